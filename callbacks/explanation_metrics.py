@@ -1,0 +1,147 @@
+"""Score every explainer on every image: rows for the table, means with intervals, files that last."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, TypedDict, cast
+
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+from rich.console import Console
+from rich.markdown import Markdown
+from torch import Tensor
+from torchmetrics import Metric, SumMetric
+
+from dre.metrics import Explainability, Faithfulness, PearsonSkewness, ScoreTable
+from dre.metrics.explainability import average_precision
+from dre.metrics.faithfulness import faithfulness
+from dre.metrics.skewness import pearson_skewness
+from dre.reporting import summary_markdown
+from dre.statistics import summarise
+from dre.types import Batch, Sweep
+
+METRICS = ("faithfulness", "explainability", "pearson_skewness")
+
+
+class Outputs(TypedDict, total=False):
+    """What `ExplainerEvaluation.test_step` returns, as far as it is read here."""
+
+    key: list[str]
+    objects: Tensor
+    saliency: dict[str, Tensor]
+    scores: dict[str, dict[Sweep, Tensor]]
+
+
+class Evaluation(Protocol):
+    """What is asked of the evaluation module."""
+
+    explainers: dict[str, object]
+
+    def request(self, sweep: Sweep) -> None:
+        """Ask for a sweep in every step."""
+
+
+class ExplanationMetrics(pl.Callback):
+    """Compute M_F, M_E and skewness of every explainer during `Trainer.test`.
+
+    Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric),
+    `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences) into the run directory.
+
+    Args:
+        reference: Explainer that the printed paired differences start from; the first one when not given.
+        show: Print the table at the end.
+    """
+
+    def __init__(self, reference: str | None = None, show: bool = True) -> None:
+        self.reference = reference
+        self.show = show
+        self.faithfulness: dict[str, Faithfulness] = {}
+        self.explainability: dict[str, Explainability] = {}
+        self.skewness: dict[str, PearsonSkewness] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Ask the module for the sweep that M_F reads."""
+        if stage == "test":
+            cast(Evaluation, pl_module).request(Faithfulness.sweep)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start empty."""
+        names = list(cast(Evaluation, pl_module).explainers)
+        self.table = ScoreTable(names, METRICS).to(pl_module.device)
+        self.faithfulness = {name: Faithfulness().to(pl_module.device) for name in names}
+        self.explainability = {name: Explainability().to(pl_module.device) for name in names}
+        self.skewness = {name: PearsonSkewness().to(pl_module.device) for name in names}
+        self.seen = SumMetric().to(pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Outputs | None,  # type: ignore[override]
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch's values to the metrics and, one row an image, to the table."""
+        self.seen.update(len(batch["key"]))
+        if outputs is None:
+            return
+        for name, saliency in outputs["saliency"].items():
+            scores = outputs["scores"][name][Faithfulness.sweep]
+            keys = outputs["key"]
+            self.faithfulness[name].update(scores)
+            self.table.update(keys, name, "faithfulness", faithfulness(scores[:, 1:]))
+            self.skewness[name].update(saliency)
+            self.table.update(keys, name, "pearson_skewness", pearson_skewness(saliency))
+            if "objects" in outputs:
+                self._add_localisation(name, keys, saliency, outputs["objects"])
+
+    def _add_localisation(self, name: str, keys: list[str], saliency: Tensor, objects: Tensor) -> None:
+        self.explainability[name].update(saliency, objects)
+        boxed = objects.flatten(1).any(dim=1)
+        keys = [key for key, keep in zip(keys, boxed.tolist(), strict=True) if keep]
+        if keys:
+            self.table.update(keys, name, "explainability", average_precision(saliency[boxed], objects[boxed]))
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Merge the ranks; log on all of them, write on the first."""
+        self._check_count(trainer)
+        groups: list[Mapping[str, Metric]] = [self.faithfulness, self.explainability, self.skewness]
+        for metric, states in zip(METRICS, groups, strict=True):
+            for name, state in states.items():
+                value = float(state.compute())
+                state.reset()
+                if math.isfinite(value):
+                    pl_module.log(f"test/{name}/{metric}", value)
+        frame = self.table.to_frame()
+        self.table.reset()
+        if trainer.is_global_zero:
+            self._write(trainer, frame)
+
+    def _check_count(self, trainer: pl.Trainer) -> None:
+        """Compare how many images all ranks saw with how many there are."""
+        seen = int(self.seen.compute())
+        expected = self.expected_images(trainer)
+        if expected is not None and seen != expected:
+            raise ValueError(f"{seen} images were evaluated, the data has {expected}: the numbers would not be theirs")
+
+    def expected_images(self, trainer: pl.Trainer) -> int | None:
+        """Read off the data how many images all ranks together must see; None when batches are limited."""
+        data = getattr(trainer, "datamodule", None)
+        return data.expected_images("val") if data is not None and trainer.limit_test_batches == 1.0 else None
+
+    def _write(self, trainer: pl.Trainer, frame: pd.DataFrame) -> None:
+        directory = Path(trainer.default_root_dir)
+        frame.to_parquet(directory / "scores.parquet")
+        summary = summarise(frame)
+        text = summary_markdown(summary, reference=self.reference)
+        (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (directory / "summary.md").write_text(text)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                table = frame.pivot_table(index=["key", "explainer"], columns="metric", values="value").reset_index()
+                logger.log_table("test/scores", dataframe=table)
+        if self.show:
+            Console().print(Markdown(text))

@@ -1,0 +1,75 @@
+"""Images per second, how long the loader made the trainer wait, and what the loader could not read."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from dre.types import Batch
+
+
+class Throughput(pl.Callback):
+    """Log `train/images_per_second` (all ranks) and `train/data_wait` (share of wall time), and count broken samples.
+
+    Args:
+        every: Steps between two logged values.
+        broken_share: Largest share of unreadable training samples; above it the run stops.
+    """
+
+    def __init__(self, every: int = 10, broken_share: float = 0.01) -> None:
+        self.every, self.broken_share = every, broken_share
+        self.broken: list[str] = []
+        self.images = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        self._window = (0, 0.0, 0.0)
+        self._batch_end = 0.0
+        self._batch_start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; time between epochs (validation, checkpoints) does not count."""
+        self._batch_end = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note how long the batch took to come."""
+        self._batch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Add the batch to the counts."""
+        now = time.perf_counter()
+        images = len(batch["images"]) * trainer.world_size
+        waited, lasted = self._batch_start - self._batch_end, now - self._batch_end
+        self._batch_end = now
+        self.images, self.seconds, self.waited = self.images + images, self.seconds + lasted, self.waited + waited
+        self._count_broken(batch.get("broken", []), self.images // trainer.world_size)
+        if (batch_idx + 1) % self.every == 0:
+            images_then, seconds_then, waited_then = self._window
+            seconds = self.seconds - seconds_then
+            pl_module.log("train/images_per_second", (self.images - images_then) / seconds, prog_bar=True)
+            pl_module.log("train/data_wait", (self.waited - waited_then) / seconds)
+            self._window = (self.images, self.seconds, self.waited)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how fast it went and what was skipped."""
+        if self.seconds:
+            rank_zero_info(
+                f"trained on {self.images} images at {self.images / self.seconds:.1f} a second; "
+                f"{100 * self.waited / self.seconds:.1f} % of that time was spent waiting for data"
+            )
+        if self.broken:
+            rank_zero_warn(f"{len(self.broken)} samples were skipped, the first of them: {self.broken[0]}")
+
+    def _count_broken(self, broken: list[str], read: int) -> None:
+        """Compare this rank's broken samples with what it read."""
+        self.broken += broken
+        seen = read + len(self.broken)
+        if len(self.broken) > max(1.0, self.broken_share * seen) and seen >= 100:
+            raise ValueError(
+                f"{len(self.broken)} of {seen} training samples cannot be read, more than "
+                f"{100 * self.broken_share:g} %; the first: {self.broken[0]}"
+            )

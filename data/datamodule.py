@@ -1,0 +1,230 @@
+"""The data side of a run: photographs for training, and each evaluation image exactly once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from pytorch_lightning.utilities import rank_zero_warn
+
+from data.credits import read_credits
+from data.loader import EvaluationLoader, TrainingLoader, to_float
+from data.manifest import FILE_NAME, Verify, checksum
+from data.samples import Transform
+from data.shards import Shard, count, open_shards
+from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, select_keys
+from dre.types import Batch, Preprocessing
+
+INDEXED = 200_000
+"""Training images up to which `sampling: auto` walks through all of them; beyond, indexing the shards takes minutes."""
+
+
+class ShardDataModule(pl.LightningDataModule):
+    """Training and evaluation images from packed shards or plain folders.
+
+    Args:
+        root: Folder of the images, or several: with a manifest.json (see `python -m data.prepare`), with a
+            labels.csv, or a plain tree.
+        val_root: The same for the evaluation images, where they lie elsewhere.
+        train_split: Split to train on.
+        val_split: Split to validate and test on.
+        batch_size: Images of a training step over all ranks together.
+        eval_batch_size: Images of an evaluation batch on one rank.
+        workers: Processes that decode images, on each rank; 0 decodes in the main process.
+        epoch_images: Images of one training epoch; all of them by default.
+        sampling: How training images are drawn: "walk" shows every image once before any twice, "resampled" draws
+            whole shards at random, for sets too large to index; "auto" walks up to 200,000 images.
+        crop_scale: Least and greatest share of the area that a random resized crop takes in training; by default the
+            image is resized as in evaluation and cropped anywhere.
+        flip: Probability of a left-right flip in training.
+        val_range: Take the evaluation images from the first place up to, but without, the second, in the order of
+            sha256(key): (0, 200) and (200, 700) share no image.
+        limit: At most so many evaluation images, the first in that order.
+        seed: Of the order and of the crops.
+        verify: What is compared with the manifest before a run: "sha256" of every shard, or its "size" alone.
+        preprocessing: Size and resize of the images; the classifier's own when not given.
+    """
+
+    def __init__(
+        self,
+        root: str | list[str],
+        val_root: str | list[str] | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        batch_size: int = 64,
+        eval_batch_size: int = 16,
+        workers: int = 1,
+        epoch_images: int | None = None,
+        sampling: Literal["auto", "walk", "resampled"] = "auto",
+        crop_scale: tuple[float, float] | None = None,
+        flip: float = 0.5,
+        val_range: tuple[int, int] | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        verify: Verify = "sha256",
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__()
+        _check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        _check_at_least(0, workers=workers, seed=seed)
+        if not 0 <= flip <= 1:
+            raise ValueError(f"`flip` is a probability in [0, 1], got {flip}")
+        if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(f"`crop_scale` must be two ascending shares in (0, 1], got {list(crop_scale)}")
+        self.roots = _paths(root)
+        self.val_roots = _paths(val_root) if val_root is not None else self.roots
+        self.train_split = train_split
+        self.val_split = val_split
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.workers = workers
+        self.epoch_images = epoch_images
+        self.sampling = sampling
+        self.crop_scale = crop_scale
+        self.flip = flip
+        self.val_range = val_range
+        self.limit = limit
+        self.seed = seed
+        self.verify = verify
+        self.preprocessing = preprocessing
+        self._shards: dict[str, list[Shard]] = {}
+        self._selected: frozenset[str] | None = None
+        self._restored: dict[str, Any] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open and verify the shards that the stage needs, once in every process."""
+        if stage in (None, "fit") and "train" not in self._shards:
+            self._shards["train"] = open_shards(self.roots, self.train_split, self.verify)
+        if "val" not in self._shards:
+            self._shards["val"] = open_shards(self.val_roots, self.val_split, self.verify)
+            self._selected = select_keys(self._shards["val"], self.val_range, self.limit)
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Load training batches of this rank; their global order does not depend on ranks or workers."""
+        shards, rank = self._open("train"), self._rank()
+        if self.batch_size % rank.world:
+            raise ValueError(
+                f"`batch_size` {self.batch_size} is not divisible by {rank.world} ranks; "
+                f"take {self.batch_size // rank.world * rank.world or rank.world}"
+            )
+        self._warn_of_another_order()
+        transform = Transform(self._preprocessing(), self.crop_scale, self.flip)
+        stream = ResampledStream if self._is_resampled() else TrainingStream
+        steps = self._steps()
+        return TrainingLoader(
+            stream(shards, transform, self.batch_size, steps, rank, self.seed), min(self.workers, steps), self.position
+        )
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """Load every evaluation image exactly once over all ranks together."""
+        shards, rank, images = self._open("val"), self._rank(), self.expected_images("val")
+        if images < rank.world:
+            raise ValueError(f"{images} evaluation images cannot feed {rank.world} ranks; use at most {images} devices")
+        stream = EvaluationStream(shards, Transform(self._preprocessing()), self.eval_batch_size, rank, self._selected)
+        return EvaluationLoader(stream, min(self.workers, images))
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """Load the same images as validation does."""
+        return self.val_dataloader()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn the transferred bytes into float32 on the device."""
+        return to_float(batch)
+
+    def expected_images(self, stage: Literal["train", "val"]) -> int:
+        """Say how many images there are to train on, or to evaluate over all ranks together."""
+        if stage == "val" and self._selected is not None:
+            return len(self._selected)
+        return count(self._open(stage))
+
+    def position(self) -> Position:
+        """Say which batches are trained: what the trainer counts, or without a trainer what was loaded."""
+        if self.trainer is None:
+            return Position(self._restored.get("epoch", 0), self._restored.get("batch", 0))
+        loop = self.trainer.fit_loop
+        done: int = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        epochs_begun = (
+            loop.epoch_progress.current.ready
+        )  # the trainer calls an epoch done some time after its last batch
+        return Position(self.trainer.current_epoch, done) if done < self._steps() else Position(epochs_begun, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give position and order for a checkpoint; empty where nothing is trained."""
+        if "train" not in self._shards:
+            return {}
+        position = self.position()
+        return {"epoch": position.epoch, "batch": position.batch, "order": self._order()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a position; in a trainer the trainer's own counters hold it and the order is only compared."""
+        self._restored = state_dict
+
+    def credits(self) -> dict[str, str]:
+        """Give the photographer of each evaluation image that the data names, by key."""
+        return {key: author for root in self.val_roots for key, author in read_credits(root).items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the data are, for the record of a run: folders, counts and checksums."""
+        return {
+            "roots": [str(root) for root in self.roots],
+            "val_roots": [str(root) for root in self.val_roots],
+            "images": {stage: self.expected_images(stage) for stage in ("train", "val") if stage in self._shards},
+            "manifest_sha256": {
+                str(root): checksum(root / FILE_NAME)
+                for root in dict.fromkeys(self.roots + self.val_roots)
+                if (root / FILE_NAME).is_file()
+            },
+        }
+
+    def _open(self, stage: str) -> list[Shard]:
+        if stage not in self._shards:
+            raise ValueError(f"the {stage} images are not open; call `setup()` first")
+        return self._shards[stage]
+
+    def _preprocessing(self) -> Preprocessing:
+        if self.preprocessing is None:
+            raise ValueError("`preprocessing` is not set; pass the classifier's own, `classifier.preprocessing`")
+        return self.preprocessing
+
+    def _rank(self) -> Rank:
+        if self.trainer is not None:
+            return Rank(self.trainer.global_rank, self.trainer.world_size)
+        return Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank(0, 1)
+
+    def _is_resampled(self) -> bool:
+        return self.sampling == "resampled" or (self.sampling == "auto" and self.expected_images("train") > INDEXED)
+
+    def _steps(self) -> int:
+        images = self.epoch_images if self.epoch_images is not None else self.expected_images("train")
+        if images < self.batch_size:
+            raise ValueError(
+                f"{images} training images do not fill one batch of {self.batch_size}; "
+                f"set `batch_size` to at most {images}, or raise `epoch_images`"
+            )
+        return images // self.batch_size
+
+    def _order(self) -> str:
+        """Describe what decides which images are in which batch."""
+        return (
+            f"{self.expected_images('train')} images, {self._steps()} batches of {self.batch_size}, seed {self.seed}, "
+            f"{'resampled' if self._is_resampled() else 'walk'}"
+        )
+
+    def _warn_of_another_order(self) -> None:
+        before = self._restored.get("order", self._order())
+        if before != self._order():
+            rank_zero_warn(
+                f"the checkpoint was trained on another order of images ({before}) than this run ({self._order()}); "
+                "training goes on at its epoch and batch, some images may come twice or not at all in this epoch"
+            )
+
+
+def _paths(roots: str | Sequence[str]) -> list[Path]:
+    return [Path(root).expanduser() for root in ([roots] if isinstance(roots, str) else roots)]
+
+
+def _check_at_least(least: int, **arguments: int) -> None:
+    for name, value in arguments.items():
+        if value < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {value}")

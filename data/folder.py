@@ -1,0 +1,179 @@
+"""Plain image folders: photographs with a labels.csv, or a tree of class folders, read as if they were shards.
+
+A photograph's key is its file name without suffix where a labels.csv lists it, and its path below the split without
+suffix in a tree; dots inside become underscores, because webdataset cuts names at their first dot.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.samples import IMAGE_SUFFIXES
+
+LABELS = "labels.csv"
+
+SPLITS = ("train", "val", "test")
+"""Sub-folders of these names divide a tree into splits; a tree without them serves every split."""
+
+PIECE = 1000
+"""Photographs in one pseudo-shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image file and what is known about it.
+
+    Args:
+        key: Unique name in its split.
+        path: The file.
+        label: Its class index, -1 without one.
+        boxes: x0, y0, x1, y1 in pixels of the stored file.
+        class_name: Name of that class, empty without one.
+    """
+
+    key: str
+    path: Path
+    label: int = -1
+    boxes: tuple[tuple[float, ...], ...] = ()
+    class_name: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """Its kind of file, in lower case."""
+        return self.path.suffix[1:].lower()
+
+    def facts(self) -> dict[str, Any]:
+        """Give what a shard's json entry says about it."""
+        return {"label": self.label, "boxes": self.boxes}
+
+
+class FolderShard:
+    """A run of photographs in a folder.
+
+    Args:
+        photos: In the order in which they are read.
+    """
+
+    def __init__(self, photos: Sequence[Photo]) -> None:
+        self.photos = photos
+        self.name = str(photos[0].path.parent)
+        self.samples = len(photos)
+
+    @classmethod
+    def cut(cls, photos: Sequence[Photo]) -> "list[FolderShard]":
+        """Cut a list of photographs into pseudo-shards."""
+        return [cls(photos[start : start + PIECE]) for start in range(0, len(photos), PIECE)]
+
+    def list_keys(self) -> list[str]:
+        """Name its photographs, in order."""
+        return [photo.key for photo in self.photos]
+
+    def stream(self) -> Iterator[dict[str, Any]]:
+        """Read all photographs, in order."""
+        return map(self.read, range(self.samples))
+
+    def read(self, position: int) -> dict[str, Any]:
+        """Read one photograph as webdataset would give it."""
+        photo = self.photos[position]
+        return {
+            "__key__": photo.key,
+            "__url__": str(photo.path.parents[photo.key.count("/")]),
+            photo.suffix: photo.path.read_bytes(),
+            "json": json.dumps(photo.facts()),
+        }
+
+
+def list_photos(root: Path, split: str) -> list[Photo]:
+    """List the photographs of a split in a folder without manifest; refuse a split that is unknown or empty."""
+    if (root / LABELS).is_file():
+        splits = read_labels(root)
+        if split not in splits:
+            raise ValueError(f"{root / LABELS} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
+        return splits[split]
+    known = [name for name in SPLITS if (root / name).is_dir()]
+    if known and split not in known:
+        raise ValueError(f"{root} has no split {split!r}; it has {', '.join(known)}")
+    return read_tree(root / split if known else root)
+
+
+def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo]]:
+    """Read a folder with a labels.csv, by split.
+
+    Columns: `file`, below the folder or its `images` sub-folder; a split; and, where they apply, `class_index`,
+    `class_name` or `wnid`, and `boxes` as `x0 y0 x1 y1` with `;` between boxes.
+    """
+    splits: dict[str, list[Photo]] = {}
+    with (root / LABELS).open(newline="") as file:
+        rows = csv.DictReader(file)
+        missing = {"file", split_column} - set(rows.fieldnames or ())
+        if missing:
+            raise ValueError(f"{root / LABELS} has no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
+        for row in rows:
+            splits.setdefault(row[split_column], []).append(_labelled_photo(root, row))
+    for photos in splits.values():
+        refuse_duplicates(photos)
+    return splits
+
+
+def read_tree(folder: Path, boxes: Path | None = None) -> list[Photo]:
+    """List the photographs below a folder; where all of them lie in sub-folders, those are the classes, by name.
+
+    Args:
+        folder: Where to look, at any depth.
+        boxes: A CSV with the columns `file` (path below `folder`), `x0`, `y0`, `x1`, `y1`, one box a row.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    parts = [path.relative_to(folder).parts for path in paths]
+    names = sorted({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else []
+    boxes_of = _read_boxes(boxes) if boxes else {}
+    photos = []
+    for path, part in zip(paths, parts, strict=True):
+        file = "/".join(part)
+        key = "/".join((*part[:-1], path.stem.replace(".", "_")))
+        label, class_name = (names.index(part[0]), part[0]) if names else (-1, "")
+        photos.append(Photo(key, path, label, tuple(boxes_of.pop(file, ())), class_name))
+    if boxes_of:
+        raise ValueError(f"{boxes} has boxes for {next(iter(boxes_of))!r}, which is not an image below {folder}")
+    refuse_duplicates(photos)
+    return photos
+
+
+def refuse_duplicates(photos: Sequence[Photo]) -> None:
+    """Refuse two photographs of one key."""
+    first: dict[str, Path] = {}
+    for photo in photos:
+        if photo.key in first:
+            raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
+        first[photo.key] = photo.path
+
+
+def _labelled_photo(root: Path, row: dict[str, str]) -> Photo:
+    path = root / row["file"]
+    if not path.is_file():
+        path = root / "images" / row["file"]
+    if not path.is_file():
+        raise FileNotFoundError(f"{root / LABELS} lists {row['file']!r}, which is neither in {root} nor in its images/")
+    try:
+        boxes = tuple(tuple(map(float, box.split())) for box in row.get("boxes", "").split(";") if box.strip())
+        label = int(row.get("class_index") or -1)
+    except ValueError as error:
+        raise ValueError(f"{root / LABELS}, {row['file']}: {error}") from error
+    name = row.get("class_name") or row.get("wnid") or ""
+    return Photo(path.stem.replace(".", "_"), path, label, boxes, name)
+
+
+def _read_boxes(path: Path) -> dict[str, list[tuple[float, ...]]]:
+    boxes: dict[str, list[tuple[float, ...]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                box = tuple(float(row[side]) for side in ("x0", "y0", "x1", "y1"))
+                boxes.setdefault(row["file"], []).append(box)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}: bad row {row} ({error!r}); expected columns file, x0, y0, x1, y1") from error
+    return boxes

@@ -1,0 +1,94 @@
+"""What a packed dataset holds: its shards with their sizes and checksums, its classes, origin and licence."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Verify = Literal["sha256", "size"]
+
+FILE_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One line of the manifest.
+
+    Args:
+        file: Name of the shard, relative to the manifest.
+        samples: How many images it holds.
+        bytes: Its size.
+        sha256: Its checksum, in hexadecimal.
+    """
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contents of `manifest.json`.
+
+    Args:
+        name: What the dataset is called.
+        source: Where its images come from, in words.
+        licence: Under which terms, in words.
+        classes: Name of each class index, empty where no image shows that class; `None` for images without classes.
+        splits: The shards of each split.
+    """
+
+    name: str
+    source: str
+    licence: str
+    classes: list[str] | None
+    splits: dict[str, list[ShardInfo]]
+
+    @classmethod
+    def load(cls, root: Path) -> "Manifest":
+        """Read the manifest of the dataset in `root`, or say what is wrong with it."""
+        path = root / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"no {FILE_NAME} in {root}; pack the images with `python -m data.prepare`")
+        try:
+            content = json.loads(path.read_text())
+            splits = {name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()}
+            return cls(content["name"], content["source"], content["licence"], content["classes"], splits)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is not a manifest ({error!r}); pack the images again") from error
+
+    def save(self, root: Path) -> None:
+        """Write the manifest, whole or not at all."""
+        path = root / FILE_NAME
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        os.replace(unfinished, path)
+
+    def shards(self, split: str) -> list[ShardInfo]:
+        """Give the shards of a split; refuse one that is unknown or empty."""
+        if split not in self.splits:
+            raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(sorted(self.splits)) or 'none'}")
+        if not sum(shard.samples for shard in self.splits[split]):
+            raise ValueError(f"split {split!r} of {self.name} is empty; pack the images again or name another split")
+        return self.splits[split]
+
+
+def checksum(path: Path) -> str:
+    """Give the sha256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_shard(root: Path, shard: ShardInfo, verify: Verify) -> None:
+    """Refuse a shard that is missing or is not the one that the manifest describes."""
+    path = root / shard.file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is listed in the manifest but missing; copy it there or pack the images again")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        raise ValueError(f"{path} has {size} bytes, its manifest says {shard.bytes}; copy or pack it again")
+    if verify == "sha256" and checksum(path) != shard.sha256:
+        raise ValueError(f"{path} has another sha256 than its manifest says; copy or pack it again")

@@ -1,0 +1,64 @@
+"""Readable refusals: shapes, ranges and finiteness, checked where data enter."""
+
+import torch
+from torch import Tensor
+
+
+def check_images(images: Tensor, channels: int | None = None) -> None:
+    """Refuse images that are not a finite float [B, C, H, W] in [0, 1]."""
+    if images.ndim != 4:
+        raise ValueError(
+            f"`images` must be batched, [B, C, H, W], got {list(images.shape)}; add the axis with images[None]"
+        )
+    if not images.is_floating_point():
+        raise TypeError(f"`images` must be floating point in [0, 1], got {images.dtype}; divide 8-bit images by 255")
+    if channels is not None and images.shape[1] != channels:
+        raise ValueError(
+            f"the classifier reads {channels} channels, `images` has {images.shape[1]}: {list(images.shape)}"
+        )
+    check_finite(images, "images")
+    low, high = images.aminmax()
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"`images` must lie in [0, 1], got [{low.item():.3g}, {high.item():.3g}]; "
+            "the classifier normalises inside its own forward, so pass plain pixels"
+        )
+
+
+def check_targets(targets: Tensor, batch: int, classes: int, name: str = "targets") -> None:
+    """Refuse classes that are not integers [B] within the classifier's outputs."""
+    if targets.shape != (batch,) or targets.is_floating_point():
+        raise ValueError(f"`{name}` must be integers [{batch}], got {targets.dtype} {list(targets.shape)}")
+    if batch and (targets.min() < 0 or targets.max() >= classes):
+        raise ValueError(
+            f"`{name}` must lie in 0..{classes - 1}, the classes of this classifier, got "
+            f"{targets.min().item()}..{targets.max().item()}; does the data belong to another classifier?"
+        )
+
+
+def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
+    """Refuse maps that are not a finite [B, 1, H, W] of the images' size."""
+    if saliency.ndim != 4 or saliency.shape[1] != 1:
+        raise ValueError(f"`saliency` must have shape [B, 1, H, W], got {list(saliency.shape)}")
+    if images is not None and (saliency.shape[0], *saliency.shape[2:]) != (images.shape[0], *images.shape[2:]):
+        raise ValueError(f"`saliency` {list(saliency.shape)} does not match `images` {list(images.shape)}")
+    check_finite(saliency, "saliency")
+
+
+def check_objects(objects: Tensor, like: Tensor) -> None:
+    """Refuse object masks whose shape is not that of `like` or whose values are not 0 or 1."""
+    if objects.shape != like.shape:
+        raise ValueError(
+            f"`objects` must have shape {list(like.shape)} to match `saliency`, got {list(objects.shape)}; "
+            "add the channel axis with objects[:, None]"
+        )
+    if not ((objects == 0) | (objects == 1)).all():
+        raise ValueError("`objects` must hold 0 (outside) and 1 (inside) only; threshold soft masks first")
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Refuse NaN and infinity, and say in how many entries of how many batch elements."""
+    finite = torch.isfinite(values)
+    if not finite.all():
+        rows = int((~finite).flatten(1).any(1).sum()) if values.ndim > 1 else int((~finite).sum())
+        raise ValueError(f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries")

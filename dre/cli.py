@@ -1,0 +1,252 @@
+"""The command line that train.py and evaluate.py share: configuration in, a run directory with its record out."""
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+from dre.explainers import DRE, Explainer, MGnet
+from dre.models import Classifier, read_checkpoint
+from dre.modules import ExplainerEvaluation, MaskTraining
+from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
+
+WandbMode = Literal["auto", "online", "offline", "off"]
+SMOKE_DATA = "data/demo"
+LEARNED = {"dre": DRE, "mgnet": MGnet}
+
+
+class CommandLine(LightningCLI):
+    """Parse a run, make its directory, build model, data and trainer; `fit` or `test` is the caller's.
+
+    Args:
+        model_class: Whose signature is the `model` section.
+        default_config: Read when no --config is given, and only then.
+        family: Folder of the run directories, `runs` or `results`.
+        args: Instead of the process's own arguments.
+    """
+
+    def __init__(
+        self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
+    ) -> None:
+        given = list(sys.argv[1:] if args is None else args)
+        if not any(word == "--config" or word.startswith(("--config=", "-c")) for word in given):
+            given = ["--config", default_config, *given]
+        if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
+            sys.argv[1:] = given
+        self.family = family
+        self.run_directory = Path()
+        self.checkpoint: Path | None = None
+        super().__init__(
+            model_class,
+            pl.LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_data=True,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"description": (model_class.__doc__ or "").splitlines()[0]},
+            args=given if args is not None else None,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to a run and not to model, data or trainer."""
+        parser.add_argument("--name", type=str, default="run", help="Runs of one name share a folder.")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="train.py: checkpoint to go on from, or 'last' for the newest of this configuration. "
+            "evaluate.py: checkpoint of the explainer named dre, or a folder whose newest run has it.",
+        )
+        parser.add_argument(
+            "--wandb", type=WandbMode, default="auto", help="'auto' is online with a W&B key and offline without."
+        )
+        parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
+        parser.add_argument(
+            "--smoke",
+            type=bool,
+            default=False,
+            help="Try the run file out: random weights, demo photographs, every count cut to two.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then settle what depends on other arguments."""
+        super().parse_arguments(parser, args)
+        if self.config.smoke:
+            cut_to_smoke(self.config)
+
+    def before_instantiate_classes(self) -> None:
+        """Make the run directory and write down what runs in it, on the first rank."""
+        self.settle_checkpoint()
+        family = Path(self.family) / self.config.name
+        self.run_directory = family / "of-another-rank"
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.run_directory = new_directory(family)
+            self.parser.save(
+                self.config, self.run_directory / "config.yaml", skip_none=False, multifile=False, skip_validation=True
+            )
+            parent = str(self.checkpoint) if self.checkpoint is not None else None
+            write_record(self.run_directory, self.plain_config(), parent)
+
+    def settle_checkpoint(self) -> None:
+        """Resolve --ckpt_path before a new run directory exists."""
+        wanted = self.config.ckpt_path
+        if wanted == "last":
+            self.checkpoint = newest_checkpoint(Path(self.family) / self.config.name, self.plain_config())
+        elif wanted is not None:
+            self.checkpoint = newest_checkpoint(Path(wanted))
+
+    def plain_config(self) -> dict[str, Any]:
+        """Give the configuration as nested plain values, without what does not change a number."""
+        config = copy.deepcopy(self.config)
+        config.pop("config", None)
+        plain: dict[str, Any] = config.as_dict()
+        return plain
+
+    def instantiate_classes(self) -> None:
+        """Build everything and hand the classifier's preprocessing to the data."""
+        super().instantiate_classes()
+        if self.datamodule.preprocessing is None:
+            self.datamodule.preprocessing = self.model.classifier.preprocessing
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Point the trainer at the run directory and its loggers."""
+        kwargs.setdefault("default_root_dir", str(self.run_directory))
+        kwargs.setdefault("logger", self.loggers())
+        return super().instantiate_trainer(**kwargs)
+
+    def loggers(self) -> list[Logger]:
+        """Log to metrics.csv in the run directory, and to W&B unless it is off."""
+        loggers: list[Logger] = [CSVLogger(self.run_directory, name="", version="")]
+        mode = self.config.wandb
+        if mode == "auto":
+            mode = "online" if _has_wandb_key() else "offline"
+            if mode == "offline":
+                rank_zero_info("no W&B key: logging offline; `wandb login` or --wandb off changes that")
+        if mode != "off":
+            name = f"{self.config.name}-{self.run_directory.name}"
+            wandb_logger = WandbLogger(
+                name=name,
+                project=self.config.wandb_project,
+                save_dir=self.run_directory,
+                offline=mode == "offline",
+                config=self.plain_config(),
+                group=self.config.name,
+                job_type=self.family,
+            )
+            loggers.append(wandb_logger)
+        return loggers
+
+
+class TrainingCommandLine(CommandLine):
+    """Command line of train.py; afterwards it scores the last checkpoint beside `--score.explainers`."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(MaskTraining, "configs/train/demo.yaml", "runs", args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the rivals of the score at the end."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--score.explainers",
+            type=dict[str, Callable[[Classifier], Explainer]],
+            default={},
+            help="Explainers to score beside the trained one when training ends; none skips the score.",
+            sub_configs=True,
+        )
+
+    def run(self) -> None:
+        """Train, then score the last checkpoint and say where everything lies."""
+        if self.checkpoint is not None:
+            content = read_checkpoint(self.checkpoint)
+            rank_zero_info(
+                f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
+                f"this run is {self.run_directory}"
+            )
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+        rivals = self.config_init.score.explainers
+        last = self.run_directory / CHECKPOINT
+        if rivals:
+            name = self.model.estimator.settings.variant
+            learned = partial(LEARNED[name].from_estimator, estimator=self.model.estimator.eval())
+            evaluation = ExplainerEvaluation(self.model.classifier, {name: learned, **rivals})
+            self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
+        rank_zero_info(f"\ncheckpoint  {last}\ngallery     {self.run_directory / 'gallery.png'}")
+        rank_zero_info(f"score all validation photographs: python evaluate.py --ckpt_path {last}")
+
+
+class EvaluationCommandLine(CommandLine):
+    """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path are short for the learned explainers' own."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(ExplainerEvaluation, "configs/evaluate/demo.yaml", "results", args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the second learned explainer's checkpoint."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of the explainer named mgnet."
+        )
+
+    def settle_checkpoint(self) -> None:
+        """Give the learned explainers their checkpoints; MGnet is left out when it has none."""
+        explainers = self.config.model.explainers
+        for name, option in (("dre", "ckpt_path"), ("mgnet", "mgnet_ckpt_path")):
+            if name not in explainers or "checkpoint" not in explainers[name].get("init_args", {}):
+                if self.config[option] is not None and name == "mgnet":
+                    raise ValueError("--mgnet_ckpt_path is given, but the configuration has no explainer named mgnet")
+                continue
+            settings = explainers[name]["init_args"]
+            if self.config[option] is not None:
+                settings["checkpoint"] = str(newest_checkpoint(Path(self.config[option])))
+            elif settings["checkpoint"] is None and name == "mgnet":
+                del explainers[name]
+
+    def run(self) -> None:
+        """Evaluate and say where the results lie."""
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        rank_zero_info(f"results in {self.run_directory}")
+
+
+def cut_to_smoke(config: Namespace) -> None:
+    """Make a run file finish in seconds on any machine: it is tried, not believed."""
+    config.model.classifier.init_args.weights = None
+    data, trainer = config.data.init_args, config.trainer
+    data.root, data.val_root, data.val_range, data.limit = SMOKE_DATA, None, None, 1
+    data.batch_size, data.epoch_images, data.workers = 2, 4, 0
+    trainer.accelerator, trainer.devices, trainer.num_nodes, trainer.max_time = "cpu", 1, 1, None
+    config.wandb = "off"
+    if "embedding_epochs" in config.model:
+        config.model.embedding_epochs = min(1, config.model.embedding_epochs)
+        trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
+    config.ckpt_path = None
+    for learned in ("dre", "mgnet"):  # a trained generator reads trained features: nothing to load for random ones
+        config.model.get("explainers", {}).pop(learned, None)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn the refusals of this project into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        if os.environ.get("DRE_TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _has_wandb_key() -> bool:
+    import wandb
+
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)

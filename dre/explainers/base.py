@@ -1,0 +1,61 @@
+"""What every explainer is: a map from images and targets to saliency, checked once at its door."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dre.checks import check_images, check_saliency, check_targets
+from dre.models import Classifier
+from dre.probes import Cost, Probe
+from dre.scoring import ScoreName
+
+
+class Explainer(nn.Module, ABC):
+    """Explain the scores of a frozen classifier.
+
+    Args:
+        classifier: What is explained; never changed.
+        score: Which output of the target class is explained.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability") -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.score: ScoreName = score
+        self.cost = Cost()
+
+    def forward(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
+        """Saliency [B, 1, H, W], higher is more relevant.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+            targets: [B], classes to explain.
+            keys: Sample names that seed random draws; without them, a hash of the pixels does.
+        """
+        check_images(images, self.classifier.preprocessing.channels)
+        check_targets(targets, len(images), self.classifier.num_classes)
+        self.keys = list(keys) if keys is not None else None
+        saliency = self.explain(images, targets).detach().float()
+        check_saliency(saliency, images)
+        return saliency
+
+    @abstractmethod
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Saliency of checked images."""
+
+    def probe(self, targets: Tensor) -> Probe:
+        """Open the way to the classifier for a batch with these targets."""
+        return Probe(self.classifier, targets, self.score, self.cost)
+
+    def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
+        """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank."""
+        names = [key.encode() for key in self.keys] if self.keys is not None else [_pixels(image) for image in images]
+        digests = (hashlib.sha256(seed.to_bytes(8, "little") + name).digest() for name in names)
+        return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1) for digest in digests]
+
+
+def _pixels(image: Tensor) -> bytes:
+    return image.detach().float().cpu().contiguous().numpy().tobytes()

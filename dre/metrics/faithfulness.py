@@ -1,0 +1,53 @@
+"""M_F: how soon the most salient pixels bring the class back."""
+
+from torch import Tensor
+
+from dre.metrics.image_mean import ImageMean
+from dre.types import Sweep
+
+STEPS = 32
+
+SMOOTHING = 0.05
+"""Weight of the smoothed map in the ranking; the paper says "a small weight"."""
+
+
+def faithfulness(scores: Tensor) -> Tensor:
+    """Area under the score as more of the best-ranked pixels are kept, per image: [B].
+
+    The right Riemann sum with Delta = 1 / R: the mean of Q_1..Q_R, in the range of the scores.
+
+    Args:
+        scores: [B, R], Q_1..Q_R, the score of the image of which the best i / R of the pixels are kept.
+
+    Source: paper 003, the definition of M_F; here before the factor 100 and before the min-max across explainers.
+    """
+    return scores.mean(dim=1)
+
+
+class Faithfulness(ImageMean):
+    """Mean over images of M_F: raw, in [0, 1] for probabilities.
+
+    `sweep` names the masked images to score: 0/32..32/32 of the pixels kept over the blurred image. Q_0 is part of
+    it, but not of the sum. The min-max across explainers that the paper reports needs every explainer's value of the
+    same image: `dre.statistics.normalise_across_explainers`.
+
+    Example:
+        >>> import torch
+        >>> metric = Faithfulness()
+        >>> metric.update(torch.arange(33)[None] / 32)
+        >>> metric.compute()
+        tensor(0.5156, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+    sweep = Sweep(ratios=tuple(step / STEPS for step in range(STEPS + 1)), smoothing=SMOOTHING)
+
+    def update(self, scores: Tensor) -> None:
+        """Add a batch of sweep scores, [B, 33]."""
+        points = len(self.sweep.ratios)
+        if scores.ndim != 2 or scores.shape[1] != points:
+            raise ValueError(
+                f"`scores` must be [B, {points}], one column for each ratio of Faithfulness.sweep (Q_0 included), "
+                f"got {list(scores.shape)}"
+            )
+        self.accumulate(faithfulness(scores[:, 1:]))

@@ -1,0 +1,20 @@
+"""Classifiers, and the networks that are trained to explain them."""
+
+from dre.models.checkpoints import check_compatible, load_estimator, read_checkpoint
+from dre.models.classifiers import Classifier
+from dre.models.controller import SkewController
+from dre.models.estimator import EstimatorSettings, MaskEstimator
+from dre.models.generator import MaskGenerator, SpatialFilter, cell_widths
+
+__all__ = [
+    "Classifier",
+    "EstimatorSettings",
+    "MaskEstimator",
+    "MaskGenerator",
+    "SkewController",
+    "SpatialFilter",
+    "cell_widths",
+    "check_compatible",
+    "load_estimator",
+    "read_checkpoint",
+]

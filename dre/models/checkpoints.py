@@ -1,0 +1,70 @@
+"""What a training checkpoint says about its generator, read without running code from it."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dre.models.classifiers import Classifier
+from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
+
+ESTIMATOR_KEY = "estimator"
+CLASSIFIER_KEY = "classifier"
+STATE_PREFIX = "estimator."
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint file as plain data; refuse a missing, truncated or code-carrying one in a line."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; `python train.py` makes one under runs/")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} is not a checkpoint of plain tensors, so it is not opened: {reason}") from None
+    except (RuntimeError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} is truncated or not a checkpoint: {reason}") from None
+    if not isinstance(content, dict) or ESTIMATOR_KEY not in content or "state_dict" not in content:
+        raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
+    return content
+
+
+def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:
+    """Refuse a checkpoint that was trained to explain another classifier."""
+    trained_for, given = content[CLASSIFIER_KEY], classifier.identity()
+    if trained_for != given:
+        raise ValueError(
+            f"{path} explains {_describe(trained_for)}, not {_describe(given)}; "
+            "a mask generator reads its own classifier's features, so train one for this classifier"
+        )
+
+
+def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -> MaskEstimator:
+    """Build the trained mask estimator of a checkpoint, frozen and in eval mode.
+
+    Args:
+        path: Written by train.py.
+        classifier: The classifier that it was trained to explain.
+        variant: What the caller expects it to be.
+    """
+    content = read_checkpoint(path)
+    check_compatible(content, classifier, path)
+    settings = EstimatorSettings(**content[ESTIMATOR_KEY])
+    if settings.variant != variant:
+        raise ValueError(f"{path} holds a generator of variant {settings.variant!r}, asked for {variant!r}")
+    estimator = MaskEstimator(settings)
+    estimator.load_state_dict(estimator_state(content["state_dict"]))
+    return estimator.eval().requires_grad_(False)
+
+
+def estimator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick the estimator's tensors out of a module's state dict."""
+    return {name.removeprefix(STATE_PREFIX): value for name, value in state.items() if name.startswith(STATE_PREFIX)}
+
+
+def _describe(identity: Mapping[str, object]) -> str:
+    return f"{identity['name']} ({identity['num_classes']} classes, weights {identity['fingerprint']})"

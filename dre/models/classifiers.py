@@ -1,0 +1,257 @@
+"""The frozen classifier that is explained: any timm or torchvision network, or a module of the user's own."""
+
+import copy
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from dre.models.folding import fold_batch_norm
+from dre.models.taps import Tap, find_taps, named_taps
+from dre.models.weights import fingerprint, load_file, load_package
+from dre.types import Preprocessing
+
+TORCHVISION = "torchvision/"
+
+
+class Classifier(nn.Module):
+    """A frozen network with its preprocessing and four places to read feature maps from; always in eval mode.
+
+    Args:
+        name: A timm model name, or `torchvision/NAME`.
+        weights: Path of a .pth or .safetensors state dict, "pretrained" (the library downloads them), "package"
+            (shipped by an installed package), or null for random weights.
+        num_classes: Size of the head when it is not the network's default.
+        taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
+        fold: Fold batch norms into the convolutions before them (same logits, faster).
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    taps: list[Tap]
+    activation_tap: Tap | None
+    num_classes: int
+    fingerprint: str
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | None = None,
+        num_classes: int | None = None,
+        taps: list[str] | None = None,
+        fold: bool = True,
+    ) -> None:
+        super().__init__()
+        is_torchvision = name.startswith(TORCHVISION)
+        build = _build_torchvision if is_torchvision else _build_timm
+        network, preprocessing, mean, std = build(name.removeprefix(TORCHVISION), weights == "pretrained", num_classes)
+        if weights == "package":
+            _load(network, load_package(name), name, "the package")
+        elif weights not in (None, "pretrained"):
+            _load(network, load_file(Path(weights)), name, weights)
+        self._adopt(network, name, preprocessing, mean, std, taps, fold)
+
+    @classmethod
+    def wrap(
+        cls,
+        module: nn.Module,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        taps: list[str] | None = None,
+        size: tuple[int, int] = (224, 224),
+        channels: int = 3,
+        name: str | None = None,
+        fold: bool = True,
+    ) -> Self:
+        """Freeze a copy of any module that maps normalised images to logits [B, K]; the module itself is left alone.
+
+        Args:
+            module: Called with (images - mean) / std.
+            mean: One value, or one per channel.
+            std: One value, or one per channel.
+            taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
+            size: (height, width) of the images it was trained on.
+            channels: Channels it reads.
+            name: What to call it in checkpoints and reports; the class name when not given.
+            fold: Fold batch norms into the convolutions before them.
+        """
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        preprocessing = Preprocessing(size=size, resize=min(size), channels=channels)
+        self._adopt(copy.deepcopy(module), name or type(module).__name__, preprocessing, mean, std, taps, fold)
+        return self
+
+    def _adopt(
+        self,
+        network: nn.Module,
+        name: str,
+        preprocessing: Preprocessing,
+        mean: Sequence[float],
+        std: Sequence[float],
+        taps: list[str] | None,
+        fold: bool,
+    ) -> None:
+        network = network.eval().requires_grad_(False)
+        like = next(network.parameters(), torch.empty(0))
+        side = max(preprocessing.size)
+        sample = torch.rand(1, preprocessing.channels, side, side, generator=torch.Generator().manual_seed(0)).to(like)
+        self.name, self.preprocessing = name, preprocessing
+        self.fingerprint = fingerprint(network.state_dict())
+        self.register_buffer("mean", torch.tensor(mean).to(like).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).to(like).view(1, -1, 1, 1), persistent=False)
+        sample = (sample - self.mean) / self.std
+        with torch.no_grad():
+            logits = network(sample)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise ValueError(f"{name} must map images to logits [B, classes], got {_shape_of(logits)}")
+        self.num_classes = logits.shape[1]
+        self.taps, self.activation_tap = find_taps(network, sample, pooled="vgg" in name.lower())
+        if taps is not None:
+            self.taps = named_taps(network, sample, taps)
+        network = fold_batch_norm(network, sample) if fold else network
+        self.network = network.to(memory_format=torch.channels_last)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode, whatever the module around it does."""
+        return super().train(False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bring pixels in [0, 1] into the network's own units."""
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
+        logits: Tensor = self.network(self.normalise(images))
+        return logits
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Feature maps at strides 4, 8, 16 and 32 and logits [B, K], from one forward pass."""
+        if not self.taps:
+            raise ValueError(
+                f"{self.name} has no feature maps at strides 4, 8, 16 and 32 that could be found; "
+                "name four modules with `taps`, finest first"
+            )
+        captured: dict[str, Tensor] = {}
+        with self._watching({tap.module: captured.__setitem__ for tap in self.taps}):
+            logits = self.forward(images)
+        size = (images.shape[-2], images.shape[-1])
+        return [tap.read(captured[tap.module], size) for tap in self.taps], logits
+
+    def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the last feature map [B, C, h, w] as a leaf that requires gradients, and the logits that depend on it.
+
+        A backward pass from these logits runs through the head alone.
+        """
+        tap = self.activation_tap
+        if tap is None:
+            raise ValueError(f"{self.name} has no feature map that activation methods such as Grad-CAM could read")
+        leaf: list[Tensor] = []
+
+        def cut(name: str, output: Tensor) -> Tensor:
+            leaf.append(output.detach().requires_grad_())
+            return leaf[0]
+
+        with torch.enable_grad(), self._watching({tap.module: cut}):
+            logits = self.forward(images.detach())
+        return leaf[0], logits
+
+    @contextmanager
+    def _watching(self, watchers: Mapping[str, Callable[[str, Tensor], Tensor | None]]) -> Iterator[None]:
+        """Hand the output of each named module to its watcher; what that returns, if anything, takes its place."""
+
+        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+            return lambda module, inputs, output: watchers[name](name, output)
+
+        handles = [self.network.get_submodule(name).register_forward_hook(hook(name)) for name in watchers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def head_weights(self) -> Tensor:
+        """Give the weights [K, C] of a linear head that reads the pooled last tap."""
+        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
+        shape = (self.num_classes, self.taps[-1].channels if self.taps else 0)
+        if not linear or linear[-1].weight.shape != shape:
+            got = list(linear[-1].weight.shape) if linear else None
+            raise ValueError(
+                f"the head of {self.name} is no linear layer on its last tap: wanted {list(shape)} weights, got {got}; "
+                "use --model.embedding_start random"
+            )
+        return linear[-1].weight.detach()
+
+    def identity(self) -> dict[str, str | int]:
+        """Say which classifier this is, so that a checkpoint can refuse another one."""
+        return {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes}
+
+
+def _shape_of(value: object) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _build_timm(
+    name: str, pretrained: bool, num_classes: int | None
+) -> tuple[nn.Module, Preprocessing, Sequence[float], Sequence[float]]:
+    architecture = name.split(".", 1)[0]
+    if not timm.is_model(architecture):
+        raise ValueError(_unknown(name))
+    size_of_head = {} if num_classes is None else {"num_classes": num_classes}
+    network = timm.create_model(name, pretrained=pretrained, **size_of_head)
+    config = timm.data.resolve_model_data_config(network)
+    channels, height, width = config["input_size"]
+    preprocessing = Preprocessing(
+        size=(height, width),
+        resize=round(min(height, width) / config["crop_pct"]),
+        interpolation=config["interpolation"],
+        channels=channels,
+    )
+    return network, preprocessing, config["mean"], config["std"]
+
+
+def _build_torchvision(
+    name: str, pretrained: bool, num_classes: int | None
+) -> tuple[nn.Module, Preprocessing, Sequence[float], Sequence[float]]:
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(_unknown(TORCHVISION + name))
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    options: dict[str, object] = {} if num_classes is None else {"num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):
+        options["init_weights"] = False  # their own initialisation takes minutes, and weights follow anyway
+    network = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
+    transform = weights.transforms()
+    preprocessing = Preprocessing(
+        size=(transform.crop_size[0], transform.crop_size[0]),
+        resize=transform.resize_size[0],
+        interpolation=transform.interpolation.value,
+    )
+    return network, preprocessing, transform.mean, transform.std
+
+
+def _unknown(name: str) -> str:
+    known = timm.list_models() + [TORCHVISION + n for n in torchvision.models.list_models(module=torchvision.models)]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names"
+    return f"unknown model {name!r}; {hint} (torchvision's models are written torchvision/NAME)"
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
+    """Load strictly; say in one line what does not fit."""
+    own = network.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if missing or unexpected or misshapen:
+        raise ValueError(
+            f"{origin} does not fit {name}: {len(missing)} missing {missing[:2]}, {len(unexpected)} unexpected "
+            f"{unexpected[:2]}, {len(misshapen)} of another shape {misshapen[:2]}; was it saved from this network?"
+        )
+    network.load_state_dict(state)

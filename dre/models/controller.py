@@ -1,0 +1,29 @@
+"""The distribution controller of DRE: it bends the scores of each map towards a right-skewed distribution."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMALLEST_SIGMOID = 1e-6
+"""Below this the power's gradient for h < 1 would run away."""
+
+
+class SkewController(nn.Module):
+    """Standardise each map, then take sigmoid(eta * y) ** h: monotone, and right-skewed for h > 1.
+
+    Args:
+        eta: Slope; 1.5 brings a normal input close to uniform before the power.
+        h: Exponent; 2.5 leaves a clear tail towards 1, values below 1 give left-skewed maps.
+
+    Source: paper 003, Eq. 5 to 7.
+    """
+
+    def __init__(self, eta: float = 1.5, h: float = 2.5) -> None:
+        super().__init__()
+        if eta <= 0 or h <= 0:
+            raise ValueError(f"`eta` and `h` must be positive so that the controller is monotone, got {eta} and {h}")
+        self.eta, self.h = eta, h
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Map raw scores [B, 1, H, W] to (0, 1), image by image; a constant map becomes 0.5 ** h everywhere."""
+        standardised = F.instance_norm(scores, eps=1e-5)
+        return (self.eta * standardised).sigmoid().clamp_min(SMALLEST_SIGMOID) ** self.h

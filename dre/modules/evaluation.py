@@ -1,0 +1,94 @@
+"""Explain every image with several explainers and score the masked versions that metrics ask for."""
+
+from collections.abc import Callable
+from typing import Literal, NotRequired, TypedDict
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from dre.checks import check_targets
+from dre.explainers import Explainer
+from dre.models import Classifier
+from dre.scoring import ScoreName
+from dre.sweeps import SweepEngine
+from dre.types import Batch, Sweep
+
+
+class Explained(TypedDict):
+    """What a test step hands to the callbacks: the batch that was kept, and per explainer its maps and scores.
+
+    `saliency` is [B, 1, H, W] and `scores` holds [B, R] for each sweep that was asked for.
+    """
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+    key: list[str]
+    objects: NotRequired[Tensor]
+    saliency: dict[str, Tensor]
+    scores: dict[str, dict[Sweep, Tensor]]
+
+
+class ExplainerEvaluation(pl.LightningModule):
+    """Run several named explainers on one classifier; it knows no metric, callbacks say which sweeps they need.
+
+    Args:
+        classifier: What is explained; held once and shared by all explainers.
+        explainers: Name in tables -> how to build the explainer from the classifier.
+        target: Explain the classifier's own `predicted` class, or the data's `label`.
+        images: `all`, or only those that the classifier gets right (`correct`).
+        score: Score of the target that sweeps read.
+        chunk: Most masked images in one forward pass; chosen by device when not given.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        explainers: dict[str, Callable[[Classifier], Explainer]],
+        target: Literal["predicted", "label"] = "predicted",
+        images: Literal["all", "correct"] = "all",
+        score: ScoreName = "probability",
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not explainers:
+            raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
+        self.classifier = classifier
+        self.explainers = nn.ModuleDict({name: build(classifier) for name, build in explainers.items()})
+        self.target, self.images = target, images
+        self.engine = SweepEngine(classifier, score=score, chunk=chunk)
+        self._sweeps: list[Sweep] = []
+
+    def request(self, sweep: Sweep) -> None:
+        """Ask for the scores of these masked versions in every test step; asked twice, it is run once."""
+        if sweep not in self._sweeps:
+            self._sweeps.append(sweep)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
+        """Explain a batch with every explainer; None when none of its images is to be explained."""
+        images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
+        named = labels >= 0
+        check_targets(labels[named], int(named.sum()), self.classifier.num_classes, name="labels")
+        with torch.no_grad():
+            predicted = self.classifier(images).argmax(dim=1)
+        if self.target == "label" and not named.all():
+            raise ValueError(
+                f"{keys[int((~named).nonzero()[0])]} has no label to explain; use --model.target predicted"
+            )
+        targets = predicted if self.target == "predicted" else labels
+        kept = torch.ones_like(named) if self.images == "all" else predicted == labels
+        if not kept.any():
+            return None
+        keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
+        images, labels, targets = images[kept], labels[kept], targets[kept]
+        saliency = {name: explainer(images, targets, keys) for name, explainer in self.explainers.items()}
+        sweeps = self.engine.batch(images, targets)
+        scores = {
+            name: dict(zip(self._sweeps, sweeps.scores(maps, self._sweeps), strict=True))
+            for name, maps in saliency.items()
+        }
+        explained = Explained(images=images, labels=labels, targets=targets, key=keys, saliency=saliency, scores=scores)
+        if "objects" in batch:
+            explained["objects"] = batch["objects"][kept]
+        return explained

@@ -1,0 +1,247 @@
+"""Train DRE or MGnet against a frozen classifier: class embeddings first, then the generator, in one run."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from dre.checks import check_targets
+from dre.imaging import background_mixture, upsample
+from dre.losses import embedding_bce, embedding_loss, target_probability
+from dre.metrics import Explainability, Faithfulness, PearsonSkewness
+from dre.metrics.skewness import pearson_skewness
+from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible
+from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
+from dre.models.estimator import Variant
+from dre.models.generator import UpsampleName
+from dre.modules.objectives import MGNET_CONSTRAINTS, Constraints, ObjectiveName, fake_targets, objective
+from dre.sweeps import SweepEngine
+from dre.types import Batch
+
+
+class MaskTraining(pl.LightningModule):
+    """Train a mask generator to explain one classifier; no label is read, the target is the classifier's own argmax.
+
+    Args:
+        classifier: What is explained; frozen, and never part of a checkpoint.
+        variant: `dre` has the skew controller, `mgnet` MGnet's head.
+        eta: Slope of the controller.
+        h: Exponent of the controller.
+        widths: Channels of the cells at strides 4, 8 and 16; the paper's for its classifiers, else half of the taps'.
+        upsample: Pixel shuffle (published code) or transposed convolution (the paper's text).
+        embedding_start: `random`, or `head`: each class starts with the classifier's own weights for it, which needs
+            a linear head on the last tap.
+        embedding_epochs: Epochs of stage 1, which trains class embeddings alone; `Trainer.max_epochs` counts both.
+        embedding_loss: `eq4` of the paper, or the binary cross-entropy of MGnet's code.
+        embedding_rate: Learning rate of stage 1.
+        embedding_decay: Weight decay of stage 1.
+        fake_share: Share of stage-1 images that are shown another class than their target.
+        rate: Learning rate of stage 2, for Adam.
+        schedule: `step` multiplies the rate by `rate_factor` every `rate_epochs`, `cosine` lets it fall to zero.
+        rate_epochs: Epochs of stage 2 between steps.
+        rate_factor: What a step multiplies the rate with.
+        weight_decay: Of the generator.
+        blur_share: Share of images blended with their blurred copy; the others get coloured noise.
+        objective: Loss of stage 2; by default `cross_entropy` for DRE and `published_mgnet` for MGnet.
+        constraints: Terms of Eq. 2 to add; by default none for DRE, MGnet's for MGnet.
+        mgnet_fake_share: Share of stage-2 images for which `published_mgnet` asks for a class that is not there.
+
+    Source: paper 003, section 3 and implementation details.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        variant: Variant = "dre",
+        eta: float = 1.5,
+        h: float = 2.5,
+        widths: list[int] | None = None,
+        upsample: UpsampleName = "pixelshuffle",
+        embedding_start: Literal["random", "head"] = "random",
+        embedding_epochs: int = 2,
+        embedding_loss: Literal["eq4", "bce"] = "eq4",
+        embedding_rate: float = 1e-2,
+        embedding_decay: float = 0.0,
+        fake_share: float = 0.5,
+        rate: float = 1e-2,
+        schedule: Literal["step", "cosine"] = "step",
+        rate_epochs: int = 3,
+        rate_factor: float = 0.5,
+        weight_decay: float = 0.0,
+        blur_share: float = 0.5,
+        objective: ObjectiveName | None = None,
+        constraints: Constraints | None = None,
+        mgnet_fake_share: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if classifier.preprocessing.channels != 3:
+            raise ValueError(
+                f"the trainer needs RGB, {classifier.name} reads {classifier.preprocessing.channels} channel"
+            )
+        if not classifier.taps:
+            raise ValueError(f"{classifier.name} has no maps at strides 4, 8, 16 and 32: name four modules with `taps`")
+        channels = tuple(tap.channels for tap in classifier.taps)
+        settings = EstimatorSettings(
+            classes=classifier.num_classes,
+            tap_channels=channels,
+            widths=tuple(widths) if widths else cell_widths(classifier.name, channels),
+            variant=variant,
+            eta=eta,
+            h=h,
+            upsample=upsample,
+        )
+        self.classifier = classifier
+        self.estimator = MaskEstimator(settings).to(memory_format=torch.channels_last)
+        if embedding_start == "head":
+            self.estimator.filter.embedding.weight.data.copy_(classifier.head_weights())
+        self.embedding_epochs, self.embedding_loss = embedding_epochs, embedding_loss
+        self.embedding_rate, self.embedding_decay, self.fake_share = embedding_rate, embedding_decay, fake_share
+        self.rate, self.schedule, self.weight_decay = rate, schedule, weight_decay
+        self.rate_epochs, self.rate_factor = rate_epochs, rate_factor
+        self.blur_share = blur_share
+        is_mgnet = variant == "mgnet"
+        self.objective: ObjectiveName = objective or ("published_mgnet" if is_mgnet else "cross_entropy")
+        self.constraints = constraints or (MGNET_CONSTRAINTS if is_mgnet else Constraints())
+        self.mgnet_fake_share = mgnet_fake_share if self.objective == "published_mgnet" else 0.0
+        self.sweeps = SweepEngine(classifier)
+        self.faithfulness, self.explainability = Faithfulness(), Explainability()
+        self.skewness = PearsonSkewness()
+        self.strict_loading = False  # the classifier is not in the checkpoint; on_load_checkpoint checks the rest
+
+    @property
+    def trains_embeddings(self) -> bool:
+        """Whether the present epoch belongs to stage 1."""
+        return self.current_epoch < self.embedding_epochs
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch: of the embeddings in stage 1, of the generator in stage 2."""
+        images = batch["images"]
+        with torch.no_grad():
+            features, logits = self.classifier.features(images)
+        targets = logits.argmax(dim=1)
+        step = self._embedding_step if self.trains_embeddings else self._mask_step
+        loss = step(images, features, targets)
+        if not loss.isfinite():
+            rate = self.trainer.optimizers[0].param_groups[0 if self.trains_embeddings else 1]["lr"]
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}) with rate "
+                f"{rate:.3g}; the last checkpoint is from before it: go on from there with a lower --model.rate"
+            )
+        return loss + self._touch_idle_parameters()
+
+    def _embedding_step(self, images: Tensor, features: list[Tensor], targets: Tensor) -> Tensor:
+        asked = fake_targets(targets, self.classifier.num_classes, self.fake_share)
+        resemblance = self.estimator.filter.resemblance(features[-1], asked)
+        criterion = embedding_loss if self.embedding_loss == "eq4" else embedding_bce
+        loss = criterion(resemblance, asked == targets)
+        self.log("train/embedding_loss", loss, prog_bar=True)
+        return loss
+
+    def _mask_step(self, images: Tensor, features: list[Tensor], targets: Tensor) -> Tensor:
+        asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share)
+        with torch.no_grad():
+            background = background_mixture(images, self.blur_share)
+        scores = self.estimator(features, asked)
+        loss, logits = objective(
+            self.objective,
+            self.classifier,
+            images,
+            upsample(scores, (images.shape[-2], images.shape[-1])),
+            background,
+            asked,
+            asked == targets,
+            self.constraints,
+        )
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/target_probability", target_probability(logits.detach(), targets).mean())
+        self.log("train/pearson_skewness", pearson_skewness(scores.detach()).mean())
+        self.log("train/mask_mean", scores.detach().mean())
+        return loss
+
+    def _touch_idle_parameters(self) -> Tensor | float:
+        """Give every trainable parameter a gradient, as DDP expects; it is zero for the stage that does not train."""
+        if self.trainer.world_size == 1:
+            return 0.0
+        idle = self.estimator.generator if self.trains_embeddings else self.estimator.filter
+        total = torch.stack([parameter.sum() for parameter in idle.parameters()]).sum()
+        return 0.0 * total
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Forget what the optimiser remembers of stage 1 when stage 2 starts."""
+        if batch_idx == 0 and self.current_epoch == self.embedding_epochs:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam with one group for each stage; a group's rate is zero in the other's epochs."""
+        groups = [
+            {
+                "params": list(self.estimator.filter.parameters()),
+                "lr": self.embedding_rate,
+                "weight_decay": self.embedding_decay,
+            },
+            {"params": list(self.estimator.generator.parameters()), "lr": self.rate, "weight_decay": self.weight_decay},
+        ]
+        optimizer = torch.optim.Adam(groups)
+        factors: list[Callable[[int], float]] = [lambda epoch: float(epoch < self.embedding_epochs), self._rate_factor]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def _rate_factor(self, epoch: int) -> float:
+        epoch -= self.embedding_epochs
+        if epoch < 0:
+            return 0.0
+        if self.schedule == "step":
+            return float(self.rate_factor ** (epoch // self.rate_epochs))
+        epochs = max(1, (self.trainer.max_epochs or 1) - self.embedding_epochs)
+        return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(epoch / epochs, 1.0)))))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch's masks to the raw M_F, M_E and skewness of validation."""
+        images = batch["images"]
+        features, logits = self.classifier.features(images)
+        targets = logits.argmax(dim=1)
+        mask = self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1]))
+        if "objects" in batch and batch["labels"].numel() and (batch["labels"] >= 0).all():
+            check_targets(batch["labels"], len(images), self.classifier.num_classes, name="labels")
+        (scores,) = self.sweeps.run(images, targets, mask, [Faithfulness.sweep])
+        self.faithfulness.update(scores)
+        self.skewness.update(mask)
+        if "objects" in batch:
+            self.explainability.update(mask, batch["objects"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the values, which every rank computes from the merged sums; a metric without images is not logged."""
+        metrics = {
+            "faithfulness": self.faithfulness,
+            "explainability": self.explainability,
+            "pearson_skewness": self.skewness,
+        }
+        for name, metric in metrics.items():
+            value = float(metric.compute())
+            metric.reset()
+            if math.isfinite(value):
+                self.log(f"val/{name}", value, prog_bar=name == "faithfulness")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the estimator and what it belongs to; leave the classifier out."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith(STATE_PREFIX)}
+        checkpoint[ESTIMATOR_KEY] = self.estimator.settings.to_dict()
+        checkpoint[CLASSIFIER_KEY] = self.classifier.identity()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another classifier or of other settings."""
+        check_compatible(checkpoint, self.classifier, "this checkpoint")
+        theirs, ours = checkpoint[ESTIMATOR_KEY], self.estimator.settings.to_dict()
+        differing = [key for key in ours if theirs.get(key) != ours[key]]
+        if differing:
+            key = differing[0]
+            raise ValueError(
+                f"the checkpoint was trained with {key} = {theirs.get(key)}, this run has {key} = {ours[key]}; "
+                "resume with the configuration that is saved beside the checkpoint"
+            )

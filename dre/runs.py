@@ -1,0 +1,86 @@
+"""Run directories: one for each run, never written twice, with a record of what made it."""
+
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RECORD = "run.json"
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
+
+
+def new_directory(family: Path) -> Path:
+    """Create the next numbered directory under `family`: 001, 002, ...; safe against a run that starts meanwhile."""
+    family.mkdir(parents=True, exist_ok=True)
+    taken = [int(path.name) for path in family.iterdir() if path.name.isdigit()]
+    number = max(taken, default=0) + 1
+    while True:
+        directory = family / f"{number:03d}"
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return directory
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Hash what decides the numbers of a run: its model and data sections."""
+    relevant = {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
+    text = json.dumps(relevant, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_record(directory: Path, config: Mapping[str, Any], parent: str | None) -> None:
+    """Write run.json: when, by which command, from which parent, with which code and versions."""
+    record = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+        "config_hash": config_hash(config),
+        "parent": parent,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in RECORDED_PACKAGES},
+    }
+    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None) -> Path:
+    """Find the newest last.ckpt below `family`, of the same configuration when one is given.
+
+    Args:
+        family: A directory of runs, a run directory, or a checkpoint file.
+        config: The resolved configuration that the run must have been started with.
+    """
+    if family.is_file():
+        return family
+    found = [path for pattern in (CHECKPOINT, Path("*") / CHECKPOINT) for path in family.glob(str(pattern))]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    if config is None and found:
+        return found[0]
+    for path in found:
+        record = path.parent.parent / RECORD
+        if record.is_file() and json.loads(record.read_text())["config_hash"] == config_hash(config or {}):
+            return path
+    if found:
+        raise FileNotFoundError(
+            f"no run under {family} has this configuration (the newest, {found[0].parent.parent}, differs in model, "
+            "data or seed); give its file as --ckpt_path to resume it nevertheless"
+        )
+    raise FileNotFoundError(f"no checkpoint under {family}; `python train.py` trains one")
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

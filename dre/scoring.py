@@ -1,0 +1,31 @@
+"""Class scores of a classifier: which number of its output is called the score of a class."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+ScoreName = Literal["probability", "logit", "log_probability"]
+
+
+def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> Tensor:
+    """Give each image's score for its target class, [B], differentiable in the logits.
+
+    Args:
+        logits: [B, K]; half-precision logits are scored in float32.
+        targets: int64 [B].
+        name: The logit itself, or the softmax probability, or its natural logarithm.
+    """
+    check_score_name(name)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if name == "probability":
+        logits = logits.softmax(dim=1)
+    elif name == "log_probability":
+        logits = logits.log_softmax(dim=1)
+    return logits.gather(1, targets[:, None])[:, 0]
+
+
+def check_score_name(name: str) -> None:
+    """Refuse a name that is no score."""
+    if name not in get_args(ScoreName):
+        raise ValueError(f"`score` must be one of {', '.join(get_args(ScoreName))}, got {name!r}")

@@ -1,0 +1,268 @@
+from itertools import chain
+
+import pytest
+import torch
+
+from data.datamodule import ShardDataModule
+from data.folder import Photo, read_labels
+from data.samples import BrokenSampleError, Transform
+from data.shards import count, key_order, open_shards
+from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, select_keys
+from tests.data.trees import SMALL, keys_of, labelled_folder, module, pack, packed, photo
+
+
+def with_broken(tmp_path, split: str, broken: int = 1):
+    """Pack photographs of which some are cut off behind their header."""
+    splits = read_labels(labelled_folder(tmp_path / "source"))
+    for one in splits[split][:broken]:
+        one.path.write_bytes(one.path.read_bytes()[:700])
+    pack(splits, tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("selection", [None, 7])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_every_image_exactly_once(tmp_path_factory, shards, workers, ranks, selection):
+    root = tmp_path_factory.getbasetemp() / f"shards_{shards}"
+    if not root.exists():
+        packed(root, train=1, val=18, shard_size=-(-18 // shards))
+    opened = open_shards([root / "packed"], "val", "size")
+    assert len(opened) == shards
+    selected = select_keys(opened, None, selection)
+    seen: list[str] = []
+    for rank in range(ranks):
+        stream = EvaluationStream(opened, Transform(SMALL), 4, Rank(rank, ranks), selected)
+        drawn = [batch for worker in range(max(workers, 1)) for batch in stream.batches(worker, max(workers, 1))]
+        assert len(drawn) == stream.batch_count(workers) > 0
+        seen += [sample.key for batch in drawn for sample in batch.samples]
+    assert sorted(seen) == sorted(selected or (key for shard in opened for key in shard.list_keys()))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_batches_hold_what_the_contract_says(five_shards, workers):
+    data = module(five_shards, workers=workers, eval_batch_size=5)
+    loader = data.val_dataloader()
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in loader]
+    assert len(batches) == len(loader)
+    assert sum(len(batch["key"]) for batch in batches) == data.expected_images("val") == 18
+    batch = batches[0]
+    assert batch["images"].dtype == torch.float32
+    assert batch["images"].shape == (len(batch["key"]), 3, 16, 16)
+    assert 0 <= batch["images"].min() < batch["images"].max() <= 1
+    assert batch["images"].is_contiguous(memory_format=torch.channels_last)
+    assert batch["labels"].tolist() == [int(key[-3:]) % 2 for key in batch["key"]]
+    assert batch["objects"].shape == (len(batch["key"]), 1, 16, 16)
+    assert set(batch["objects"].unique().tolist()) == {0, 1}
+
+
+def test_range_and_limit_follow_the_hash_of_the_keys(five_shards):
+    in_order = sorted((f"val_{number:03d}" for number in range(18)), key=key_order)
+    parts = {
+        "all": module(five_shards),
+        "tune": module(five_shards, val_range=(0, 5)),
+        "claim": module(five_shards, val_range=(5, 18)),
+        "quick": module(five_shards, val_range=(5, 18), limit=3),
+    }
+    keys = {name: {key for batch in keys_of(part.test_dataloader()) for key in batch} for name, part in parts.items()}
+    assert keys["tune"] == set(in_order[:5])
+    assert keys["quick"] == set(in_order[5:8])
+    assert keys["tune"] | keys["claim"] == keys["all"]
+    assert not keys["tune"] & keys["claim"]
+    assert parts["quick"].expected_images("val") == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_broken_sample_ends_an_evaluation_in_one_line(tmp_path, workers):
+    data = module(with_broken(tmp_path, "val"), workers=workers)
+    with pytest.raises(BrokenSampleError, match=r"^val-0000\d\.tar/val_000: image file is truncated[^\n]*$"):
+        keys_of(data.val_dataloader())
+
+
+def test_key_that_occurs_in_two_roots_is_refused(five_shards):
+    with pytest.raises(ValueError, match="18 keys occur twice"):
+        ShardDataModule([str(five_shards)] * 2, limit=3).setup("test")
+
+
+# Training
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_shows_every_image_once(five_shards, workers):
+    data = module(five_shards, workers=workers)
+    keys = chain.from_iterable(keys_of(data.train_dataloader()))
+    assert sorted(keys) == [f"train_{number:03d}" for number in range(20)]
+
+
+def test_images_that_fill_no_batch_come_in_the_next_epoch(five_shards):
+    data = module(five_shards, batch_size=8)  # 20 images: two batches an epoch, five batches for two walks
+    keys: list[str] = []
+    for epoch in range(5):
+        data.load_state_dict({"epoch": epoch, "batch": 0})
+        keys += chain.from_iterable(keys_of(data.train_dataloader()))
+    assert len(keys) == 80
+    assert {keys.count(key) for key in keys} == {4}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_and_workers_share_the_same_global_batches(five_shards, ranks, workers):
+    shards = open_shards([five_shards], "train", "size")
+    transform = Transform(SMALL, crop_scale=(0.3, 1.0), flip=0.5)
+    whole = list(TrainingStream(shards, transform, 4, steps=5).batches(0, 1))
+    for rank in range(ranks):
+        stream = TrainingStream(shards, transform, 4, 5, Rank(rank, ranks))
+        shares = [list(stream.batches(worker, max(workers, 1))) for worker in range(max(workers, 1))]
+        for number, batch in enumerate(whole):
+            part = shares[number % max(workers, 1)][number // max(workers, 1)].samples
+            local = batch.samples[rank * 4 // ranks : (rank + 1) * 4 // ranks]
+            assert [sample.key for sample in part] == [sample.key for sample in local]
+            assert all(torch.equal(one.image, other.image) for one, other in zip(part, local, strict=True))
+
+
+def test_seed_and_epoch_change_order_and_crops(five_shards):
+    def pixels(seed, epoch):
+        data = module(five_shards, seed=seed)
+        data.load_state_dict({"epoch": epoch, "batch": 0})
+        return torch.cat([batch["images"] for batch in data.train_dataloader()])
+
+    assert torch.equal(pixels(0, 0), pixels(0, 0))
+    assert not torch.equal(pixels(0, 0), pixels(1, 0))
+    assert not torch.equal(pixels(0, 0), pixels(0, 1))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("start", [0, 1, 4])
+def test_resampled_stream_continues_in_mid_epoch(five_shards, workers, start):
+    shards = open_shards([five_shards], "train", "size")
+
+    def batches(position, stop=9):
+        stream = ResampledStream(shards, Transform(SMALL), 4, stop, Rank(0, 1))
+        stream.start = position
+        shares = [stream.batches(worker, workers) for worker in range(workers)]
+        turns = range(stop - position.batch)
+        return [[sample.key for sample in next(shares[turn % workers]).samples] for turn in turns]
+
+    whole = batches(Position(1, 0))
+    assert batches(Position(1, start)) == whole[start:]
+    assert batches(Position(2, 0)) != whole
+
+
+def test_resampled_ranks_draw_differently(five_shards):
+    shards = open_shards([five_shards], "train", "size")
+    drawn = []
+    for rank in range(2):
+        stream = ResampledStream(shards, Transform(SMALL), 8, 3, Rank(rank, 2))
+        drawn.append([sample.key for batch in stream.batches(0, 1) for sample in batch.samples])
+    assert len(drawn[0]) == len(drawn[1]) == 12
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("sampling", ["walk", "resampled"])
+def test_broken_samples_are_left_out_and_named(tmp_path, sampling):
+    data = module(with_broken(tmp_path, "train"), sampling=sampling)
+    batches = list(data.train_dataloader())
+    assert len(batches) == 3
+    lines = [line for batch in batches for line in batch["broken"]]
+    assert sum(len(batch["key"]) for batch in batches) + len(lines) == 12
+    assert all("train_000: image file is truncated" in line for line in lines)
+    assert all("train_000" not in batch["key"] for batch in batches)
+    assert len(lines) == 1 or sampling == "resampled"
+
+
+def test_batch_without_a_readable_sample_ends_training(tmp_path):
+    data = module(with_broken(tmp_path, "train", broken=12))
+    with pytest.raises(ValueError, match="no sample of a training batch can be read; the first is train-"):
+        keys_of(data.train_dataloader())
+
+
+# Roots and refusals
+
+
+def test_several_roots_and_another_one_for_validation(five_shards, tmp_path):
+    (tmp_path / "plain").mkdir()
+    for number in range(3):
+        photo(number).save(tmp_path / "plain" / f"{number}.png")
+    data = ShardDataModule([str(five_shards), str(tmp_path / "plain")], val_root=str(five_shards), preprocessing=SMALL)
+    data.setup()
+    assert (data.expected_images("train"), data.expected_images("val")) == (23, 18)
+    description = data.describe()
+    assert description["images"] == {"train": 23, "val": 18}
+    assert list(description["manifest_sha256"]) == [str(five_shards)]
+
+
+def test_plain_folder_trains_and_validates(tmp_path):
+    for number in range(4):
+        photo(number).save(tmp_path / f"{number}.png")
+    data = module(tmp_path)
+    (batch,) = data.train_dataloader()
+    assert batch["labels"].tolist() == [-1] * 4
+    (batch,) = data.val_dataloader()
+    assert not batch["objects"].any()
+
+
+def test_too_many_ranks_are_refused(five_shards, monkeypatch):
+    data = module(five_shards, limit=2, batch_size=10)
+    monkeypatch.setattr(data, "_rank", lambda: Rank(0, 3))
+    with pytest.raises(ValueError, match="2 evaluation images cannot feed 3 ranks"):
+        data.val_dataloader()
+    with pytest.raises(ValueError, match="`batch_size` 10 is not divisible by 3 ranks; take 9"):
+        data.train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"workers": -1}, "`workers` must be at least 0"),
+        ({"flip": 1.5}, "`flip` is a probability"),
+        ({"crop_scale": (0.9, 0.2)}, "`crop_scale` must be two ascending shares"),
+        ({"val_range": (5, 900)}, "not a range within the 18 images"),
+        ({"val_range": (5, 5)}, "not a range"),
+        ({"limit": 0}, "`limit` must be at least 1"),
+        ({"val_split": "tset"}, "has no split 'tset'; it has train, val"),
+    ],
+)
+def test_bad_arguments_are_refused(five_shards, options, message):
+    with pytest.raises(ValueError, match=message):
+        module(five_shards, **options)
+
+
+def test_batch_larger_than_the_data_is_refused(five_shards):
+    with pytest.raises(
+        ValueError, match="20 training images do not fill one batch of 64; set `batch_size` to at most 20"
+    ):
+        module(five_shards, batch_size=64).train_dataloader()
+
+
+def test_missing_root_and_preprocessing_are_refused(five_shards, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; set `root`"):
+        module(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"classifier\.preprocessing"):
+        module(five_shards, preprocessing=None).val_dataloader()
+    with pytest.raises(ValueError, match="call `setup"):
+        ShardDataModule(str(five_shards)).train_dataloader()
+
+
+def test_verification_happens_in_setup(tmp_path):
+    root = packed(tmp_path)
+    (root / "train-00000.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-00000\.tar is listed"):
+        module(root)
+    evaluation = ShardDataModule(str(root))
+    evaluation.setup("test")  # needs the validation shards alone
+    assert count(evaluation._shards["val"]) == 7
+
+
+def test_pieces_of_a_large_folder_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.folder.PIECE", 2)
+    photos = []
+    for number in range(5):
+        photo(number).save(tmp_path / f"{number}.png")
+        photos.append(Photo(str(number), tmp_path / f"{number}.png"))
+    shards = open_shards([tmp_path], "train", "size")
+    assert [shard.list_keys() for shard in shards] == [["0", "1"], ["2", "3"], ["4"]]

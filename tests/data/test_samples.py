@@ -1,0 +1,161 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.boxes import check_boxes, rasterise, reorient
+from data.samples import BrokenSampleError, Transform, load_sample
+from dre.types import Preprocessing
+from tests.data.trees import SMALL, encode, photo, raw_sample
+
+WHOLE = Preprocessing(size=(20, 24), resize=20, interpolation="nearest")  # shows a 24 x 20 image as it is
+
+
+def load(image, transform=None, draws=None, kind="PNG", boxes=(), **options):
+    return load_sample(raw_sample(encode(image, kind, **options), boxes), transform or Transform(WHOLE), draws)
+
+
+def painted(box, size=(60, 80)) -> Image.Image:
+    """Black, with the box in red."""
+    pixels = np.zeros((*size, 3), dtype=np.uint8)
+    x0, y0, x1, y1 = box
+    pixels[y0:y1, x0:x1] = (255, 0, 0)
+    return Image.fromarray(pixels)
+
+
+def test_pixels_are_those_of_the_file():
+    image = photo(0, (20, 24))
+    sample = load(image)
+    assert sample.image.dtype == torch.uint8
+    assert np.array_equal(sample.image.permute(1, 2, 0), np.asarray(image))
+    assert (sample.key, sample.label) == ("some", 3)
+
+
+@pytest.mark.parametrize("crop_scale", [None, (0.2, 0.9)])
+@pytest.mark.parametrize("seed", range(12))
+def test_boxes_follow_resize_crop_and_flip(seed, crop_scale):
+    draws = random.Random(seed)
+    x0, y0 = draws.randrange(50), draws.randrange(30)
+    box = (x0, y0, x0 + draws.randrange(8, 30), y0 + draws.randrange(8, 30))
+    preprocessing = Preprocessing(size=(48, 40), resize=draws.choice([48, 60, 101]), interpolation="nearest")
+    sample = load(painted(box), Transform(preprocessing, crop_scale, flip=0.5), draws, boxes=[box])
+    seen = sample.image[0] > 127
+    mask = rasterise(sample.boxes, (48, 40))[0]
+    # one row and one column of pixels may fall to the other side of an edge when the filter rounds
+    assert (seen != mask).sum() <= mask.any(0).sum() + mask.any(1).sum()
+
+
+def test_evaluation_takes_the_centre():
+    sample = load(painted((30, 20, 50, 40)), Transform(Preprocessing((20, 20), 60)), boxes=[(30, 20, 50, 40)])
+    assert rasterise(sample.boxes, (20, 20)).all()
+    assert (sample.image[0] == 255).all()
+
+
+def test_a_box_outside_the_crop_gives_an_empty_mask():
+    sample = load(painted((0, 0, 5, 5)), Transform(Preprocessing((20, 20), 60)), boxes=[(0, 0, 5, 5)])
+    assert not rasterise(sample.boxes, (20, 20)).any()
+
+
+def test_mask_holds_the_pixels_whose_centre_is_inside():
+    mask = rasterise(np.array([[0.4, 1.0, 2.6, 2.0], [3.5, 3.4, 4.0, 9.0]]), (4, 4))[0]
+    assert mask.nonzero().tolist() == [[1, 0], [1, 1], [1, 2], [3, 3]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_turns_image_and_boxes(orientation):
+    box = (10, 5, 32, 17)
+    stored = painted(box)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    size = (60, 80) if orientation < 5 else (80, 60)
+    sample = load(stored, Transform(Preprocessing(size, 60)), exif=exif, boxes=[box])
+    assert torch.equal(sample.image[0] == 255, rasterise(sample.boxes, size)[0])
+    if orientation == 6:  # the camera was turned: the stored left edge is the upright top edge
+        assert reorient(np.array([box], dtype=float), (60, 80), 6).tolist() == [[43, 10, 55, 32]]
+
+
+def test_grey_image_gives_three_equal_channels():
+    image = load(photo(1, (20, 24)).convert("L")).image
+    assert image.shape == (3, 20, 24)
+    assert torch.equal(image[0], image[2])
+
+
+def test_one_channel_classifier_gets_grey():
+    one = Transform(Preprocessing((20, 24), 20, channels=1))
+    image = photo(1, (20, 24))
+    assert np.array_equal(load(image, one).image[0], np.asarray(image.convert("L")))
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    image = Image.new("RGB", (24, 20), (200, 30, 60))
+    pixel = load(image.convert("CMYK"), kind="JPEG", quality=95).image[:, 10, 10]
+    assert (pixel.int() - torch.tensor([200, 30, 60])).abs().max() <= 6
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    levels = np.linspace(0, 65535, 480).astype(np.uint16).reshape(20, 24)
+    image = load(Image.fromarray(levels)).image[0]
+    assert np.array_equal(image, np.round(levels / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_show_white(mode):
+    image = Image.new("RGBA", (24, 20), (0, 0, 0, 255))
+    image.paste((90, 90, 90, 0), (0, 0, 12, 20))
+    if mode == "P":
+        image = image.quantize(4)
+        assert image.mode == "P"
+    pixels = load(image.convert(mode)).image
+    assert (pixels[:, :, :12] == 255).all()
+    assert (pixels[:, :, 12:] == 0).all()
+
+
+def test_image_smaller_than_the_crop_is_enlarged():
+    sample = load(photo(2, (5, 9)), Transform(SMALL), boxes=[(0, 0, 9, 5)])
+    assert sample.image.shape == (3, 16, 16)
+    assert rasterise(sample.boxes, (16, 16)).all()
+
+
+def test_a_wide_crop_is_covered_by_a_tall_image():
+    assert load(photo(2, (60, 20)), Transform(Preprocessing((10, 30), 12))).image.shape == (3, 10, 30)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(encode(photo(0, (90, 90)), "JPEG")[:900], "truncated"), (b"no image at all", "cannot identify")],
+)
+def test_unreadable_image_names_shard_and_key(data, reason):
+    with pytest.raises(BrokenSampleError, match=rf"^shard\.tar/some: .*{reason}[^\n]*$"):
+        load_sample(raw_sample(data, suffix="jpg"), Transform(SMALL))
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((8, 2, 3, 9), "inverted"),
+        ((2, 9, 8, 9), "inverted or empty"),
+        ((2, 2, 26, 9), "outside the image of 24 x 20"),
+        ((-1.5, 2, 6, 9), "outside"),
+        ((2, 2, float("nan"), 9), "finite"),
+        ((2, 2, 3), "not four"),
+    ],
+)
+def test_bad_boxes_are_refused_by_name(box, reason):
+    with pytest.raises(BrokenSampleError, match=rf"shard\.tar/some: box \[.*{reason}"):
+        load(photo(0, (20, 24)), boxes=[box])
+
+
+def test_a_pixel_beyond_the_edge_is_clipped():
+    assert check_boxes([(-1, 0, 25, 20.5)], (20, 24)).tolist() == [[0, 0, 24, 20]]
+
+
+def test_size_in_the_shard_must_be_the_size_of_the_image():
+    with pytest.raises(BrokenSampleError, match=r"\[20, 24\].*\[24, 20\]"):
+        load_sample(raw_sample(encode(photo(0, (20, 24))), size=[24, 20]), Transform(SMALL))
+
+
+def test_sample_without_json_is_refused():
+    with pytest.raises(BrokenSampleError, match="json entry"):
+        load_sample({"__key__": "some", "jpg": b""}, Transform(SMALL))

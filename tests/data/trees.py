@@ -1,0 +1,68 @@
+"""Small trees of generated photographs in the layouts that `data` reads."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.datamodule import ShardDataModule
+from data.folder import read_labels
+from data.manifest import Manifest
+from data.writer import write_dataset
+from dre.types import Preprocessing
+
+SMALL = Preprocessing(size=(16, 16), resize=18)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def photo(number: int, size: tuple[int, int] = (24, 20)) -> Image.Image:
+    pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def raw_sample(data: bytes, boxes=(), suffix: str = "png", **facts) -> dict:
+    content = {"label": 3, "boxes": list(boxes)} | facts
+    return {"__key__": "some", "__url__": "shard.tar", suffix: data, "json": json.dumps(content)}
+
+
+def labelled_folder(root: Path, train: int = 12, val: int = 7, boxes: str = "2 3 10 12;1 1 4 4") -> Path:
+    """Make the layout with a labels.csv; two classes; validation images have boxes."""
+    (root / "images").mkdir(parents=True)
+    with (root / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "split", "class_index", "class_name", "boxes"])
+        for split, images in (("train", train), ("val", val)):
+            for number in range(images):
+                name = f"{split}_{number:03d}.jpg"
+                photo(number).save(root / "images" / name)
+                rows.writerow([name, split, number % 2, ("cat", "dog")[number % 2], boxes if split == "val" else ""])
+    return root
+
+
+def packed(root: Path, train: int = 12, val: int = 7, shard_size: int = 4) -> Path:
+    """Make the same photographs as shards."""
+    source = labelled_folder(root / "source", train, val)
+    pack(read_labels(source), root / "packed", shard_size)
+    return root / "packed"
+
+
+def pack(splits, out: Path, shard_size: int = 4) -> Manifest:
+    return write_dataset(splits, out, shard_size=shard_size, name="small", source="generated", licence="none")
+
+
+def module(root: Path, **options) -> ShardDataModule:
+    data = ShardDataModule(str(root), **{"workers": 0, "batch_size": 4, "preprocessing": SMALL} | options)
+    data.setup()
+    return data
+
+
+def keys_of(loader) -> list[list[str]]:
+    return [batch["key"] for batch in loader]

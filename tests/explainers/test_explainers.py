@@ -1,0 +1,195 @@
+"""What must be true of every explainer, and what is particular to each."""
+
+import pytest
+import torch
+from torch import nn
+
+from dre import explainers
+from dre.explainers import DRE, CentredGaussian, Explainer, GradCAM, GradCAMPlusPlus, Random, VanillaGradient
+from dre.explainers.gradient import reduce_channels
+from dre.models import Classifier, EstimatorSettings, MaskEstimator
+from tests.networks import small_batch, small_classifier
+
+LEARNED = {"DRE": "dre", "MGnet": "mgnet"}
+NAMES = [name for name in explainers.__all__ if name != "Explainer"]
+
+
+def build(name: str, classifier: Classifier | None = None) -> Explainer:
+    classifier = classifier or small_classifier()
+    kind = getattr(explainers, name)
+    if name not in LEARNED:
+        return kind(classifier)
+    torch.manual_seed(0)
+    channels = tuple(tap.channels for tap in classifier.taps)
+    settings = EstimatorSettings(classifier.num_classes, channels, (8, 8, 8), variant=LEARNED[name])
+    return kind.from_estimator(classifier, MaskEstimator(settings).eval())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shape_of_the_image_and_inputs_left_alone(name, channels):
+    explainer = build(name, small_classifier(channels=channels))
+    images, targets = small_batch(channels=channels)
+    before = images.clone()
+    saliency = explainer(images, targets)
+    assert saliency.shape == (3, 1, 64, 96)
+    assert saliency.dtype == torch.float32
+    assert not saliency.requires_grad
+    assert torch.equal(images, before)
+    assert not images.requires_grad
+    assert not any(parameter.requires_grad for parameter in explainer.classifier.parameters())
+    assert not explainer.classifier.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("keys", [None, ["a", "b", "c"]])
+def test_a_batch_equals_its_images_one_by_one(name, keys):
+    explainer = build(name)
+    images, targets = small_batch()
+    together = explainer(images, targets, keys)
+    for place in range(3):
+        key = None if keys is None else keys[place : place + 1]
+        alone = explainer(images[place : place + 1], targets[place : place + 1], key)
+        torch.testing.assert_close(alone, together[place : place + 1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_works_under_no_grad_and_bfloat16(name):
+    explainer = build(name)
+    images, targets = small_batch()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        saliency = explainer(images, targets)
+    assert saliency.dtype == torch.float32
+    assert saliency.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "cost"),
+    [
+        ("VanillaGradient", (3, 3, 0)),
+        ("GradCAM", (3, 0, 3)),
+        ("GradCAMPlusPlus", (3, 0, 3)),
+        ("DRE", (3, 0, 0)),
+        ("MGnet", (3, 0, 0)),
+        ("Random", (0, 0, 0)),
+        ("CentredGaussian", (0, 0, 0)),
+    ],
+)
+def test_passes_are_counted_as_they_happen(name, cost):
+    explainer = build(name)
+    forwards = []
+    explainer.classifier.network.register_forward_hook(lambda _, inputs, __: forwards.append(len(inputs[0])))
+    explainer(*small_batch())
+    assert (explainer.cost.forwards, explainer.cost.backwards, explainer.cost.head_backwards) == cost
+    assert sum(forwards) == cost[0]
+
+
+@pytest.mark.parametrize("score", ["probability", "logit", "log_probability"])
+def test_vanilla_gradient_is_a_finite_difference(score):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    classifier = Classifier.wrap(network.double(), size=(8, 8), fold=False).double()
+    image, target = torch.rand(1, 3, 8, 8, dtype=torch.float64), torch.tensor([2])
+
+    def value(pixels: torch.Tensor) -> float:
+        logits = classifier(pixels)[0]
+        kinds = {"probability": logits.softmax(0), "logit": logits, "log_probability": logits.log_softmax(0)}
+        return kinds[score][2].item()
+
+    expected = torch.zeros(3, 8, 8)
+    for index in range(3 * 64):
+        step = torch.zeros(3 * 64, dtype=torch.float64)
+        step[index] = 1e-5
+        step = step.view(1, 3, 8, 8)
+        expected.view(-1)[index] = (value(image + step) - value(image - step)) / 2e-5
+    saliency = VanillaGradient(classifier, score=score)(image, target)
+    torch.testing.assert_close(saliency[0, 0], expected.abs().amax(0), rtol=1e-4, atol=1e-8)
+
+
+def test_vanilla_gradient_of_a_linear_classifier_is_its_weight():
+    linear = nn.Linear(3 * 16, 2)
+    classifier = Classifier.wrap(nn.Sequential(nn.Flatten(), linear), size=(4, 4))
+    saliency = VanillaGradient(classifier, score="logit", reduce="sum")(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]))
+    torch.testing.assert_close(saliency, linear.weight.detach().view(2, 3, 4, 4).sum(1, keepdim=True))
+
+
+def test_channel_reductions_by_hand():
+    values = torch.tensor([1.0, -3.0, 0.5]).view(1, 3, 1, 1)
+    reduced = {name: reduce_channels(values, name).item() for name in ("sum", "abs_sum", "sum_abs", "max_abs", "max")}
+    assert reduced == {"sum": -1.5, "abs_sum": 1.5, "sum_abs": 4.5, "max_abs": 3.0, "max": 1.0}
+    with pytest.raises(ValueError, match="unknown reduction 'mean'"):
+        reduce_channels(values, "mean")
+
+
+def test_grad_cam_of_a_pooled_linear_head_is_its_class_activation_map():
+    classifier = small_classifier()
+    images, targets = small_batch()
+    maps, _ = classifier.activations(images)
+    expected = torch.einsum("bchw,bc->bhw", maps.detach(), classifier.head_weights()[targets])[:, None].relu()
+    expected = expected / (maps.shape[2] * maps.shape[3])
+    expected = torch.nn.functional.interpolate(expected, size=(64, 96), mode="bilinear")
+    torch.testing.assert_close(GradCAM(classifier)(images, targets), expected)
+
+
+def test_grad_cam_plus_plus_against_a_loop_over_its_equation():
+    classifier = small_classifier()
+    images, targets = small_batch(size=1)
+    maps, logits = classifier.activations(images)
+    (gradient,) = torch.autograd.grad(logits[0, targets[0]], maps)
+    maps, gradient = maps.detach()[0], gradient[0]
+    heat = torch.zeros(maps.shape[1:])
+    for channel in range(len(maps)):
+        weight = 0.0
+        for row in range(maps.shape[1]):
+            for column in range(maps.shape[2]):
+                g = gradient[channel, row, column].item()
+                alpha = g**2 / (2 * g**2 + maps[channel].sum().item() * g**3 + 1e-6) if g else 0.0
+                weight += alpha * max(g, 0.0)
+        heat += weight * maps[channel]
+    expected = torch.nn.functional.interpolate(heat.relu()[None, None], size=(64, 96), mode="bilinear")
+    torch.testing.assert_close(GradCAMPlusPlus(classifier)(images, targets), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_random_depends_on_key_and_seed_alone():
+    classifier = small_classifier()
+    images, targets = small_batch()
+    first = Random(classifier)(images, targets, ["a", "b", "c"])
+    torch.testing.assert_close(Random(classifier)(images.flip(0), targets, ["c", "b", "a"]).flip(0), first)
+    assert not torch.equal(Random(classifier, seed=1)(images, targets, ["a", "b", "c"]), first)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_centred_gaussian_is_symmetric_and_highest_in_the_middle():
+    saliency = CentredGaussian(small_classifier())(*small_batch())
+    torch.testing.assert_close(saliency, saliency.flip(2))
+    torch.testing.assert_close(saliency, saliency.flip(3))
+    assert saliency[0, 0, 31:33, 47:49].min() == saliency.max()
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (torch.rand(3, 8, 8), torch.tensor([0]), r"must be batched.*\[3, 8, 8\].*images\[None\]"),
+        (torch.full((1, 3, 8, 8), 2.0), torch.tensor([0]), r"must lie in \[0, 1\], got \[2, 2\]"),
+        (torch.full((1, 3, 8, 8), float("nan")), torch.tensor([0]), r"192 non-finite values in 1 of 1"),
+        (torch.rand(1, 1, 8, 8), torch.tensor([0]), r"reads 3 channels, `images` has 1"),
+        (torch.rand(1, 3, 8, 8), torch.tensor([5]), r"must lie in 0\.\.4.*got 5\.\.5"),
+        (torch.rand(2, 3, 8, 8), torch.tensor([0]), r"must be integers \[2\]"),
+        (torch.rand(1, 3, 8, 8), torch.tensor([0.0]), r"must be integers \[1\], got torch.float32"),
+    ],
+)
+def test_bad_input_is_refused_at_the_door(images, targets, message):
+    with pytest.raises(ValueError, match=message):
+        VanillaGradient(small_classifier())(images, targets)
+
+
+def test_integer_images_are_refused():
+    with pytest.raises(TypeError, match="divide 8-bit images by 255"):
+        VanillaGradient(small_classifier())(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([0]))
+
+
+def test_dre_without_a_checkpoint_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match=r"DRE needs a `checkpoint`; `python train.py`"):
+        DRE(small_classifier())
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none\.ckpt; `python train.py`"):
+        DRE(small_classifier(), checkpoint=str(tmp_path / "none.ckpt"))

@@ -1,0 +1,61 @@
+"""Example input for every metric, found by argument name: a new metric with the house's names needs nothing here."""
+
+import inspect
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+
+import dre.metrics
+
+IMAGES = 12
+
+BY_ARGUMENT: dict[str, Any] = {
+    "explainers": ["dre", "random"],
+    "metrics": ["faithfulness"],
+    "explainer": "dre",
+    "metric": "faithfulness",
+}
+
+
+def metric_classes() -> list[type[Metric]]:
+    """Every metric that `dre.metrics` exports, but for the base."""
+    exported = [getattr(dre.metrics, name) for name in dre.metrics.__all__]
+    classes = [entry for entry in exported if inspect.isclass(entry) and issubclass(entry, Metric)]
+    return [entry for entry in classes if entry is not dre.metrics.ImageMean]
+
+
+def make(metric_class: type[Metric]) -> Metric:
+    required = [
+        name
+        for name, parameter in inspect.signature(metric_class).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    return metric_class(**{name: BY_ARGUMENT[name] for name in required})
+
+
+def example(metric: Metric) -> dict[str, Any]:
+    """One batch of 12 images as keyword arguments of `metric.update`."""
+    generator = torch.Generator().manual_seed(0)
+    saliency = torch.rand(IMAGES, 1, 6, 5, generator=generator)
+    objects = (torch.rand(IMAGES, 1, 6, 5, generator=generator) > 0.5).float()
+    objects[3] = 0  # an image without boxes
+    batch = {
+        "saliency": saliency,
+        "objects": objects,
+        "values": torch.rand(IMAGES, generator=generator),
+        "keys": [f"image_{index:03d}" for index in range(IMAGES)],
+        **BY_ARGUMENT,
+    }
+    if hasattr(metric, "sweep"):
+        batch["scores"] = torch.rand(IMAGES, len(metric.sweep.ratios), generator=generator)
+    return {name: batch[name] for name in inspect.signature(metric.update).parameters}
+
+
+def part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """The images start..stop of a batch."""
+    sliced = {}
+    for name, value in batch.items():
+        per_image = name not in BY_ARGUMENT
+        sliced[name] = value[start:stop] if per_image else value
+    return sliced

@@ -1,0 +1,94 @@
+import math
+
+import pytest
+import torch
+
+from dre.models import EstimatorSettings, MaskEstimator, SkewController, SpatialFilter, cell_widths
+from dre.models.estimator import PairRatio
+
+
+def density(z: torch.Tensor, eta: float, h: float) -> torch.Tensor:
+    """Paper 003, Eq. 8, written out."""
+    root = z ** (1 / h)
+    exponent = torch.exp(-((1 / root - 1).log() ** 2) / (2 * eta**2))
+    return exponent / (math.sqrt(2 * math.pi) * h * eta * z * (1 - root))
+
+
+@pytest.mark.parametrize(("eta", "h"), [(0.5, 2.5), (1.5, 2.5), (1.5, 1.5), (2.5, 2.5), (1.5, 0.5)])
+def test_normal_scores_take_the_density_of_equation_8(eta, h):
+    torch.manual_seed(0)
+    scores = SkewController(eta, h)(torch.randn(1, 1, 1000, 1000))
+    edges = torch.linspace(0.05, 0.95, 10)
+    measured = torch.histogram(scores.flatten(), edges).hist / scores.numel()
+    fine = torch.linspace(0.05, 0.95, 9001)
+    expected = torch.trapezoid(density(fine, eta, h).unfold(0, 1001, 1000), dx=1e-4)
+    # a share of a million draws has a standard error below 5e-4
+    torch.testing.assert_close(measured, expected, rtol=0, atol=2.5e-3)
+
+
+def test_controller_is_monotone_within_an_image_and_independent_between_images():
+    torch.manual_seed(0)
+    scores = torch.randn(4, 1, 7, 9) * torch.tensor([1.0, 10.0, 0.1, 3.0]).view(4, 1, 1, 1)
+    controlled = SkewController()(scores)
+    assert (scores.flatten(1).argsort() == controlled.flatten(1).argsort()).all()
+    torch.testing.assert_close(controlled[1:2], SkewController()(scores[1:2]))
+    torch.testing.assert_close(SkewController()(5 * scores + 3), controlled, rtol=1e-2, atol=1e-3)  # eps of the norm
+
+
+def test_controller_of_a_constant_map_and_of_a_left_skewed_setting_stays_finite():
+    scores = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    assert SkewController(1.5, 0.5)(scores).unique().item() == pytest.approx(0.5**0.5)
+    steep = torch.randn(1, 1, 8, 8).mul(1e4).requires_grad_()
+    SkewController(50.0, 0.5)(steep).sum().backward()
+    assert steep.grad.isfinite().all()
+    with pytest.raises(ValueError, match="must be positive"):
+        SkewController(0.0)
+
+
+def test_spatial_filter_is_equation_3():
+    torch.manual_seed(0)
+    spatial = SpatialFilter(classes=4, channels=6)
+    features, targets = torch.randn(2, 6, 3, 5), torch.tensor([3, 1])
+    expected = torch.empty_like(features)
+    for image in range(2):
+        for row in range(3):
+            for column in range(5):
+                vector = features[image, :, row, column]
+                gate = 1 / (1 + torch.exp(-(vector @ spatial.embedding.weight[targets[image]])))
+                expected[image, :, row, column] = vector * gate
+    torch.testing.assert_close(spatial(features, targets), expected)
+
+
+def settings(**changes) -> EstimatorSettings:
+    return EstimatorSettings(**{"classes": 4, "tap_channels": (8, 8, 16, 16), "widths": (8, 8, 16), **changes})
+
+
+@pytest.mark.parametrize("variant", ["dre", "mgnet"])
+@pytest.mark.parametrize("upsample", ["pixelshuffle", "transposed"])
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (75, 99)])
+def test_masks_have_the_size_of_the_image_and_lie_in_the_unit_interval(variant, upsample, size):
+    estimator = MaskEstimator(settings(variant=variant, upsample=upsample)).eval()
+    features = [
+        torch.rand(2, channels, math.ceil(size[0] / stride), math.ceil(size[1] / stride))
+        for channels, stride in zip((8, 8, 16, 16), (4, 8, 16, 32), strict=True)
+    ]
+    mask = estimator.mask(features, torch.tensor([0, 3]), size)
+    assert mask.shape == (2, 1, *size)
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+
+
+def test_pair_ratio_of_nothing_is_zero():
+    assert PairRatio()(torch.zeros(1, 2, 2, 2)).abs().max() == 0
+
+
+def test_cell_widths_are_the_papers_for_its_networks_and_halves_for_others():
+    assert cell_widths("torchvision/resnet50", [256, 512, 1024, 2048]) == (64, 128, 256)
+    assert cell_widths("vgg19.tv_in1k", [128, 256, 512, 512]) == (64, 128, 256)
+    assert cell_widths("tf_efficientnet_lite0", [24, 40, 112, 1280]) == (16, 20, 56)
+
+
+def test_settings_survive_a_checkpoint():
+    assert EstimatorSettings(**settings().to_dict()) == EstimatorSettings(
+        classes=4, tap_channels=[8, 8, 16, 16], widths=[8, 8, 16]
+    )

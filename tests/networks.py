@@ -1,0 +1,45 @@
+"""Small networks and batches that tests share."""
+
+import torch
+from torch import Tensor, nn
+
+from dre.models import Classifier
+
+
+class SmallNetwork(nn.Module):
+    """Four stages at strides 4, 8, 16 and 32, each with a batch norm; global pooling and a linear head."""
+
+    def __init__(self, classes: int = 5, channels: int = 3, width: int = 8) -> None:
+        super().__init__()
+        self.stem = self.stage(channels, width, stride=4)
+        self.stage2 = self.stage(width, width)
+        self.stage3 = self.stage(width, 2 * width)
+        self.stage4 = self.stage(2 * width, 2 * width)
+        self.head = nn.Linear(2 * width, classes)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+
+    @staticmethod
+    def stage(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stage4(self.stage3(self.stage2(self.stem(images))))
+        return self.head(maps.mean(dim=(2, 3)))
+
+
+def small_classifier(
+    classes: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64), seed: int = 0
+) -> Classifier:
+    torch.manual_seed(seed)
+    return Classifier.wrap(SmallNetwork(classes, channels).eval(), mean=[0.5], std=[0.5], size=size, channels=channels)
+
+
+def small_batch(size: int = 3, channels: int = 3, height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(size, channels, height, width, generator=generator), torch.arange(size) % 5
