@@ -2,12 +2,24 @@
 
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from dre.explainers.base import Explainer
 from dre.models import Classifier, MaskEstimator, load_estimator
 from dre.models.estimator import Variant
+from dre.models.folding import fold_batch_norm
 from dre.scoring import ScoreName
+
+
+def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEstimator:
+    """Fold the batch norms of a trained estimator: the same masks, in less time."""
+    size, channels = classifier.preprocessing.size, classifier.preprocessing.channels
+    with torch.no_grad():
+        sample = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
+        features, logits = classifier.features(sample.to(classifier.mean))
+    folded = fold_batch_norm(estimator, lambda network: network(features, logits.argmax(dim=1)))
+    return folded.to(memory_format=torch.channels_last)
 
 
 class DRE(Explainer):
@@ -29,7 +41,8 @@ class DRE(Explainer):
         super().__init__(classifier, score=score)
         if checkpoint is None:
             raise ValueError(f"{type(self).__name__} needs a `checkpoint`; `python train.py` makes one under runs/")
-        self.estimator = load_estimator(checkpoint, classifier, self.variant).to(classifier.mean.device)
+        estimator = load_estimator(checkpoint, classifier, self.variant).to(classifier.mean.device)
+        self.estimator = fold_estimator(estimator, classifier)
 
     @classmethod
     def from_estimator(cls, classifier: Classifier, estimator: MaskEstimator) -> Self:

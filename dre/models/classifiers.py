@@ -116,7 +116,7 @@ class Classifier(nn.Module):
         self.taps, self.activation_tap = find_taps(network, sample, pooled="vgg" in name.lower())
         if taps is not None:
             self.taps = named_taps(network, sample, taps)
-        network = fold_batch_norm(network, sample) if fold else network
+        network = fold_batch_norm(network, lambda folded: folded(sample)) if fold else network
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
 

@@ -2,26 +2,31 @@
 
 import copy
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 FOLDING_TOLERANCE = 1e-3
-"""Largest change of the logits, relative to their largest value, that folding may cause in float32."""
+"""Largest change of the output, relative to its largest value, that folding may cause in float32."""
+
+Run = Callable[[Any], Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
+def fold_batch_norm(network: Network, run: Run) -> Network:
     """Give a copy of a frozen network in which every batch norm that directly follows a convolution is part of it.
 
-    Which batch norm follows which convolution is observed in a forward pass of `sample`, not read off names. If the
-    folded network does not give the same logits, the network is returned as it was.
+    Which batch norm follows which convolution is observed in a forward pass, not read off names. If the folded network
+    does not give the same output, the network is returned as it was.
 
     Args:
         network: In eval mode.
-        sample: [1, C, H, W], as the network itself reads it.
+        run: Calls the network that it is given on some input and returns one tensor of its output.
     """
-    pairs = _convolutions_before_batch_norms(network, sample)
+    pairs = _convolutions_before_batch_norms(network, run)
     if not pairs:
         return network
     folded = copy.deepcopy(network)
@@ -32,7 +37,7 @@ def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
         folded.set_submodule(convolution_name, fuse_conv_bn_eval(convolution, norm))
         folded.set_submodule(norm_name, _what_remains(norm))
     with torch.no_grad():
-        before, after = network(sample), folded(sample)
+        before, after = run(network), run(folded)
     same = (after - before).abs().max() <= FOLDING_TOLERANCE * before.abs().max()
     return folded if bool(same) else network
 
@@ -46,7 +51,7 @@ def _what_remains(norm: nn.Module) -> nn.Module:
     return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
 
 
-def _convolutions_before_batch_norms(network: nn.Module, sample: Tensor) -> list[tuple[str, str]]:
+def _convolutions_before_batch_norms(network: nn.Module, run: Run) -> list[tuple[str, str]]:
     """Observe one pass and list (convolution, batch norm) names that hand each other a tensor, each called once."""
     produced: dict[int, str] = {}
     kept_alive: list[Tensor] = []  # an id is only unique while its tensor lives
@@ -70,7 +75,7 @@ def _convolutions_before_batch_norms(network: nn.Module, sample: Tensor) -> list
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 watch(name, module)
         with torch.no_grad():
-            network(sample)
+            run(network)
     finally:
         for handle in handles:
             handle.remove()

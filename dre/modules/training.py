@@ -1,6 +1,8 @@
 """Train DRE or MGnet against a frozen classifier: class embeddings first, then the generator, in one run."""
 
+import hashlib
 import math
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -134,7 +136,7 @@ class MaskTraining(pl.LightningModule):
         return loss + self._touch_idle_parameters()
 
     def _embedding_step(self, images: Tensor, features: list[Tensor], targets: Tensor) -> Tensor:
-        asked = fake_targets(targets, self.classifier.num_classes, self.fake_share)
+        asked = fake_targets(targets, self.classifier.num_classes, self.fake_share, self._draws())
         resemblance = self.estimator.filter.resemblance(features[-1], asked)
         criterion = embedding_loss if self.embedding_loss == "eq4" else embedding_bce
         loss = criterion(resemblance, asked == targets)
@@ -142,9 +144,10 @@ class MaskTraining(pl.LightningModule):
         return loss
 
     def _mask_step(self, images: Tensor, features: list[Tensor], targets: Tensor) -> Tensor:
-        asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share)
+        draws = self._draws()
+        asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
         with torch.no_grad():
-            background = background_mixture(images, self.blur_share)
+            background = background_mixture(images, self.blur_share, draws)
         scores = self.estimator(features, asked)
         loss, logits = objective(
             self.objective,
@@ -161,6 +164,12 @@ class MaskTraining(pl.LightningModule):
         self.log("train/pearson_skewness", pearson_skewness(scores.detach()).mean())
         self.log("train/mask_mean", scores.detach().mean())
         return loss
+
+    def _draws(self) -> torch.Generator:
+        """Seed this step's draws by run, step and rank, so that a resumed run draws what the unbroken one would."""
+        run = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        seed = hashlib.sha256(f"{run} {self.global_step} {self.global_rank}".encode()).digest()[:7]
+        return torch.Generator(self.device).manual_seed(int.from_bytes(seed, "little"))
 
     def _touch_idle_parameters(self) -> Tensor | float:
         """Give every trainable parameter a gradient, as DDP expects; it is zero for the stage that does not train."""

@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 import torch
 
 from tests.data.trees import keys_of, module
+from tests.training import SaveEverywhere
 
 
 class Recorder(pl.LightningModule):
@@ -24,20 +25,6 @@ class Recorder(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class SaveEverywhere(pl.Callback):
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_batch_end(self, trainer, *_):
-        trainer.save_checkpoint(self.folder / f"batch_{trainer.global_step}.ckpt")
-
-    def on_train_epoch_end(self, trainer, *_):
-        trainer.save_checkpoint(self.folder / f"epoch_{trainer.global_step}.ckpt")
-
-    def on_exception(self, trainer, *_):
-        trainer.save_checkpoint(self.folder / "interrupted.ckpt")
 
 
 def fit(root, *callbacks, stop_in_step=None, ckpt_path=None, workers=0):

@@ -1,0 +1,216 @@
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks import RunCheckpoints, Throughput
+from dre.explainers import DRE, MGnet
+from dre.models import Classifier, load_estimator
+from dre.modules import MaskTraining
+from dre.modules.objectives import MGNET_CONSTRAINTS, Constraints
+from tests.networks import SmallNetwork, small_classifier
+from tests.training import SaveEverywhere, quiet_trainer, small_data, small_training
+
+
+def weights(model: MaskTraining) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.estimator.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_each_stage_trains_its_own_part_and_never_the_classifier(five_shards, tmp_path):
+    model = small_training()
+    start = weights(model)
+    classifier = {name: value.clone() for name, value in model.classifier.state_dict().items()}
+    quiet_trainer(tmp_path, max_epochs=1).fit(model, small_data(five_shards))
+    after_stage_1 = weights(model)
+    assert changed(start, after_stage_1) == {"filter"}
+    model = small_training()
+    quiet_trainer(tmp_path, max_epochs=2).fit(model, small_data(five_shards))
+    assert changed(after_stage_1, weights(model)) == {"generator"}
+    torch.testing.assert_close(model.classifier.state_dict(), classifier)
+
+
+def test_a_training_step_costs_two_classifier_forwards_and_one_pass_back(five_shards, tmp_path):
+    model = small_training(embedding_epochs=0)
+    passes = {"classifier": 0, "generator": 0, "backward": 0}
+
+    def count(name):
+        return lambda *_: passes.__setitem__(name, passes[name] + 1)
+
+    model.classifier.network.register_forward_hook(count("classifier"))
+    model.classifier.network.stem.register_full_backward_hook(count("backward"))
+    model.estimator.generator.register_forward_hook(count("generator"))
+    quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=3, limit_val_batches=0).fit(
+        model, small_data(five_shards)
+    )
+    assert passes == {"classifier": 6, "generator": 3, "backward": 3}
+    assert all(parameter.grad is None for parameter in model.classifier.parameters())
+
+
+def test_the_target_is_the_classifiers_own_argmax_and_labels_are_not_read(five_shards, tmp_path):
+    plain, shuffled = small_training(), small_training()
+    quiet_trainer(tmp_path).fit(plain, small_data(five_shards))
+    data = small_data(five_shards)
+    transfer = data.on_after_batch_transfer
+    data.on_after_batch_transfer = lambda batch, index: {
+        **transfer(batch, index),
+        "labels": torch.zeros_like(batch["labels"]),
+    }
+    quiet_trainer(tmp_path).fit(shuffled, data)
+    torch.testing.assert_close(weights(shuffled), weights(plain), rtol=0, atol=0)
+
+
+def test_the_checkpoint_holds_the_estimator_and_loads_without_running_code(five_shards, tmp_path):
+    model = small_training()
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert content["state_dict"].keys() == {f"estimator.{name}" for name in model.estimator.state_dict()}
+    assert content["classifier"] == model.classifier.identity()
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+    explainer = DRE(small_classifier(), checkpoint=str(path))
+    images = torch.rand(2, 3, 64, 64)
+    expected = DRE.from_estimator(model.classifier, model.estimator.eval())(images, torch.tensor([0, 1]))
+    torch.testing.assert_close(explainer(images, torch.tensor([0, 1])), expected)
+
+
+@pytest.mark.parametrize("stop_after", [2, 5, 7])  # in stage 1, at its end, in the middle of stage 2
+def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, stop_after):
+    whole = small_training()
+    quiet_trainer(tmp_path, callbacks=[SaveEverywhere(tmp_path)]).fit(whole, small_data(five_shards))
+    resumed = small_training()
+    path = tmp_path / f"batch_{stop_after}.ckpt"
+    quiet_trainer(tmp_path).fit(resumed, small_data(five_shards), ckpt_path=path, weights_only=True)
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "objective", "constraints"),
+    [
+        ({}, "cross_entropy", Constraints()),
+        ({"constraints": Constraints(area=8.0)}, "cross_entropy", Constraints(area=8.0)),
+        ({"variant": "mgnet"}, "published_mgnet", MGNET_CONSTRAINTS),
+        ({"variant": "mgnet", "objective": "eq2"}, "eq2", MGNET_CONSTRAINTS),
+        ({"eta": 1.5, "h": 0.5, "embedding_loss": "bce", "upsample": "transposed"}, "cross_entropy", Constraints()),
+    ],
+)
+def test_variants_and_ablations_train(five_shards, tmp_path, options, objective, constraints):
+    model = small_training(**options)
+    assert (model.objective, model.constraints) == (objective, constraints)
+    start = weights(model)
+    trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
+    trainer.fit(model, small_data(five_shards))
+    assert changed(start, weights(model)) == {"filter", "generator"}
+    assert math.isfinite(trainer.callback_metrics["val/faithfulness"])
+    assert 0 <= trainer.callback_metrics["val/explainability"] <= 1
+    kind = MGnet if model.estimator.settings.variant == "mgnet" else DRE
+    kind(small_classifier(), checkpoint=str(tmp_path / "checkpoints" / "last.ckpt"))
+
+
+def test_learning_rates_follow_the_paper():
+    model = small_training(embedding_epochs=2)
+    factors = [model._rate_factor(epoch) for epoch in range(9)]
+    assert factors == [0, 0, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_embeddings_can_start_from_the_head():
+    model = small_training(embedding_start="head")
+    torch.testing.assert_close(model.estimator.filter.embedding.weight.data, model.classifier.head_weights())
+    taps = ["stem.2", "stem.2", "stage2.2", "stage2.2"]  # the head reads another map than the last of these
+    other = Classifier.wrap(SmallNetwork(), taps=taps, size=(64, 64))
+    with pytest.raises(ValueError, match=r"no linear layer on its last tap: wanted \[5, 8\] weights, got \[5, 16\]"):
+        MaskTraining(other, embedding_start="head")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rate(five_shards, tmp_path):
+    model = small_training(embedding_epochs=0)
+    torch.nn.init.constant_(model.estimator.generator.head.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0 \(epoch 0\) with rate 0.01"):
+        quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_grey_classifier_cannot_be_trained_on():
+    with pytest.raises(ValueError, match="needs RGB, SmallNetwork reads 1 channel"):
+        MaskTraining(small_classifier(channels=1))
+
+
+def test_a_checkpoint_of_another_classifier_variant_or_setting_is_refused(five_shards, tmp_path):
+    model = small_training()
+    trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
+    trainer.fit(model, small_data(five_shards))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"explains SmallNetwork .*, not SmallNetwork .*train one for this classifier"):
+        load_estimator(path, small_classifier(seed=1), "dre")
+    with pytest.raises(ValueError, match="holds a generator of variant 'dre', asked for 'mgnet'"):
+        load_estimator(path, small_classifier(), "mgnet")
+    with pytest.raises(ValueError, match=r"trained with h = 2.5, this run has h = 0.5"):
+        quiet_trainer(tmp_path).fit(small_training(h=0.5), small_data(five_shards), ckpt_path=path, weights_only=True)
+
+
+class Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_truncated_or_hostile_checkpoint_is_refused_and_not_run(tmp_path):
+    torch.save({"estimator": Hostile(tmp_path / "ran"), "state_dict": {}}, tmp_path / "hostile.ckpt")
+    with pytest.raises(ValueError, match=r"hostile\.ckpt is not a checkpoint of plain tensors"):
+        load_estimator(tmp_path / "hostile.ckpt", small_classifier(), "dre")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"state_dict": {"a": torch.zeros(1000)}}, tmp_path / "whole.ckpt")
+    (tmp_path / "half.ckpt").write_bytes((tmp_path / "whole.ckpt").read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"half\.ckpt is truncated"):
+        load_estimator(tmp_path / "half.ckpt", small_classifier(), "dre")
+    with pytest.raises(ValueError, match=r"whole\.ckpt holds no mask generator"):
+        load_estimator(tmp_path / "whole.ckpt", small_classifier(), "dre")
+
+
+def test_throughput_is_logged_and_broken_samples_end_the_run(five_shards, tmp_path):
+    meter = Throughput(every=1, broken_share=0.01)
+    trainer = quiet_trainer(tmp_path, callbacks=[meter])
+    trainer.fit(small_training(), small_data(five_shards))
+    assert meter.images == 40
+    assert trainer.callback_metrics["train/images_per_second"] > 0
+    meter._count_broken(["shard.tar/a: truncated"], read=150)  # one of 151 is below the limit of one per cent
+    with pytest.raises(ValueError, match=r"3 of 203 training samples cannot be read, more than 1 %.*shard\.tar/a"):
+        meter._count_broken(["b", "c"], read=200)
+
+
+def launch(ranks: int, root: Path, out: Path, *options: str, check: bool = True) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options]
+    command += ["-m", "tests.modules.distributed_training", str(root), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.ddp
+def test_validation_numbers_agree_on_one_two_and_three_ranks(five_shards, tmp_path):
+    values = []
+    for ranks in (1, 2, 3):
+        launch(ranks, five_shards, tmp_path / str(ranks), "--standalone")
+        values.append(torch.load(tmp_path / str(ranks) / "validation.pt", weights_only=True))
+    assert values[0].keys() == {"val/faithfulness", "val/explainability", "val/pearson_skewness"}
+    for other in values[1:]:
+        assert other == pytest.approx(values[0], rel=1e-5)  # sums in float64 of float32 scores
+
+
+@pytest.mark.ddp
+def test_two_nodes_train_together(five_shards, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    nodes = ["--nnodes=2", "--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:29517", "--rdzv_id=two"]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda node: launch(1, five_shards, tmp_path, *nodes, "--local_addr=127.0.0.1"), (0, 1)))
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)  # averaged gradients keep the ranks in step
