@@ -89,7 +89,7 @@ class RunCheckpoints(Checkpoint):
     def _save(self, trainer: pl.Trainer, name: str) -> None:
         path = self.path(trainer, name)
         try:
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
         except OSError as error:
             raise OSError(
                 f"cannot write {path}: {error.strerror or error}; what was saved before is untouched: free some space, "

@@ -36,6 +36,12 @@ def check_targets(targets: Tensor, batch: int, classes: int, name: str = "target
         )
 
 
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse labels that the classifier has no output for; -1 stands for an image without a label."""
+    named = labels >= 0
+    check_targets(labels[named], int(named.sum()), classes, name="labels")
+
+
 def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
     """Refuse maps that are not a finite [B, 1, H, W] of the images' size."""
     if saliency.ndim != 4 or saliency.shape[1] != 1:

@@ -1,13 +1,16 @@
 """The command line that train.py and evaluate.py share: configuration in, a run directory with its record out."""
 
-import copy
+import logging
+import netrc
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlparse
 
 import pytorch_lightning as pl
 from jsonargparse import Namespace
@@ -15,6 +18,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
+from dre.allocator import keep_freed_memory
+from dre.arguments import OneLineParser
 from dre.explainers import DRE, Explainer, MGnet
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
@@ -43,6 +48,8 @@ class CommandLine(LightningCLI):
             given = ["--config", default_config, *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
             sys.argv[1:] = given
+        keep_freed_memory()
+        quiet_known_noise()
         self.family = family
         self.run_directory = Path()
         self.checkpoint: Path | None = None
@@ -50,6 +57,7 @@ class CommandLine(LightningCLI):
             model_class,
             pl.LightningDataModule,
             save_config_callback=None,
+            parser_class=OneLineParser,
             seed_everything_default=0,
             subclass_mode_data=True,
             run=False,
@@ -109,7 +117,7 @@ class CommandLine(LightningCLI):
 
     def plain_config(self) -> dict[str, Any]:
         """Give the configuration as nested plain values, without what does not change a number."""
-        config = copy.deepcopy(self.config)
+        config = self.config.clone(with_meta=False)  # where a fragment was read from is not part of it
         config.pop("config", None)
         plain: dict[str, Any] = config.as_dict()
         return plain
@@ -141,6 +149,7 @@ class CommandLine(LightningCLI):
                 project=self.config.wandb_project,
                 save_dir=self.run_directory,
                 offline=mode == "offline",
+                mode=mode,
                 config=self.plain_config(),
                 group=self.config.name,
                 job_type=self.family,
@@ -219,6 +228,19 @@ class EvaluationCommandLine(CommandLine):
         rank_zero_info(f"results in {self.run_directory}")
 
 
+def quiet_known_noise() -> None:
+    """Silence what libraries say of things that are meant to be so."""
+    for message in (
+        r"Found \d+ module\(s\) in eval mode",  # the classifier is frozen
+        r".*does not have many workers",  # one decodes faster than a CPU trains
+        r".*isinstance\(treespec, LeafSpec\)",
+        r"Experiment logs directory .* exists",  # it was made for this run
+    ):
+        warnings.filterwarnings("ignore", message)
+    messages = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    messages.addFilter(lambda record: "litlogger" not in record.getMessage())
+
+
 def cut_to_smoke(config: Namespace) -> None:
     """Make a run file finish in seconds on any machine: it is tried, not believed."""
     config.model.classifier.init_args.weights = None
@@ -226,7 +248,7 @@ def cut_to_smoke(config: Namespace) -> None:
     data.root, data.val_root, data.val_range, data.limit = SMOKE_DATA, None, None, 1
     data.batch_size, data.epoch_images, data.workers = 2, 4, 0
     trainer.accelerator, trainer.devices, trainer.num_nodes, trainer.max_time = "cpu", 1, 1, None
-    config.wandb = "off"
+    config.wandb = "off" if config.wandb == "auto" else config.wandb
     if "embedding_epochs" in config.model:
         config.model.embedding_epochs = min(1, config.model.embedding_epochs)
         trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
@@ -247,6 +269,11 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _has_wandb_key() -> bool:
-    import wandb
-
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    """Look for a W&B key where `wandb login` and W&B's documentation put it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

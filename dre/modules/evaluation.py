@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from dre.checks import check_targets
+from dre.checks import check_labels
 from dre.explainers import Explainer
 from dre.models import Classifier
 from dre.scoring import ScoreName
@@ -69,7 +69,7 @@ class ExplainerEvaluation(pl.LightningModule):
         """Explain a batch with every explainer; None when none of its images is to be explained."""
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
         named = labels >= 0
-        check_targets(labels[named], int(named.sum()), self.classifier.num_classes, name="labels")
+        check_labels(labels, self.classifier.num_classes)
         with torch.no_grad():
             predicted = self.classifier(images).argmax(dim=1)
         if self.target == "label" and not named.all():

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from dre.checks import check_targets
+from dre.checks import check_labels
 from dre.imaging import background_mixture, upsample
 from dre.losses import embedding_bce, embedding_loss, target_probability
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
@@ -215,8 +215,7 @@ class MaskTraining(pl.LightningModule):
         features, logits = self.classifier.features(images)
         targets = logits.argmax(dim=1)
         mask = self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1]))
-        if "objects" in batch and batch["labels"].numel() and (batch["labels"] >= 0).all():
-            check_targets(batch["labels"], len(images), self.classifier.num_classes, name="labels")
+        check_labels(batch["labels"], self.classifier.num_classes)
         (scores,) = self.sweeps.run(images, targets, mask, [Faithfulness.sweep])
         self.faithfulness.update(scores)
         self.skewness.update(mask)

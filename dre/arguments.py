@@ -1,0 +1,53 @@
+"""The parser of both command lines: a refused argument costs one line, not the whole usage."""
+
+import argparse
+import difflib
+import re
+from typing import NoReturn
+
+from pytorch_lightning.cli import LightningArgumentParser
+
+UNRECOGNISED = re.compile(r"unrecognized arguments: (--[^\s=]+)")
+NOISE = re.compile(
+    r"(?:- )?Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|Given value type: .*"
+    r"|Given value: NestedArg.*|- Expected a <class 'NoneType'>|- Expected a path but .*|"
+)
+PLAINER = (
+    (re.compile(r'Parser key "([^"]+)"'), r"\1"),
+    (re.compile(r"<class '(?:\w+\.)*(\w+)'>"), r"\1"),
+    (re.compile(r"a typing\.Literal\[([^]]*)\]"), r"one of \1"),
+    (re.compile(r"\bExpected\b"), "expected"),
+    (re.compile(r"(?:\.|;) (?:Got|Given) value:"), ", got"),
+)
+
+
+class OneLineParser(LightningArgumentParser):
+    """Stop with exit status 2 and one line that names the key."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and how to get help; parsers inside this one raise instead."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"error: {plain(message)}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n")
+
+    def _suggestion(self, message: str) -> str:
+        """Name the options that an unrecognised one resembles."""
+        unknown = UNRECOGNISED.match(message)
+        if unknown is None:
+            return ""
+        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        known = [name for action in shown for name in action.option_strings if not name.endswith("+")]
+        near = difflib.get_close_matches(unknown[1], known, n=2, cutoff=0.8)
+        return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def plain(message: str) -> str:
+    """Bring a message of the parsing library into one line, without its list of what was tried."""
+    lines = dict.fromkeys(line.strip() for line in message.splitlines())  # alternatives often fail alike
+    kept = [line.removeprefix("- ") for line in lines if not NOISE.fullmatch(line)]
+    text = kept[0]
+    for line in kept[1:]:
+        text += f" {line}" if text.endswith(":") else f"; {line}"
+    for pattern, replacement in PLAINER:
+        text = pattern.sub(replacement, text)
+    return text

@@ -1,0 +1,244 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dre.arguments import plain
+from dre.cli import EvaluationCommandLine, TrainingCommandLine, one_line_errors
+from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
+from tests.data.trees import packed
+
+COMMANDS = {"train": TrainingCommandLine, "evaluate": EvaluationCommandLine}
+COSTLY = ("imagenet_vgg19",)  # half a minute on one core
+RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Run in a folder of its own, where runs/ and results/ appear."""
+    monkeypatch.chdir(workplace(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("photographs"), train=12, val=4)
+
+
+@pytest.fixture
+def run_file(place, photographs):
+    return tiny_run_file(place / "tiny.yaml", photographs)
+
+
+def run_file_case(path: Path):
+    marks = [pytest.mark.slow] if path.stem in COSTLY else []
+    return pytest.param(path, id=f"{path.parent.name}/{path.stem}", marks=marks)
+
+
+def edited(path: Path, out: Path, section: str, key: str, value: object) -> Path:
+    """Copy a run file with one key more; `section` is a dotted path, empty for the top."""
+    content = yaml.safe_load(path.read_text())
+    target = content
+    for name in filter(None, section.split(".")):
+        target = target[name]
+    target[key] = value
+    out.write_text(yaml.safe_dump(content))
+    return out
+
+
+def refusal(command, arguments) -> str:
+    """Give the line with which a command stops with exit status 1."""
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        command([*arguments, *QUIET]).run()
+    assert isinstance(stop.value.code, str)  # Python prints it to stderr and exits with status 1
+    assert "\n" not in stop.value.code
+    return stop.value.code
+
+
+def tree(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("path", [run_file_case(path) for path in RUN_FILES])
+def test_every_run_file_runs_with_smoke(path):
+    arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
+    run = COMMANDS[path.parent.name](arguments)
+    run.run()
+    written = {file.name for file in run.run_directory.iterdir()}
+    assert {"config.yaml", "run.json", "metrics.csv", "scores.parquet", "summary.json", "summary.md"} <= written
+    assert "gallery.png" in written
+    assert (run.run_directory / "checkpoints" / "last.ckpt").is_file() == (path.parent.name == "train")
+
+
+def test_the_default_run_file_is_read_when_no_other_is_given():
+    run = TrainingCommandLine(["--smoke", "true"])
+    assert run.config.name == "demo"
+    assert run.config.model.widths == [24, 32, 64]
+    assert set(run.config_init.score.explainers) == {"grad_cam", "vanilla_gradient", "centred_gaussian", "random"}
+
+
+def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
+    bare = edited(run_file, place / "bare.yaml", "", "score", {})
+    content = yaml.safe_load(bare.read_text())
+    del content["score"], content["name"], content["trainer"]["callbacks"], content["model"]["widths"]
+    bare.write_text(yaml.safe_dump(content))
+    for option in (["--config", str(bare)], [f"--config={bare}"], ["-c", str(bare)]):
+        run = TrainingCommandLine(option)
+        assert run.config.name == "run"
+        assert run.config.score.explainers == {}
+        assert run.config.trainer.callbacks is None
+        assert (run.config.model.widths, run.config.model.embedding_start) == (None, "random")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--model.ratte", "1"], r"unrecognized arguments: --model\.ratte 1; did you mean --model\.rate\?"),
+        (["--trainer.devises", "2"], r"--trainer\.devises 2; did you mean --trainer\.devices\?"),
+        (["--model.h", "abc"], r"model\.h: expected a float, got abc"),
+        (["--model.variant", "dree"], r"model\.variant: expected one of 'dre', 'mgnet', got dree"),
+        (["--wandb", "maybe"], r"wandb: expected one of 'auto', 'online', 'offline', 'off', got maybe"),
+        (["--trainer.max_epochs", "few"], r"trainer\.max_epochs: expected a int; Given value: few|got few"),
+        (["--data.batch_size", "x"], r"data: .*batch_size: expected a int, got x"),
+        (["--model.constraints.area", "x"], r"model\.constraints: .*area: expected a float, got x"),
+        (["--data.init_args.batch", "3"], r"data: .*Option 'batch' is not accepted"),
+        (["--model.classifier.weigts", "x"], r"model\.classifier: .*Option 'weigts' is not accepted"),
+        (["--score.explainers", '{"a": "dre.explainers.Nope"}'], r"score\.explainers: .*no attribute 'Nope'"),
+        (["--trainer.callbacks+=callbacks.Nope"], r"trainer\.callbacks: .*module 'callbacks' has no attribute 'Nope'"),
+        (["--config", "nowhere.yaml"], r"config: File does not exist: .*nowhere\.yaml"),
+        (["fit"], r"unrecognized arguments: fit"),
+    ],
+)
+def test_a_wrong_argument_stops_at_parse_time_with_one_line(place, capsys, arguments, line):
+    with pytest.raises(SystemExit) as stop:
+        TrainingCommandLine(arguments)
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: .*({line})", said), said
+    assert said.endswith("--help` lists all keys")
+    assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "line"),
+    [
+        ("", "raate", 3, r"Option 'raate' is not accepted"),
+        ("model", "wdths", [1], r"Group 'model' does not accept option 'wdths'"),
+        ("model", "rate", "fast", r"model\.rate: expected a float, got fast"),
+        ("data.init_args", "rot", "data/demo", r"data: .*'rot' is not accepted"),
+        ("trainer", "max_epoch", 3, r"Group 'trainer' does not accept option 'max_epoch'"),
+        ("model", "classifier", "configs/classifier/nowhere.yaml", r"model\.classifier: .*nowhere\.yaml"),
+    ],
+)
+def test_a_wrong_key_or_value_in_a_run_file_stops_at_parse_time(place, run_file, capsys, section, key, value, line):
+    path = edited(run_file, place / "wrong.yaml", section, key, value)
+    with pytest.raises(SystemExit) as stop:
+        TrainingCommandLine(["--config", str(path)])
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.search(line, said), said
+    assert not (place / "runs").exists()
+
+
+def test_messages_of_the_parser_become_one_line():
+    union = "Parser key \"a.b\":\n  Does not validate against any of the Union subtypes\n  Subtypes: [<class 'int'>]"
+    assert plain(f"{union}\n  Errors:\n    - Expected a <class 'x.Y'>. Got value: 3\n") == "a.b: expected a Y, got 3"
+    assert plain("nothing to improve") == "nothing to improve"
+
+
+def test_an_unknown_model_name_suggests_the_nearest(run_file):
+    line = refusal(TrainingCommandLine, ["--config", str(run_file), "--model.classifier.init_args.name", "resnet5"])
+    assert re.match(r"error: unknown model 'resnet5'; did you mean resnet50.*torchvision/NAME", line)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "line"),
+    [
+        (TrainingCommandLine, ["--ckpt_path", "nowhere.ckpt"], r"no checkpoint under nowhere\.ckpt; `python train\.py`"),
+        (TrainingCommandLine, ["--ckpt_path", "last"], r"no checkpoint under runs/demo; `python train\.py` trains one"),
+        (EvaluationCommandLine, [], r"no checkpoint under runs/demo; `python train\.py` trains one"),
+        (EvaluationCommandLine, ["--ckpt_path", "nowhere"], r"no checkpoint under nowhere; `python train\.py`"),
+        (EvaluationCommandLine, ["--mgnet_ckpt_path", "no"], r"no checkpoint under (no|runs/demo); `python train\.py`"),
+    ],
+)
+def test_a_missing_checkpoint_is_refused_before_anything_is_made(place, command, arguments, line):
+    assert re.match(f"error: {line}", refusal(command, arguments))
+    assert not (place / "runs").exists()
+    assert not (place / "results").exists()
+
+
+@pytest.mark.parametrize("command", [TrainingCommandLine, EvaluationCommandLine])
+def test_a_corrupt_checkpoint_is_refused(place, command):
+    (place / "broken.ckpt").write_bytes(b"not a checkpoint" * 100)
+    extra = [] if command is EvaluationCommandLine else ["--model.classifier.init_args.weights", "null"]
+    line = refusal(command, ["--ckpt_path", "broken.ckpt", "--wandb", "off", *extra])
+    assert re.match(r"error: broken\.ckpt is (truncated or )?not a checkpoint", line)
+
+
+def test_missing_data_is_refused_and_earlier_runs_stay_as_they_are(place, run_file):
+    TrainingCommandLine(["--config", str(run_file), *QUIET]).run()
+    before = tree(place / "runs")
+    line = refusal(TrainingCommandLine, ["--config", str(run_file), "--data.init_args.root", "nowhere"])
+    assert re.match(r"error: .*nowhere", line)
+    after = tree(place / "runs")
+    assert {path: after[path] for path in before} == before
+    assert {path.name for path in after.keys() - before.keys()} <= {"config.yaml", "run.json", "metrics.csv"}
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_shard_that_the_manifest_lists_must_be_there_as_it_was(place, damage):
+    data = packed(place / "own", train=12, val=4)
+    shard = sorted(data.glob("train-*.tar"))[-1]
+    if damage == "gone":
+        shard.unlink()
+    else:
+        content = bytearray(shard.read_bytes())
+        content[600] ^= 1
+        shard.write_bytes(content)
+    line = refusal(TrainingCommandLine, ["--config", str(tiny_run_file(place / "own.yaml", data))])
+    assert re.match(rf"error: .*{shard.name}", line), line
+
+
+def test_a_traceback_is_shown_on_request(monkeypatch):
+    monkeypatch.setenv("DRE_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match="no checkpoint"), one_line_errors():
+        EvaluationCommandLine(["--ckpt_path", "nowhere"])
+
+
+def test_the_scripts_themselves_say_it_in_one_line(place):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(REPOSITORY / "evaluate.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Seed set")]
+    assert lines == ["error: no checkpoint under runs/demo; `python train.py` trains one"]
+    assert not (place / "results").exists()
+
+
+def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_file, photographs):
+    for _ in range(2):
+        TrainingCommandLine(["--config", str(run_file), *QUIET]).run()
+    content = yaml.safe_load(run_file.read_text())
+    content["model"] = {
+        "classifier": content["model"]["classifier"],
+        "explainers": {
+            "dre": {"class_path": "dre.explainers.DRE", "init_args": {"checkpoint": None}},
+            "mgnet": {"class_path": "dre.explainers.MGnet", "init_args": {"checkpoint": None}},
+            "random": "dre.explainers.Random",
+        },
+    }
+    del content["score"]
+    content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-2:]
+    del content["trainer"]["max_epochs"]
+    (place / "score.yaml").write_text(yaml.safe_dump(content))
+    run = EvaluationCommandLine(["--config", "score.yaml", "--ckpt_path", "runs/tiny", *QUIET])
+    assert set(run.model.explainers) == {"dre", "random"}  # MGnet has no checkpoint
+    assert run.config.model.explainers["dre"]["init_args"]["checkpoint"] == "runs/tiny/002/checkpoints/last.ckpt"
+    run.run()
+    assert (run.run_directory / "scores.parquet").is_file()
+    assert run.run_directory == Path("results/tiny/001")
