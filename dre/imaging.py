@@ -14,7 +14,7 @@ BLUR_RADIUS = 27
 
 
 @lru_cache(maxsize=64)
-def _blur_matrix(length: int, sigma: float, radius: int) -> Tensor:
+def _blur_matrix(length: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Row-stochastic [length, length] matrix that blurs one axis, with the border reflected (edge pixel repeated)."""
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
@@ -23,7 +23,7 @@ def _blur_matrix(length: int, sigma: float, radius: int) -> Tensor:
     source = source % (2 * length)  # a reflected signal has period 2 x length, so any radius is allowed
     source = torch.where(source < length, source, 2 * length - 1 - source)
     matrix = torch.zeros(length, length, dtype=torch.float64)
-    return matrix.scatter_add_(1, source, kernel.expand(length, -1))
+    return matrix.scatter_add_(1, source, kernel.expand(length, -1)).to(device, dtype)
 
 
 def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None = None) -> Tensor:
@@ -41,9 +41,10 @@ def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None 
     if sigma == 0:
         return images
     radius = int(4 * sigma + 0.5) if radius is None else radius
-    rows = _blur_matrix(images.shape[-2], float(sigma), radius).to(images)
-    columns = _blur_matrix(images.shape[-1], float(sigma), radius).to(images)
-    return rows @ (images @ columns.T)
+    rows = _blur_matrix(images.shape[-2], float(sigma), radius, images.dtype, images.device)
+    columns = _blur_matrix(images.shape[-1], float(sigma), radius, images.dtype, images.device)
+    with torch.autocast(images.device.type, enabled=False):  # what is shown must not depend on the precision
+        return rows @ (images @ columns.T)
 
 
 def blurred_background(images: Tensor) -> Tensor:
@@ -74,10 +75,11 @@ def coloured_noise(
 def background_mixture(images: Tensor, blur_share: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
     """Give each image a background: its blurred copy with probability `blur_share`, coloured noise otherwise."""
     draw = torch.rand(len(images), device=images.device, generator=generator)
-    use_blur = (draw < blur_share)[:, None, None, None]
-    background = coloured_noise(images, generator=generator)
-    if use_blur.any():
-        background = torch.where(use_blur, blurred_background(images), background)
+    blurred = (draw < blur_share).nonzero()[:, 0]
+    noisy = (draw >= blur_share).nonzero()[:, 0]
+    background = torch.empty_like(images)
+    background[blurred] = blurred_background(images[blurred])
+    background[noisy] = coloured_noise(images[noisy], generator=generator)
     return background
 
 
