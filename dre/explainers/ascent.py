@@ -59,7 +59,7 @@ class GGIG(Explainer):
         largest = torch.full_like(images, -torch.inf, dtype=torch.promote_types(images.dtype, torch.float32))
         for rows, columns in blocks(len(images), self.points, self.chunk, images.device.type):
             points = columns.stop - columns.start
-            climbers = (images[rows][:, None] * shares[columns]).flatten(0, 1)
+            climbers = (images[rows].detach()[:, None] * shares[columns]).flatten(0, 1)
             peak = self._climb(climbers, targets[rows].repeat_interleave(points))
             largest[rows] = torch.maximum(largest[rows], peak.view(-1, points, *images.shape[1:]).amax(dim=1))
         return reduce_channels(largest, self.reduce)

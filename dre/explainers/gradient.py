@@ -93,7 +93,7 @@ class SmoothGrad(Explainer):
         kind: What is averaged: the `signed` gradient, its `magnitude`, or its square (`squared`, SmoothGrad-Squared).
         samples: Noisy copies of each image.
         noise: Standard deviation of the noise as a share of the image's own range, max - min; copies are not clipped.
-        seed: Of the noise, which depends on it and on the image's key alone.
+        seed: Of the noise, which depends on it, on the key of the image and on the kind of device alone.
         chunk: Most noisy copies in one pass; chosen by device when not given.
 
     Source: Smilkov et al. 2017; samples as in paper 003. The published code of another paper hands the variance to a
@@ -126,11 +126,17 @@ class SmoothGrad(Explainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         width = self.noise * (images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3)))
-        generators = self.generators(images, self.seed)
+        device = images.device  # drawing where the images are: a CPU would hold up a GPU
+        seeds = [generator.initial_seed() for generator in self.generators(images, self.seed)]
+        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in blocks(len(images), self.samples, self.chunk, images.device.type):
+        for rows, columns in blocks(len(images), self.samples, self.chunk, device.type):
             copies = columns.stop - columns.start
-            drawn = [torch.randn(images.shape[1:], generator=g) for g in generators[rows] for _ in range(copies)]
+            drawn = [
+                torch.randn(images.shape[1:], generator=generator, device=device)
+                for generator in generators[rows]
+                for _ in range(copies)
+            ]
             noise = torch.stack(drawn).to(images) * width[rows].repeat_interleave(copies)[:, None, None, None]
             noisy = images[rows].repeat_interleave(copies, dim=0) + noise
             _, gradient = self.probe(targets[rows].repeat_interleave(copies)).gradient(noisy)

@@ -100,7 +100,7 @@ def remaining_gain(scores: Tensor, ranks: Tensor) -> Tensor:
     best = scores.cummax(dim=1).values
     gain = best[:, -1:] - best[:, :1]
     place = ranks / ranks.shape[1] * (scores.shape[1] - 1)
-    before = place.long()
+    before = place.long().clamp_max(scores.shape[1] - 2)
     reached = torch.lerp(best.gather(1, before), best.gather(1, before + 1), (place - before).to(best))
     return torch.where(gain > 0, (best[:, -1:] - reached) / gain.where(gain > 0, 1.0), 1.0)
 
