@@ -104,7 +104,7 @@ def test_guided_backprop_names_the_activations_of_a_network_without_rectifier():
     with pytest.raises(ValueError, match=message):
         explainer(torch.rand(1, 3, 16, 16), torch.tensor([0]))
     linear = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), size=(2, 2))
-    with pytest.raises(ValueError, match="has none .it has no activation module"):
+    with pytest.raises(ValueError, match=r"has none \(it has no activation module\)"):
         GuidedBackprop(linear)(torch.rand(1, 3, 2, 2), torch.tensor([0]))
 
 
