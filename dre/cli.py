@@ -22,6 +22,7 @@ from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 SMOKE_DATA = "data/demo"
+SMOKE_COUNTS = {"samples", "masks", "points", "ascents", "steps"}
 LEARNED = {"dre": DRE, "mgnet": MGnet}
 
 
@@ -72,7 +73,7 @@ class CommandLine(LightningCLI):
             type=str | None,
             default=None,
             help="train.py: checkpoint to go on from, or 'last' for the newest of this configuration. "
-            "evaluate.py: checkpoint of the explainer named dre, or a folder whose newest run has it.",
+            "evaluate.py: checkpoint of DRE, or a folder whose newest run has it.",
         )
         parser.add_argument(
             "--wandb", type=WandbMode, default="auto", help="'auto' is online with a W&B key and offline without."
@@ -215,7 +216,7 @@ class TrainingCommandLine(CommandLine):
 
 
 class EvaluationCommandLine(CommandLine):
-    """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path are short for the learned explainers' own."""
+    """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path stand for the learned explainers' checkpoints."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(ExplainerEvaluation, "configs/evaluate/demo.yaml", "results", args)
@@ -224,24 +225,28 @@ class EvaluationCommandLine(CommandLine):
         """Add the second learned explainer's checkpoint."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
-            "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of the explainer named mgnet."
+            "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
         )
 
     def settle_checkpoint(self) -> None:
         """Give the learned explainers their checkpoints; MGnet is left out when it has none."""
         explainers = self.config.model.explainers
-        for name, option in (("dre", "ckpt_path"), ("mgnet", "mgnet_ckpt_path")):
-            settings = explainers.get(name, {}).get("init_args", {})
-            if "checkpoint" not in settings:
-                if self.config[option] is not None:
-                    raise ValueError(f"--{option} is given, but no learned explainer here is named {name}")
-            elif settings["checkpoint"] is None and self.config[option] is not None:
-                settings["checkpoint"] = str(newest_checkpoint(Path(self.config[option])))
-            elif settings["checkpoint"] is None and name == "mgnet":
+        for name in list(explainers):
+            settings = explainers[name].get("init_args") or {}
+            if "checkpoint" not in settings or settings["checkpoint"] is not None:
+                continue
+            is_mgnet = explainers[name].class_path.endswith(".MGnet")
+            wanted = self.config.mgnet_ckpt_path if is_mgnet else self.config.ckpt_path
+            if wanted is not None:
+                settings["checkpoint"] = str(newest_checkpoint(Path(wanted)))
+            elif is_mgnet:
                 del explainers[name]
-        for name, explainer in explainers.items():
-            if explainer.get("init_args", {}).get("checkpoint", "") is None:
-                raise ValueError(f"explainer {name} needs a checkpoint; `python train.py` trains one")
+            else:
+                raise ValueError(f"explainer {name} needs a checkpoint: --ckpt_path; `python train.py` trains one")
+        if self.config.mgnet_ckpt_path is not None and not any(
+            explainer.class_path.endswith(".MGnet") for explainer in explainers.values()
+        ):
+            raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
 
     def run(self) -> None:
         """Evaluate and say where the results lie."""
@@ -261,8 +266,13 @@ def cut_to_smoke(config: Namespace) -> None:
         config.model.embedding_epochs = min(1, config.model.embedding_epochs)
         trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
     config.ckpt_path = None
-    for learned in ("dre", "mgnet"):  # a trained generator reads trained features: nothing to load for random ones
-        config.model.get("explainers", {}).pop(learned, None)
+    explainers = config.model.get("explainers", {})
+    for name in list(explainers):
+        settings = explainers[name].get("init_args") or {}
+        if "checkpoint" in settings:  # a trained generator reads trained features: nothing to load for random ones
+            del explainers[name]
+        for count in SMOKE_COUNTS & settings.keys():
+            settings[count] = 2
 
 
 def _joined(words: list[str]) -> list[str]:
