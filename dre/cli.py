@@ -271,7 +271,7 @@ def cut_to_smoke(config: Namespace) -> None:
         settings = explainers[name].get("init_args") or {}
         if "checkpoint" in settings:  # a trained generator reads trained features: nothing to load for random ones
             del explainers[name]
-        for count in SMOKE_COUNTS & settings.keys():
+        for count in SMOKE_COUNTS.intersection(settings.keys()):
             settings[count] = 2
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -181,7 +182,7 @@ class MaskTraining(pl.LightningModule):
 
     def _touch_idle_parameters(self) -> Tensor | float:
         """Give every trainable parameter a gradient, as DDP expects; it is zero for the stage that does not train."""
-        if self.trainer.world_size == 1:
+        if not isinstance(self.trainer.strategy, ParallelStrategy):
             return 0.0
         idle = self.estimator.generator if self.trains_embeddings else self.estimator.filter
         total = torch.stack([parameter.sum() for parameter in idle.parameters()]).sum()

@@ -1,5 +1,6 @@
 import json
 import sys
+import time
 
 import pytest
 import wandb
@@ -26,7 +27,17 @@ def offline_run(tmp_path_factory):
         wandb.finish()
     directory = place / run.run_directory
     (log,) = directory.glob("wandb/offline-run-*/run-*.wandb")
-    return directory, log, list(offline_records(log))
+    return directory, log, complete_records(log)
+
+
+def complete_records(log):
+    """Read the records once the last of them is there: W&B writes in a process of its own, late on a cold machine."""
+    end = time.monotonic() + 60
+    records = list(offline_records(log))
+    while not kept(records, "exit") and time.monotonic() < end:
+        time.sleep(0.2)
+        records = list(offline_records(log))
+    return records
 
 
 def kept(records, kind):
