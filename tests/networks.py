@@ -46,6 +46,10 @@ def small_batch(size: int = 3, channels: int = 3, height: int = 64, width: int =
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's, of two maps without ties."""
-    ranks = torch.stack([first.flatten().argsort().argsort(), second.flatten().argsort().argsort()])
+    """Spearman's, of two maps; ties are ranked in row-major order in both."""
+
+    def places(values: Tensor) -> Tensor:
+        return values.flatten().argsort(stable=True).argsort()
+
+    ranks = torch.stack([places(first), places(second)])
     return torch.corrcoef(ranks.double())[0, 1].item()
