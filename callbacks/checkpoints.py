@@ -1,5 +1,7 @@
 """Keep a run resumable: last.ckpt by the clock, best.ckpt by validation, both written at once or not at all."""
 
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dre.types import Batch
+
+STEPS_BETWEEN_AGREEMENTS = 50
+"""Several ranks compare their clocks only so often: it is a collective, and a save may wait for a few steps."""
 
 
 class RunCheckpoints(Checkpoint):
@@ -28,70 +34,99 @@ class RunCheckpoints(Checkpoint):
             raise ValueError(f"`minutes` must be positive, got {minutes}")
         self.minutes, self.monitor = minutes, monitor
         self.best: float | None = None
+        self._parents_best = ""
+        self._best_path = ""
         self._written_at = time.monotonic()
-        self._written_step = -1
+        self._written: tuple[int, float | None] = (-1, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best value so far."""
-        return {"best": self.best}
+        """Give the best value so far and where its checkpoint lies."""
+        return {"best": self.best, "best_path": self._best_path}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best value of the parent run."""
-        self.best = state_dict["best"]
+        self.best, self._parents_best = state_dict["best"], state_dict["best_path"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and take over the best checkpoint of the parent run."""
         self._written_at = time.monotonic()
+        best = self.path(trainer, "best.ckpt")
+        if trainer.is_global_zero and self._parents_best and Path(self._parents_best).is_file() and not best.exists():
+            best.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self._parents_best, best)
+            self._best_path = str(best)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Write last.ckpt when the clock says so; rank zero's clock decides for all."""
+        """Write last.ckpt when a clock says so; with several ranks, any rank's clock is enough."""
         due = time.monotonic() - self._written_at >= 60 * self.minutes
-        if trainer.world_size > 1:  # every rank takes part in a save, so they must agree
+        if trainer.world_size > 1:
+            if trainer.global_step % STEPS_BETWEEN_AGREEMENTS:
+                return
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
         if due:
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write last.ckpt, and best.ckpt when this epoch's validation is the best so far."""
+        """Write last.ckpt."""
         self._save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write best.ckpt when validation is the best so far."""
         value = trainer.callback_metrics.get(self.monitor)
-        if trainer.sanity_checking or value is None or not torch.isfinite(value):
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or value is None:
             return
-        if self.best is None or float(value) > self.best:
+        if torch.isfinite(value) and (self.best is None or float(value) > self.best):
             self.best = float(value)
+            self._best_path = str(self.path(trainer, "best.ckpt"))
             self._save(trainer, "best.ckpt")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave a usable checkpoint behind when the run is interrupted; after an error the last one stays as it is."""
-        if not isinstance(exception, KeyboardInterrupt | SIGTERMException) or not trainer.training:
+        told_to_stop = isinstance(exception, SIGTERMException)  # all ranks are told together
+        if not isinstance(exception, KeyboardInterrupt | SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
             return
-        if trainer.world_size == 1:  # with several ranks the others may be gone, and the clock's checkpoint must do
+        if told_to_stop or trainer.world_size == 1:  # after Ctrl-C the other ranks may be gone
             self._save_last(trainer)
-        rank_zero_info(
-            f"interrupted at step {trainer.global_step}; go on with: python train.py --ckpt_path {self.path(trainer)}"
-        )
+        if self.path(trainer).is_file():
+            rank_zero_info(f"interrupted at step {trainer.global_step}; go on with: {self.resume_command(trainer)}")
 
     def path(self, trainer: pl.Trainer, name: str = "last.ckpt") -> Path:
         """Where a checkpoint of this run lies."""
         return Path(trainer.default_root_dir) / "checkpoints" / name
 
+    def resume_command(self, trainer: pl.Trainer) -> str:
+        """Say what to type to go on from the last checkpoint with this run's own configuration."""
+        config = Path(trainer.default_root_dir) / "config.yaml"
+        return f"python train.py --config {config} --ckpt_path {self.path(trainer)}"
+
     def _save_last(self, trainer: pl.Trainer) -> None:
         self._written_at = time.monotonic()
-        if trainer.global_step != self._written_step:
-            self._written_step = trainer.global_step
+        if (trainer.global_step, self.best) != self._written:
+            self._written = (trainer.global_step, self.best)
             self._save(trainer, "last.ckpt")
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
+        """Write beside the old file, then take its place: the old one is whole until the new one is."""
         path = self.path(trainer, name)
+        self._refuse_broken_weights(trainer, path)
+        part = path.with_suffix(".part")
         try:
-            trainer.save_checkpoint(path, weights_only=False)
+            trainer.save_checkpoint(part, weights_only=False)
+            if trainer.is_global_zero:
+                os.replace(part, path)
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise OSError(
                 f"cannot write {path}: {error.strerror or error}; what was saved before is untouched: free some space, "
-                f"then go on from {self.path(trainer)}"
+                f"then go on with {self.resume_command(trainer)}"
             ) from None
+
+    def _refuse_broken_weights(self, trainer: pl.Trainer, path: Path) -> None:
+        parameters = (p for p in trainer.lightning_module.parameters() if p.requires_grad)
+        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+            raise FloatingPointError(
+                f"weights are not finite at step {trainer.global_step}; {path.name} keeps what was saved before: go on "
+                f"with a lower --model.rate: {self.resume_command(trainer)}"
+            )

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypedDict, cast
+from typing import Protocol, cast
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -14,24 +14,17 @@ from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
+from dre.checks import check_objects
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness, ScoreTable
 from dre.metrics.explainability import average_precision
 from dre.metrics.faithfulness import faithfulness
 from dre.metrics.skewness import pearson_skewness
 from dre.reporting import summary_markdown
 from dre.statistics import summarise
-from dre.types import Batch, Sweep
+from dre.types import Batch, Explained, Sweep
 
+LEARNED = ("dre", "mgnet")
 METRICS = ("faithfulness", "explainability", "pearson_skewness")
-
-
-class Outputs(TypedDict, total=False):
-    """What `ExplainerEvaluation.test_step` returns, as far as it is read here."""
-
-    key: list[str]
-    objects: Tensor
-    saliency: dict[str, Tensor]
-    scores: dict[str, dict[Sweep, Tensor]]
 
 
 class Evaluation(Protocol):
@@ -50,7 +43,7 @@ class ExplanationMetrics(pl.Callback):
     `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences) into the run directory.
 
     Args:
-        reference: Explainer that the printed paired differences start from; the first one when not given.
+        reference: Explainer that the printed paired differences start from; the learned one when not given.
         show: Print the table at the end.
     """
 
@@ -79,7 +72,7 @@ class ExplanationMetrics(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Outputs | None,  # type: ignore[override]
+        outputs: Explained | None,  # type: ignore[override]
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -93,17 +86,20 @@ class ExplanationMetrics(pl.Callback):
             keys = outputs["key"]
             self.faithfulness[name].update(scores)
             self.table.update(keys, name, "faithfulness", faithfulness(scores[:, 1:]))
-            self.skewness[name].update(saliency)
-            self.table.update(keys, name, "pearson_skewness", pearson_skewness(saliency))
+            skewness = pearson_skewness(saliency)
+            self.skewness[name].accumulate(skewness)
+            self.table.update(keys, name, "pearson_skewness", skewness)
             if "objects" in outputs:
                 self._add_localisation(name, keys, saliency, outputs["objects"])
 
     def _add_localisation(self, name: str, keys: list[str], saliency: Tensor, objects: Tensor) -> None:
-        self.explainability[name].update(saliency, objects)
+        check_objects(objects, like=saliency)
         boxed = objects.flatten(1).any(dim=1)
+        precision = average_precision(saliency, objects)
+        self.explainability[name].accumulate(precision, keep=boxed)
         keys = [key for key, keep in zip(keys, boxed.tolist(), strict=True) if keep]
         if keys:
-            self.table.update(keys, name, "explainability", average_precision(saliency[boxed], objects[boxed]))
+            self.table.update(keys, name, "explainability", precision[boxed])
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks; log on all of them, write on the first."""
@@ -130,13 +126,17 @@ class ExplanationMetrics(pl.Callback):
     def expected_images(self, trainer: pl.Trainer) -> int | None:
         """Read off the data how many images all ranks together must see; None when batches are limited."""
         data = getattr(trainer, "datamodule", None)
-        return data.expected_images("val") if data is not None and trainer.limit_test_batches == 1.0 else None
+        is_whole = isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0  # 1 is a count
+        return data.expected_images("val") if data is not None and is_whole else None
 
     def _write(self, trainer: pl.Trainer, frame: pd.DataFrame) -> None:
         directory = Path(trainer.default_root_dir)
         frame.to_parquet(directory / "scores.parquet")
         summary = summarise(frame)
-        text = summary_markdown(summary, reference=self.reference)
+        summary["images"] = {metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric")}
+        summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
+        reference = self.reference or next((name for name in LEARNED if name in self.faithfulness), None)
+        text = f"{_counts(summary['images'])}\n\n{summary_markdown(summary, reference=reference)}"
         (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         (directory / "summary.md").write_text(text)
         for logger in trainer.loggers:
@@ -145,3 +145,8 @@ class ExplanationMetrics(pl.Callback):
                 logger.log_table("test/scores", dataframe=table)
         if self.show:
             Console().print(Markdown(text))
+
+
+def _counts(images: dict[str, int]) -> str:
+    """Say how many images stand behind each metric."""
+    return "Images: " + ", ".join(f"{count} for {metric}" for metric, count in images.items()) + "."

@@ -116,5 +116,5 @@ def _credits(trainer: pl.Trainer, keys: list[str]) -> str:
     named = [f"{place}: {authors[key]}" for place, key in enumerate(keys, start=1) if key in authors]
     if not named:
         return ""
-    lines = [", ".join(named[start : start + 6]) for start in range(0, len(named), 6)]
-    return "Photographs (CC BY 2.0), left to right: " + "\n".join(lines)
+    lines = [", ".join(named[start : start + 4]) for start in range(0, len(named), 4)]
+    return "Photographs, left to right: " + "\n".join(lines)

@@ -8,6 +8,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from dre.types import Batch
 
+LEAST_TO_JUDGE = 100
+"""Images before the share of broken samples is judged within an epoch."""
+
 
 class Throughput(pl.Callback):
     """Log `train/images_per_second` (all ranks) and `train/data_wait` (share of wall time), and count broken samples.
@@ -19,7 +22,7 @@ class Throughput(pl.Callback):
 
     def __init__(self, every: int = 10, broken_share: float = 0.01) -> None:
         self.every, self.broken_share = every, broken_share
-        self.broken: list[str] = []
+        self.broken: dict[str, None] = {}  # in order, each once, however often it is drawn
         self.images = 0
         self.seconds = 0.0
         self.waited = 0.0
@@ -46,13 +49,19 @@ class Throughput(pl.Callback):
         waited, lasted = self._batch_start - self._batch_end, now - self._batch_end
         self._batch_end = now
         self.images, self.seconds, self.waited = self.images + images, self.seconds + lasted, self.waited + waited
-        self._count_broken(batch.get("broken", []), self.images // trainer.world_size)
+        self.broken |= dict.fromkeys(batch.get("broken", []))
+        if self.images >= LEAST_TO_JUDGE * trainer.world_size:
+            self._refuse_too_many_broken(trainer)
         if (batch_idx + 1) % self.every == 0:
             images_then, seconds_then, waited_then = self._window
             seconds = self.seconds - seconds_then
             pl_module.log("train/images_per_second", (self.images - images_then) / seconds, prog_bar=True)
             pl_module.log("train/data_wait", (self.waited - waited_then) / seconds)
             self._window = (self.images, self.seconds, self.waited)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge the broken samples of a short epoch too."""
+        self._refuse_too_many_broken(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how fast it went and what was skipped."""
@@ -62,14 +71,16 @@ class Throughput(pl.Callback):
                 f"{100 * self.waited / self.seconds:.1f} % of that time was spent waiting for data"
             )
         if self.broken:
-            rank_zero_warn(f"{len(self.broken)} samples were skipped, the first of them: {self.broken[0]}")
+            rank_zero_warn(f"{len(self.broken)} samples were skipped, the first of them: {next(iter(self.broken))}")
 
-    def _count_broken(self, broken: list[str], read: int) -> None:
-        """Compare this rank's broken samples with what it read."""
-        self.broken += broken
-        seen = read + len(self.broken)
-        if len(self.broken) > max(1.0, self.broken_share * seen) and seen >= 100:
+    def _refuse_too_many_broken(self, trainer: pl.Trainer) -> None:
+        """Compare the different samples that this rank could not read with the different ones that it drew."""
+        data = getattr(trainer, "datamodule", None)
+        drawn = self.images // trainer.world_size + len(self.broken)
+        if data is not None:
+            drawn = min(drawn, data.expected_images("train"))
+        if len(self.broken) > self.broken_share * drawn:
             raise ValueError(
-                f"{len(self.broken)} of {seen} training samples cannot be read, more than "
-                f"{100 * self.broken_share:g} %; the first: {self.broken[0]}"
+                f"{len(self.broken)} of {drawn} training samples cannot be read, more than "
+                f"{100 * self.broken_share:g} %; the first: {next(iter(self.broken))}"
             )

@@ -1,19 +1,46 @@
 """Whom to name under a picture: the photographers that a data set's ATTRIBUTION.csv lists."""
 
 import csv
+import re
 from pathlib import Path
 
 FILE_NAME = "ATTRIBUTION.csv"
+OCTAL = re.compile(r"(?:\\[0-3][0-7]{2})+")
+CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
 
 
 def read_credits(root: Path) -> dict[str, str]:
-    """Give the author of each photograph by the file's stem; empty for a set without attributions.
+    """Give author and licence of each photograph by the file's stem; empty for a set without attributions.
 
     Args:
-        root: Folder that may hold ATTRIBUTION.csv with columns `file` and `author`.
+        root: Folder that may hold ATTRIBUTION.csv with columns `file`, `author` and, where there is one, `license_url`.
     """
     path = root / FILE_NAME
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {Path(row["file"]).stem: row["author"] for row in csv.DictReader(file)}
+        rows = csv.DictReader(file)
+        missing = {"file", "author"} - set(rows.fieldnames or ())
+        if missing:
+            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
+        return {Path(row["file"]).stem: _credit(row) for row in rows}
+
+
+def _credit(row: dict[str, str]) -> str:
+    url = row.get("license_url") or ""
+    licence = CREATIVE_COMMONS.search(url)
+    short = f"CC {licence[1].upper()} {licence[2]}" if licence else url
+    return f"{row['author']} ({short})" if short else row["author"]
+
+
+def copy_attributions(source: Path, out: Path) -> None:
+    """Copy ATTRIBUTION.csv where there is one, with the names that were written as octal bytes made readable."""
+    path = source / FILE_NAME
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        (out / FILE_NAME).write_text(OCTAL.sub(_decode, text), encoding="utf-8")
+
+
+def _decode(match: re.Match[str]) -> str:
+    codes = [int(code, 8) for code in match[0].split("\\")[1:]]
+    return bytes(codes).decode("utf-8", errors="replace")

@@ -1,5 +1,6 @@
 """The data side of a run: photographs for training, and each evaluation image exactly once."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from data.loader import EvaluationLoader, TrainingLoader, to_float
 from data.manifest import FILE_NAME, Verify, checksum
 from data.samples import Transform
 from data.shards import Shard, count, open_shards
-from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, select_keys
+from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, refuse_overlap, select_keys
 from dre.types import Batch, Preprocessing
 
 INDEXED = 200_000
@@ -41,7 +42,7 @@ class ShardDataModule(pl.LightningDataModule):
         val_range: Take the evaluation images from the first place up to, but without, the second, in the order of
             sha256(key): (0, 200) and (200, 700) share no image.
         limit: At most so many evaluation images, the first in that order.
-        seed: Of the order and of the crops.
+        seed: Of the order and of the crops; the run's own when not given.
         verify: What is compared with the manifest before a run: "sha256" of every shard, or its "size" alone.
         preprocessing: Size and resize of the images; the classifier's own when not given.
     """
@@ -61,13 +62,13 @@ class ShardDataModule(pl.LightningDataModule):
         flip: float = 0.5,
         val_range: tuple[int, int] | None = None,
         limit: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         verify: Verify = "sha256",
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         _check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _check_at_least(0, workers=workers, seed=seed)
+        _check_at_least(0, workers=workers, seed=seed or 0)
         if not 0 <= flip <= 1:
             raise ValueError(f"`flip` is a probability in [0, 1], got {flip}")
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
@@ -85,19 +86,28 @@ class ShardDataModule(pl.LightningDataModule):
         self.flip = flip
         self.val_range = val_range
         self.limit = limit
-        self.seed = seed
+        self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self.verify = verify
         self.preprocessing = preprocessing
         self._shards: dict[str, list[Shard]] = {}
         self._selected: frozenset[str] | None = None
         self._restored: dict[str, Any] = {}
 
+    def prepare_data(self) -> None:
+        """Verify the shards of both splits once on each node."""
+        stage = None if self.trainer is None or self.trainer.state.fn is None else self.trainer.state.fn.value
+        if stage in (None, "fit"):
+            open_shards(self.roots, self.train_split, self.verify)
+        open_shards(self.val_roots, self.val_split, self.verify)
+
     def setup(self, stage: str | None = None) -> None:
-        """Open and verify the shards that the stage needs, once in every process."""
+        """Open the shards that the stage needs, in every process; without a trainer, verify them too."""
+        verify: Verify = "size" if self.trainer is not None else self.verify
         if stage in (None, "fit") and "train" not in self._shards:
-            self._shards["train"] = open_shards(self.roots, self.train_split, self.verify)
+            self._shards["train"] = open_shards(self.roots, self.train_split, verify)
         if "val" not in self._shards:
-            self._shards["val"] = open_shards(self.val_roots, self.val_split, self.verify)
+            self._shards["val"] = open_shards(self.val_roots, self.val_split, verify)
+            refuse_overlap(self._shards["val"])
             self._selected = select_keys(self._shards["val"], self.val_range, self.limit)
 
     def train_dataloader(self) -> TrainingLoader:
@@ -161,7 +171,7 @@ class ShardDataModule(pl.LightningDataModule):
         self._restored = state_dict
 
     def credits(self) -> dict[str, str]:
-        """Give the photographer of each evaluation image that the data names, by key."""
+        """Give photographer and licence of each evaluation image that the data names, by key."""
         return {key: author for root in self.val_roots for key, author in read_credits(root).items()}
 
     def describe(self) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class FolderShard:
         return {
             "__key__": photo.key,
             "__url__": str(photo.path.parents[photo.key.count("/")]),
-            photo.suffix: photo.path.read_bytes(),
+            photo.suffix: _bytes_of(photo.path),
             "json": json.dumps(photo.facts()),
         }
 
@@ -96,7 +96,28 @@ def list_photos(root: Path, split: str) -> list[Photo]:
     known = [name for name in SPLITS if (root / name).is_dir()]
     if known and split not in known:
         raise ValueError(f"{root} has no split {split!r}; it has {', '.join(known)}")
-    return read_tree(root / split if known else root)
+    return read_splits(root)[split] if known else read_tree(root)
+
+
+def read_splits(root: Path) -> dict[str, list[Photo]]:
+    """List the photographs of a folder with split sub-folders; a class has one index in all of them."""
+    splits = [name for name in SPLITS if (root / name).is_dir()]
+    names = sorted(set().union(*(class_names(list_images(root / split), root / split) for split in splits)))
+    return {split: read_tree(root / split, names=names) for split in splits}
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the image files at any depth below a folder, in order; refuse a folder without any."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    return paths
+
+
+def class_names(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Name the sub-folders that are the classes: those right below `folder`, where all images lie in one."""
+    parts = [path.relative_to(folder).parts for path in paths]
+    return sorted({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else []
 
 
 def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo]]:
@@ -118,18 +139,18 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
     return splits
 
 
-def read_tree(folder: Path, boxes: Path | None = None) -> list[Photo]:
+def read_tree(folder: Path, boxes: Path | None = None, names: Sequence[str] | None = None) -> list[Photo]:
     """List the photographs below a folder; where all of them lie in sub-folders, those are the classes, by name.
 
     Args:
         folder: Where to look, at any depth.
         boxes: A CSV with the columns `file` (path below `folder`), `x0`, `y0`, `x1`, `y1`, one box a row.
+        names: All classes, in the order of their indices; those of this folder when not given.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    paths = list_images(folder)
     parts = [path.relative_to(folder).parts for path in paths]
-    names = sorted({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else []
+    own = class_names(paths, folder)
+    names = (names or own) if own else []
     boxes_of = _read_boxes(boxes) if boxes else {}
     photos = []
     for path, part in zip(paths, parts, strict=True):
@@ -150,6 +171,14 @@ def refuse_duplicates(photos: Sequence[Photo]) -> None:
         if photo.key in first:
             raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
         first[photo.key] = photo.path
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Read a file; one that has vanished is empty, and so a broken sample like any other."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _labelled_photo(root: Path, row: dict[str, str]) -> Photo:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from data.folder import LABELS, SPLITS, Photo, read_labels, read_tree
+from data.credits import copy_attributions
+from data.folder import LABELS, SPLITS, Photo, read_labels, read_splits, read_tree
 from data.manifest import Manifest
 from data.writer import write_dataset
 
@@ -41,8 +42,7 @@ def prepare(options: argparse.Namespace) -> Manifest:
         licence=options.licence,
         track=_show_progress,
     )
-    if (source / "ATTRIBUTION.csv").is_file():
-        shutil.copyfile(source / "ATTRIBUTION.csv", options.out / "ATTRIBUTION.csv")
+    copy_attributions(source, options.out)
     if (source / "README.md").is_file() and not (options.out / "README.md").exists():
         shutil.copyfile(source / "README.md", options.out / "README.md")
     return manifest
@@ -59,7 +59,7 @@ def _tree(source: Path, options: argparse.Namespace) -> dict[str, list[Photo]]:
     if known and options.boxes:
         raise ValueError("--boxes needs a tree without split folders; pack each split by itself with --split")
     if known:
-        return {name: read_tree(source / name) for name in known}
+        return read_splits(source)
     return {options.split: read_tree(source, options.boxes)}
 
 

@@ -221,6 +221,14 @@ class ResampledStream(TrainingStream):
         return iter(wds.shuffle(SHUFFLE_BUFFER, rng=random.Random(draws.random()))(samples))
 
 
+def refuse_overlap(shards: Sequence[Shard]) -> None:
+    """Refuse evaluation images whose keys occur twice, as in roots that overlap."""
+    keys = Counter(key for shard in shards for key in shard.list_keys())
+    twice = [key for key, times in keys.items() if times > 1]
+    if twice:
+        raise ValueError(f"{len(twice)} keys occur twice, as {twice[0]!r} does; choose roots that do not overlap")
+
+
 def select_keys(shards: Sequence[Shard], span: tuple[int, int] | None, limit: int | None) -> frozenset[str] | None:
     """Choose samples by the order of a hash of their keys, the same on every machine and for any packing.
 
@@ -236,10 +244,7 @@ def select_keys(shards: Sequence[Shard], span: tuple[int, int] | None, limit: in
         raise ValueError(f"`val_range` {start} to {stop} is not a range within the {count(shards)} images of the split")
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be at least 1, got {limit}; leave it out to see all images")
-    keys = Counter(key for shard in shards for key in shard.list_keys())
-    twice = [key for key, times in keys.items() if times > 1]
-    if twice:
-        raise ValueError(f"{len(twice)} keys occur twice, as {twice[0]!r} does; choose roots that do not overlap")
+    keys = [key for shard in shards for key in shard.list_keys()]
     return frozenset(sorted(keys, key=key_order)[start:stop][:limit])
 
 

@@ -28,7 +28,9 @@ class OneLineParser(LightningArgumentParser):
         """Print what is wrong and how to get help; parsers inside this one raise instead."""
         if not self.exit_on_error:
             super().error(message, ex)
-        self.exit(2, f"error: {plain(message)}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n")
+        self.exit(
+            2, f"error: {plain(message)}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n"
+        )
 
     def _suggestion(self, message: str) -> str:
         """Name the options that an unrecognised one resembles."""

@@ -1,5 +1,7 @@
 """Readable refusals: shapes, ranges and finiteness, checked where data enter."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,21 +27,25 @@ def check_images(images: Tensor, channels: int | None = None) -> None:
         )
 
 
-def check_targets(targets: Tensor, batch: int, classes: int, name: str = "targets") -> None:
+def check_targets(targets: Tensor, batch: int, classes: int) -> None:
     """Refuse classes that are not integers [B] within the classifier's outputs."""
     if targets.shape != (batch,) or targets.is_floating_point():
-        raise ValueError(f"`{name}` must be integers [{batch}], got {targets.dtype} {list(targets.shape)}")
+        raise ValueError(f"`targets` must be integers [{batch}], got {targets.dtype} {list(targets.shape)}")
     if batch and (targets.min() < 0 or targets.max() >= classes):
         raise ValueError(
-            f"`{name}` must lie in 0..{classes - 1}, the classes of this classifier, got "
+            f"`targets` must lie in 0..{classes - 1}, the classes of this classifier, got "
             f"{targets.min().item()}..{targets.max().item()}; does the data belong to another classifier?"
         )
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Refuse labels that the classifier has no output for; -1 stands for an image without a label."""
-    named = labels >= 0
-    check_targets(labels[named], int(named.sum()), classes, name="labels")
+def check_labels(labels: Tensor, classes: int, keys: Sequence[str]) -> None:
+    """Refuse a label that the classifier has no output for, and name its image; -1 stands for no label."""
+    unknown = (labels >= classes).nonzero()[:, 0].tolist()
+    if unknown:
+        raise ValueError(
+            f"image {keys[unknown[0]]!r} has class {int(labels[unknown[0]])}, the classifier knows 0..{classes - 1}; "
+            "does the data belong to another classifier?"
+        )
 
 
 def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
@@ -68,3 +74,9 @@ def check_finite(values: Tensor, name: str) -> None:
     if not finite.all():
         rows = int((~finite).flatten(1).any(1).sum()) if values.ndim > 1 else int((~finite).sum())
         raise ValueError(f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of samples, points or steps that is too small to explain anything."""
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")

@@ -1,25 +1,20 @@
 """The command line that train.py and evaluate.py share: configuration in, a run directory with its record out."""
 
-import logging
-import netrc
-import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 import pytorch_lightning as pl
+import torch
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from dre.allocator import keep_freed_memory
 from dre.arguments import OneLineParser
+from dre.environment import has_wandb_key, keep_freed_memory, quiet_known_noise
 from dre.explainers import DRE, Explainer, MGnet
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
@@ -27,6 +22,7 @@ from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 SMOKE_DATA = "data/demo"
+SMOKE_COUNTS = {"samples", "masks", "points", "ascents", "steps"}
 LEARNED = {"dre": DRE, "mgnet": MGnet}
 
 
@@ -44,6 +40,7 @@ class CommandLine(LightningCLI):
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
     ) -> None:
         given = list(sys.argv[1:] if args is None else args)
+        given = [word if word != "--smoke" else "--smoke=true" for word in _joined(given)]
         if not any(word == "--config" or word.startswith(("--config=", "-c")) for word in given):
             given = ["--config", default_config, *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
@@ -58,6 +55,7 @@ class CommandLine(LightningCLI):
             pl.LightningDataModule,
             save_config_callback=None,
             parser_class=OneLineParser,
+            trainer_defaults={"inference_mode": False},  # explainers need gradients
             seed_everything_default=0,
             subclass_mode_data=True,
             run=False,
@@ -75,7 +73,7 @@ class CommandLine(LightningCLI):
             type=str | None,
             default=None,
             help="train.py: checkpoint to go on from, or 'last' for the newest of this configuration. "
-            "evaluate.py: checkpoint of the explainer named dre, or a folder whose newest run has it.",
+            "evaluate.py: checkpoint of DRE, or a folder whose newest run has it.",
         )
         parser.add_argument(
             "--wandb", type=WandbMode, default="auto", help="'auto' is online with a W&B key and offline without."
@@ -91,6 +89,17 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then settle what depends on other arguments."""
         super().parse_arguments(parser, args)
+        trainer = self.config.trainer
+        for key, instead in (("logger", "--wandb"), ("default_root_dir", "--name")):
+            if trainer[key] is not None:
+                raise ValueError(f"--trainer.{key} is decided by the run directory; use {instead}")
+        if trainer.sync_batchnorm:
+            raise ValueError(
+                "--trainer.sync_batchnorm would rewrite the frozen classifier too; the generator's batch norms are "
+                "synchronised over GPUs already (--model.sync_batch_norm)"
+            )
+        if trainer.accelerator == "auto" and not torch.cuda.is_available():
+            trainer.accelerator = "cpu"  # Apple's GPU has no float64, which metrics add up in
         if self.config.smoke:
             cut_to_smoke(self.config)
 
@@ -139,7 +148,7 @@ class CommandLine(LightningCLI):
         loggers: list[Logger] = [CSVLogger(self.run_directory, name="", version="")]
         mode = self.config.wandb
         if mode == "auto":
-            mode = "online" if _has_wandb_key() else "offline"
+            mode = "online" if has_wandb_key() else "offline"
             if mode == "offline":
                 rank_zero_info("no W&B key: logging offline; `wandb login` or --wandb off changes that")
         if mode != "off":
@@ -185,18 +194,29 @@ class TrainingCommandLine(CommandLine):
             )
         self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
         rivals = self.config_init.score.explainers
-        last = self.run_directory / CHECKPOINT
+        name = self.model.estimator.settings.variant
         if rivals:
-            name = self.model.estimator.settings.variant
             learned = partial(LEARNED[name].from_estimator, estimator=self.model.estimator.eval())
             evaluation = ExplainerEvaluation(self.model.classifier, {name: learned, **rivals})
             self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
-        rank_zero_info(f"\ncheckpoint  {last}\ngallery     {self.run_directory / 'gallery.png'}")
-        rank_zero_info(f"score all validation photographs: python evaluate.py --ckpt_path {last}")
+        self._say_what_there_is("ckpt_path" if name == "dre" else "mgnet_ckpt_path")
+
+    def _say_what_there_is(self, option: str) -> None:
+        """Name the files that were made and, where a run file scores this kind of run, the next command."""
+        checkpoint, gallery = self.run_directory / CHECKPOINT, self.run_directory / "gallery.png"
+        if not checkpoint.is_file():
+            rank_zero_info(f"\nnothing was left to train: {self.checkpoint} had reached the last epoch")
+            return
+        rank_zero_info(f"\ncheckpoint  {checkpoint}")
+        if gallery.is_file():
+            rank_zero_info(f"gallery     {gallery}")
+        run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix('mgnet_')}.yaml"
+        if run_file.is_file():
+            rank_zero_info(f"score it on all images: python evaluate.py --config {run_file} --{option} {checkpoint}")
 
 
 class EvaluationCommandLine(CommandLine):
-    """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path are short for the learned explainers' own."""
+    """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path stand for the learned explainers' checkpoints."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(ExplainerEvaluation, "configs/evaluate/demo.yaml", "results", args)
@@ -205,40 +225,33 @@ class EvaluationCommandLine(CommandLine):
         """Add the second learned explainer's checkpoint."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
-            "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of the explainer named mgnet."
+            "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
         )
 
     def settle_checkpoint(self) -> None:
         """Give the learned explainers their checkpoints; MGnet is left out when it has none."""
         explainers = self.config.model.explainers
-        for name, option in (("dre", "ckpt_path"), ("mgnet", "mgnet_ckpt_path")):
-            if name not in explainers or "checkpoint" not in explainers[name].get("init_args", {}):
-                if self.config[option] is not None and name == "mgnet":
-                    raise ValueError("--mgnet_ckpt_path is given, but the configuration has no explainer named mgnet")
+        for name in list(explainers):
+            settings = explainers[name].get("init_args") or {}
+            if "checkpoint" not in settings or settings["checkpoint"] is not None:
                 continue
-            settings = explainers[name]["init_args"]
-            if self.config[option] is not None:
-                settings["checkpoint"] = str(newest_checkpoint(Path(self.config[option])))
-            elif settings["checkpoint"] is None and name == "mgnet":
+            is_mgnet = explainers[name].class_path.endswith(".MGnet")
+            wanted = self.config.mgnet_ckpt_path if is_mgnet else self.config.ckpt_path
+            if wanted is not None:
+                settings["checkpoint"] = str(newest_checkpoint(Path(wanted)))
+            elif is_mgnet:
                 del explainers[name]
+            else:
+                raise ValueError(f"explainer {name} needs a checkpoint: --ckpt_path; `python train.py` trains one")
+        if self.config.mgnet_ckpt_path is not None and not any(
+            explainer.class_path.endswith(".MGnet") for explainer in explainers.values()
+        ):
+            raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
 
     def run(self) -> None:
         """Evaluate and say where the results lie."""
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         rank_zero_info(f"results in {self.run_directory}")
-
-
-def quiet_known_noise() -> None:
-    """Silence what libraries say of things that are meant to be so."""
-    for message in (
-        r"Found \d+ module\(s\) in eval mode",  # the classifier is frozen
-        r".*does not have many workers",  # one decodes faster than a CPU trains
-        r".*isinstance\(treespec, LeafSpec\)",
-        r"Experiment logs directory .* exists",  # it was made for this run
-    ):
-        warnings.filterwarnings("ignore", message)
-    messages = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    messages.addFilter(lambda record: "litlogger" not in record.getMessage())
 
 
 def cut_to_smoke(config: Namespace) -> None:
@@ -253,27 +266,21 @@ def cut_to_smoke(config: Namespace) -> None:
         config.model.embedding_epochs = min(1, config.model.embedding_epochs)
         trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
     config.ckpt_path = None
-    for learned in ("dre", "mgnet"):  # a trained generator reads trained features: nothing to load for random ones
-        config.model.get("explainers", {}).pop(learned, None)
+    explainers = config.model.get("explainers", {})
+    for name in list(explainers):
+        settings = explainers[name].get("init_args") or {}
+        if "checkpoint" in settings:  # a trained generator reads trained features: nothing to load for random ones
+            del explainers[name]
+        for count in SMOKE_COUNTS & settings.keys():
+            settings[count] = 2
 
 
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn the refusals of this project into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        if os.environ.get("DRE_TRACEBACK"):
-            raise
-        sys.exit(f"error: {error}")
-
-
-def _has_wandb_key() -> bool:
-    """Look for a W&B key where `wandb login` and W&B's documentation put it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def _joined(words: list[str]) -> list[str]:
+    """Join `--smoke true` to `--smoke=true`, so that a bare `--smoke` can be told from it."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--smoke" and word in ("true", "false"):
+            joined[-1] = f"--smoke={word}"
+        else:
+            joined.append(word)
+    return joined

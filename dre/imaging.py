@@ -52,9 +52,9 @@ def _spread(kernel: Tensor, length: int, border: Border) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _blur_matrix(length: int, sigma: float, radius: int) -> Tensor:
+def _blur_matrix(length: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Row-stochastic [length, length] matrix that blurs one axis, with the border reflected (edge pixel repeated)."""
-    return _spread(_gaussian(sigma, radius), length, "reflect")
+    return _spread(_gaussian(sigma, radius), length, "reflect").to(device, dtype)
 
 
 def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None = None) -> Tensor:
@@ -72,9 +72,9 @@ def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None 
     if sigma == 0:
         return images
     radius = int(4 * sigma + 0.5) if radius is None else radius
-    rows = _blur_matrix(images.shape[-2], float(sigma), radius).to(images)
-    columns = _blur_matrix(images.shape[-1], float(sigma), radius).to(images)
-    with torch.autocast(images.device.type, enabled=False):  # autocast is for the network: pixels keep their precision
+    rows = _blur_matrix(images.shape[-2], float(sigma), radius, images.dtype, images.device)
+    columns = _blur_matrix(images.shape[-1], float(sigma), radius, images.dtype, images.device)
+    with torch.autocast(images.device.type, enabled=False):  # what is shown must not depend on the precision
         return rows @ (images @ columns.T)
 
 
@@ -179,10 +179,11 @@ def coloured_noise(
 def background_mixture(images: Tensor, blur_share: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
     """Give each image a background: its blurred copy with probability `blur_share`, coloured noise otherwise."""
     draw = torch.rand(len(images), device=images.device, generator=generator)
-    use_blur = (draw < blur_share)[:, None, None, None]
-    background = coloured_noise(images, generator=generator)
-    if use_blur.any():
-        background = torch.where(use_blur, blurred_background(images), background)
+    blurred = (draw < blur_share).nonzero()[:, 0]
+    noisy = (draw >= blur_share).nonzero()[:, 0]
+    background = torch.empty_like(images)
+    background[blurred] = blurred_background(images[blurred])
+    background[noisy] = coloured_noise(images[noisy], generator=generator)
     return background
 
 

@@ -46,14 +46,14 @@ def area(mask: Tensor, offset: float = AREA_OFFSET, power: float = AREA_POWER) -
     return ((mask + offset) ** power).mean()
 
 
-def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: float) -> Tensor:
+def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: Tensor | float) -> Tensor:
     """Hinge on the gap between the target's logit and the best other one (Carlini and Wagner's objective).
 
     Args:
         logits: [B, K].
         targets: [B].
         present: bool [B]; True wants the target ahead by `slack`, False wants it behind by `slack`.
-        slack: In logits.
+        slack: In logits, one for all or [B].
     """
     target = logits.gather(1, targets[:, None]).squeeze(1)
     others = logits.scatter(1, targets[:, None], float("-inf")).amax(1)

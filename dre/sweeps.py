@@ -123,8 +123,8 @@ class SweepEngine:
         """
         scores: list[Tensor] = []
         size = self.chunk or CHUNKS.get(targets.device.type, CHUNKS["cpu"])
-        for rows in _slices(len(targets), max(1, size // versions)):
-            columns = _slices(versions, size)
+        for rows in slices(len(targets), max(1, size // versions)):
+            columns = slices(versions, size)
             scores.append(torch.cat([self._score_block(build, targets, rows, part) for part in columns], dim=1))
         return torch.cat(scores)
 
@@ -244,7 +244,7 @@ def _channels_first(layers: Tensor) -> Tensor:
     return layers.flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def _slices(length: int, size: int) -> Iterator[slice]:
+def slices(length: int, size: int) -> Iterator[slice]:
     """Cut 0..length into the fewest slices of at most `size`, as even as they can be."""
     parts = math.ceil(length / size)
     for part in range(parts):

@@ -26,6 +26,21 @@ class Batch(TypedDict):
     broken: NotRequired[list[str]]
 
 
+class Explained(TypedDict):
+    """What a test step hands to the callbacks: the batch that was kept, and per explainer its maps and scores.
+
+    `saliency` is [B, 1, H, W] and `scores` holds [B, R] for each sweep that was asked for.
+    """
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+    key: list[str]
+    objects: NotRequired[Tensor]
+    saliency: dict[str, Tensor]
+    scores: "dict[str, dict[Sweep, Tensor]]"
+
+
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """How a classifier wants its images before its own normalisation; it belongs to the classifier, not to the data.

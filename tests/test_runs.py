@@ -109,6 +109,7 @@ def test_the_saved_configuration_is_the_same_configuration():
     source += ["--model.classifier.init_args.weights", "null"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
+        patch.setattr(sys, "argv", ["train.py"])
         patch.setattr(TrainingCommandLine, "before_instantiate_classes", lambda self: None)
         patch.setattr(TrainingCommandLine, "instantiate_classes", lambda self: None)
         run = TrainingCommandLine(source)
@@ -129,7 +130,7 @@ def test_last_goes_on_from_the_newest_run_of_this_configuration(place, run_file,
 
 def test_last_refuses_another_configuration(place, run_file):
     train(run_file)
-    with pytest.raises(FileNotFoundError, match=r"no run under runs/tiny has this configuration .*runs/tiny/001, differs"):
+    with pytest.raises(FileNotFoundError, match=r"no run under runs/tiny has this .*runs/tiny/001, differs"):
         train(run_file, "--ckpt_path", "last", "--model.h", "2.0")
     assert [path.name for path in (place / "runs" / "tiny").iterdir()] == ["001"]
     with pytest.raises(ValueError, match=r"trained with h = 2\.5, this run has h = 2\.0"):

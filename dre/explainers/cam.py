@@ -1,15 +1,43 @@
 """Class activation maps: weight the channels of the last feature map by what the score asks of them."""
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dre.explainers.base import Explainer
 from dre.imaging import upsample
 from dre.models import Classifier
+from dre.models.taps import Tap
 from dre.scoring import ScoreName
 
 SMALLEST_DENOMINATOR = 1e-6
 """Of Grad-CAM++'s ratio, as in the widely used implementations."""
+
+HEAD_TOLERANCE = 1e-3
+"""Largest difference, relative to the largest logit, between the logits and a linear head on the averaged map."""
+
+
+def pooled_head(classifier: Classifier) -> tuple[Tap, Tensor]:
+    """Give the last feature map and the weights [K, C] of the linear head that reads its average; refuse another head.
+
+    That the head is the last linear layer is tried on two noise images, not read off names.
+    """
+    tap = classifier.activation_tap
+    if tap is None:
+        raise ValueError(f"CAM needs a feature map, and {classifier.name} has none that could be found")
+    linear = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
+    head = linear[-1] if linear else None
+    if head is not None and head.weight.shape == (classifier.num_classes, tap.channels):
+        size = classifier.preprocessing.size
+        noise = torch.rand(2, classifier.preprocessing.channels, *size, generator=torch.Generator().manual_seed(0))
+        activations, logits = classifier.activations(noise.to(classifier.mean))
+        pooled = tap.read(activations, size).mean(dim=(2, 3))
+        if bool((head(pooled) - logits).abs().max() <= HEAD_TOLERANCE * logits.abs().max()):
+            return tap, head.weight.detach()
+    raise ValueError(
+        f"CAM needs a linear head on the average of the last feature map, and the head of {classifier.name} reads "
+        f"{tap.module!r} ({tap.channels} channels) in another way; use GradCAM, which is CAM where CAM exists"
+    )
 
 
 def grad_cam_weights(activations: Tensor, gradient: Tensor) -> Tensor:
@@ -26,6 +54,35 @@ def grad_cam_plus_plus_weights(activations: Tensor, gradient: Tensor) -> Tensor:
     total = activations.sum(dim=(2, 3), keepdim=True)
     ratio = squared / (2 * squared + total * squared * gradient + SMALLEST_DENOMINATOR)
     return (ratio.where(gradient != 0, 0.0) * F.relu(gradient)).sum(dim=(2, 3), keepdim=True)
+
+
+class CAM(Explainer):
+    """Positive part of the last feature map's channels, weighted by the target's row of a linear head; one forward.
+
+    The bias is left out. It is Grad-CAM times the number of cells of the map.
+
+    Args:
+        classifier: What is explained; its head must be linear on the average of its last feature map.
+        score: Not used: the weights are those of the logit.
+
+    Source: Zhou et al. 2016.
+    """
+
+    head: Tensor
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit") -> None:
+        super().__init__(classifier, score=score)
+        self.tap, weights = pooled_head(classifier)
+        self.register_buffer("head", weights, persistent=False)
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        size = (images.shape[-2], images.shape[-1])
+        activations, _ = self.classifier.activations(images)
+        self.cost.forwards += len(images)
+        activations = self.tap.read(activations.detach(), size)
+        weighted = (self.head[targets][:, :, None, None] * activations).sum(1, keepdim=True)
+        return upsample(F.relu(weighted), size)
 
 
 class GradCAM(Explainer):
@@ -45,9 +102,12 @@ class GradCAM(Explainer):
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
+        size = (images.shape[-2], images.shape[-1])
         activations, gradient = self.probe(targets).activation_gradient(images)
+        if (tap := self.classifier.activation_tap) is not None:  # tokens become a grid; class tokens stay behind
+            activations, gradient = tap.read(activations, size), tap.read(gradient, size)
         weighted = (self.weights(activations, gradient) * activations).sum(1, keepdim=True)
-        return upsample(F.relu(weighted), (images.shape[-2], images.shape[-1]))
+        return upsample(F.relu(weighted), size)
 
 
 class GradCAMPlusPlus(GradCAM):

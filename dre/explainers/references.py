@@ -1,6 +1,7 @@
 """References that know nothing of the classifier: what any explainer must beat."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dre.explainers.base import Explainer
@@ -51,3 +52,27 @@ class CentredGaussian(Explainer):
             bumps.append(torch.exp(-0.5 * (places / self.width) ** 2))
         bump = bumps[0][:, None] * bumps[1][None, :]
         return bump.expand(len(images), 1, -1, -1)
+
+
+class EdgeDetector(Explainer):
+    """Magnitude of the Sobel gradient of the mean of the channels, in brightness per pixel; no pass.
+
+    A map that resembles it may show the image rather than the classifier (Adebayo et al. 2018). The pixels at the
+    border are repeated beyond it, so a frame is no edge.
+
+    Args:
+        classifier: Not asked.
+        score: Not used.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability") -> None:
+        super().__init__(classifier, score=score)
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        grey = F.pad(images.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        across = grey[..., 2:] - grey[..., :-2]
+        down = grey[..., 2:, :] - grey[..., :-2, :]
+        across = (across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]) / 8
+        down = (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 8
+        return torch.hypot(across, down)

@@ -1,6 +1,6 @@
 """Classifiers, and the networks that are trained to explain them."""
 
-from dre.models.checkpoints import check_compatible, load_estimator, read_checkpoint
+from dre.models.checkpoints import check_compatible, check_state, load_estimator, read_checkpoint
 from dre.models.classifiers import Classifier
 from dre.models.controller import SkewController
 from dre.models.estimator import EstimatorSettings, MaskEstimator
@@ -15,6 +15,7 @@ __all__ = [
     "SpatialFilter",
     "cell_widths",
     "check_compatible",
+    "check_state",
     "load_estimator",
     "read_checkpoint",
 ]

@@ -28,7 +28,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} is truncated or not a checkpoint: {reason}") from None
-    if not isinstance(content, dict) or ESTIMATOR_KEY not in content or "state_dict" not in content:
+    if not isinstance(content, dict) or not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
     return content
 
@@ -57,6 +57,7 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
     if settings.variant != variant:
         raise ValueError(f"{path} holds a generator of variant {settings.variant!r}, asked for {variant!r}")
     estimator = MaskEstimator(settings)
+    check_state(content["state_dict"], estimator, path)
     estimator.load_state_dict(estimator_state(content["state_dict"]))
     return estimator.eval().requires_grad_(False)
 
@@ -64,6 +65,18 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
 def estimator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Pick the estimator's tensors out of a module's state dict."""
     return {name.removeprefix(STATE_PREFIX): value for name, value in state.items() if name.startswith(STATE_PREFIX)}
+
+
+def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str | Path) -> None:
+    """Refuse weights that do not fit the estimator, or that are not finite."""
+    theirs, ours = estimator_state(state), estimator.state_dict()
+    differing = sorted(ours.keys() ^ theirs.keys())
+    differing += [name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape]
+    if differing:
+        raise ValueError(f"{path} does not fit this generator: {len(differing)} tensors differ, as {differing[0]}")
+    broken = [name for name, value in theirs.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
 
 
 def _describe(identity: Mapping[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,8 @@ class Classifier(nn.Module):
     fingerprint: str
     mean: Tensor
     std: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(
         self,
@@ -50,6 +53,8 @@ class Classifier(nn.Module):
         fold: bool = True,
     ) -> None:
         super().__init__()
+        if num_classes is not None and num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2, got {num_classes}; null keeps the network's own head")
         is_torchvision = name.startswith(TORCHVISION)
         build = _build_torchvision if is_torchvision else _build_timm
         network, preprocessing, mean, std = build(name.removeprefix(TORCHVISION), weights == "pretrained", num_classes)
@@ -107,11 +112,13 @@ class Classifier(nn.Module):
         self.fingerprint = fingerprint(network.state_dict())
         self.register_buffer("mean", torch.tensor(mean).to(like).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).to(like).view(1, -1, 1, 1), persistent=False)
-        sample = (sample - self.mean) / self.std
+        self.register_buffer("scale", 1 / self.std, persistent=False)
+        self.register_buffer("shift", -self.mean / self.std, persistent=False)
+        sample = self.normalise(sample)
         with torch.no_grad():
             logits = network(sample)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise ValueError(f"{name} must map images to logits [B, classes], got {_shape_of(logits)}")
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+            raise ValueError(f"{name} must map images to logits [B, at least 2 classes], got {_shape_of(logits)}")
         self.num_classes = logits.shape[1]
         self.taps, self.activation_tap = find_taps(network, sample, pooled="vgg" in name.lower())
         if taps is not None:
@@ -126,7 +133,8 @@ class Classifier(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bring pixels in [0, 1] into the network's own units."""
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, images, self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
@@ -206,12 +214,15 @@ def _build_timm(
     if not timm.is_model(architecture):
         raise ValueError(_unknown(name))
     size_of_head = {} if num_classes is None else {"num_classes": num_classes}
-    network = timm.create_model(name, pretrained=pretrained, **size_of_head)
+    try:
+        network = timm.create_model(name, pretrained=pretrained, **size_of_head)
+    except RuntimeError as error:  # an unknown tag behind the dot, or no way to the weights
+        raise ValueError(f"timm cannot build {name!r}: {error}") from None
     config = timm.data.resolve_model_data_config(network)
     channels, height, width = config["input_size"]
     preprocessing = Preprocessing(
         size=(height, width),
-        resize=round(min(height, width) / config["crop_pct"]),
+        resize=math.floor(min(height, width) / config["crop_pct"]),
         interpolation=config["interpolation"],
         channels=channels,
     )

@@ -60,7 +60,12 @@ class MaskEstimator(nn.Module):
 
     def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Relevance scores [B, 1, H / 4, W / 4] in [0, 1]."""
-        scores: Tensor = self.to_scores(self.generator(features, self.filter(features[-1], targets)))
+        return self.scores(features, self.filter(features[-1], targets))
+
+    def scores(self, features: Sequence[Tensor], filtered: Tensor) -> Tensor:
+        """Relevance scores [B, 1, H / 4, W / 4] in [0, 1], when the last map has been filtered already."""
+        raw = self.generator(features, filtered)
+        scores: Tensor = self.to_scores(raw.float())  # the controller's power needs more than bfloat16's eight bits
         return scores
 
     def mask(self, features: Sequence[Tensor], targets: Tensor, size: tuple[int, int]) -> Tensor:

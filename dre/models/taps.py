@@ -140,6 +140,8 @@ def _token_blocks(network: nn.Module, tokens: list[Tap]) -> list[Tap]:
 
 def named_taps(network: nn.Module, sample: Tensor, names: list[str]) -> list[Tap]:
     """Describe taps that the user names, finest first."""
+    if len(names) != len(STRIDES):
+        raise ValueError(f"`taps` names four modules, for strides 4, 8, 16 and 32, got {len(names)}: {names}")
     modules = dict(network.named_modules())
     for name in names:
         if name not in modules:

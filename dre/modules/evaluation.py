@@ -1,33 +1,18 @@
 """Explain every image with several explainers and score the masked versions that metrics ask for."""
 
 from collections.abc import Callable
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dre.checks import check_labels
 from dre.explainers import Explainer
 from dre.models import Classifier
 from dre.scoring import ScoreName
 from dre.sweeps import SweepEngine
-from dre.types import Batch, Sweep
-
-
-class Explained(TypedDict):
-    """What a test step hands to the callbacks: the batch that was kept, and per explainer its maps and scores.
-
-    `saliency` is [B, 1, H, W] and `scores` holds [B, R] for each sweep that was asked for.
-    """
-
-    images: Tensor
-    labels: Tensor
-    targets: Tensor
-    key: list[str]
-    objects: NotRequired[Tensor]
-    saliency: dict[str, Tensor]
-    scores: dict[str, dict[Sweep, Tensor]]
+from dre.types import Batch, Explained, Sweep
 
 
 class ExplainerEvaluation(pl.LightningModule):
@@ -55,7 +40,8 @@ class ExplainerEvaluation(pl.LightningModule):
         if not explainers:
             raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
         self.classifier = classifier
-        self.explainers = nn.ModuleDict({name: build(classifier) for name, build in explainers.items()})
+        self.explainers = {name: build(classifier) for name, build in explainers.items()}
+        self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
         self._sweeps: list[Sweep] = []
@@ -69,7 +55,7 @@ class ExplainerEvaluation(pl.LightningModule):
         """Explain a batch with every explainer; None when none of its images is to be explained."""
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
         named = labels >= 0
-        check_labels(labels, self.classifier.num_classes)
+        check_labels(labels, self.classifier.num_classes, keys)
         with torch.no_grad():
             predicted = self.classifier(images).argmax(dim=1)
         if self.target == "label" and not named.all():

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -16,11 +15,12 @@ from dre.imaging import background_mixture, upsample
 from dre.losses import embedding_bce, embedding_loss, target_probability
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
 from dre.metrics.skewness import pearson_skewness
-from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible
+from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible, check_state
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
 from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
-from dre.modules.objectives import MGNET_CONSTRAINTS, Constraints, ObjectiveName, fake_targets, objective
+from dre.modules.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints, ObjectiveName, fake_targets, objective
+from dre.modules.rates import ScheduleName, StageRates
 from dre.sweeps import SweepEngine
 from dre.types import Batch
 
@@ -49,8 +49,9 @@ class MaskTraining(pl.LightningModule):
         weight_decay: Of the generator.
         blur_share: Share of images blended with their blurred copy; the others get coloured noise.
         objective: Loss of stage 2; by default `cross_entropy` for DRE and `published_mgnet` for MGnet.
-        constraints: Terms of Eq. 2 to add; by default none for DRE, MGnet's for MGnet.
+        constraints: Weights of the terms of the loss; by default those that belong to the objective.
         mgnet_fake_share: Share of stage-2 images for which `published_mgnet` asks for a class that is not there.
+        sync_batch_norm: On several GPUs, share the statistics of the generator's batch norms between them.
 
     Source: paper 003, section 3 and implementation details.
     """
@@ -70,7 +71,7 @@ class MaskTraining(pl.LightningModule):
         embedding_decay: float = 0.0,
         fake_share: float = 0.5,
         rate: float = 1e-2,
-        schedule: Literal["step", "cosine"] = "step",
+        schedule: ScheduleName = "step",
         rate_epochs: int = 3,
         rate_factor: float = 0.5,
         weight_decay: float = 0.0,
@@ -78,8 +79,10 @@ class MaskTraining(pl.LightningModule):
         objective: ObjectiveName | None = None,
         constraints: Constraints | None = None,
         mgnet_fake_share: float = 0.3,
+        sync_batch_norm: bool = True,
     ) -> None:
         super().__init__()
+        _check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
         if classifier.preprocessing.channels != 3:
             raise ValueError(
                 f"the trainer needs RGB, {classifier.name} reads {classifier.preprocessing.channels} channel"
@@ -100,14 +103,15 @@ class MaskTraining(pl.LightningModule):
         self.estimator = MaskEstimator(settings).to(memory_format=torch.channels_last)
         if embedding_start == "head":
             self.estimator.filter.embedding.weight.data.copy_(classifier.head_weights())
-        self.embedding_epochs, self.embedding_loss = embedding_epochs, embedding_loss
-        self.embedding_rate, self.embedding_decay, self.fake_share = embedding_rate, embedding_decay, fake_share
-        self.rate, self.schedule, self.weight_decay = rate, schedule, weight_decay
-        self.rate_epochs, self.rate_factor = rate_epochs, rate_factor
-        self.blur_share = blur_share
+        self.rates = StageRates(
+            embedding_epochs, embedding_rate, embedding_decay, rate, weight_decay, schedule, rate_epochs, rate_factor
+        )
+        self.embedding_epochs, self.embedding_loss, self.fake_share = embedding_epochs, embedding_loss, fake_share
+        self.blur_share, self.sync_batch_norm = blur_share, sync_batch_norm
         is_mgnet = variant == "mgnet"
         self.objective: ObjectiveName = objective or ("published_mgnet" if is_mgnet else "cross_entropy")
-        self.constraints = constraints or (MGNET_CONSTRAINTS if is_mgnet else Constraints())
+        usual = {"cross_entropy": Constraints(), "eq2": EQUATION_2, "published_mgnet": PUBLISHED_MGNET}
+        self.constraints = constraints or usual[self.objective]
         self.mgnet_fake_share = mgnet_fake_share if self.objective == "published_mgnet" else 0.0
         self.sweeps = SweepEngine(classifier)
         self.faithfulness, self.explainability = Faithfulness(), Explainability()
@@ -126,36 +130,39 @@ class MaskTraining(pl.LightningModule):
             features, logits = self.classifier.features(images)
         targets = logits.argmax(dim=1)
         step = self._embedding_step if self.trains_embeddings else self._mask_step
-        loss = step(images, features, targets)
+        loss = step(images, features, targets, self._draws(batch_idx))
         if not loss.isfinite():
             rate = self.trainer.optimizers[0].param_groups[0 if self.trains_embeddings else 1]["lr"]
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}) with rate "
-                f"{rate:.3g}; the last checkpoint is from before it: go on from there with a lower --model.rate"
+                f"{rate:.3g}; the last checkpoint is from before it: go on from there with a lower "
+                f"--model.{'embedding_rate' if self.trains_embeddings else 'rate'}"
             )
         return loss + self._touch_idle_parameters()
 
-    def _embedding_step(self, images: Tensor, features: list[Tensor], targets: Tensor) -> Tensor:
-        asked = fake_targets(targets, self.classifier.num_classes, self.fake_share, self._draws())
+    def _embedding_step(
+        self, images: Tensor, features: list[Tensor], targets: Tensor, draws: torch.Generator
+    ) -> Tensor:
+        asked = fake_targets(targets, self.classifier.num_classes, self.fake_share, draws)
         resemblance = self.estimator.filter.resemblance(features[-1], asked)
         criterion = embedding_loss if self.embedding_loss == "eq4" else embedding_bce
         loss = criterion(resemblance, asked == targets)
         self.log("train/embedding_loss", loss, prog_bar=True)
         return loss
 
-    def _mask_step(self, images: Tensor, features: list[Tensor], targets: Tensor) -> Tensor:
-        draws = self._draws()
+    def _mask_step(self, images: Tensor, features: list[Tensor], targets: Tensor, draws: torch.Generator) -> Tensor:
         asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
         with torch.no_grad():
             background = background_mixture(images, self.blur_share, draws)
-        scores = self.estimator(features, asked)
+            filtered = self.estimator.filter(features[-1], asked)  # embeddings are done learning
+        scores = self.estimator.scores(features, filtered)
         loss, logits = objective(
             self.objective,
             self.classifier,
             images,
             upsample(scores, (images.shape[-2], images.shape[-1])),
             background,
-            asked,
+            targets,
             asked == targets,
             self.constraints,
         )
@@ -165,10 +172,11 @@ class MaskTraining(pl.LightningModule):
         self.log("train/mask_mean", scores.detach().mean())
         return loss
 
-    def _draws(self) -> torch.Generator:
-        """Seed this step's draws by run, step and rank, so that a resumed run draws what the unbroken one would."""
+    def _draws(self, batch_idx: int) -> torch.Generator:
+        """Seed this batch's draws by run, place and rank, so that a resumed run draws what the unbroken one would."""
         run = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        seed = hashlib.sha256(f"{run} {self.global_step} {self.global_rank}".encode()).digest()[:7]
+        place = f"{run} {self.current_epoch} {batch_idx} {self.global_rank}"
+        seed = hashlib.sha256(place.encode()).digest()[:7]
         return torch.Generator(self.device).manual_seed(int.from_bytes(seed, "little"))
 
     def _touch_idle_parameters(self) -> Tensor | float:
@@ -179,6 +187,21 @@ class MaskTraining(pl.LightningModule):
         total = torch.stack([parameter.sum() for parameter in idle.parameters()]).sum()
         return 0.0 * total
 
+    def on_fit_start(self) -> None:
+        """Refuse a run whose generator would never train; synchronise its batch norms over GPUs."""
+        epochs = self.trainer.max_epochs
+        if epochs is not None and 0 <= epochs <= self.embedding_epochs:
+            raise ValueError(
+                f"{epochs} epochs are all of stage 1 ({self.embedding_epochs} embedding epochs): the generator would "
+                "not train; raise --trainer.max_epochs or lower --model.embedding_epochs"
+            )
+
+    def configure_model(self) -> None:
+        """Share the statistics of the generator's batch norms over GPUs; the classifier is left alone."""
+        if self.sync_batch_norm and self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda":
+            convert = torch.nn.SyncBatchNorm.convert_sync_batchnorm
+            self.estimator = convert(self.estimator)  # type: ignore[no-untyped-call]
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Forget what the optimiser remembers of stage 1 when stage 2 starts."""
         if batch_idx == 0 and self.current_epoch == self.embedding_epochs:
@@ -187,27 +210,10 @@ class MaskTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with one group for each stage; a group's rate is zero in the other's epochs."""
-        groups = [
-            {
-                "params": list(self.estimator.filter.parameters()),
-                "lr": self.embedding_rate,
-                "weight_decay": self.embedding_decay,
-            },
-            {"params": list(self.estimator.generator.parameters()), "lr": self.rate, "weight_decay": self.weight_decay},
-        ]
+        groups = self.rates.groups(self.estimator.filter.parameters(), self.estimator.generator.parameters())
         optimizer = torch.optim.Adam(groups)
-        factors: list[Callable[[int], float]] = [lambda epoch: float(epoch < self.embedding_epochs), self._rate_factor]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rates.factors(self.trainer.max_epochs or 0))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
-
-    def _rate_factor(self, epoch: int) -> float:
-        epoch -= self.embedding_epochs
-        if epoch < 0:
-            return 0.0
-        if self.schedule == "step":
-            return float(self.rate_factor ** (epoch // self.rate_epochs))
-        epochs = max(1, (self.trainer.max_epochs or 1) - self.embedding_epochs)
-        return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(epoch / epochs, 1.0)))))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch's masks to the raw M_F, M_E and skewness of validation."""
@@ -215,7 +221,7 @@ class MaskTraining(pl.LightningModule):
         features, logits = self.classifier.features(images)
         targets = logits.argmax(dim=1)
         mask = self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1]))
-        check_labels(batch["labels"], self.classifier.num_classes)
+        check_labels(batch["labels"], self.classifier.num_classes, batch["key"])
         (scores,) = self.sweeps.run(images, targets, mask, [Faithfulness.sweep])
         self.faithfulness.update(scores)
         self.skewness.update(mask)
@@ -253,3 +259,11 @@ class MaskTraining(pl.LightningModule):
                 f"the checkpoint was trained with {key} = {theirs.get(key)}, this run has {key} = {ours[key]}; "
                 "resume with the configuration that is saved beside the checkpoint"
             )
+        check_state(checkpoint["state_dict"], self.estimator, "this checkpoint")
+        self.rates.overrule(checkpoint, self.trainer.max_epochs or 0)
+
+
+def _check_shares(**arguments: float) -> None:
+    for name, value in arguments.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"`{name}` is a share in [0, 1], got {value}")

@@ -1,5 +1,7 @@
 import errno
 import re
+import resource
+import signal
 
 import pytest
 import pytorch_lightning as pl
@@ -25,38 +27,69 @@ def interrupt(trainer):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("written", [0, 500], ids=["at once", "half-way"])
-def test_a_full_disk_is_said_in_one_line_and_the_earlier_checkpoint_stays(
-    five_shards, tmp_path, monkeypatch, written
-):
+@pytest.fixture
+def file_size_limit():
+    """Make the kernel refuse to write files beyond some bytes, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def train_until_the_disk_is_full(root, data, fill) -> tuple[str, bytes]:
+    """Give the error of a run whose disk fills up before its second epoch ends, and last.ckpt as it was then."""
+    path, kept = root / "checkpoints" / "last.ckpt", []
+
+    def act(trainer):
+        kept.append(path.read_bytes())
+        fill(path)
+
+    trainer = quiet_trainer(root, max_epochs=2, callbacks=[RunCheckpoints(), At(6, act)])
+    with pytest.raises(OSError, match="cannot write") as caught:
+        trainer.fit(small_training(), small_data(data))
+    return str(caught.value), kept[0]
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_earlier_checkpoint_stays(five_shards, tmp_path, file_size_limit):
+    line, before = train_until_the_disk_is_full(
+        tmp_path, five_shards, lambda path: file_size_limit(path.stat().st_size // 2)
+    )
     path = tmp_path / "checkpoints" / "last.ckpt"
-
-    def fill(trainer):
-        trainer.before = path.read_bytes()
-
-        def fail(content, target, *_, **__):
-            if hasattr(target, "write"):
-                target.write(b"x" * written)
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(torch, "save", fail)
-
-    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[RunCheckpoints(), At(6, fill)])
-    with pytest.raises(OSError, match=r"cannot write .*last\.ckpt: No space left on device; .*untouched") as caught:
-        trainer.fit(small_training(), small_data(five_shards))
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == trainer.before
-    monkeypatch.undo()
+    assert re.fullmatch(rf"cannot write .*\.ckpt: [^;]+; what was saved .* untouched: .* --ckpt_path {path}", line)
+    assert path.read_bytes() == before
     assert read_checkpoint(path)["global_step"] == 5
 
 
+def test_a_disk_that_fills_up_while_the_file_is_moved_there_costs_nothing(five_shards, tmp_path, monkeypatch):
+    def move(source, target):
+        with open(target, "wb") as file:  # what a move from another file system does before it fails
+            file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    line, before = train_until_the_disk_is_full(
+        tmp_path, five_shards, lambda path: monkeypatch.setattr("shutil.move", move)
+    )
+    assert "No space left on device" in line
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    assert path.read_bytes() == before
+    assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+@pytest.fixture
+def _ctrl_c_afterwards():
+    """Restore Ctrl-C, which an interrupted trainer switches off."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("_ctrl_c_afterwards")
 def test_interrupted_training_leaves_a_checkpoint_and_says_how_to_go_on(five_shards, tmp_path, capsys, caplog):
     callbacks = [RunCheckpoints(), At(7, interrupt)]
-    with pytest.raises((KeyboardInterrupt, SystemExit)), caplog.at_level("INFO"):
+    with pytest.raises(SystemExit, match="1"), caplog.at_level("INFO"):
         quiet_trainer(tmp_path, callbacks=callbacks).fit(small_training(), small_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     said = caplog.text + "".join(capsys.readouterr())
-    assert re.search(rf"interrupted at step 7; go on with: python train\.py --ckpt_path {path}", said)
+    assert re.search(rf"interrupted at step 7; go on with: python train\.py --config \S+ --ckpt_path {path}", said)
     assert read_checkpoint(path)["global_step"] == 7
     resumed, whole = small_training(), small_training()
     quiet_trainer(tmp_path).fit(resumed, small_data(five_shards), ckpt_path=path, weights_only=True)
@@ -68,22 +101,18 @@ def test_an_error_leaves_the_last_checkpoint_as_it_is(five_shards, tmp_path):
     def fail(trainer):
         raise FloatingPointError("the loss is nan")
 
+    trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints(), At(7, fail)])
     with pytest.raises(FloatingPointError, match="the loss is nan"):
-        trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints(), At(7, fail)])
         trainer.fit(small_training(), small_data(five_shards))
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 5
 
 
 def test_last_is_written_by_the_clock_within_an_epoch(five_shards, tmp_path):
-    callbacks = [RunCheckpoints(minutes=1e-6), At(3, interrupt_quietly)]
-    quiet_trainer(tmp_path, callbacks=callbacks).fit(small_training(), small_data(five_shards))
-    content = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
-    assert (content["epoch"], content["global_step"]) == (0, 3)
-
-
-def interrupt_quietly(trainer):
-    trainer.should_stop = True
-    trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
+    path, seen = tmp_path / "checkpoints" / "last.ckpt", []
+    look = At(3, lambda trainer: seen.append(read_checkpoint(path)))
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[RunCheckpoints(minutes=1e-6), look])
+    trainer.fit(small_training(embedding_epochs=0), small_data(five_shards))
+    assert [(content["epoch"], content["global_step"]) for content in seen] in ([(0, 2)], [(0, 3)])
 
 
 def test_best_is_the_checkpoint_with_the_highest_monitored_value(five_shards, tmp_path):

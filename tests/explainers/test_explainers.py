@@ -10,8 +10,16 @@ from dre.explainers.gradient import reduce_channels
 from dre.models import Classifier, EstimatorSettings, MaskEstimator
 from tests.networks import rank_correlation, small_batch, small_classifier
 
-LEARNED = {"DRE": "dre", "MGnet": "mgnet"}
+LEARNED = {"DRE": "dre", "DREPlus": "dre", "MGnet": "mgnet"}
 ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
+OPTIONS = {
+    "ControlledExplainer": {"explainer": GradCAM},
+    "GGIG": {"points": 3, "ascents": 2},
+    "RISE": {"masks": 10, "cells": 3},
+    "SmoothGrad": {"samples": 5},
+}
+"""What an explainer cannot do without, and small counts, so that tests stay quick."""
+
 PUBLIC = {name: getattr(explainers, name) for name in explainers.__all__}
 NAMES = [
     name
@@ -24,7 +32,7 @@ def build(name: str, classifier: Classifier | None = None) -> Explainer:
     classifier = classifier or small_classifier()
     kind = getattr(explainers, name)
     if name not in LEARNED:
-        return kind(classifier)
+        return kind(classifier, **OPTIONS.get(name, {}))
     torch.manual_seed(0)
     channels = tuple(tap.channels for tap in classifier.taps)
     settings = EstimatorSettings(classifier.num_classes, channels, (8, 8, 8), variant=LEARNED[name])
@@ -78,6 +86,15 @@ def test_it_works_under_no_grad_and_bfloat16(name):
         ("VanillaGradient", (3, 3, 0)),
         ("GradCAM", (3, 0, 3)),
         ("GradCAMPlusPlus", (3, 0, 3)),
+        ("CAM", (3, 0, 0)),
+        ("InputXGradient", (3, 3, 0)),
+        ("GuidedBackprop", (3, 3, 0)),
+        ("SmoothGrad", (15, 15, 0)),
+        ("GGIG", (18, 18, 0)),
+        ("RISE", (30, 0, 0)),
+        ("DREPlus", (99, 0, 0)),
+        ("ControlledExplainer", (3, 0, 3)),
+        ("EdgeDetector", (0, 0, 0)),
         ("DRE", (3, 0, 0)),
         ("MGnet", (3, 0, 0)),
         ("Random", (0, 0, 0)),

@@ -42,7 +42,6 @@ def test_every_quadrature_is_exact_on_a_linear_classifier(name, channels):
     assert explainer.gap.max() < 1e-12
 
 
-
 @pytest.mark.parametrize("score", ["probability", "logit", "log_probability"])
 def test_integrated_gradients_are_complete(score):
     images, targets = small_batch()

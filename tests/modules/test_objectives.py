@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from dre.imaging import blend
 from dre.losses import area, embedding_bce, embedding_loss, margin, target_probability, total_variation
-from dre.modules.objectives import Constraints, fake_targets, objective
+from dre.modules.objectives import PUBLISHED_MGNET, Constraints, fake_targets, objective
 
 
 def test_embedding_loss_is_equation_4_as_a_mean():
@@ -80,11 +80,20 @@ def test_dre_is_pure_cross_entropy_and_each_term_of_equation_2_adds_to_it():
     torch.testing.assert_close(equation2, -target_probability(shown, asked).mean() + terms)
 
 
-def test_published_mgnet_destroys_outside_and_preserves_inside():
-    images, mask, background, asked, present = batch()
+@pytest.mark.parametrize("present", [[True, True], [False, False], [True, False]])
+def test_published_mgnet_shows_the_target_inside_when_asked_for_it_and_outside_when_not(present):
+    images, mask, background, targets, _ = batch()
+    present = torch.tensor(present)
     shown = classify(blend(images, mask, background))
     hidden = classify(blend(images, 1 - mask, background))
-    weights = Constraints(background=0.3, area=8.0, smoothness=0.005)
-    loss, _ = objective("published_mgnet", classify, images, mask, background, asked, present, weights)
-    expected = 0.3 * margin(shown, asked, present, 1.0) + margin(hidden, asked, ~present, 5.0)
-    torch.testing.assert_close(loss, expected + 8 * area(mask) + 0.005 * total_variation(mask))
+    loss, _ = objective("published_mgnet", classify, images, mask, background, targets, present, PUBLISHED_MGNET)
+    expected = 8 * area(mask) + 0.005 * total_variation(mask)
+    for image in range(2):
+        others = torch.arange(3) != targets[image]
+        lead = shown[image, targets[image]] - shown[image, others].max()
+        lead_outside = hidden[image, targets[image]] - hidden[image, others].max()
+        if present[image]:  # inside ahead by 1, outside behind by 5
+            expected = expected + (0.3 * F.relu(1 - lead) + F.relu(5 + lead_outside)) / 2
+        else:
+            expected = expected + (0.3 * F.relu(1 + lead) + F.relu(1 - lead_outside)) / 2
+    torch.testing.assert_close(loss, expected)

@@ -11,7 +11,7 @@ from callbacks import RunCheckpoints, Throughput
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, load_estimator
 from dre.modules import MaskTraining
-from dre.modules.objectives import MGNET_CONSTRAINTS, Constraints
+from dre.modules.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints
 from tests.networks import SmallNetwork, small_classifier
 from tests.training import SaveEverywhere, quiet_trainer, small_data, small_training
 
@@ -28,11 +28,10 @@ def test_each_stage_trains_its_own_part_and_never_the_classifier(five_shards, tm
     model = small_training()
     start = weights(model)
     classifier = {name: value.clone() for name, value in model.classifier.state_dict().items()}
-    quiet_trainer(tmp_path, max_epochs=1).fit(model, small_data(five_shards))
-    after_stage_1 = weights(model)
+    quiet_trainer(tmp_path, callbacks=[SaveEverywhere(tmp_path)]).fit(model, small_data(five_shards))
+    content = torch.load(tmp_path / "epoch_5.ckpt", weights_only=True)["state_dict"]  # five batches: the end of stage 1
+    after_stage_1 = {name.removeprefix("estimator."): value for name, value in content.items()}
     assert changed(start, after_stage_1) == {"filter"}
-    model = small_training()
-    quiet_trainer(tmp_path, max_epochs=2).fit(model, small_data(five_shards))
     assert changed(after_stage_1, weights(model)) == {"generator"}
     torch.testing.assert_close(model.classifier.state_dict(), classifier)
 
@@ -96,8 +95,8 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
     [
         ({}, "cross_entropy", Constraints()),
         ({"constraints": Constraints(area=8.0)}, "cross_entropy", Constraints(area=8.0)),
-        ({"variant": "mgnet"}, "published_mgnet", MGNET_CONSTRAINTS),
-        ({"variant": "mgnet", "objective": "eq2"}, "eq2", MGNET_CONSTRAINTS),
+        ({"variant": "mgnet"}, "published_mgnet", PUBLISHED_MGNET),
+        ({"variant": "mgnet", "objective": "eq2"}, "eq2", EQUATION_2),
         ({"eta": 1.5, "h": 0.5, "embedding_loss": "bce", "upsample": "transposed"}, "cross_entropy", Constraints()),
     ],
 )
@@ -114,10 +113,65 @@ def test_variants_and_ablations_train(five_shards, tmp_path, options, objective,
     kind(small_classifier(), checkpoint=str(tmp_path / "checkpoints" / "last.ckpt"))
 
 
+def test_mixed_precision_trains_with_masks_in_float32(five_shards, tmp_path):
+    model = small_training()
+    types = []
+    model.estimator.to_scores.register_forward_hook(lambda *arguments: types.append(arguments[-1].dtype))
+    trainer = quiet_trainer(tmp_path, precision="bf16-mixed")
+    trainer.fit(model, small_data(five_shards))
+    assert set(types) == {torch.float32}
+    assert math.isfinite(trainer.callback_metrics["val/faithfulness"])
+
+
 def test_learning_rates_follow_the_paper():
-    model = small_training(embedding_epochs=2)
-    factors = [model._rate_factor(epoch) for epoch in range(9)]
-    assert factors == [0, 0, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    of_embeddings, of_generator = small_training(embedding_epochs=2).rates.factors(max_epochs=12)
+    assert [of_embeddings(epoch) for epoch in range(4)] == [1, 1, 0, 0]
+    assert [of_generator(epoch) for epoch in range(9)] == [0, 0, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(small_training(), small_data(five_shards))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    model = small_training(rate=1e-4, weight_decay=0.5)
+    trainer = quiet_trainer(tmp_path, max_epochs=3)
+    trainer.fit(model, small_data(five_shards), ckpt_path=path, weights_only=True)
+    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == [0.0, 1e-4]
+    assert trainer.optimizers[0].param_groups[1]["weight_decay"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate_epochs": 0}, "`rate_epochs` must be at least 1, got 0"),
+        ({"rate": -1.0}, "`rate` must not be negative, got -1.0"),
+        ({"embedding_epochs": -1}, "`embedding_epochs` must not be negative, got -1"),
+        ({"blur_share": 5.0}, r"`blur_share` is a share in \[0, 1\], got 5.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_training(**options)
+
+
+def test_a_run_whose_generator_would_never_train_is_refused(five_shards, tmp_path):
+    with pytest.raises(ValueError, match=r"2 epochs are all of stage 1 \(2 embedding epochs\)"):
+        quiet_trainer(tmp_path, max_epochs=2).fit(small_training(embedding_epochs=2), small_data(five_shards))
+
+
+def test_embeddings_and_their_optimiser_state_rest_in_stage_2(five_shards, tmp_path):
+    model = small_training(embedding_epochs=0)
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
+    trainer.fit(model, small_data(five_shards))
+    assert model.estimator.filter.embedding.weight not in trainer.optimizers[0].state
+
+
+def test_a_class_that_the_classifier_does_not_know_is_named(five_shards, tmp_path):
+    model = small_training()
+    data = small_data(five_shards)
+    transfer = data.on_after_batch_transfer
+    data.on_after_batch_transfer = lambda batch, index: {**transfer(batch, index), "labels": batch["labels"] + 7}
+    with pytest.raises(ValueError, match=r"image 'val_\d+' has class [78], the classifier knows 0\.\.4"):
+        quiet_trainer(tmp_path).validate(model, data)
 
 
 def test_embeddings_can_start_from_the_head():
@@ -182,9 +236,9 @@ def test_throughput_is_logged_and_broken_samples_end_the_run(five_shards, tmp_pa
     trainer.fit(small_training(), small_data(five_shards))
     assert meter.images == 40
     assert trainer.callback_metrics["train/images_per_second"] > 0
-    meter._count_broken(["shard.tar/a: truncated"], read=150)  # one of 151 is below the limit of one per cent
-    with pytest.raises(ValueError, match=r"3 of 203 training samples cannot be read, more than 1 %.*shard\.tar/a"):
-        meter._count_broken(["b", "c"], read=200)
+    meter.broken = {"shard.tar/a: truncated": None}
+    with pytest.raises(ValueError, match=r"1 of 20 training samples cannot be read, more than 1 %.*shard\.tar/a"):
+        meter.on_train_epoch_end(trainer, None)
 
 
 def launch(ranks: int, root: Path, out: Path, *options: str, check: bool = True) -> subprocess.CompletedProcess:

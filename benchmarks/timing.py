@@ -1,0 +1,39 @@
+"""Clocks for ratios: what is compared runs in turns, so that a busy machine slows both alike."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+import torch
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def in_turns(actions: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Call every action in turn, `repeats` times over; the seconds of each."""
+    for _ in range(warm_up):
+        for action in actions.values():
+            action()
+    rounds = [{name: seconds(action) for name, action in actions.items()} for _ in range(repeats)]
+    return {name: [each[name] for each in rounds] for name in actions}
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Median of the ratios of pairs that were measured one after the other."""
+    return median(first / second for first, second in zip(above, below, strict=True))
+
+
+def machine() -> str:
+    """Say what the figures were measured on, and how busy it was."""
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return (
+        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"load {load} when it ended"
+    )

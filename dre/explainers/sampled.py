@@ -1,0 +1,147 @@
+"""Explanations from the scores of randomly masked images."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dre.checks import check_count
+from dre.explainers.base import Explainer
+from dre.imaging import blend
+from dre.models import Classifier
+from dre.scoring import ScoreName
+from dre.sweeps import SweepEngine, slices
+
+Fill = Literal["mean", "black"]
+
+MASKS_AT_ONCE = 64
+"""Masks that are held while scores are added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellMasks:
+    """Smooth random masks that are built a few at a time: coarse cells, enlarged bilinearly and shifted.
+
+    Args:
+        cells: [N, s, s], 1 where a cell is kept.
+        shifts: [N, 2], rows and columns by which the enlarged cells are shifted.
+        enlarge: [H', s] and [W', s], how each row and column of the enlarged cells mixes the cells.
+        size: (height, width) of the masks.
+
+    Source: Petsiuk et al. 2018: s x s cells are enlarged to (s + 1) times the size of a cell, and a window of the
+    size of the image is cut out at random.
+    """
+
+    cells: Tensor
+    shifts: Tensor
+    enlarge: tuple[Tensor, Tensor]
+    size: tuple[int, int]
+
+    @classmethod
+    def draw(cls, masks: int, cells: int, keep: float, size: tuple[int, int], seed: int, like: Tensor) -> Self:
+        """Draw masks for images of `size`; the draws depend on the seed and on these numbers alone."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.rand(masks, cells, cells, generator=generator) < keep
+        sides = [math.ceil(side / cells) for side in size]
+        shifts = torch.stack([torch.randint(side, (masks,), generator=generator) for side in sides], dim=1)
+        unit = torch.eye(cells, dtype=torch.float64)[:, None]
+        wide = [F.interpolate(unit, size=(cells + 1) * side, mode="linear", align_corners=False) for side in sides]
+        rows, columns = (matrix[:, 0].T.to(like) for matrix in wide)
+        return cls(kept.to(like), shifts.to(like.device), (rows, columns), size)
+
+    def build(self, part: slice) -> Tensor:
+        """Masks [n, 1, H, W] in [0, 1] of a slice of all; the same in any slicing."""
+        rows, columns = (
+            matrix[self.shifts[part, axis, None] + torch.arange(side, device=matrix.device)]
+            for axis, (matrix, side) in enumerate(zip(self.enlarge, self.size, strict=True))
+        )
+        with torch.autocast(self.cells.device.type, enabled=False):
+            return (rows @ self.cells[part] @ columns.mT)[:, None]
+
+
+def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:
+    """Mean over the masks of score x mask / keep, and the standard error of that mean: [B, 1, H, W] each.
+
+    Args:
+        masks: N of them.
+        scores: [B, N].
+        keep: What each mask is in the mean.
+    """
+    count, pixels = scores.shape[1], masks.size[0] * masks.size[1]
+    first, second = (torch.zeros(len(scores), pixels, dtype=torch.float64, device=scores.device) for _ in range(2))
+    scores = scores / keep
+    with torch.autocast(scores.device.type, enabled=False):
+        for part in slices(count, MASKS_AT_ONCE):
+            block = masks.build(part).flatten(1)
+            first += scores[:, part] @ block
+            second += scores[:, part].square() @ block.square()
+    mean = first / count
+    variance = (second / count - mean.square()).clamp_min(0) * count / (count - 1)
+    shape = (len(scores), 1, *masks.size)
+    return mean.view(shape), (variance / count).sqrt().view(shape)
+
+
+class RISE(Explainer):
+    """Mean of random masks, weighted by the score of the image seen through each; `masks` forward passes.
+
+    After a call, `standard_error` [B, 1, H, W] holds the Monte-Carlo standard error of each value of the maps. All
+    images see the same masks, which depend on the seed and the image's size alone. A map estimates, for each pixel,
+    the expected score given that the pixel is shown.
+
+    Args:
+        classifier: What is explained.
+        score: Which output is averaged.
+        masks: Random masks; the error falls with the square root of their number.
+        cells: Cells of a mask along each side before it is enlarged.
+        keep: Probability that a cell is kept.
+        fill: What is shown where a mask is 0: the classifier's `mean` colour, as in the published code, which masks
+            normalised images, or `black`.
+        seed: Of the masks.
+        chunk: Most masked images in one pass; chosen by device when not given.
+
+    Source: Petsiuk et al. 2018, Eq. 6.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        score: ScoreName = "probability",
+        masks: int = 4000,
+        cells: int = 7,
+        keep: float = 0.5,
+        fill: Fill = "mean",
+        seed: int = 0,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        check_count("masks", masks, least=2)  # one mask has no standard error
+        check_count("cells", cells)
+        if not 0 < keep <= 1:
+            raise ValueError(f"`keep` must be a probability above 0, got {keep}")
+        if fill not in get_args(Fill):
+            raise ValueError(f"`fill` must be one of {', '.join(get_args(Fill))}, got {fill!r}")
+        self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
+        self.fill: Fill = fill
+        self.engine = SweepEngine(classifier, score=score, chunk=self.chunk.size)
+        self.standard_error: Tensor | None = None
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        size = (images.shape[-2], images.shape[-1])
+        masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, like=images)
+        fill = self.classifier.mean.to(images) if self.fill == "mean" else images.new_zeros(1)
+
+        def build(rows: slice, columns: slice) -> Tensor:
+            mask = masks.build(columns)
+            shown = images[rows].detach()[:, None].expand(-1, len(mask), -1, -1, -1)
+            return blend(shown, mask, fill).flatten(0, 1)
+
+        before = self.engine.forwards
+        scores = self.engine.score_blocks(build, targets, self.masks)
+        self.cost.forwards += self.engine.forwards - before
+        saliency, self.standard_error = weighted_masks(masks, scores.to(images), self.keep)
+        return saliency

@@ -1,0 +1,96 @@
+import json
+import sys
+
+import pytest
+import wandb
+from PIL import Image
+
+from callbacks import CheckpointArtifact
+from dre.cli import TrainingCommandLine
+from tests.command_line import offline_records, tiny_run_file, workplace
+from tests.data.trees import packed
+from tests.training import quiet_trainer, small_data, small_training
+
+
+@pytest.fixture(scope="module")
+def offline_run(tmp_path_factory):
+    """Train and score the tiny run file with W&B offline: the run directory, and the records that W&B kept."""
+    place = workplace(tmp_path_factory.mktemp("offline"))
+    data = packed(place / "photographs", train=12, val=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["train.py"])
+        patch.delenv("PL_GLOBAL_SEED", raising=False)
+        run = TrainingCommandLine(["--config", str(tiny_run_file(place / "tiny.yaml", data)), "--wandb", "offline"])
+        run.run()
+        wandb.finish()
+    directory = place / run.run_directory
+    (log,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+    return directory, log, list(offline_records(log))
+
+
+def kept(records, kind):
+    return [getattr(record, kind) for record in records if record.WhichOneof("record_type") == kind]
+
+
+def values(records) -> dict[str, list]:
+    """Collect the logged values by name; a picture's parts have their own names."""
+    found: dict[str, list] = {}
+    for history in kept(records, "history"):
+        for item in history.item:
+            name = item.key or ".".join(item.nested_key)
+            found.setdefault(name, []).append(json.loads(item.value_json))
+    return found
+
+
+def test_the_offline_run_holds_the_configuration(offline_run):
+    directory, _, records = offline_run
+    (run,) = kept(records, "run")[:1]
+    assert (run.display_name, run.run_group, run.job_type, run.project) == ("tiny-001", "tiny", "runs", "dre")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    for later in kept(records, "config"):
+        config |= {item.key: json.loads(item.value_json) for item in later.update}
+    assert config["seed_everything"] == 0
+    assert config["model"]["widths"] == [8, 8, 8]
+    assert config["model"]["classifier"]["init_args"]["name"] == "mobilenetv3_small_050"
+    assert config["data"]["init_args"]["batch_size"] == 4
+    assert directory.name == "001"
+
+
+def test_the_offline_run_holds_the_curves(offline_run):
+    curves = values(offline_run[2])
+    assert len(curves["train/loss"]) == 6  # two epochs of three steps, each logged
+    for name in ("train/target_probability", "train/pearson_skewness", "train/images_per_second", "train/data_wait"):
+        assert len(curves[name]) == 6
+    for name in ("val/faithfulness", "val/explainability", "val/pearson_skewness"):
+        assert len(curves[name]) == 2
+    assert all(0 <= value <= 1 for value in curves["val/faithfulness"] + curves["train/data_wait"])
+    assert {f"test/{name}/faithfulness" for name in ("dre", "random")} <= curves.keys()
+
+
+def test_the_offline_run_holds_the_gallery_and_the_scores(offline_run):
+    directory, log, records = offline_run
+    logged = values(records)
+    (names,) = logged["test/gallery.filenames"]
+    with Image.open(log.parent / "files" / names[0]) as picture, Image.open(directory / "gallery.png") as original:
+        assert picture.size == original.size
+    assert logged["test/scores._type"] == ["table-file"]
+    assert logged["test/scores.nrows"] == [4]  # two images, two explainers
+    files = {file.path for entry in kept(records, "files") for file in entry.files}
+    assert names[0] in files
+
+
+def test_the_offline_run_holds_the_checkpoint_as_an_artifact(offline_run):
+    directory, _, records = offline_run
+    (artifact,) = [entry for entry in kept(records, "artifact") if entry.type == "model"]
+    assert artifact.name == "tiny-001-checkpoint"
+    assert json.loads(artifact.metadata) == {"epoch": 2, "step": 6}
+    (entry,) = artifact.manifest.contents
+    checkpoint = directory / "checkpoints" / "last.ckpt"
+    assert (entry.path, entry.size) == ("last.ckpt", checkpoint.stat().st_size)
+
+
+def test_without_wandb_nothing_happens(five_shards, tmp_path):
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[CheckpointArtifact()])
+    trainer.fit(small_training(embedding_epochs=0), small_data(five_shards))
+    assert not (tmp_path / "wandb").exists()

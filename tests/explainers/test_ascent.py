@@ -1,0 +1,71 @@
+"""GGIG against a slow loop and on a linear classifier."""
+
+import pytest
+import torch
+from torch import nn
+
+from dre.explainers import GGIG, VanillaGradient
+from dre.models import Classifier
+from tests.networks import small_batch, small_classifier
+
+
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_ggig_is_a_loop_over_points_and_ascents(magnitude):
+    classifier = small_classifier()
+    images, targets = small_batch(2, height=32, width=48)
+    saliency = GGIG(classifier, points=3, ascents=4, lr=5.0, magnitude=magnitude)(images, targets)
+    for place in range(2):
+        largest = None
+        for point in (0.0, 0.5, 1.0):
+            climber = images[place : place + 1] * point
+            for _ in range(4):
+                climber = climber.detach().requires_grad_()
+                (gradient,) = torch.autograd.grad(classifier(climber)[0, targets[place]], climber)
+                seen = gradient.abs() if magnitude else gradient
+                largest = seen if largest is None else torch.maximum(largest, seen)
+                climber = climber + 5.0 * gradient
+        expected = largest.amax(1, keepdim=True)
+        torch.testing.assert_close(saliency[place : place + 1], expected, rtol=1e-3, atol=1e-5 * expected.max().item())
+
+
+def test_the_climb_reaches_other_gradients_than_the_line():
+    classifier = small_classifier()
+    images, targets = small_batch()
+    still = GGIG(classifier, points=3, ascents=3, lr=0.0)(images, targets)
+    assert not torch.allclose(GGIG(classifier, points=3, ascents=3, lr=5.0)(images, targets), still)
+    once = GGIG(classifier, points=3, ascents=1)(images, targets)
+    torch.testing.assert_close(still, once)
+
+
+def test_ggig_of_a_linear_classifier_is_its_weight():
+    classifier = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), size=(2, 2))
+    images, targets = torch.rand(2, 3, 2, 2), torch.tensor([0, 1])
+    saliency = GGIG(classifier, points=2, ascents=2)(images, targets)
+    torch.testing.assert_close(saliency, VanillaGradient(classifier, score="logit", reduce="max")(images, targets))
+
+
+def test_chunks_bound_the_passes_and_do_not_matter():
+    classifier, sizes = small_classifier(), []
+    images, targets = small_batch(height=32, width=32)
+    whole = GGIG(classifier, points=5, ascents=2, lr=0.1, chunk=100)(images, targets)
+    classifier.network.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    for chunk in (1, 2, 7):
+        sizes.clear()
+        again = GGIG(classifier, points=5, ascents=2, lr=0.1, chunk=chunk)(images, targets)
+        assert max(sizes) <= chunk
+        assert sum(sizes) == 3 * 5 * 2
+        torch.testing.assert_close(again, whole, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points": 1}, "`points` must be at least 2, got 1"),
+        ({"ascents": 0}, "`ascents` must be at least 1, got 0"),
+        ({"lr": -1.0}, "`lr` must not be negative, got -1.0: it would descend"),
+        ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
+    ],
+)
+def test_ggig_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        GGIG(small_classifier(), **options)

@@ -1,0 +1,51 @@
+"""Every file in configs/explainer is accepted by the signature of the explainer that it names."""
+
+from collections.abc import Callable
+
+import pytest
+import yaml
+from jsonargparse import ArgumentParser
+
+from dre import explainers
+from dre.explainers import Explainer
+from dre.models import Classifier
+from tests.command_line import REPOSITORY
+from tests.networks import small_batch, small_classifier
+
+FILES = sorted(path for path in (REPOSITORY / "configs" / "explainer").glob("*.yaml") if path.stem != "quick")
+COUNTS = ("samples", "masks", "points", "ascents", "steps", "fragments")
+"""Arguments that a test cuts to two."""
+
+
+def builders(entries: dict[str, object]) -> dict[str, Callable[[Classifier], Explainer]]:
+    """Parse a mapping as `--model.explainers` does."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--explainers", type=dict[str, Callable[[Classifier], Explainer]], sub_configs=True)
+    return parser.instantiate_classes(parser.parse_object({"explainers": entries})).explainers
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_names_an_explainer_and_arguments_that_it_takes(path):
+    entry = yaml.safe_load(path.read_text())
+    assert entry["class_path"].removeprefix("dre.explainers.") in explainers.__all__
+    is_learned = "checkpoint" in entry.get("init_args", {})
+    for count in COUNTS:
+        if count in entry.get("init_args", {}):
+            entry["init_args"][count] = 2
+    build = builders({path.stem: entry})[path.stem]
+    if is_learned:
+        with pytest.raises(ValueError, match="checkpoint"):
+            build(small_classifier())
+    else:
+        assert build(small_classifier())(*small_batch()).shape == (3, 1, 64, 96)
+
+
+def test_a_run_file_may_name_the_files_by_relative_path(tmp_path):
+    run = tmp_path / "run.yaml"
+    run.write_text("explainers:\n  rise: explainer/rise.yaml\n  cam: dre.explainers.CAM\n")
+    (tmp_path / "explainer").symlink_to(REPOSITORY / "configs" / "explainer")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--explainers", type=dict[str, Callable[[Classifier], Explainer]], sub_configs=True)
+    parsed = parser.instantiate_classes(parser.parse_args(["--config", str(run)])).explainers
+    assert type(parsed["rise"](small_classifier())).__name__ == "RISE"
