@@ -179,7 +179,8 @@ class SAMP(PathExplainer):
     """Gradients along greedy walks away from and towards the image, times what they moved; about 28 passes.
 
     Each direction takes `steps` gradient evaluations and one forward pass, or up to `fragments` more with the
-    infinitesimal constraint. Complete in the limit of that constraint, without momentum; plain jumps are not.
+    infinitesimal constraint. Complete in the limit of that constraint, without momentum, where the score is smooth;
+    plain jumps are not, and along the kinks of rectifiers a part of the gap stays.
 
     Args:
         classifier: What is explained.
