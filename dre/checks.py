@@ -74,3 +74,9 @@ def check_finite(values: Tensor, name: str) -> None:
     if not finite.all():
         rows = int((~finite).flatten(1).any(1).sum()) if values.ndim > 1 else int((~finite).sum())
         raise ValueError(f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of samples, points or steps that is too small to explain anything."""
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")

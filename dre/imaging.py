@@ -1,6 +1,8 @@
 """What a mask means, decided once: blurs, backgrounds and the blend of image and background."""
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +15,46 @@ BLUR_RADIUS = 27
 """Half width of that kernel: 55 taps, as in the published code, but centred."""
 
 
+Border = Literal["reflect", "replicate", "constant"]
+"""What a blur sees beyond the border: the image mirrored (edge pixel repeated), its edge pixel, or one value."""
+
+BaselineName = Literal["black", "white", "mean", "neutral", "blur", "random"]
+Baseline = BaselineName | Tensor
+"""What stands for "nothing here": a name, or images that broadcast to the batch."""
+
+
+def _gaussian(sigma: float, radius: int) -> Tensor:
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return kernel / kernel.sum()
+
+
+def _gaussian_slope(sigma: float, radius: int) -> Tensor:
+    """Differentiate that kernel in sigma; the result sums to zero."""
+    kernel = _gaussian(sigma, radius)
+    spread = torch.arange(-radius, radius + 1, dtype=torch.float64) ** 2 / sigma**3
+    return kernel * (spread - (kernel * spread).sum())
+
+
+def _spread(kernel: Tensor, length: int, border: Border) -> Tensor:
+    """Matrix [length, length] that applies a kernel along one axis; what a constant border adds is left out."""
+    radius = len(kernel) // 2
+    source = torch.arange(length)[:, None] + torch.arange(-radius, radius + 1)[None, :]
+    weights = kernel.expand(length, -1)
+    if border == "reflect":
+        source = source % (2 * length)  # a reflected signal has period 2 x length, so any radius is allowed
+        source = torch.where(source < length, source, 2 * length - 1 - source)
+    elif border == "constant":
+        weights = weights.where((source >= 0) & (source < length), 0.0)
+    source = source.clamp(0, length - 1)
+    matrix = torch.zeros(length, length, dtype=torch.float64)
+    return matrix.scatter_add_(1, source, weights)
+
+
 @lru_cache(maxsize=64)
 def _blur_matrix(length: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Row-stochastic [length, length] matrix that blurs one axis, with the border reflected (edge pixel repeated)."""
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    source = torch.arange(length)[:, None] + torch.arange(-radius, radius + 1)[None, :]
-    source = source % (2 * length)  # a reflected signal has period 2 x length, so any radius is allowed
-    source = torch.where(source < length, source, 2 * length - 1 - source)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
-    return matrix.scatter_add_(1, source, kernel.expand(length, -1)).to(device, dtype)
+    return _spread(_gaussian(sigma, radius), length, "reflect").to(device, dtype)
 
 
 def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None = None) -> Tensor:
@@ -45,6 +76,79 @@ def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None 
     columns = _blur_matrix(images.shape[-1], float(sigma), radius, images.dtype, images.device)
     with torch.autocast(images.device.type, enabled=False):  # what is shown must not depend on the precision
         return rows @ (images @ columns.T)
+
+
+def blur_with_slope(
+    images: Tensor, sigma: float, radius: int, border: Border = "reflect", value: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Give the blurred images and the derivative of the blur in sigma, both [B, C, H, W].
+
+    The derivative is that of the kernel, so it has no finite-difference noise; at sigma 0 it is zero, as the limit is.
+
+    Args:
+        images: [B, C, H, W], any range.
+        sigma: Standard deviation in pixels.
+        radius: Half width of the kernel; keep it fixed along a path, or the blur jumps where it grows.
+        border: What the blur sees beyond the border.
+        value: What a constant border shows.
+    """
+    if sigma == 0:
+        return images, torch.zeros_like(images)
+    height, width = images.shape[-2:]
+    kernels = _gaussian(sigma, radius), _gaussian_slope(sigma, radius)
+    rows, row_slopes = (_spread(kernel, height, border).to(images) for kernel in kernels)
+    columns, column_slopes = (
+        (rows, row_slopes) if height == width else (_spread(kernel, width, border).to(images) for kernel in kernels)
+    )
+    level = value if border == "constant" else 0.0
+    with torch.autocast(images.device.type, enabled=False):
+        shifted = images - level  # around the border's value a border of zeros is right, and zeros need no weights
+        across = shifted @ columns.T
+        blurred = rows @ across + level
+        return blurred, row_slopes @ across + rows @ (shifted @ column_slopes.T)
+
+
+def baseline_images(
+    images: Tensor,
+    baseline: Baseline,
+    neutral: Tensor,
+    generators: Callable[[], Sequence[torch.Generator]],
+    blur_sigma: float = BLUR_SIGMA,
+) -> Tensor:
+    """Give the images [B, C, H, W] that stand for "nothing here".
+
+    Args:
+        images: [B, C, H, W] in [0, 1].
+        baseline: `black`, `white`, each image's own `mean` colour, the classifier's `neutral` colour, the image under
+            a `blur`, uniform `random` noise, or images [C, H, W], [1, C, H, W] or [B, C, H, W] of your own.
+        neutral: Colour [1, C, 1, 1] that the classifier's normalisation maps to zero; published code that works in
+            normalised space calls it zeros.
+        generators: Gives one source of randomness per image, when asked.
+        blur_sigma: Standard deviation of `blur`, in pixels.
+    """
+    if isinstance(baseline, Tensor):
+        allowed = (images.shape[1:], (1, *images.shape[1:]), images.shape)
+        if baseline.shape not in allowed:
+            raise ValueError(
+                f"`baseline` must have shape {list(images.shape[1:])} or {list(images.shape)} to match `images`, "
+                f"got {list(baseline.shape)}; resize it to the images"
+            )
+        return torch.empty_like(images).copy_(baseline)
+    match baseline:
+        case "black":
+            return torch.zeros_like(images)
+        case "white":
+            return torch.ones_like(images)
+        case "mean":
+            return torch.empty_like(images).copy_(images.mean(dim=(2, 3), keepdim=True))
+        case "neutral":
+            return torch.empty_like(images).copy_(neutral)
+        case "blur":
+            return torch.empty_like(images).copy_(gaussian_blur(images, blur_sigma))
+        case "random":
+            draws = [torch.rand(images.shape[1:], generator=generator) for generator in generators()]
+            return torch.empty_like(images).copy_(torch.stack(draws))
+    raise ValueError(f"unknown baseline {baseline!r}; choose {', '.join(get_args(BaselineName))} or give a tensor")
 
 
 def blurred_background(images: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""The contracts that rooms share: what a batch holds, how a classifier wants its images, what a sweep asks."""
+"""The contracts that rooms share: batches, preprocessing, sweeps, and the paths and rules of path attribution."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, Protocol, TypedDict
 
+import torch
 from torch import Tensor
 
 Substrate = Literal["blur", "black"]
@@ -78,3 +80,51 @@ class Sweep:
             raise ValueError(f"`ratios` must ascend within [0, 1], got {self.ratios}")
         if self.smoothing < 0:
             raise ValueError(f"`smoothing` must not be negative, got {self.smoothing}; 0 switches it off")
+
+
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """One stop on a path.
+
+    Args:
+        image: [B, C, H, W].
+        score: [B].
+        grad: Gradient used at this stop, [B, C, H, W]; SAMP++ may average it.
+        step: Displacement that `grad` stands for, quadrature weight times tangent; zero where only the score is wanted.
+    """
+
+    image: Tensor
+    score: Tensor
+    grad: Tensor
+    step: Tensor
+
+
+class Probe(Protocol):
+    """What a path may ask of the classifier; `dre.probes.Probe` answers."""
+
+    @property
+    def neutral(self) -> Tensor:
+        """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
+
+    def gradient(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores [B] and gradient [B, C, H, W] at one stop; `rows` says which images of the batch these are."""
+
+    def gradients(self, stops: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Each stop [B, C, H, W] with its scores and gradient, in order, as many at once as fit."""
+
+    def scores(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Scores [B] without gradient."""
+
+    def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
+        """One source of randomness per image that depends on neither batch nor rank."""
+
+
+class IntegrationPath(Protocol):
+    """A way through image space that can be walked for a batch; at least two stops."""
+
+    def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
+        """Give the stops from the path's start to its end, both probed."""
+
+
+IntegrationRule = Callable[[Waypoint, Waypoint], Tensor]
+"""From two consecutive stops to what the step between them explains, [B, C, H, W]."""

@@ -43,3 +43,13 @@ def small_classifier(
 def small_batch(size: int = 3, channels: int = 3, height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(size, channels, height, width, generator=generator), torch.arange(size) % 5
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Spearman's, of two maps; ties are ranked in row-major order in both."""
+
+    def places(values: Tensor) -> Tensor:
+        return values.flatten().argsort(stable=True).argsort()
+
+    ranks = torch.stack([places(first), places(second)])
+    return torch.corrcoef(ranks.double())[0, 1].item()

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from dre.checks import check_count
 from dre.explainers.base import Explainer
-from dre.explainers.blocks import blocks, check_chunk, check_count
+from dre.explainers.blocks import blocks
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.models import Classifier
 from dre.scoring import ScoreName
@@ -44,20 +45,19 @@ class GGIG(Explainer):
         magnitude: bool = False,
         chunk: int | None = None,
     ) -> None:
-        super().__init__(classifier, score=score)
+        super().__init__(classifier, score=score, chunk=chunk)
         check_count("points", points, least=2)
         check_count("ascents", ascents)
-        check_chunk(chunk)
         if lr < 0:
             raise ValueError(f"`lr` must not be negative, got {lr}: it would descend")
         self.reduce: Reduction = reduce
-        self.points, self.ascents, self.lr, self.magnitude, self.chunk = points, ascents, lr, magnitude, chunk
+        self.points, self.ascents, self.lr, self.magnitude = points, ascents, lr, magnitude
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         shares = torch.linspace(0, 1, self.points, dtype=torch.float64).to(images)[:, None, None, None]
         largest = torch.full_like(images, -torch.inf, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in blocks(len(images), self.points, self.chunk, images.device.type):
+        for rows, columns in blocks(len(images), self.points, self.chunk, images.device):
             points = columns.stop - columns.start
             climbers = (images[rows].detach()[:, None] * shares[columns]).flatten(0, 1)
             peak = self._climb(climbers, targets[rows].repeat_interleave(points))

@@ -1,6 +1,5 @@
 """What every explainer is: a map from images and targets to saliency, checked once at its door."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from dre.checks import check_images, check_saliency, check_targets
 from dre.models import Classifier
-from dre.probes import Cost, Probe
+from dre.probes import Chunk, Cost, Probe, image_generators
 from dre.scoring import ScoreName
 
 
@@ -19,13 +18,16 @@ class Explainer(nn.Module, ABC):
     Args:
         classifier: What is explained; never changed.
         score: Which output of the target class is explained.
+        chunk: Most images in one pass; by default what suits the device, halved when its memory runs out.
     """
 
-    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability") -> None:
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
         super().__init__()
         self.classifier = classifier
         self.score: ScoreName = score
         self.cost = Cost()
+        self.chunk = Chunk(chunk)
+        self.keys: list[str] | None = None
 
     def forward(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
         """Saliency [B, 1, H, W], higher is more relevant.
@@ -48,14 +50,8 @@ class Explainer(nn.Module, ABC):
 
     def probe(self, targets: Tensor) -> Probe:
         """Open the way to the classifier for a batch with these targets."""
-        return Probe(self.classifier, targets, self.score, self.cost)
+        return Probe(self.classifier, targets, self.score, self.cost, self.chunk, self.keys)
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank."""
-        names = [key.encode() for key in self.keys] if self.keys is not None else [_pixels(image) for image in images]
-        digests = (hashlib.sha256(seed.to_bytes(8, "little") + name).digest() for name in names)
-        return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1) for digest in digests]
-
-
-def _pixels(image: Tensor) -> bytes:
-    return image.detach().float().cpu().contiguous().numpy().tobytes()
+        return image_generators(images, self.keys, seed)

@@ -5,8 +5,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from dre.checks import check_count
 from dre.explainers.base import Explainer
-from dre.explainers.blocks import blocks, check_chunk, check_count
+from dre.explainers.blocks import blocks
 from dre.explainers.guided import GuidedRectifiers, activation_modules
 from dre.models import Classifier
 from dre.scoring import ScoreName
@@ -112,16 +113,15 @@ class SmoothGrad(Explainer):
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
-        super().__init__(classifier, score=score)
+        super().__init__(classifier, score=score, chunk=chunk)
         check_count("samples", samples)
-        check_chunk(chunk)
         if noise < 0:
             raise ValueError(f"`noise` must not be negative, got {noise}; 0 gives the gradient itself")
         if kind not in get_args(SmoothKind):
             raise ValueError(f"`kind` must be one of {', '.join(get_args(SmoothKind))}, got {kind!r}")
         self.reduce: Reduction = reduce
         self.kind: SmoothKind = kind
-        self.samples, self.noise, self.seed, self.chunk = samples, noise, seed, chunk
+        self.samples, self.noise, self.seed = samples, noise, seed
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
@@ -130,7 +130,7 @@ class SmoothGrad(Explainer):
         seeds = [generator.initial_seed() for generator in self.generators(images, self.seed)]
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in blocks(len(images), self.samples, self.chunk, device.type):
+        for rows, columns in blocks(len(images), self.samples, self.chunk, device):
             copies = columns.stop - columns.start
             drawn = [
                 torch.randn(images.shape[1:], generator=generator, device=device)

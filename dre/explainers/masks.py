@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dre.explainers.base import Explainer
-from dre.explainers.blocks import check_chunk
 from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
 from dre.models.estimator import Variant
 from dre.models.folding import fold_batch_norm
+from dre.probes import Chunk
 from dre.scoring import ScoreName, score
 from dre.sweeps import SweepEngine, rank
 from dre.types import Sweep
@@ -132,14 +132,15 @@ class DREPlus(DRE):
         score: ScoreName = "probability",
         chunk: int | None = None,
     ) -> None:
-        check_chunk(chunk)
+        shared = Chunk(chunk)  # first: a checkpoint takes long to load
         if by not in get_args(Refinement):
             raise ValueError(f"`by` must be one of {', '.join(get_args(Refinement))}, got {by!r}")
         if (by == "mgnet") != (mgnet_checkpoint is not None):
             raise ValueError(f"`mgnet_checkpoint` belongs to by='mgnet' alone, got {mgnet_checkpoint!r} with by={by!r}")
         super().__init__(classifier, checkpoint, score=score)
+        self.chunk = shared
         partner = None if mgnet_checkpoint is None else MGnet(classifier, mgnet_checkpoint).estimator
-        self._refine_by(partner, chunk)
+        self._refine_by(partner)
 
     @classmethod
     def from_estimator(
@@ -147,12 +148,12 @@ class DREPlus(DRE):
     ) -> Self:
         """Explain with estimators that are at hand: refined by MGnet's when that is given, by itself otherwise."""
         self = super().from_estimator(classifier, estimator)
-        self._refine_by(partner, None)
+        self._refine_by(partner)
         return self
 
-    def _refine_by(self, partner: MaskEstimator | None, chunk: int | None) -> None:
+    def _refine_by(self, partner: MaskEstimator | None) -> None:
         self.partner = partner
-        self.engine = SweepEngine(self.classifier, score=self.score, chunk=chunk)
+        self.engine = SweepEngine(self.classifier, score=self.score, chunk=self.chunk.size)
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dre.checks import check_count
 from dre.explainers.base import Explainer
-from dre.explainers.blocks import check_chunk, check_count
 from dre.imaging import blend
 from dre.models import Classifier
 from dre.scoring import ScoreName
@@ -117,17 +117,16 @@ class RISE(Explainer):
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
-        super().__init__(classifier, score=score)
+        super().__init__(classifier, score=score, chunk=chunk)
         check_count("masks", masks, least=2)  # one mask has no standard error
         check_count("cells", cells)
-        check_chunk(chunk)
         if not 0 < keep <= 1:
             raise ValueError(f"`keep` must be a probability above 0, got {keep}")
         if fill not in get_args(Fill):
             raise ValueError(f"`fill` must be one of {', '.join(get_args(Fill))}, got {fill!r}")
         self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
         self.fill: Fill = fill
-        self.engine = SweepEngine(classifier, score=score, chunk=chunk)
+        self.engine = SweepEngine(classifier, score=score, chunk=self.chunk.size)
         self.standard_error: Tensor | None = None
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:

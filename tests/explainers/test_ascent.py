@@ -63,7 +63,7 @@ def test_chunks_bound_the_passes_and_do_not_matter():
         ({"points": 1}, "`points` must be at least 2, got 1"),
         ({"ascents": 0}, "`ascents` must be at least 1, got 0"),
         ({"lr": -1.0}, "`lr` must not be negative, got -1.0: it would descend"),
-        ({"chunk": 0}, "`chunk` must be at least 1, got 0"),
+        ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
     ],
 )
 def test_ggig_refuses(options, message):

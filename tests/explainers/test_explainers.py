@@ -8,9 +8,10 @@ from dre import explainers
 from dre.explainers import DRE, CentredGaussian, Explainer, GradCAM, GradCAMPlusPlus, Random, VanillaGradient
 from dre.explainers.gradient import reduce_channels
 from dre.models import Classifier, EstimatorSettings, MaskEstimator
-from tests.networks import small_batch, small_classifier
+from tests.networks import rank_correlation, small_batch, small_classifier
 
 LEARNED = {"DRE": "dre", "DREPlus": "dre", "MGnet": "mgnet"}
+ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
 OPTIONS = {
     "ControlledExplainer": {"explainer": GradCAM},
     "GGIG": {"points": 3, "ascents": 2},
@@ -19,7 +20,12 @@ OPTIONS = {
 }
 """What an explainer cannot do without, and small counts, so that tests stay quick."""
 
-NAMES = [name for name in explainers.__all__ if name != "Explainer"]
+PUBLIC = {name: getattr(explainers, name) for name in explainers.__all__}
+NAMES = [
+    name
+    for name, kind in PUBLIC.items()
+    if isinstance(kind, type) and issubclass(kind, Explainer) and name not in ("Explainer", "PathExplainer")
+]
 
 
 def build(name: str, classifier: Classifier | None = None) -> Explainer:
@@ -58,7 +64,10 @@ def test_a_batch_equals_its_images_one_by_one(name, keys):
     for place in range(3):
         key = None if keys is None else keys[place : place + 1]
         alone = explainer(images[place : place + 1], targets[place : place + 1], key)
-        torch.testing.assert_close(alone, together[place : place + 1], rtol=1e-4, atol=1e-6)
+        if name in ADAPTIVE:
+            assert rank_correlation(alone, together[place : place + 1]) >= 0.99
+        else:
+            torch.testing.assert_close(alone, together[place : place + 1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,6 +99,10 @@ def test_it_works_under_no_grad_and_bfloat16(name):
         ("MGnet", (3, 0, 0)),
         ("Random", (0, 0, 0)),
         ("CentredGaussian", (0, 0, 0)),
+        ("IntegratedGradients", (3 * 64, 3 * 64, 0)),
+        ("BlurIG", (3 * 64, 3 * 64, 0)),
+        ("GuidedIG", (3 * 65, 3 * 64, 0)),  # the end of the path is scored without a gradient
+        ("SAMP", (3 * 2 * 15, 3 * 2 * 14, 0)),  # two walks, each with its end
     ],
 )
 def test_passes_are_counted_as_they_happen(name, cost):

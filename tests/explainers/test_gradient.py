@@ -163,7 +163,7 @@ def test_smooth_grad_never_holds_more_than_a_chunk():
     ("options", "message"),
     [
         ({"samples": 0}, "`samples` must be at least 1, got 0"),
-        ({"chunk": 0}, "`chunk` must be at least 1, got 0"),
+        ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
         ({"noise": -0.1}, "`noise` must not be negative, got -0.1"),
         ({"kind": "cubed"}, "`kind` must be one of signed, magnitude, squared, got 'cubed'"),
     ],

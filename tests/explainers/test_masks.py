@@ -82,7 +82,7 @@ def test_a_score_that_never_grows_leaves_the_mask_as_it_is(scores):
         ({"by": "dre"}, "`by` must be one of self, mgnet, got 'dre'"),
         ({"by": "mgnet", "checkpoint": "a"}, "`mgnet_checkpoint` belongs to by='mgnet' alone, got None"),
         ({"mgnet_checkpoint": "a"}, "`mgnet_checkpoint` belongs to by='mgnet' alone, got 'a' with by='self'"),
-        ({"chunk": 0}, "`chunk` must be at least 1, got 0"),
+        ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
     ],
 )
 def test_dre_plus_refuses(options, message):

@@ -139,7 +139,7 @@ def test_a_mask_that_keeps_everything_gives_the_score_everywhere():
         ({"keep": 0.0}, "`keep` must be a probability above 0, got 0.0"),
         ({"keep": 1.5}, "`keep` must be a probability above 0, got 1.5"),
         ({"fill": "white"}, "`fill` must be one of mean, black, got 'white'"),
-        ({"chunk": 0}, "`chunk` must be at least 1, got 0"),
+        ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
     ],
 )
 def test_rise_refuses(options, message):

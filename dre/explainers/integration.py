@@ -1,0 +1,178 @@
+"""Path attribution: walk from a path's start to its end and add up what each step explains."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dre.explainers.base import Explainer
+from dre.explainers.gradient import Reduction, reduce_channels
+from dre.models import Classifier
+from dre.probes import Probe
+from dre.scoring import ScoreName
+from dre.types import IntegrationPath, IntegrationRule, Waypoint
+
+
+def riemann(here: Waypoint, there: Waypoint) -> Tensor:
+    """Gradient times the displacement it stands for; the path chose the quadrature."""
+    return here.grad * here.step
+
+
+def idgi(here: Waypoint, there: Waypoint) -> Tensor:
+    """Share the change in score among pixels in proportion to their squared gradient.
+
+    Departs from the published code in two places: gradients are scaled first, so that tiny ones do not underflow when
+    squared, and a stop without any gradient explains nothing instead of giving NaN (`PathExplainer.dropped_mass` says
+    how much that drops).
+
+    Source: Yang et al. 2023, Algorithm 1; paper 002, section 3.
+    """
+    scale = here.grad.abs().amax(dim=(1, 2, 3), keepdim=True)
+    energy = (here.grad / scale.where(scale > 0, 1.0)).square()
+    total = energy.sum(dim=(1, 2, 3), keepdim=True)
+    return energy * ((there.score - here.score)[:, None, None, None] / total.where(total > 0, 1.0))
+
+
+def completeness(attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """How far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative."""
+    return (attribution.double().flatten(1).sum(1) - (end.double() - start.double())).abs()
+
+
+@runtime_checkable
+class SeveralWalks(Protocol):
+    """A path that may stand for several walks, whose maps are weighted and added."""
+
+    def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
+        """Weight and path of each walk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integral:
+    """What one walk, or the weighted sum of several, has explained.
+
+    Args:
+        attribution: [B, C, H, W], signed.
+        gap: Distance of each walk's sum from its change in score, [B]; distances of several walks add up.
+        dropped: Change in score behind stops that had no gradient to share it by, [B], signed.
+        vanished: At how many stops the gradient vanished, [B].
+        stops: How many stops there were.
+    """
+
+    attribution: Tensor
+    gap: Tensor
+    dropped: Tensor
+    vanished: Tensor
+    stops: int
+
+    def __add__(self, other: "Integral") -> "Integral":
+        """Add another walk of the same images."""
+        return Integral(
+            self.attribution + other.attribution,
+            self.gap + other.gap,
+            self.dropped + other.dropped,
+            self.vanished + other.vanished,
+            self.stops + other.stops,
+        )
+
+    def __mul__(self, weight: float) -> "Integral":
+        """Weight the walk; a gap has no sign."""
+        attribution = self.attribution * weight if weight != 1 else self.attribution
+        return Integral(attribution, self.gap * abs(weight), self.dropped * weight, self.vanished, self.stops)
+
+
+def integrate(path: IntegrationPath, rule: IntegrationRule, images: Tensor, probe: Probe) -> Integral:
+    """Walk one path and add up what `rule` gives for its steps; an image whose walk stays in place gets zeros."""
+    walk = path.walk(images, probe)
+    first = last = next(walk)
+    attribution = torch.zeros_like(first.image)
+    dropped = torch.zeros_like(first.score)
+    vanished = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    stops = 0
+    for here, there in pairwise(chain([first], walk)):
+        attribution += rule(here, there)
+        is_flat = here.grad.abs().amax(dim=(1, 2, 3)) == 0
+        dropped += (there.score - here.score).where(is_flat, 0.0)
+        vanished += is_flat | (here.score >= 1) if probe.score == "probability" else is_flat
+        stops += 1
+        last = there
+    moved = (first.image != last.image).flatten(1).any(1)  # in place, two scores may still differ by their rounding
+    attribution *= moved[:, None, None, None]
+    gap = completeness(attribution, first.score, last.score) * moved
+    return Integral(attribution, gap, dropped * moved, vanished * moved, stops)
+
+
+def warn_of_vanished(integral: Integral, score: ScoreName) -> None:
+    """Say where the score was so flat that its gradient tells nothing, and what to do about it."""
+    worst = int(integral.vanished.max())
+    if worst == 0:
+        return
+    advice = {
+        "probability": "a probability of 1 is flat; score='log_probability' or 'logit' still has a gradient",
+        "logit": "the classifier is flat there",
+        "log_probability": "score='logit' may still have a gradient",
+    }
+    warnings.warn(
+        f"the gradient of the {score} vanished at up to {worst} of {integral.stops} stops in "
+        f"{int((integral.vanished > 0).sum())} of {len(integral.vanished)} images: {advice[score]}",
+        stacklevel=2,
+    )
+
+
+class PathExplainer(Explainer):
+    """Sum what `rule` gives for each step of `path`.
+
+    After each call `gap` holds the distance of each image's map from completeness and `dropped_mass` the change in
+    score, [B] both, that lay behind stops without any gradient, which IDGI cannot share among pixels.
+
+    Args:
+        classifier: What is explained.
+        path: Where to walk.
+        rule: What a step explains, `riemann` or `idgi`.
+        score: Which output is explained.
+        reduce: How the channels become one value.
+        chunk: Most images in one pass; by default what suits the device.
+
+    Source: Sundararajan et al. 2017 for any path; paper 001 and 002 for paths and rules.
+    """
+
+    gap: Tensor
+    dropped_mass: Tensor
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        path: IntegrationPath,
+        rule: IntegrationRule = riemann,
+        *,
+        score: ScoreName = "probability",
+        reduce: Reduction = "sum",
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        self.path = path
+        self.rule = rule
+        self.reduce: Reduction = reduce
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        integral = self.integrate(images, targets)
+        self.gap, self.dropped_mass = integral.gap, integral.dropped
+        warn_of_vanished(integral, self.score)
+        return reduce_channels(integral.attribution, self.reduce)
+
+    def integrate(self, images: Tensor, targets: Tensor) -> Integral:
+        """Attribution of each channel, with what completeness asks for; walks of one path are weighted and added."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        probe = self.probe(targets)
+        walks = self.path.walks() if isinstance(self.path, SeveralWalks) else [(1.0, self.path)]
+        integrals = [integrate(path, self.rule, images, probe) * weight for weight, path in walks]
+        return sum(integrals[1:], start=integrals[0])
+
+    def completeness_gap(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
+        """Explain, and give |sum of the map - change in score| of each image, [B], summed over the path's walks."""
+        self(images, targets, keys)
+        return self.gap
