@@ -1,5 +1,6 @@
 """The command line that train.py and evaluate.py share: configuration in, a run directory with its record out."""
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -132,8 +133,13 @@ class CommandLine(LightningCLI):
         return plain
 
     def instantiate_classes(self) -> None:
-        """Build everything and hand the classifier's preprocessing to the data."""
-        super().instantiate_classes()
+        """Build everything and hand the classifier's preprocessing to the data; a refusal leaves no directory."""
+        try:
+            super().instantiate_classes()
+        except Exception:
+            if self.run_directory.is_dir():
+                shutil.rmtree(self.run_directory)  # made a moment ago, for a run that does not start
+            raise
         if self.datamodule.preprocessing is None:
             self.datamodule.preprocessing = self.model.classifier.preprocessing
 

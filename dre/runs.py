@@ -14,6 +14,7 @@ from typing import Any
 
 RECORD = "run.json"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+LOADING = ("workers", "verify", "eval_batch_size")
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
 
 
@@ -33,8 +34,12 @@ def new_directory(family: Path) -> Path:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Hash what decides the numbers of a run: its model and data sections."""
+    """Hash what decides the numbers of a run: its model and data sections, without how the data are loaded."""
     relevant = {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
+    if isinstance(relevant.get("data"), dict) and "init_args" in relevant["data"]:
+        settings = relevant["data"]["init_args"]
+        settings = {key: value for key, value in settings.items() if key not in LOADING}
+        relevant["data"] = {**relevant["data"], "init_args": settings}
     text = json.dumps(relevant, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -161,3 +161,16 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_from_there(place, run_file)
     ends = [torch.load(run.run_directory / CHECKPOINT, weights_only=True) for run in (resumed, unbroken)]
     assert [end["global_step"] for end in ends] == [30, 30]
     torch.testing.assert_close(ends[0]["state_dict"], ends[1]["state_dict"], rtol=1e-3, atol=1e-4)
+
+
+def test_how_the_data_are_loaded_does_not_change_the_hash():
+    config = {"data": {"class_path": "data.ShardDataModule", "init_args": {"root": "here", "workers": 1}}}
+    more_workers = {"data": {"class_path": "data.ShardDataModule", "init_args": {"root": "here", "workers": 8}}}
+    elsewhere = {"data": {"class_path": "data.ShardDataModule", "init_args": {"root": "there", "workers": 1}}}
+    assert config_hash(config) == config_hash(more_workers) != config_hash(elsewhere)
+
+
+def test_a_run_that_is_refused_while_it_is_built_leaves_no_directory(place, run_file):
+    with pytest.raises(ValueError, match="unknown model"):
+        train(run_file, "--model.classifier.init_args.name", "resnet5o")
+    assert not list((place / "runs" / "tiny").iterdir())
