@@ -7,6 +7,7 @@ from torch import Tensor
 PRESENCE_MARGIN = 1.0
 ABSENCE_MARGIN = 5.0
 BORDER_WEIGHT = 0.3
+CROSS_ENTROPY_POWER = 0.5
 AREA_OFFSET = 5e-4
 AREA_POWER = 0.3
 
@@ -64,3 +65,15 @@ def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: Tensor | flo
 def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
     """Softmax probability of the target class, [B]."""
     return logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
+
+
+def generalised_cross_entropy(logits: Tensor, targets: Tensor, power: float = CROSS_ENTROPY_POWER) -> Tensor:
+    """Mean of (1 - p ** power) / power, between cross-entropy (power to 0) and 1 - p (power 1).
+
+    A mask of a few pixels can leave the target hopeless; its gradient then stays bounded, where that of the
+    cross-entropy would outweigh every other image of the batch.
+
+    Source: Zhang and Sabuncu 2018, Eq. 6; the power is our choice.
+    """
+    log_probability = F.log_softmax(logits, 1).gather(1, targets[:, None]).squeeze(1)
+    return ((1 - (power * log_probability).exp()) / power).mean()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dre.imaging import upsample
 from dre.models.controller import SkewController
-from dre.models.generator import MaskGenerator, SpatialFilter, UpsampleName
+from dre.models.generator import Filtered, MaskGenerator, SpatialFilter, UpsampleName
 
 Variant = Literal["dre", "mgnet"]
 
@@ -24,6 +24,8 @@ class EstimatorSettings:
     eta: float = 1.5
     h: float = 2.5
     upsample: UpsampleName = "pixelshuffle"
+    filter_gain: float = 0.0
+    evidence: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """Give plain lists, numbers and strings, which a checkpoint can hold without code."""
@@ -52,21 +54,21 @@ class MaskEstimator(nn.Module):
         super().__init__()
         is_dre = settings.variant == "dre"
         self.settings = settings
-        self.filter = SpatialFilter(settings.classes, settings.tap_channels[-1])
+        self.filter = SpatialFilter(settings.classes, settings.tap_channels[-1], settings.filter_gain)
         self.generator = MaskGenerator(
-            settings.tap_channels, settings.widths, outputs=1 if is_dre else 2, upsample=settings.upsample
+            settings.tap_channels, settings.widths, 1 if is_dre else 2, settings.upsample, settings.evidence
         )
         self.to_scores = SkewController(settings.eta, settings.h) if is_dre else PairRatio()
 
     def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Relevance scores [B, 1, H / 4, W / 4] in [0, 1]."""
-        return self.scores(features, self.filter(features[-1], targets))
-
-    def scores(self, features: Sequence[Tensor], filtered: Tensor) -> Tensor:
-        """Relevance scores [B, 1, H / 4, W / 4] in [0, 1], when the last map has been filtered already."""
-        raw = self.generator(features, filtered)
-        scores: Tensor = self.to_scores(raw.float())  # the controller's power needs more than bfloat16's eight bits
+        scores: Tensor = self.to_scores(self.raw(features, self.filter(features[-1], targets)))
         return scores
+
+    def raw(self, features: Sequence[Tensor], filtered: Filtered) -> Tensor:
+        """Scores before the controller (MGnet: before the ratio), [B, 1 or 2, H / 4, W / 4]."""
+        raw: Tensor = self.generator(features, filtered)
+        return raw.float()  # the controller's power needs more than bfloat16's eight bits
 
     def mask(self, features: Sequence[Tensor], targets: Tensor, size: tuple[int, int]) -> Tensor:
         """Mask [B, 1, H, W] in [0, 1] for images of `size`."""

@@ -1,7 +1,7 @@
 """The mask generator: a class-wise spatial filter and three upsampling cells over the classifier's feature maps."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ PRINTED_WIDTHS = {
 }
 """Cell widths at strides 4, 8 and 16 as printed in paper 003 for its three classifiers."""
 
+EVIDENCE_HEAD_START = 0.1
+"""Share of its usual start that the head begins with beside the evidence, which then decides the first masks."""
+
 
 def cell_widths(classifier_name: str, tap_channels: Sequence[int]) -> tuple[int, int, int]:
     """Give the widths of the cells at strides 4, 8, 16: the paper's, else half of each tap's channels, at least 16."""
@@ -24,18 +27,37 @@ def cell_widths(classifier_name: str, tap_channels: Sequence[int]) -> tuple[int,
     return fine, middle, coarse
 
 
+class Filtered(NamedTuple):
+    """What the spatial filter hands to the generator.
+
+    Args:
+        features: Last feature map with the places that do not resemble the class attenuated, [B, C, h, w].
+        evidence: Resemblance of each place to the class, standardised over each image, [B, 1, h, w].
+    """
+
+    features: Tensor
+    evidence: Tensor
+
+
 class SpatialFilter(nn.Module):
     """Attenuate the places of the last feature map that do not resemble the target class.
 
     Args:
         classes: Number of classes, one embedding vector each.
         channels: Channels of the last feature map.
+        gain: 0 takes the sigmoid of the resemblance itself, as the paper does. Where the resemblance is large at most
+            places, as with embeddings from a classifier's head, that sigmoid is 1 nearly everywhere and filters
+            nothing; a positive gain takes the sigmoid of gain x the resemblance standardised over the image.
 
-    Source: paper 003, Eq. 3. Embeddings start normal with standard deviation channels ** -0.5, as its code does.
+    Source: paper 003, Eq. 3; the gain is our choice. Embeddings start normal with standard deviation
+    channels ** -0.5, as its code does.
     """
 
-    def __init__(self, classes: int, channels: int) -> None:
+    def __init__(self, classes: int, channels: int, gain: float = 0.0) -> None:
         super().__init__()
+        if gain < 0:
+            raise ValueError(f"`filter_gain` must not be negative, got {gain}; 0 is the paper's filter")
+        self.gain = gain
         self.embedding = nn.Embedding(classes, channels)
         nn.init.normal_(self.embedding.weight, std=channels**-0.5)
 
@@ -43,9 +65,17 @@ class SpatialFilter(nn.Module):
         """Inner product of each place of [B, C, h, w] with its class's embedding: [B, 1, h, w]."""
         return torch.einsum("bchw,bc->bhw", features, self.embedding(targets))[:, None]
 
-    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, features: Tensor, targets: Tensor) -> Filtered:
         """Scale each place of [B, C, h, w] by the sigmoid of its resemblance to the target class."""
-        return features * self.resemblance(features, targets).sigmoid()
+        resemblance = self.resemblance(features, targets)
+        evidence = standardise(resemblance)
+        return Filtered(features * (self.gain * evidence if self.gain else resemblance).sigmoid(), evidence)
+
+
+def standardise(maps: Tensor) -> Tensor:
+    """Shift and scale each map [B, 1, h, w] to mean 0 and variance 1; a constant map becomes zero."""
+    centred = maps - maps.mean(dim=(2, 3), keepdim=True)
+    return centred * (centred.square().mean(dim=(2, 3), keepdim=True) + 1e-5).rsqrt()
 
 
 class Bottleneck(nn.Module):
@@ -108,8 +138,10 @@ class MaskGenerator(nn.Module):
         widths: Channels of the cells at strides 4, 8, 16.
         outputs: 1 for DRE's scores, 2 for MGnet's pair.
         upsample: Pixel shuffle as in the published code, or the transposed convolution of the paper's text.
+        evidence: Add the enlarged class evidence, times a learnt weight, to the one output, so that training starts
+            from the activation map of the class and learns what is missing.
 
-    Source: paper 003, section 3.2.2 and its published code.
+    Source: paper 003, section 3.2.2 and its published code; the evidence is our choice.
     """
 
     def __init__(
@@ -118,8 +150,11 @@ class MaskGenerator(nn.Module):
         widths: Sequence[int],
         outputs: int = 1,
         upsample: UpsampleName = "pixelshuffle",
+        evidence: bool = False,
     ) -> None:
         super().__init__()
+        if evidence and outputs != 1:
+            raise ValueError("`evidence` is added to the one score map of the variant dre; mgnet has a pair of maps")
         if len(tap_channels) != 4 or len(widths) != 3 or min(widths) < 4:
             raise ValueError(
                 f"needs four taps and three cell widths of at least 4, got {list(tap_channels)} and {list(widths)}"
@@ -134,11 +169,18 @@ class MaskGenerator(nn.Module):
         )
         kernel = 3 if outputs == 1 else 1
         self.head = nn.Conv2d(fine, outputs, kernel, padding=kernel // 2)
+        self.evidence = nn.Parameter(torch.ones(())) if evidence else None
+        if evidence:
+            self.head.weight.data.mul_(EVIDENCE_HEAD_START)
+            self.head.bias.data.zero_()  # type: ignore[union-attr]  # the head has a bias
 
-    def forward(self, features: Sequence[Tensor], filtered: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor], filtered: Filtered) -> Tensor:
         """Raw scores [B, outputs, H / 4, W / 4] from the taps (finest first) and the filtered last tap."""
-        scores = filtered
+        scores = filtered.features
         for cell, tap in zip(self.cells, reversed(features[:3]), strict=True):
             scores = cell(scores, tap)
         raw: Tensor = self.head(scores)
+        if self.evidence is not None:
+            size = (raw.shape[-2], raw.shape[-1])
+            raw = raw + self.evidence * F.interpolate(filtered.evidence, size, mode="bilinear", align_corners=False)
         return raw

@@ -9,9 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dre.imaging import blend
-from dre.losses import ABSENCE_MARGIN, PRESENCE_MARGIN, area, margin, target_probability, total_variation
+from dre.losses import (
+    ABSENCE_MARGIN,
+    PRESENCE_MARGIN,
+    area,
+    generalised_cross_entropy,
+    margin,
+    target_probability,
+    total_variation,
+)
+from dre.models.generator import standardise
 
-ObjectiveName = Literal["cross_entropy", "eq2", "published_mgnet"]
+ObjectiveName = Literal["cross_entropy", "generalised_cross_entropy", "eq2", "published_mgnet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +46,39 @@ PUBLISHED_MGNET = Constraints(preservation=0.3, background=1.0, area=8.0, smooth
 EQUATION_2 = Constraints(background=0.3, area=8.0, smoothness=0.005)
 """For Eq. 2 of paper 003, which says "carefully tuned" and gives no figures: our choice."""
 
+AREA_RANGE = (0.03, 0.98)
+"""Between which shares of kept places `random_shares` draws: those of M_F."""
+
 
 def fake_targets(targets: Tensor, classes: int, share: float, generator: torch.Generator | None = None) -> Tensor:
     """Replace each target, with probability `share`, by another class drawn uniformly: int64 [B]."""
     other = (targets + torch.randint(1, classes, targets.shape, device=targets.device, generator=generator)) % classes
     replace = torch.rand(targets.shape, device=targets.device, generator=generator) < share
     return torch.where(replace, other, targets)
+
+
+def random_shares(raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw for each map of [B, 1, h, w] the share of places to keep, uniform over the shares that M_F asks for: [B]."""
+    low, high = AREA_RANGE
+    return low + (high - low) * torch.rand(len(raw), device=raw.device, generator=generator)
+
+
+def mask_of_area(raw: Tensor, shares: Tensor, softness: float) -> Tensor:
+    """Keep about the given share of each map's highest places, with a soft edge: [B, 1, h, w] in (0, 1).
+
+    Args:
+        raw: Scores before the controller, [B, 1, h, w].
+        shares: [B] in (0, 1), of the places kept.
+        softness: Width of the edge in standard deviations of the map; the ranking learns from the places there.
+
+    Source: our choice. M_F asks how the image fares at every share of kept pixels; the controller's fixed
+    distribution shows training one of them.
+    """
+    standard = standardise(raw)
+    ranked = standard.detach().flatten(1).sort(dim=1).values
+    places = ((1 - shares) * ranked.shape[1]).long().clamp_max(ranked.shape[1] - 1)
+    threshold = ranked.gather(1, places[:, None]).view(-1, 1, 1, 1)
+    return ((standard - threshold) / softness).sigmoid()
 
 
 def objective(
@@ -58,8 +94,9 @@ def objective(
     """Loss of a batch of masks, and the logits [B, K] of the images blended under them.
 
     Args:
-        name: `cross_entropy` is Eq. 9 of paper 003, to which `constraints` add the terms of Eq. 2; `eq2` is Eq. 2
-            with the probability; `published_mgnet` is the margin loss of MGnet's code.
+        name: `cross_entropy` is Eq. 9 of paper 003, to which `constraints` add the terms of Eq. 2;
+            `generalised_cross_entropy` bounds what a hopeless image weighs; `eq2` is Eq. 2 with the probability;
+            `published_mgnet` is the margin loss of MGnet's code.
         classify: Images to logits.
         images: [B, 3, H, W] in [0, 1].
         mask: [B, 1, H, W] in [0, 1].
@@ -72,6 +109,8 @@ def objective(
     logits = classify(blend(images, mask, background))
     if name == "cross_entropy":
         kept = F.cross_entropy(logits, targets)
+    elif name == "generalised_cross_entropy":
+        kept = generalised_cross_entropy(logits, targets)
     elif name == "eq2":
         kept = -target_probability(logits, targets).mean()
     else:

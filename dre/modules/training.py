@@ -20,7 +20,16 @@ from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
 from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
-from dre.modules.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints, ObjectiveName, fake_targets, objective
+from dre.modules.objectives import (
+    EQUATION_2,
+    PUBLISHED_MGNET,
+    Constraints,
+    ObjectiveName,
+    fake_targets,
+    mask_of_area,
+    objective,
+    random_shares,
+)
 from dre.modules.rates import ScheduleName, StageRates
 from dre.sweeps import SweepEngine
 from dre.types import Batch
@@ -36,6 +45,11 @@ class MaskTraining(pl.LightningModule):
         h: Exponent of the controller.
         widths: Channels of the cells at strides 4, 8 and 16; the paper's for its classifiers, else half of the taps'.
         upsample: Pixel shuffle (published code) or transposed convolution (the paper's text).
+        filter_gain: 0 is the paper's spatial filter; above, the filter reads the standardised resemblance times this.
+        evidence: Add the class's own activation map to the raw scores, so that training starts from it.
+        masks: What training shows: masks of the `controller`, as the paper does, or of a `random_area`, which trains
+            the ranking at every share of kept pixels. Explanations always come from the controller.
+        area_softness: Edge of masks of a random area, in standard deviations of the raw scores.
         embedding_start: `random`, or `head`: each class starts with the classifier's own weights for it, which needs
             a linear head on the last tap.
         embedding_epochs: Epochs of stage 1, which trains class embeddings alone; `Trainer.max_epochs` counts both.
@@ -65,6 +79,10 @@ class MaskTraining(pl.LightningModule):
         h: float = 2.5,
         widths: list[int] | None = None,
         upsample: UpsampleName = "pixelshuffle",
+        filter_gain: float = 0.0,
+        evidence: bool = False,
+        masks: Literal["controller", "random_area"] = "controller",
+        area_softness: float = 0.2,
         embedding_start: Literal["random", "head"] = "random",
         embedding_epochs: int = 2,
         embedding_loss: Literal["eq4", "bce"] = "eq4",
@@ -99,7 +117,14 @@ class MaskTraining(pl.LightningModule):
             eta=eta,
             h=h,
             upsample=upsample,
+            filter_gain=filter_gain,
+            evidence=evidence,
         )
+        if masks == "random_area" and variant != "dre":
+            raise ValueError("`masks: random_area` ranks one score map, which the variant mgnet does not have")
+        if area_softness <= 0:
+            raise ValueError(f"`area_softness` must be positive, got {area_softness}")
+        self.masks, self.area_softness = masks, area_softness
         self.classifier = classifier
         self.estimator = MaskEstimator(settings).to(memory_format=torch.channels_last)
         if embedding_start == "head":
@@ -111,8 +136,8 @@ class MaskTraining(pl.LightningModule):
         self.blur_share, self.sync_batch_norm = blur_share, sync_batch_norm
         is_mgnet = variant == "mgnet"
         self.objective: ObjectiveName = objective or ("published_mgnet" if is_mgnet else "cross_entropy")
-        usual = {"cross_entropy": Constraints(), "eq2": EQUATION_2, "published_mgnet": PUBLISHED_MGNET}
-        self.constraints = constraints or usual[self.objective]
+        usual = {"eq2": EQUATION_2, "published_mgnet": PUBLISHED_MGNET}
+        self.constraints = constraints or usual.get(self.objective, Constraints())
         self.mgnet_fake_share = mgnet_fake_share if self.objective == "published_mgnet" else 0.0
         self.sweeps = SweepEngine(classifier)
         self.faithfulness, self.explainability = Faithfulness(), Explainability()
@@ -156,12 +181,15 @@ class MaskTraining(pl.LightningModule):
         with torch.no_grad():
             background = background_mixture(images, self.blur_share, draws)
             filtered = self.estimator.filter(features[-1], asked)  # embeddings are done learning
-        scores = self.estimator.scores(features, filtered)
+        raw = self.estimator.raw(features, filtered)
+        scores = self.estimator.to_scores(raw)
+        is_ranked = self.masks == "random_area"
+        shown = mask_of_area(raw, random_shares(raw, draws), self.area_softness) if is_ranked else scores
         loss, logits = objective(
             self.objective,
             self.classifier,
             images,
-            upsample(scores, (images.shape[-2], images.shape[-1])),
+            upsample(shown, (images.shape[-2], images.shape[-1])),
             background,
             targets,
             asked == targets,
@@ -252,7 +280,8 @@ class MaskTraining(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another classifier or of other settings."""
         check_compatible(checkpoint, self.classifier, "this checkpoint")
-        theirs, ours = checkpoint[ESTIMATOR_KEY], self.estimator.settings.to_dict()
+        ours = self.estimator.settings.to_dict()
+        theirs = EstimatorSettings(**checkpoint[ESTIMATOR_KEY]).to_dict()  # a setting that it does not name is default
         differing = [key for key in ours if theirs.get(key) != ours[key]]
         if differing:
             key = differing[0]

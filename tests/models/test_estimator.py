@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dre.models import EstimatorSettings, MaskEstimator, SkewController, SpatialFilter, cell_widths
 from dre.models.estimator import PairRatio
@@ -56,7 +57,39 @@ def test_spatial_filter_is_equation_3():
                 vector = features[image, :, row, column]
                 gate = 1 / (1 + torch.exp(-(vector @ spatial.embedding.weight[targets[image]])))
                 expected[image, :, row, column] = vector * gate
-    torch.testing.assert_close(spatial(features, targets), expected)
+    torch.testing.assert_close(spatial(features, targets).features, expected)
+
+
+def test_a_filter_with_gain_reads_the_resemblance_relative_to_the_image():
+    torch.manual_seed(0)
+    features, targets = torch.randn(2, 6, 4, 5), torch.tensor([2, 0])
+    spatial = SpatialFilter(3, 6, gain=2.0)
+    filtered = spatial(features, targets)
+    torch.testing.assert_close(filtered.evidence.mean((1, 2, 3)), torch.zeros(2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(filtered.evidence.std((1, 2, 3), unbiased=False), torch.ones(2), rtol=1e-4, atol=0)
+    torch.testing.assert_close(filtered.features, features * (2 * filtered.evidence).sigmoid())
+    spatial.embedding.weight.data.mul_(50)  # the paper's filter would now be open or shut; this one does not see it
+    torch.testing.assert_close(spatial(features, targets).features, filtered.features, rtol=1e-3, atol=1e-4)
+    one_place = spatial(features[..., :1, :1], targets)
+    assert one_place.evidence.abs().max() == 0
+    with pytest.raises(ValueError, match="filter_gain"):
+        SpatialFilter(3, 6, gain=-1.0)
+
+
+def test_evidence_decides_the_masks_where_the_generator_says_nothing():
+    torch.manual_seed(0)
+    estimator = MaskEstimator(settings(evidence=True)).eval()
+    features = [
+        torch.rand(2, channels, 64 // s, 96 // s) for channels, s in zip((8, 8, 16, 16), (4, 8, 16, 32), strict=True)
+    ]
+    torch.nn.init.zeros_(estimator.generator.head.weight)
+    filtered = estimator.filter(features[-1], torch.tensor([1, 2]))
+    expected = F.interpolate(filtered.evidence, (16, 24), mode="bilinear")
+    torch.testing.assert_close(estimator.raw(features, filtered), expected)
+    estimator.raw(features, filtered).square().sum().backward()
+    assert estimator.generator.evidence.grad != 0
+    with pytest.raises(ValueError, match="mgnet"):
+        MaskEstimator(settings(evidence=True, variant="mgnet"))
 
 
 def settings(**changes) -> EstimatorSettings:

@@ -3,8 +3,16 @@ import torch
 import torch.nn.functional as F
 
 from dre.imaging import blend
-from dre.losses import area, embedding_bce, embedding_loss, margin, target_probability, total_variation
-from dre.modules.objectives import PUBLISHED_MGNET, Constraints, fake_targets, objective
+from dre.losses import (
+    area,
+    embedding_bce,
+    embedding_loss,
+    generalised_cross_entropy,
+    margin,
+    target_probability,
+    total_variation,
+)
+from dre.modules.objectives import PUBLISHED_MGNET, Constraints, fake_targets, mask_of_area, objective
 
 
 def test_embedding_loss_is_equation_4_as_a_mean():
@@ -45,6 +53,29 @@ def test_margin_by_hand():
     assert margin(logits, targets, present, 4.0) == (1 + 7) / 2
 
 
+def test_generalised_cross_entropy_lies_between_cross_entropy_and_one_minus_p():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    probability = logits.softmax(1)[torch.arange(5), targets]
+    torch.testing.assert_close(generalised_cross_entropy(logits, targets, 1.0), (1 - probability).mean())
+    torch.testing.assert_close(generalised_cross_entropy(logits, targets, 0.5), (2 * (1 - probability.sqrt())).mean())
+    limit = generalised_cross_entropy(logits, targets, 1e-7)
+    torch.testing.assert_close(limit, F.cross_entropy(logits, targets), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("softness", [0.05, 0.2])
+def test_a_mask_of_an_area_keeps_that_share_and_the_ranking(softness):
+    torch.manual_seed(0)
+    raw, shares = 5 + 3 * torch.randn(4, 1, 6, 10), torch.tensor([0.1, 0.35, 0.5, 0.9])
+    mask = mask_of_area(raw, shares, softness)
+    kept = (mask > 0.5).flatten(1).sum(1)
+    assert kept.tolist() == [round(60 * share) - 1 for share in shares.tolist()]  # the threshold itself is at 0.5
+    order = raw.flatten(1).argsort(1)
+    assert (mask.flatten(1).gather(1, order).diff(dim=1) >= 0).all()
+    torch.testing.assert_close(mask_of_area(7 * raw - 2, shares, softness), mask, rtol=1e-3, atol=1e-4)
+    assert (mask_of_area(torch.ones(1, 1, 4, 4), torch.tensor([0.3]), softness) == 0.5).all()
+
+
 def test_fake_targets_never_equal_the_target():
     targets = torch.randint(0, 5, (1000,))
     fakes = fake_targets(targets, 5, share=1.0)
@@ -76,6 +107,8 @@ def test_dre_is_pure_cross_entropy_and_each_term_of_equation_2_adds_to_it():
     added, _ = objective("cross_entropy", classify, images, mask, background, asked, present, weights)
     terms = 0.5 * target_probability(hidden, asked).mean() + 2 * area(mask) + 0.1 * total_variation(mask)
     torch.testing.assert_close(added, plain + terms)
+    bounded, _ = objective("generalised_cross_entropy", classify, images, mask, background, asked, present, weights)
+    torch.testing.assert_close(bounded, generalised_cross_entropy(shown, asked) + terms)
     equation2, _ = objective("eq2", classify, images, mask, background, asked, present, weights)
     torch.testing.assert_close(equation2, -target_probability(shown, asked).mean() + terms)
 

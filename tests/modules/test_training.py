@@ -97,6 +97,11 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
         ({"constraints": Constraints(area=8.0)}, "cross_entropy", Constraints(area=8.0)),
         ({"variant": "mgnet"}, "published_mgnet", PUBLISHED_MGNET),
         ({"variant": "mgnet", "objective": "eq2"}, "eq2", EQUATION_2),
+        (
+            {"filter_gain": 2.0, "evidence": True, "masks": "random_area", "objective": "generalised_cross_entropy"},
+            "generalised_cross_entropy",
+            Constraints(),
+        ),
         ({"eta": 1.5, "h": 0.5, "embedding_loss": "bce", "upsample": "transposed"}, "cross_entropy", Constraints()),
     ],
 )
@@ -111,6 +116,27 @@ def test_variants_and_ablations_train(five_shards, tmp_path, options, objective,
     assert 0 <= trainer.callback_metrics["val/explainability"] <= 1
     kind = MGnet if model.estimator.settings.variant == "mgnet" else DRE
     kind(small_classifier(), checkpoint=str(tmp_path / "checkpoints" / "last.ckpt"))
+
+
+def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shards, tmp_path):
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(small_training(), small_data(five_shards))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content["estimator"]["filter_gain"], content["estimator"]["evidence"]
+    torch.save(content, path)
+    model = small_training()
+    quiet_trainer(tmp_path, max_epochs=3).fit(model, small_data(five_shards), ckpt_path=path, weights_only=True)
+    with pytest.raises(ValueError, match=r"filter_gain = 0\.0, this run has filter_gain = 2\.0"):
+        small_training(filter_gain=2.0).on_load_checkpoint(content)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"masks": "random_area", "variant": "mgnet"}, "random_area"), ({"area_softness": 0.0}, "area_softness")],
+)
+def test_masks_of_a_random_area_refuse_what_they_cannot_use(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_training(**options)
 
 
 def test_mixed_precision_trains_with_masks_in_float32(five_shards, tmp_path):
