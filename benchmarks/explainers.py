@@ -1,0 +1,149 @@
+"""What explainers cost beside their counted passes and beside others: `python -m benchmarks.explainers [--threads 1]`.
+
+The floor of an explainer is what its counted passes would cost as best-batched passes and nothing else. Counts of
+steps, samples and masks are small, so that the table is done in minutes; ratios hardly depend on them.
+"""
+
+import argparse
+from collections.abc import Callable
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks import peers
+from benchmarks.timing import in_turns, machine, ratio
+from dre import explainers
+from dre.explainers import Explainer, idgi
+from dre.models import Classifier
+
+STEPS = 16
+MASKS = 64
+PIECE = 8
+"""Images of one pass, for ours, for the floor and for the peers."""
+
+
+class Case(NamedTuple):
+    """One line of the table.
+
+    `floor` is the most that ours may cost over its floor, `faster` the least that the peer may cost over ours.
+    """
+
+    name: str
+    build: Callable[[Classifier], Explainer]
+    floor: float | None = None
+    peer: peers.Peer | None = None
+    peer_name: str = ""
+    faster: float | None = None
+
+
+def _case(
+    name: str,
+    floor: float | None = None,
+    peer: peers.Peer | None = None,
+    peer_name: str = "",
+    faster: float | None = None,
+    label: str = "",
+    **options: object,
+) -> Case:
+    return Case(label or name, lambda c: getattr(explainers, name)(c, **options), floor, peer, peer_name, faster)
+
+
+CASES = (
+    _case("VanillaGradient", 1.15),
+    _case(
+        "IntegratedGradients",
+        1.15,
+        peers.captum_integrated_gradients(STEPS, PIECE),
+        "captum",
+        1.0,
+        steps=STEPS,
+        quadrature="midpoint",
+    ),
+    _case("IntegratedGradients", 1.18, steps=STEPS, rule=idgi, label="IntegratedGradients + IDGI"),
+    _case("SmoothGrad", 1.15, peers.captum_smooth_grad(STEPS, PIECE), "captum", 1.0, samples=STEPS),
+    _case("BlurIG", 1.15, peers.saliency_blur_ig(STEPS), "saliency", 1.3, steps=STEPS),
+    _case("GuidedIG", 1.15, peers.saliency_guided_ig(STEPS), "saliency", 1.1, steps=STEPS),
+    _case("SAMP", 1.15, steps=STEPS),
+    _case("SAMPPlusPlus", 1.15, fragments=STEPS),
+    _case("GGIG", 1.15, points=4, ascents=8),
+    _case("GradCAM", None, peers.plain_grad_cam, "as pytorch-grad-cam, written plainly", 3.0),
+    _case("GradCAMPlusPlus"),
+    _case("RISE", 1.15, peers.plain_rise(MASKS, PIECE), "TorchRay's loop, written plainly", 2.0, masks=MASKS),
+    _case("DeepLift", 1.4, peers.captum_deep_lift, "captum", 1.2),
+    _case("LRP"),
+    _case("MeaningfulPerturbation", 1.5, iterations=STEPS),
+    _case("ExtremalPerturbation", 1.5, iterations=STEPS),
+    _case("FeatureInversion", iterations=STEPS),
+    _case("LIME", samples=MASKS),
+)
+
+
+def measure(case: Case, classifier: Classifier, images: Tensor, targets: Tensor, repeats: int) -> list[str]:
+    """One line of the table: milliseconds an image, ratio to the floor and to the peer, beside their bounds."""
+    explainer = case.build(classifier)
+    explainer(images, targets)
+    forwards, backwards = explainer.cost.forwards / len(images), explainer.cost.backwards / len(images)
+    actions = {
+        "forward": lambda: _forward(classifier, images),
+        "both": lambda: _forward_backward(classifier, images, targets),
+        "ours": lambda: explainer(images, targets),
+    }
+    try:
+        if case.peer is not None:
+            actions["peer"] = case.peer(classifier, images, targets)
+    except ImportError as missing:
+        print(f"{case.name}: {missing}; no peer")
+    times = in_turns(actions, repeats, warm_up=1)
+    floor = [
+        (forwards - backwards) * forward + backwards * both
+        for forward, both in zip(times["forward"], times["both"], strict=True)
+    ]
+    line = [case.name, f"{forwards:g} + {backwards:g}", f"{1000 * median(times['ours']) / len(images):.0f}"]
+    line += [f"{ratio(times['ours'], floor):.2f}", f"{case.floor:.2f}" if case.floor else ""]
+    if "peer" in times:
+        line += [case.peer_name, f"{ratio(times['peer'], times['ours']):.2f}", f"{case.faster:.1f}"]
+    return line
+
+
+def _forward(classifier: Classifier, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return classifier(images)
+
+
+def _forward_backward(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:
+    pixels = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(classifier(pixels).softmax(1)[range(len(images)), targets].sum(), pixels)
+    return gradient
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--classifier", default="tf_efficientnet_lite0")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="*", help="names of the table's first column; all when not given")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    classifier = Classifier(arguments.classifier)
+    images = torch.rand(PIECE, 3, *classifier.preprocessing.size).contiguous(memory_format=torch.channels_last)
+    targets = torch.arange(PIECE)
+    table = Table("explainer", "passes an image", "ms an image", "x floor", "at most", "peer", "x faster", "at least")
+    console = Console(width=130)
+    for case in CASES:
+        if arguments.only and case.name not in arguments.only:
+            continue
+        line = measure(case, classifier, images, targets, arguments.repeats)
+        console.print(*line, sep=" | ")  # as it is known, in case the run is broken off
+        table.add_row(*line)
+    table.title = f"Explainers on {arguments.classifier}, batch {PIECE}, forward + backward passes"
+    table.caption = machine()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
