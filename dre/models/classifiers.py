@@ -14,9 +14,10 @@ import torchvision
 from torch import Tensor, nn
 
 from dre.models.folding import fold_batch_norm
+from dre.models.footprint import measure_footprint
 from dre.models.taps import Tap, find_taps, named_taps
 from dre.models.weights import fingerprint, load_file, load_package
-from dre.types import Preprocessing
+from dre.types import Footprint, Preprocessing
 
 TORCHVISION = "torchvision/"
 
@@ -39,6 +40,7 @@ class Classifier(nn.Module):
     activation_tap: Tap | None
     num_classes: int
     fingerprint: str
+    footprint: Footprint
     mean: Tensor
     std: Tensor
     scale: Tensor
@@ -124,6 +126,8 @@ class Classifier(nn.Module):
         if taps is not None:
             self.taps = named_taps(network, sample, taps)
         network = fold_batch_norm(network, lambda folded: folded(sample)) if fold else network
+        with torch.no_grad():
+            self.footprint = measure_footprint(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
 
