@@ -1,6 +1,8 @@
 """How many images go through a network at once: one decision for gradients and sweeps, from the memory that is free."""
 
+import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -76,6 +78,32 @@ class Chunk:
             return self.size
         most = MOST.get(device.type, MOST["cpu"])
         return min(most, self._fitting.get(backward, most))
+
+    def map(
+        self, run: Callable[..., tuple[Tensor, ...]], images: Tensor, *others: Tensor, backward: bool = True
+    ) -> tuple[Tensor, ...]:
+        """Run on even parts of at most a chunk and join what comes out; a part that finds no memory is halved.
+
+        Args:
+            run: Takes a part of the images and of each of the others, and gives tensors of as many rows.
+            images: [B, C, H, W].
+            others: [B, ...], cut alike.
+            backward: Whether a backward pass is part of it.
+        """
+        parts: list[tuple[Tensor, ...]] = []
+        done = 0
+        while done < len(images):
+            left = len(images) - done
+            size = math.ceil(left / math.ceil(left / self.limit(images.device, backward=backward)))
+            try:
+                parts.append(run(*(tensor[done : done + size] for tensor in (images, *others))))
+                done += size
+                continue
+            except RuntimeError as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            self.halve(size)  # outside the handler, whose traceback holds on to the tensors that did not fit
+        return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def halve(self, failed: int) -> None:
         """Go on with half of what did not fit, and say so the first time."""

@@ -1,15 +1,14 @@
 """The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
 
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from dre.chunks import Chunk, is_out_of_memory
+from dre.chunks import Chunk
 from dre.models import Classifier
 from dre.scoring import ScoreName, score
 
@@ -55,7 +54,7 @@ class Probe:
             images: [B, C, H, W], or fewer where `rows` says which images of the batch they are.
             rows: Places in the batch.
         """
-        scores, gradients = self._in_chunks(self._gradient, images, self._targets(rows))
+        scores, gradients = self.chunk.map(self._gradient, images, self._targets(rows))
         return scores, gradients
 
     def gradients(self, stops: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -69,23 +68,23 @@ class Probe:
         while group := list(islice(stops, together)):
             images = torch.cat(group) if len(group) > 1 else group[0]
             targets = self.targets.repeat(len(group))
-            scores, gradients = self._in_chunks(self._gradient, images, targets)
+            scores, gradients = self.chunk.map(self._gradient, images, targets)
             yield from zip(group, scores.chunk(len(group)), gradients.chunk(len(group)), strict=True)
             together = max(1, self.chunk.limit(self.targets.device) // len(self.targets))
 
     def scores(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
         """Scores [B] from forward passes alone."""
-        (scores,) = self._in_chunks(self._score, images, self._targets(rows), backward=False)
+        (scores,) = self.chunk.map(self._score, images, self._targets(rows), backward=False)
         return scores
 
     def activations(self, images: Tensor) -> Tensor:
         """Last feature map [B, C, h, w], as the network lays it out."""
-        (activations,) = self._in_chunks(self._activations, images, self.targets, backward=False)
+        (activations,) = self.chunk.map(self._activations, images, self.targets, backward=False)
         return activations
 
     def activation_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Last feature map [B, C, h, w] and the gradient of the scores with respect to it; no more is kept for it."""
-        activations, gradient = self._in_chunks(self._head_gradient, images, self.targets, backward=False)
+        activations, gradient = self.chunk.map(self._head_gradient, images, self.targets, backward=False)
         return activations, gradient
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
@@ -123,30 +122,6 @@ class Probe:
         self.cost.forwards += len(images)
         self.cost.head_backwards += len(images)
         return activations.detach(), gradient
-
-    def _in_chunks(
-        self,
-        run: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
-        images: Tensor,
-        targets: Tensor,
-        *,
-        backward: bool = True,
-    ) -> tuple[Tensor, ...]:
-        """Run on even parts of at most a chunk; a part that the device has no memory for is halved."""
-        parts: list[tuple[Tensor, ...]] = []
-        done = 0
-        while done < len(images):
-            left = len(images) - done
-            size = math.ceil(left / math.ceil(left / self.chunk.limit(images.device, backward=backward)))
-            try:
-                parts.append(run(images[done : done + size], targets[done : done + size]))
-                done += size
-                continue
-            except RuntimeError as error:
-                if size == 1 or not is_out_of_memory(error):
-                    raise
-            self.chunk.halve(size)  # outside the handler, whose traceback holds on to the tensors that did not fit
-        return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> list[torch.Generator]:
