@@ -1,7 +1,7 @@
 """One sample from bytes to tensors: decode, stand upright, resize, crop, flip, and its boxes with it.
 
-What is decided here: boxes in a file refer to the stored pixels, before EXIF rotation; transparent pixels are laid over
-white; 16-bit images are scaled to 8 bits, not clipped; a resize may enlarge.
+What is decided here: boxes in a file refer to the stored pixels, before EXIF rotation. What happens to the pixels alone
+is decided in `dre.pictures`.
 """
 
 import io
@@ -12,29 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
+from dre.pictures import centre, resampling, resize, stand_upright, to_tensor
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 """Range of width / height of a random resized crop, as everyone trains on ImageNet."""
-
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class BrokenSampleError(ValueError):
@@ -94,23 +82,17 @@ class Transform:
             image, boxes = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirror(boxes, image.width)
         return image, boxes
 
-    @property
-    def _filter(self) -> Image.Resampling:
-        return Image.Resampling[self.preprocessing.interpolation.upper()]
-
     def _resize(self, image: Image.Image, boxes: Boxes) -> tuple[Image.Image, Boxes]:
-        """Bring the shorter side to `resize`, or further where the crop would not fit."""
-        (width, height), (crop_height, crop_width) = image.size, self.preprocessing.size
-        scale = max(self.preprocessing.resize / min(width, height), crop_height / height, crop_width / width)
-        new = (max(crop_width, math.floor(width * scale + 1e-6)), max(crop_height, math.floor(height * scale + 1e-6)))
-        if new == image.size:
+        new = resize(image, self.preprocessing)
+        if new is image:
             return image, boxes
-        return image.resize(new, self._filter), shift_and_scale(boxes, 0, 0, new[0] / width, new[1] / height)
+        return new, shift_and_scale(boxes, 0, 0, new.width / image.width, new.height / image.height)
 
     def _place(self, image_size: tuple[int, int], draws: random.Random | None) -> Window:
         height, width = self.preprocessing.size
-        spare = (image_size[0] - width, image_size[1] - height)
-        left, top = (draws.randint(0, room) if draws is not None else round(room / 2) for room in spare)
+        if draws is None:
+            return Window(*centre(image_size, self.preprocessing), width, height)
+        left, top = draws.randint(0, image_size[0] - width), draws.randint(0, image_size[1] - height)
         return Window(left, top, width, height)
 
     def _cut(self, image: Image.Image, boxes: Boxes, window: Window) -> tuple[Image.Image, Boxes]:
@@ -120,7 +102,7 @@ class Transform:
             image = image.crop((int(left), int(top), int(left) + width, int(top) + height))
         else:
             area = (left, top, left + window.width, top + window.height)
-            image = image.resize((width, height), self._filter, box=area)
+            image = image.resize((width, height), resampling(self.preprocessing), box=area)
         return image, shift_and_scale(boxes, left, top, width / window.width, height / window.height)
 
 
@@ -159,7 +141,7 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
             raise ValueError(f"the image is {list(stored_size)}, its json entry says {facts['size']} (height, width)")
         boxes = reorient(check_boxes(facts.get("boxes", []), stored_size), stored_size, orientation)
         image, boxes = transform(image, boxes, draws)
-        return Sample(key, _to_tensor(image), int(facts["label"]), boxes)
+        return Sample(key, to_tensor(image), int(facts["label"]), boxes)
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason}") from error
@@ -169,31 +151,5 @@ def _decode(data: bytes, channels: int) -> tuple[Image.Image, tuple[int, int], i
     """Give the upright image with the wanted channels, the stored (height, width) and the EXIF orientation."""
     image: Image.Image = Image.open(io.BytesIO(data))
     stored_size = (image.height, image.width)
-    orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    image = _to_eight_bits(image, "RGB" if channels == 3 else "L")
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
-    return image, stored_size, orientation if orientation in _UPRIGHT else 1
-
-
-def _to_eight_bits(image: Image.Image, mode: str) -> Image.Image:
-    image.load()
-    if image.mode == mode and not image.has_transparency_data:
-        return image
-    if image.mode == "F":
-        raise ValueError("pixels are floating-point numbers of unknown range; store 8 or 16 bits")
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("pixels have more than 16 bits; store 8 or 16 bits")
-        image = Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert(mode)
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    """Give uint8 [C, H, W] that lies in memory as [H, W, C], as convolutions like it."""
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.reshape(image.height, image.width, -1).permute(2, 0, 1)
+    image, orientation = stand_upright(image, channels)
+    return image, stored_size, orientation

@@ -1,20 +1,16 @@
 """The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
 
 import hashlib
-import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
 from torch import Tensor
 
+from dre.chunks import Chunk
 from dre.models import Classifier
 from dre.scoring import ScoreName, score
-
-CHUNKS = {"cpu": 8, "cuda": 128}
-"""Images in one forward and backward pass: a CPU gains nothing from larger ones, they leave its cache."""
 
 
 @dataclass(slots=True)
@@ -24,40 +20,6 @@ class Cost:
     forwards: int = 0
     backwards: int = 0
     head_backwards: int = 0
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Most images in one pass; the probes of an explainer share it, so a lesson about memory is learnt once.
-
-    Args:
-        size: By default 8 on a CPU and 128 on a GPU.
-    """
-
-    size: int | None = None
-    was_halved: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse an empty chunk."""
-        if self.size is not None and self.size < 1:
-            raise ValueError(f"`chunk` must be at least one image, got {self.size}")
-
-    def limit(self, device: torch.device) -> int:
-        """Give the most images that go through at once on this device."""
-        return self.size or CHUNKS.get(device.type, CHUNKS["cpu"])
-
-    def halve(self, failed: int) -> None:
-        """Go on with half of what did not fit, and say so the first time."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.size = failed // 2
-        if not self.was_halved:
-            warnings.warn(
-                f"no memory for {failed} images at once: going on with chunks of {self.size} or less; "
-                "set `chunk` to say so",
-                stacklevel=2,
-            )
-        self.was_halved = True
 
 
 @dataclass(slots=True)
@@ -92,7 +54,7 @@ class Probe:
             images: [B, C, H, W], or fewer where `rows` says which images of the batch they are.
             rows: Places in the batch.
         """
-        scores, gradients = self._in_chunks(self._gradient, images, self._targets(rows))
+        scores, gradients = self.chunk.map(self._gradient, images, self._targets(rows))
         return scores, gradients
 
     def gradients(self, stops: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -106,23 +68,24 @@ class Probe:
         while group := list(islice(stops, together)):
             images = torch.cat(group) if len(group) > 1 else group[0]
             targets = self.targets.repeat(len(group))
-            scores, gradients = self._in_chunks(self._gradient, images, targets)
+            scores, gradients = self.chunk.map(self._gradient, images, targets)
             yield from zip(group, scores.chunk(len(group)), gradients.chunk(len(group)), strict=True)
             together = max(1, self.chunk.limit(self.targets.device) // len(self.targets))
 
     def scores(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
         """Scores [B] from forward passes alone."""
-        (scores,) = self._in_chunks(self._score, images, self._targets(rows))
+        (scores,) = self.chunk.map(self._score, images, self._targets(rows), backward=False)
         return scores
 
+    def activations(self, images: Tensor) -> Tensor:
+        """Last feature map [B, C, h, w], as the network lays it out."""
+        (activations,) = self.chunk.map(self._activations, images, self.targets, backward=False)
+        return activations
+
     def activation_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Last feature map [B, C, h, w] and the gradient of the scores with respect to it."""
-        activations, logits = self.classifier.activations(images)
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(score(logits, self.targets, self.score).sum(), activations)
-        self.cost.forwards += len(images)
-        self.cost.head_backwards += len(images)
-        return activations.detach(), gradient
+        """Last feature map [B, C, h, w] and the gradient of the scores with respect to it; no more is kept for it."""
+        activations, gradient = self.chunk.map(self._head_gradient, images, self.targets, backward=False)
+        return activations, gradient
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """One CPU generator per image, seeded by its key."""
@@ -146,24 +109,19 @@ class Probe:
         self.cost.forwards += len(images)
         return (scores,)
 
-    def _in_chunks(
-        self, run: Callable[[Tensor, Tensor], tuple[Tensor, ...]], images: Tensor, targets: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Run on even parts of at most a chunk; a part that the device has no memory for is halved."""
-        parts: list[tuple[Tensor, ...]] = []
-        done = 0
-        while done < len(images):
-            left = len(images) - done
-            size = math.ceil(left / math.ceil(left / self.chunk.limit(images.device)))
-            try:
-                parts.append(run(images[done : done + size], targets[done : done + size]))
-                done += size
-                continue
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-            self.chunk.halve(size)  # outside the handler, whose traceback holds on to the tensors that did not fit
-        return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    @torch.no_grad()
+    def _activations(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        activations, _ = self.classifier.activations(images)
+        self.cost.forwards += len(images)
+        return (activations.detach(),)
+
+    def _head_gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        activations, logits = self.classifier.activations(images)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(score(logits, targets, self.score).sum(), activations)
+        self.cost.forwards += len(images)
+        self.cost.head_backwards += len(images)
+        return activations.detach(), gradient
 
 
 def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> list[torch.Generator]:

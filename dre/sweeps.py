@@ -5,7 +5,6 @@ asks (M_F, insertion, deletion, DRE+, ...) asks here, so no masked image is ever
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -13,12 +12,10 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_images, check_saliency, check_targets
+from dre.chunks import Chunk, is_out_of_memory
 from dre.imaging import blurred_background, gaussian_blur, min_max
 from dre.scoring import ScoreName, check_score_name, score
 from dre.types import Substrate, Sweep
-
-CHUNKS = {"cpu": 8, "cuda": 256}
-"""Images in one forward pass: on two CPU cores larger chunks leave the cache and were measured to be slower."""
 
 Layer = Literal["image", "blur", "black"]
 
@@ -78,8 +75,8 @@ class SweepEngine:
     Args:
         classifier: From [N, C, H, W] in [0, 1] to logits [N, K].
         score: Which score of the target is read.
-        chunk: Most images in one forward pass; by default 8 on a CPU and 256 on a GPU. It is halved when the
-            device runs out of memory.
+        chunk: Most images in one forward pass, or what an explainer decided; by default chosen by device and free
+            memory. It is halved when the device runs out of memory.
 
     Example:
         >>> engine = SweepEngine(lambda images: torch.stack([images.mean((1, 2, 3)), images.sum((1, 2, 3))], dim=1),
@@ -94,18 +91,17 @@ class SweepEngine:
         classifier: Callable[[Tensor], Tensor],
         *,
         score: ScoreName = "probability",
-        chunk: int | None = None,
+        chunk: int | Chunk | None = None,
     ) -> None:
         check_score_name(score)
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"`chunk` must be at least one image, got {chunk}")
         self.classifier = classifier
         self.score: ScoreName = score
-        self.chunk = chunk
+        self.chunk = Chunk.of(chunk)
         self.forwards = 0
 
     def batch(self, images: Tensor, targets: Tensor) -> "SweepBatch":
         """Prepare images [B, C, H, W] and their targets [B] for the sweeps of one or several explainers."""
+        self.chunk.plan(images, getattr(self.classifier, "footprint", None))
         return SweepBatch(self, images, targets)
 
     def run(self, images: Tensor, targets: Tensor, saliency: Tensor, sweeps: Sequence[Sweep]) -> list[Tensor]:
@@ -122,7 +118,7 @@ class SweepEngine:
             versions: How many masked versions each image has.
         """
         scores: list[Tensor] = []
-        size = self.chunk or CHUNKS.get(targets.device.type, CHUNKS["cpu"])
+        size = self.chunk.limit(targets.device, backward=False)
         for rows in slices(len(targets), max(1, size // versions)):
             columns = slices(versions, size)
             scores.append(torch.cat([self._score_block(build, targets, rows, part) for part in columns], dim=1))
@@ -133,14 +129,13 @@ class SweepEngine:
     ) -> Tensor:
         """Score one block; one that is too large for the chunk, or for the device, is halved."""
         batch, versions = rows.stop - rows.start, columns.stop - columns.start
-        fits = self.chunk is None or batch * versions <= self.chunk
-        if fits:
+        if batch * versions <= self.chunk.limit(targets.device, backward=False):
             try:
                 return self._forward(build(rows, columns), targets[rows], versions)
-            except torch.OutOfMemoryError:
-                if batch * versions == 1:
+            except RuntimeError as error:
+                if batch * versions == 1 or not is_out_of_memory(error):
                     raise
-            self._shrink(batch * versions)
+            self.chunk.halve(batch * versions)
         if batch > 1:
             return torch.cat([self._score_block(build, targets, part, columns) for part in _halves(rows)])
         return torch.cat([self._score_block(build, targets, rows, part) for part in _halves(columns)], dim=1)
@@ -150,15 +145,6 @@ class SweepEngine:
         check_targets(targets, len(targets), logits.shape[1])
         self.forwards += len(masked)
         return score(logits, targets.repeat_interleave(versions), self.score).view(len(targets), versions)
-
-    def _shrink(self, size: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.chunk = size // 2
-        warnings.warn(
-            f"no memory for {size} masked images at once: going on with chunks of {self.chunk}; set `chunk` to say so",
-            stacklevel=2,
-        )
 
 
 class SweepBatch:

@@ -59,6 +59,19 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """Memory that a network needs for each pixel of an image, in bytes, when it computes in float32.
+
+    Args:
+        forward: Of a forward pass alone.
+        backward: Of a forward and a backward pass, for which activations are kept.
+    """
+
+    forward: float
+    backward: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """Which masked versions of an image a metric wants scored.
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from dre.models import Classifier
+from dre.models import Classifier, EstimatorSettings, MaskEstimator
+from dre.models.estimator import Variant
 
 
 class SmallNetwork(nn.Module):
@@ -38,6 +39,13 @@ def small_classifier(
 ) -> Classifier:
     torch.manual_seed(seed)
     return Classifier.wrap(SmallNetwork(classes, channels).eval(), mean=[0.5], std=[0.5], size=size, channels=channels)
+
+
+def small_estimator(classifier: Classifier, variant: Variant = "dre", seed: int = 0) -> MaskEstimator:
+    torch.manual_seed(seed)
+    channels = tuple(tap.channels for tap in classifier.taps)
+    settings = EstimatorSettings(classifier.num_classes, channels, (8, 8, 8), variant=variant)
+    return MaskEstimator(settings).eval().to(classifier.mean)
 
 
 def small_batch(size: int = 3, channels: int = 3, height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from dre.checks import check_images, check_saliency, check_targets
+from dre.chunks import Chunk
 from dre.models import Classifier
-from dre.probes import Chunk, Cost, Probe, image_generators
+from dre.probes import Cost, Probe, image_generators
 from dre.scoring import ScoreName
 
 
@@ -18,7 +19,8 @@ class Explainer(nn.Module, ABC):
     Args:
         classifier: What is explained; never changed.
         score: Which output of the target class is explained.
-        chunk: Most images in one pass; by default what suits the device, halved when its memory runs out.
+        chunk: Most images in one pass; by default what suits the device and its free memory, halved when that runs
+            out.
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
@@ -40,6 +42,7 @@ class Explainer(nn.Module, ABC):
         check_images(images, self.classifier.preprocessing.channels)
         check_targets(targets, len(images), self.classifier.num_classes)
         self.keys = list(keys) if keys is not None else None
+        self.chunk.plan(images, self.classifier.footprint)
         saliency = self.explain(images, targets).detach().float()
         check_saliency(saliency, images)
         return saliency

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from dre.probes import Chunk
+from dre.chunks import Chunk
 from dre.sweeps import slices
 
 

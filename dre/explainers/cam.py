@@ -78,9 +78,7 @@ class CAM(Explainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
-        activations, _ = self.classifier.activations(images)
-        self.cost.forwards += len(images)
-        activations = self.tap.read(activations.detach(), size)
+        activations = self.tap.read(self.probe(targets).activations(images), size)
         weighted = (self.head[targets][:, :, None, None] * activations).sum(1, keepdim=True)
         return upsample(F.relu(weighted), size)
 

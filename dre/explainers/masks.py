@@ -9,11 +9,11 @@ from typing import ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from dre.chunks import Chunk
 from dre.explainers.base import Explainer
 from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
 from dre.models.estimator import Variant
 from dre.models.folding import fold_batch_norm
-from dre.probes import Chunk
 from dre.scoring import ScoreName, score
 from dre.sweeps import SweepEngine, rank
 from dre.types import Sweep
@@ -153,7 +153,7 @@ class DREPlus(DRE):
 
     def _refine_by(self, partner: MaskEstimator | None) -> None:
         self.partner = partner
-        self.engine = SweepEngine(self.classifier, score=self.score, chunk=self.chunk.size)
+        self.engine = SweepEngine(self.classifier, score=self.score, chunk=self.chunk)
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""

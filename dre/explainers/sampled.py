@@ -126,7 +126,7 @@ class RISE(Explainer):
             raise ValueError(f"`fill` must be one of {', '.join(get_args(Fill))}, got {fill!r}")
         self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
         self.fill: Fill = fill
-        self.engine = SweepEngine(classifier, score=score, chunk=self.chunk.size)
+        self.engine = SweepEngine(classifier, score=score, chunk=self.chunk)
         self.standard_error: Tensor | None = None
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 import copy
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,10 +12,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from dre.models.borrowing import watching
 from dre.models.folding import fold_batch_norm
+from dre.models.footprint import measure_footprint
 from dre.models.taps import Tap, find_taps, named_taps
 from dre.models.weights import fingerprint, load_file, load_package
-from dre.types import Preprocessing
+from dre.types import Footprint, Preprocessing
 
 TORCHVISION = "torchvision/"
 
@@ -39,6 +40,7 @@ class Classifier(nn.Module):
     activation_tap: Tap | None
     num_classes: int
     fingerprint: str
+    footprint: Footprint
     mean: Tensor
     std: Tensor
     scale: Tensor
@@ -124,6 +126,8 @@ class Classifier(nn.Module):
         if taps is not None:
             self.taps = named_taps(network, sample, taps)
         network = fold_batch_norm(network, lambda folded: folded(sample)) if fold else network
+        with torch.no_grad():
+            self.footprint = measure_footprint(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
 
@@ -149,7 +153,11 @@ class Classifier(nn.Module):
                 "name four modules with `taps`, finest first"
             )
         captured: dict[str, Tensor] = {}
-        with self._watching({tap.module: captured.__setitem__ for tap in self.taps}):
+
+        def capture(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            captured[name] = output
+
+        with watching([(tap.module, self.network.get_submodule(tap.module)) for tap in self.taps], capture):
             logits = self.forward(images)
         size = (images.shape[-2], images.shape[-1])
         return [tap.read(captured[tap.module], size) for tap in self.taps], logits
@@ -164,27 +172,13 @@ class Classifier(nn.Module):
             raise ValueError(f"{self.name} has no feature map that activation methods such as Grad-CAM could read")
         leaf: list[Tensor] = []
 
-        def cut(name: str, output: Tensor) -> Tensor:
+        def cut(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             leaf.append(output.detach().requires_grad_())
             return leaf[0]
 
-        with torch.enable_grad(), self._watching({tap.module: cut}):
+        with torch.enable_grad(), watching([(tap.module, self.network.get_submodule(tap.module))], cut):
             logits = self.forward(images.detach())
         return leaf[0], logits
-
-    @contextmanager
-    def _watching(self, watchers: Mapping[str, Callable[[str, Tensor], Tensor | None]]) -> Iterator[None]:
-        """Hand the output of each named module to its watcher; what that returns, if anything, takes its place."""
-
-        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-            return lambda module, inputs, output: watchers[name](name, output)
-
-        handles = [self.network.get_submodule(name).register_forward_hook(hook(name)) for name in watchers]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def head_weights(self) -> Tensor:
         """Give the weights [K, C] of a linear head that reads the pooled last tap."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dre.models.borrowing import watching
+
 FOLDING_TOLERANCE = 1e-3
 """Largest change of the output, relative to its largest value, that folding may cause in float32."""
 
@@ -57,28 +59,18 @@ def _convolutions_before_batch_norms(network: nn.Module, run: Run) -> list[tuple
     kept_alive: list[Tensor] = []  # an id is only unique while its tensor lives
     read_by: list[tuple[str, str]] = []
     calls: Counter[str] = Counter()
-    handles = []
 
-    def watch(name: str, module: nn.Module) -> None:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls[name] += 1
-            if isinstance(module, nn.Conv2d):
-                produced[id(output)] = name
-                kept_alive.append(output)
-            elif id(inputs[0]) in produced:
-                read_by.append((produced[id(inputs[0])], name))
+    def see(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[name] += 1
+        if isinstance(module, nn.Conv2d):
+            produced[id(output)] = name
+            kept_alive.append(output)
+        elif id(inputs[0]) in produced:
+            read_by.append((produced[id(inputs[0])], name))
 
-        handles.append(module.register_forward_hook(hook))
-
-    try:
-        for name, module in network.named_modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-                watch(name, module)
-        with torch.no_grad():
-            run(network)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched = [(name, one) for name, one in network.named_modules() if isinstance(one, nn.Conv2d | nn.BatchNorm2d)]
+    with watching(watched, see), torch.no_grad():
+        run(network)
     readers = Counter(convolution for convolution, _ in read_by)
     return [
         (convolution, norm)

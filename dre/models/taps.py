@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dre.models.borrowing import watching
+
 STRIDES = (4, 8, 16, 32)
 Layout = Literal["channels_first", "channels_last", "tokens"]
 
@@ -64,23 +66,14 @@ def _repeats_a_block(module: nn.Module) -> bool:
 def trace(network: nn.Module, sample: Tensor, names: list[str] | None = None) -> dict[str, tuple[int, ...]]:
     """Run one pass and give the output shape of each trunk module (or of `names`), in the order they finished."""
     shapes: dict[str, tuple[int, ...]] = {}
-    handles = []
 
-    def watch(name: str, module: nn.Module) -> None:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            if isinstance(output, Tensor):
-                shapes[name] = tuple(output.shape)
+    def see(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[name] = tuple(output.shape)
 
-        handles.append(module.register_forward_hook(hook))
-
-    try:
-        for name, module in trunk(network) if names is None else [(n, network.get_submodule(n)) for n in names]:
-            watch(name, module)
-        with torch.no_grad():
-            network(sample)
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = trunk(network) if names is None else [(name, network.get_submodule(name)) for name in names]
+    with watching(modules, see), torch.no_grad():
+        network(sample)
     return shapes
 
 

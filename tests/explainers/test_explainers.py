@@ -7,8 +7,8 @@ from torch import nn
 from dre import explainers
 from dre.explainers import DRE, CentredGaussian, Explainer, GradCAM, GradCAMPlusPlus, Random, VanillaGradient
 from dre.explainers.gradient import reduce_channels
-from dre.models import Classifier, EstimatorSettings, MaskEstimator
-from tests.networks import rank_correlation, small_batch, small_classifier
+from dre.models import Classifier
+from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator
 
 LEARNED = {"DRE": "dre", "DREPlus": "dre", "MGnet": "mgnet"}
 ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
@@ -33,10 +33,7 @@ def build(name: str, classifier: Classifier | None = None) -> Explainer:
     kind = getattr(explainers, name)
     if name not in LEARNED:
         return kind(classifier, **OPTIONS.get(name, {}))
-    torch.manual_seed(0)
-    channels = tuple(tap.channels for tap in classifier.taps)
-    settings = EstimatorSettings(classifier.num_classes, channels, (8, 8, 8), variant=LEARNED[name])
-    return kind.from_estimator(classifier, MaskEstimator(settings).eval())
+    return kind.from_estimator(classifier, small_estimator(classifier, LEARNED[name]))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,15 +6,8 @@ import torch
 from dre.explainers import DRE, ControlledExplainer, DREPlus, GradCAM, VanillaGradient
 from dre.explainers.masks import remaining_gain
 from dre.imaging import blurred_background
-from dre.models import Classifier, EstimatorSettings, MaskEstimator
-from tests.networks import small_batch, small_classifier
-
-
-def estimator(classifier: Classifier, variant: str = "dre", seed: int = 0) -> MaskEstimator:
-    torch.manual_seed(seed)
-    channels = tuple(tap.channels for tap in classifier.taps)
-    settings = EstimatorSettings(classifier.num_classes, channels, (8, 8, 8), variant=variant)
-    return MaskEstimator(settings).eval()
+from dre.models import Classifier
+from tests.networks import small_batch, small_classifier, small_estimator
 
 
 def refined_by_hand(classifier: Classifier, image: torch.Tensor, target: int, mask: torch.Tensor) -> torch.Tensor:
@@ -41,7 +34,7 @@ def test_dre_plus_by_itself_is_a_loop_over_versions_and_pixels():
     classifier = small_classifier()
     images, _ = small_batch(2)
     targets = (classifier(images).softmax(1) - classifier(blurred_background(images)).softmax(1)).argmax(1)
-    generator = estimator(classifier)
+    generator = small_estimator(classifier)
     masks = DRE.from_estimator(classifier, generator)(images, targets)
     explainer = DREPlus.from_estimator(classifier, generator)
     refined = explainer(images, targets)
@@ -54,7 +47,7 @@ def test_dre_plus_by_itself_is_a_loop_over_versions_and_pixels():
 def test_dre_plus_by_mgnet_is_the_product_of_both_masks_for_one_pass():
     classifier = small_classifier()
     images, targets = small_batch()
-    ours, theirs = estimator(classifier), estimator(classifier, "mgnet", seed=1)
+    ours, theirs = small_estimator(classifier), small_estimator(classifier, "mgnet", seed=1)
     explainer = DREPlus.from_estimator(classifier, ours, theirs)
     features, _ = classifier.features(images)
     expected = ours.mask(features, targets, (64, 96)) * theirs.mask(features, targets, (64, 96))

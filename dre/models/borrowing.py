@@ -1,0 +1,40 @@
+"""Use a network for a moment and leave it as it was found: hooks come off again, modes go back."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+See = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
+"""From a module's name, the module, its inputs and its output to what takes the output's place; None keeps it."""
+
+
+@contextmanager
+def watching(modules: Iterable[tuple[str, nn.Module]], see: See) -> Iterator[None]:
+    """Call `see` each time one of the named modules has run."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        return lambda module, inputs, output: see(name, module, inputs, output)
+
+    handles = []
+    try:
+        for name, module in modules:
+            handles.append(module.register_forward_hook(hook(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Switch off dropout and the learning of batch norms; modules that were in training mode return to it."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False  # not by eval(), which would reach modules that need no change
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

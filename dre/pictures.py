@@ -1,0 +1,91 @@
+"""From a picture of any kind to the pixels that a classifier sees: stand upright, 8 bits, resize, crop.
+
+What is decided here: transparent pixels are laid over white; 16-bit images are scaled to 8 bits, not clipped; a resize
+may enlarge; the crop of evaluation is the centre.
+"""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dre.types import Preprocessing
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """Give the crop that a classifier is evaluated on, float32 [C, H, W] in [0, 1].
+
+    Args:
+        picture: In any mode but floating point.
+        preprocessing: Of the classifier.
+    """
+    upright, _ = stand_upright(picture, preprocessing.channels)
+    larger = resize(upright, preprocessing)
+    height, width = preprocessing.size
+    left, top = centre(larger.size, preprocessing)
+    return to_tensor(larger.crop((left, top, left + width, top + height))).float().div_(255)
+
+
+def stand_upright(picture: Image.Image, channels: int) -> tuple[Image.Image, int]:
+    """Give the upright picture in 8 bits, RGB or grey, and the EXIF orientation that it was stored in."""
+    orientation = int(picture.getexif().get(EXIF_ORIENTATION, 1))
+    picture = to_eight_bits(picture, "RGB" if channels == 3 else "L")
+    if orientation not in UPRIGHT:
+        return picture, 1
+    return picture.transpose(UPRIGHT[orientation]), orientation
+
+
+def to_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
+    """Bring a picture into mode `RGB` or `L`; refuse pixels whose range is not known."""
+    picture.load()
+    if picture.mode == mode and not picture.has_transparency_data:
+        return picture
+    if picture.mode == "F":
+        raise ValueError("pixels are floating-point numbers of unknown range; store 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        pixels = np.asarray(picture).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("pixels have more than 16 bits; store 8 or 16 bits")
+        picture = Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture.convert(mode)
+
+
+def resize(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Bring the shorter side to `resize`, or further where the crop would not fit."""
+    (width, height), (crop_height, crop_width) = picture.size, preprocessing.size
+    scale = max(preprocessing.resize / min(width, height), crop_height / height, crop_width / width)
+    new = (max(crop_width, math.floor(width * scale + 1e-6)), max(crop_height, math.floor(height * scale + 1e-6)))
+    return picture if new == picture.size else picture.resize(new, resampling(preprocessing))
+
+
+def resampling(preprocessing: Preprocessing) -> Image.Resampling:
+    """Give the filter of the resize."""
+    return Image.Resampling[preprocessing.interpolation.upper()]
+
+
+def centre(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Left and upper edge of the centre crop in a picture of (width, height)."""
+    height, width = preprocessing.size
+    return round((size[0] - width) / 2), round((size[1] - height) / 2)
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """Give uint8 [C, H, W] that lies in memory as [H, W, C], as convolutions like it."""
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels.reshape(picture.height, picture.width, -1).permute(2, 0, 1)
