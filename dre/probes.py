@@ -1,6 +1,5 @@
 """The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dre.models import Classifier
+from dre.randomness import image_generators as image_generators
 from dre.scoring import ScoreName, score
 
 CHUNKS = {"cpu": 8, "cuda": 128}
@@ -164,20 +164,3 @@ class Probe:
                     raise
             self.chunk.halve(size)  # outside the handler, whose traceback holds on to the tensors that did not fit
         return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
-
-
-def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> list[torch.Generator]:
-    """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank.
-
-    Args:
-        images: [B, C, H, W]; without keys, a hash of the pixels stands for the key.
-        keys: Sample names.
-        seed: Of the run.
-    """
-    names = [key.encode() for key in keys] if keys is not None else [_pixels(image) for image in images]
-    digests = (hashlib.sha256(seed.to_bytes(8, "little") + name).digest() for name in names)
-    return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1) for digest in digests]
-
-
-def _pixels(image: Tensor) -> bytes:
-    return image.detach().float().cpu().contiguous().numpy().tobytes()
