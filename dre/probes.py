@@ -1,6 +1,5 @@
 """The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from dre.chunks import Chunk
 from dre.models import Classifier
+from dre.randomness import image_generators as image_generators
 from dre.scoring import ScoreName, score
 
 
@@ -122,20 +122,3 @@ class Probe:
         self.cost.forwards += len(images)
         self.cost.head_backwards += len(images)
         return activations.detach(), gradient
-
-
-def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> list[torch.Generator]:
-    """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank.
-
-    Args:
-        images: [B, C, H, W]; without keys, a hash of the pixels stands for the key.
-        keys: Sample names.
-        seed: Of the run.
-    """
-    names = [key.encode() for key in keys] if keys is not None else [_pixels(image) for image in images]
-    digests = (hashlib.sha256(seed.to_bytes(8, "little") + name).digest() for name in names)
-    return [torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1) for digest in digests]
-
-
-def _pixels(image: Tensor) -> bytes:
-    return image.detach().float().cpu().contiguous().numpy().tobytes()

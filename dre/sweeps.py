@@ -6,18 +6,22 @@ asks (M_F, insertion, deletion, DRE+, ...) asks here, so no masked image is ever
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from dre.checks import check_images, check_saliency, check_targets
 from dre.chunks import Chunk, is_out_of_memory
-from dre.imaging import blurred_background, gaussian_blur, min_max
+from dre.imaging import gaussian_blur, min_max
+from dre.information import information
+from dre.masking import Build, Canvas, Draw, View, draw_orders, places, views
+from dre.randomness import image_names
 from dre.scoring import ScoreName, check_score_name, score
-from dre.types import Substrate, Sweep
+from dre.types import InformationName, Readout, Sweep
 
-Layer = Literal["image", "blur", "black"]
+Read = Callable[[Tensor, slice], Tensor]
+"""From masked images of a slice of the batch, image by image, to what is read of each: [N, ...]."""
 
 
 def rank(saliency: Tensor) -> Tensor:
@@ -25,9 +29,7 @@ def rank(saliency: Tensor) -> Tensor:
 
     Ties go to the pixel that comes first in row-major order, so each place is taken exactly once.
     """
-    order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places)
+    return places(saliency.flatten(1).argsort(dim=1, descending=True, stable=True))
 
 
 def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -> Tensor:
@@ -47,24 +49,6 @@ def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -
         return saliency
     scaled = min_max(saliency.double())  # rounded once, at the end: rounding in the blur must not order tied pixels
     return (scaled + weight * gaussian_blur(scaled, sigma_share * saliency.shape[-2])).float()
-
-
-class View(NamedTuple):
-    """One masked version: the `top` highest-ranked pixels show `first`, the others `second`."""
-
-    first: Layer
-    second: Layer
-    top: int
-
-
-def view(sweep: Sweep, ratio: float, pixels: int) -> View:
-    """Name the masked version that `sweep` wants at `ratio`; versions that show one layer only have top 0."""
-    layers: tuple[Layer, Layer] = ("image", sweep.substrate) if sweep.kept == "top" else (sweep.substrate, "image")
-    top = round(ratio * pixels)
-    if top in (0, pixels):
-        whole = layers[0] if top else layers[1]
-        return View(whole, whole, 0)
-    return View(*layers, top)
 
 
 class SweepEngine:
@@ -99,135 +83,158 @@ class SweepEngine:
         self.chunk = Chunk.of(chunk)
         self.forwards = 0
 
-    def batch(self, images: Tensor, targets: Tensor) -> "SweepBatch":
+    def batch(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> "SweepBatch":
         """Prepare images [B, C, H, W] and their targets [B] for the sweeps of one or several explainers."""
         self.chunk.plan(images, getattr(self.classifier, "footprint", None))
-        return SweepBatch(self, images, targets)
+        return SweepBatch(self, images, targets, keys)
 
-    def run(self, images: Tensor, targets: Tensor, saliency: Tensor, sweeps: Sequence[Sweep]) -> list[Tensor]:
-        """Give the scores [B, R] that each sweep asks for, for one explainer's saliency [B, 1, H, W]."""
-        return self.batch(images, targets).scores(saliency, sweeps)
+    def run(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        saliency: Tensor,
+        sweeps: Sequence[Sweep],
+        keys: Sequence[str] | None = None,
+    ) -> list[Tensor]:
+        """Give what each sweep asks for, [B, columns], for one explainer's saliency [B, 1, H, W]."""
+        return self.batch(images, targets, keys).scores(saliency, sweeps)
 
     @torch.no_grad()
-    def score_blocks(self, build: Callable[[slice, slice], Tensor], targets: Tensor, versions: int) -> Tensor:
+    def score_blocks(self, build: Build, targets: Tensor, versions: int, read: Read | None = None) -> Tensor:
         """Score `versions` masked versions of each image, [B, versions], building no more than a chunk at a time.
 
         Args:
             build: Gives the masked images of a slice of the batch and a slice of the versions, image by image.
             targets: int64 [B].
             versions: How many masked versions each image has.
+            read: Reads something else, [B, versions, ...], of masked images; it counts its passes with `logits`.
         """
+
+        def read_score(masked: Tensor, rows: slice) -> Tensor:
+            asked = targets[rows].repeat_interleave(len(masked) // (rows.stop - rows.start))
+            return score(self.logits(masked, asked), asked, self.score)
+
+        read = read or read_score
         scores: list[Tensor] = []
         size = self.chunk.limit(targets.device, backward=False)
         for rows in slices(len(targets), max(1, size // versions)):
             columns = slices(versions, size)
-            scores.append(torch.cat([self._score_block(build, targets, rows, part) for part in columns], dim=1))
+            scores.append(
+                torch.cat([self._score_block(build, read, rows, part, targets.device) for part in columns], dim=1)
+            )
         return torch.cat(scores)
 
-    def _score_block(
-        self, build: Callable[[slice, slice], Tensor], targets: Tensor, rows: slice, columns: slice
-    ) -> Tensor:
+    def _score_block(self, build: Build, read: Read, rows: slice, columns: slice, device: torch.device) -> Tensor:
         """Score one block; one that is too large for the chunk, or for the device, is halved."""
         batch, versions = rows.stop - rows.start, columns.stop - columns.start
-        if batch * versions <= self.chunk.limit(targets.device, backward=False):
+        if batch * versions <= self.chunk.limit(device, backward=False):
             try:
-                return self._forward(build(rows, columns), targets[rows], versions)
+                values = read(build(rows, columns), rows)
+                return values.view(batch, versions, *values.shape[1:])
             except RuntimeError as error:
                 if batch * versions == 1 or not is_out_of_memory(error):
                     raise
             self.chunk.halve(batch * versions)
         if batch > 1:
-            return torch.cat([self._score_block(build, targets, part, columns) for part in _halves(rows)])
-        return torch.cat([self._score_block(build, targets, rows, part) for part in _halves(columns)], dim=1)
+            return torch.cat([self._score_block(build, read, part, columns, device) for part in _halves(rows)])
+        return torch.cat([self._score_block(build, read, rows, part, device) for part in _halves(columns)], dim=1)
 
-    def _forward(self, masked: Tensor, targets: Tensor, versions: int) -> Tensor:
+    def logits(self, masked: Tensor, targets: Tensor) -> Tensor:
+        """Run one forward pass of [N, C, H, W] and count it; [N, K], checked against targets [N]."""
         logits = self.classifier(masked)
-        check_targets(targets, len(targets), logits.shape[1])
+        check_targets(targets, len(masked), logits.shape[1])
         self.forwards += len(masked)
-        return score(logits, targets.repeat_interleave(versions), self.score).view(len(targets), versions)
+        return logits
 
 
 class SweepBatch:
-    """One batch under study: substrates, and scores of images that are shown whole, are computed once for all maps.
+    """One batch under study: what does not depend on the map is made, and read, once for all maps.
 
     Args:
         engine: Runs and counts the forward passes.
         images: [B, C, H, W] in [0, 1].
         targets: int64 [B].
+        keys: Sample names, which seed random draws; without them, a hash of the pixels does.
     """
 
-    def __init__(self, engine: SweepEngine, images: Tensor, targets: Tensor) -> None:
+    def __init__(self, engine: SweepEngine, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> None:
         check_images(images)
         if len(targets) != len(images):
             raise ValueError(f"{len(images)} images need as many `targets`, got {len(targets)}")
         self.engine = engine
         self.images = images.detach()
         self.targets = targets
-        self._layers: dict[Layer, Tensor] = {}
-        self._whole: dict[View, Tensor] = {}
+        self.names = image_names(self.images, keys)
+        self.canvas = Canvas(self.images, self.names, getattr(engine.classifier, "mean", None))
+        self._shared: dict[tuple[View, Readout], Tensor] = {}
 
     @torch.no_grad()
     def scores(self, saliency: Tensor, sweeps: Sequence[Sweep]) -> list[Tensor]:
-        """Give the scores [B, R] that each sweep asks for; versions that several sweeps share are forwarded once."""
+        """Give what each sweep asks for, [B, columns]; versions that several sweeps share are forwarded once."""
         check_saliency(saliency, self.images)
         pixels = saliency[0].numel()
-        columns: dict[tuple[float, View], Tensor] = {}
-        for smoothing in dict.fromkeys(sweep.smoothing for sweep in sweeps):
-            alike = [sweep for sweep in sweeps if sweep.smoothing == smoothing]
-            distinct = dict.fromkeys(view(sweep, ratio, pixels) for sweep in alike for ratio in sweep.ratios)
-            scored = {wanted: self._score_whole(wanted) for wanted in distinct if not wanted.top}
-            if partial := [wanted for wanted in distinct if wanted.top]:
-                scored |= self._score_partial(rank(smooth_ranking(saliency, smoothing)), partial)
-            columns |= {(smoothing, wanted): scores for wanted, scores in scored.items()}
-        asked = [[(sweep.smoothing, view(sweep, ratio, pixels)) for ratio in sweep.ratios] for sweep in sweeps]
-        return [_finite(torch.stack([columns[wanted] for wanted in row], dim=1), self.engine.score) for row in asked]
+        asked = [[(view, sweep.read or self.engine.score) for view in views(sweep, pixels)] for sweep in sweeps]
+        wanted: dict[View, dict[Readout, None]] = {}
+        for view, readout in (entry for row in asked for entry in row):
+            if (view, readout) not in self._shared:
+                wanted.setdefault(view, {})[readout] = None
+        read = self._read_views(wanted, saliency)
+        self._shared |= {entry: column for entry, column in read.items() if entry[0].is_shared}
+        columns = self._shared | read
+        return [_finite(torch.stack([columns[entry] for entry in row], dim=1), row[0][1]) for row in asked]
 
-    def _score_whole(self, wanted: View) -> Tensor:
-        """Score images that show one layer only; it does not depend on the map."""
-        if wanted not in self._whole:
-            layer = self._layer(wanted.first)
-            scores = self.engine.score_blocks(lambda rows, _: _channels_first(layer[rows]), self.targets, versions=1)
-            self._whole[wanted] = scores[:, 0]
-        return self._whole[wanted]
-
-    def _score_partial(self, ranks: Tensor, views: list[View]) -> dict[View, Tensor]:
-        """Score images that mix two layers, all versions with the same two layers together."""
-        ranks = ranks.int().view(len(ranks), 1, *self.images.shape[-2:], 1)
-        columns: dict[View, Tensor] = {}
-        for pair in dict.fromkeys((wanted.first, wanted.second) for wanted in views):
-            members = [wanted for wanted in views if wanted[:2] == pair]
-            scores = self._score_pair(ranks, self._layer(pair[0]), self._layer(pair[1]), members)
-            columns |= dict(zip(members, scores.unbind(dim=1), strict=True))
+    def _read_views(
+        self, wanted: dict[View, dict[Readout, None]], saliency: Tensor
+    ) -> dict[tuple[View, Readout], Tensor]:
+        """Read all versions, those together that are built alike and of which the same is wanted."""
+        groups: dict[object, list[View]] = {}
+        for view, readouts in wanted.items():
+            groups.setdefault((view.group, tuple(sorted(readouts))), []).append(view)
+        columns: dict[tuple[View, Readout], Tensor] = {}
+        kept: tuple[object, Tensor, Tensor | None] | None = None
+        for members in sorted(groups.values(), key=lambda members: str(members[0].order)):
+            if kept is None or kept[0] != members[0].order:
+                kept = (members[0].order, *self._order(members[0], saliency))
+            names = sorted(wanted[members[0]])
+            build = self.canvas.builder(members, kept[1], kept[2])
+            values = self.engine.score_blocks(build, self.targets, len(members), self._reader(names))
+            entries = ((view, name) for view in members for name in names)
+            columns |= dict(zip(entries, values.flatten(1).unbind(dim=1), strict=True))
         return columns
 
-    def _score_pair(self, ranks: Tensor, first: Tensor, second: Tensor, views: list[View]) -> Tensor:
-        counts = torch.tensor([wanted.top for wanted in views], dtype=torch.int32, device=ranks.device)
-        counts = counts.view(1, -1, 1, 1, 1)
+    def _order(self, view: View, saliency: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Give the map that a version is made of and the places of its pixels in the order of that version."""
+        if view.order is None:
+            return saliency, None
+        if isinstance(view.order, Draw):
+            order = draw_orders(self.names, saliency[0].numel(), view.order).to(saliency.device)
+            return saliency, places(order)
+        ranked = smooth_ranking(saliency, view.order)
+        return ranked, rank(ranked)
 
-        def build(rows: slice, columns: slice) -> Tensor:
-            shown = torch.where(ranks[rows] < counts[:, columns], first[rows], second[rows])
-            return _channels_first(shown)
+    def _reader(self, readouts: Sequence[Readout]) -> Read:
+        """Read [N, len(readouts)] of masked images; one forward pass for all scores, none for information alone."""
 
-        return self.engine.score_blocks(build, self.targets, len(views))
+        def read(masked: Tensor, rows: slice) -> Tensor:
+            versions = len(masked) // (rows.stop - rows.start)
+            targets = self.targets[rows].repeat_interleave(versions)
+            needs_pass = any(readout not in get_args(InformationName) for readout in readouts)
+            logits = self.engine.logits(masked, targets) if needs_pass else masked.new_zeros(len(masked), 1)
+            values = [self._readout(readout, masked, rows, logits, targets) for readout in readouts]
+            return torch.stack([value.to(torch.promote_types(logits.dtype, torch.float32)) for value in values], dim=1)
 
-    def _layer(self, name: Layer) -> Tensor:
-        """Give a layer as [B, 1, H, W, C]: broadcast over versions, and channels last without another copy."""
-        if name not in self._layers:
-            layer = self.images if name == "image" else substrate(self.images, name)
-            self._layers[name] = layer.permute(0, 2, 3, 1).contiguous()[:, None]
-        return self._layers[name]
+        return read
 
-
-def substrate(images: Tensor, name: Substrate) -> Tensor:
-    """Give what is shown where a pixel is not kept, [B, C, H, W]: the blurred image, or black."""
-    if name == "black":
-        return torch.zeros_like(images)
-    return blurred_background(images)
-
-
-def _channels_first(layers: Tensor) -> Tensor:
-    """View [B, R, H, W, C] as images [B*R, C, H, W] whose memory is channels last."""
-    return layers.flatten(0, 1).permute(0, 3, 1, 2)
+    def _readout(self, readout: Readout, masked: Tensor, rows: slice, logits: Tensor, targets: Tensor) -> Tensor:
+        """One number for each masked image, [N]."""
+        match readout:
+            case "probability" | "logit" | "log_probability":
+                return score(logits, targets, readout)
+            case "correct":
+                return logits.argmax(dim=1) == targets
+            case _:
+                originals = self.images[rows].repeat_interleave(len(masked) // (rows.stop - rows.start), dim=0)
+                return information(masked, originals, readout)
 
 
 def slices(length: int, size: int) -> Iterator[slice]:
@@ -242,7 +249,7 @@ def _halves(part: slice) -> tuple[slice, slice]:
     return slice(part.start, middle), slice(middle, part.stop)
 
 
-def _finite(scores: Tensor, name: ScoreName) -> Tensor:
+def _finite(scores: Tensor, name: Readout) -> Tensor:
     finite = scores.isfinite()
     if not finite.all():
         where, version = (int(index) for index in (~finite).nonzero()[0])

@@ -7,8 +7,52 @@ from typing import Literal, NotRequired, Protocol, TypedDict
 import torch
 from torch import Tensor
 
-Substrate = Literal["blur", "black"]
-Kept = Literal["top", "rest"]
+Kept = Literal["top", "rest", "level", "soft", "soft_rest"]
+
+InformationName = Literal["webp", "png", "grey_entropy", "ms_ssim"]
+Readout = Literal["probability", "logit", "log_probability", "correct"] | InformationName
+"""What is read of a masked image: a score of the target, whether it is the best class, or how much is still to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blur:
+    """A substrate: the image under a Gaussian, borders reflected.
+
+    Args:
+        sigma: Standard deviation in pixels.
+        radius: Half width of the kernel; four standard deviations when not given.
+    """
+
+    sigma: float
+    radius: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a blur that shows the image itself."""
+        if self.sigma <= 0:
+            raise ValueError(f"`sigma` of a blur must be positive, got {self.sigma}")
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolation:
+    """A substrate: linear interpolation, on a Delaunay triangulation, of all pixels that are kept.
+
+    The four corners and a random share of the pixels are always kept, the same for every map of an image.
+
+    Args:
+        share: Of the pixels that are kept at random.
+        seed: Of these draws, one for each image by its key.
+    """
+
+    share: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"`share` of an interpolation must lie in [0, 1], got {self.share}")
+
+
+Substrate = Literal["blur", "black", "mean", "neutral"] | Blur | Interpolation
 
 
 class Batch(TypedDict):
@@ -29,7 +73,7 @@ class Batch(TypedDict):
 class Explained(TypedDict):
     """What a test step hands to the callbacks: the batch that was kept, and per explainer its maps and scores.
 
-    `saliency` is [B, 1, H, W] and `scores` holds [B, R] for each sweep that was asked for.
+    `saliency` is [B, 1, H, W] and `scores` holds [B, columns] for each sweep that was asked for.
     """
 
     images: Tensor
@@ -73,26 +117,43 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Which masked versions of an image a metric wants scored.
+    """Which masked versions of an image a metric wants, and what it wants to know of them.
 
     Args:
         ratios: Shares of the pixels, ascending in [0, 1], one masked version each.
-        substrate: What is shown where a pixel is not kept: the blurred image, or black.
-        kept: `"top"` keeps the given share of highest-ranked pixels, `"rest"` keeps all but them.
-        smoothing: Weight of the smoothed map that is added before ranking; 0 ranks the map itself.
+        substrate: What is shown where a pixel is not kept: the image under M_F's `blur`, `black`, the image's `mean`
+            colour, the classifier's `neutral` colour, another blur, or an interpolation of what is kept.
+        kept: `top` keeps the given share of highest-ranked pixels, `rest` keeps all but them; `level` keeps every
+            pixel that reaches the quantile 1 - ratio of its map, ties included. `soft` weights pixels with the map,
+            scaled to [0, 1] and times the ratio, `soft_rest` with 1 minus that.
+        smoothing: Weight of the smoothed map that is added first; 0 takes the map itself.
+        read: What is read of each version; the engine's own score when not given.
+        draws: Random orders of the pixels, of each image by its key, that stand in for the order of the map; 0 takes
+            the map's. The versions of the first draw come first.
+        seed: Of these draws.
     """
 
     ratios: tuple[float, ...]
     substrate: Substrate = "blur"
     kept: Kept = "top"
     smoothing: float = 0.0
+    read: Readout | None = None
+    draws: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse ratios that are not ascending shares."""
+        """Refuse ratios that are not ascending shares, and random orders of what has no order."""
         if not self.ratios or self.ratios[0] < 0 or self.ratios[-1] > 1 or list(self.ratios) != sorted(self.ratios):
             raise ValueError(f"`ratios` must ascend within [0, 1], got {self.ratios}")
         if self.smoothing < 0:
             raise ValueError(f"`smoothing` must not be negative, got {self.smoothing}; 0 switches it off")
+        if self.draws < 0 or (self.draws and self.kept not in ("top", "rest")):
+            raise ValueError(f"`draws` are orders for `top` and `rest`, got {self.draws} of them for {self.kept!r}")
+
+    @property
+    def columns(self) -> int:
+        """How many numbers there are for each image."""
+        return len(self.ratios) * max(1, self.draws)
 
 
 @dataclass(frozen=True, slots=True)

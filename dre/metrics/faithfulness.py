@@ -1,5 +1,7 @@
 """M_F: how soon the most salient pixels bring the class back."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from dre.metrics.image_mean import ImageMean
@@ -41,6 +43,7 @@ class Faithfulness(ImageMean):
 
     higher_is_better = True
     sweep = Sweep(ratios=tuple(step / STEPS for step in range(STEPS + 1)), smoothing=SMOOTHING)
+    sweeps: Mapping[str, Sweep] = {"scores": sweep}
 
     def update(self, scores: Tensor) -> None:
         """Add a batch of sweep scores, [B, 33]."""

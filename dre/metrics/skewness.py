@@ -35,6 +35,7 @@ class PearsonSkewness(ImageMean):
     """
 
     higher_is_better = None
+    is_share = False
 
     def update(self, saliency: Tensor) -> None:
         """Add a batch of maps, [B, 1, H, W]."""

@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score
 
 from callbacks import ExplanationMetrics
 from data.datamodule import ShardDataModule
+from dre.masking import substrate
 from dre.metrics import Faithfulness
-from dre.sweeps import smooth_ranking, substrate
+from dre.sweeps import smooth_ranking
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.training import quiet_trainer, small_data
 

@@ -7,6 +7,7 @@ import torch
 from torchmetrics import Metric
 
 import dre.metrics
+from dre.types import Sweep
 
 IMAGES = 12
 
@@ -47,9 +48,16 @@ def example(metric: Metric) -> dict[str, Any]:
         "keys": [f"image_{index:03d}" for index in range(IMAGES)],
         **BY_ARGUMENT,
     }
-    if hasattr(metric, "sweep"):
-        batch["scores"] = torch.rand(IMAGES, len(metric.sweep.ratios), generator=generator)
+    for name, sweep in getattr(metric, "sweeps", {}).items():
+        batch[name] = readings(sweep, generator)
     return {name: batch[name] for name in inspect.signature(metric.update).parameters}
+
+
+def readings(sweep: Sweep, generator: torch.Generator) -> torch.Tensor:
+    """What a sweep could read: it grows with the share of the image that is shown."""
+    values = torch.rand(IMAGES, max(1, sweep.draws), len(sweep.ratios), generator=generator)
+    values = values.sort(dim=2, descending=sweep.kept == "rest").values.flatten(1)
+    return (values > 0.5).float() if sweep.read == "correct" else values
 
 
 def part(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:

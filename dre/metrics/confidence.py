@@ -1,0 +1,139 @@
+"""What masking with the map itself, or with its opposite, does to the score."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from dre.metrics.image_mean import ImageMean
+from dre.types import Substrate, Sweep
+
+Score = Literal["probability", "logit", "log_probability"]
+
+
+def relative_drop(full: Tensor, masked: Tensor, clamp: bool = True) -> Tensor:
+    """Share of the score that masking takes away, per image: [B]; NaN where the image's own score is not positive.
+
+    In [0, 1] for probabilities that are clamped; without clamping a score that rises counts as a negative drop.
+
+    Args:
+        full: [B], score of the image.
+        masked: [B], score of the masked image.
+        clamp: Count a score that rises as no drop.
+
+    Source: Chattopadhyay et al. 2018 (Grad-CAM++), (Y - O) / Y.
+    """
+    drop = (full - masked) / full.where(full > 0, float("nan"))
+    return drop.clamp_min(0) if clamp else drop
+
+
+class _MaskedScore(ImageMean):
+    """What the confidence metrics share: the score of the image and of one soft-masked version of it."""
+
+    def __init__(self, kept: Literal["soft", "soft_rest"], substrate: Substrate, read: Score) -> None:
+        super().__init__()
+        self.sweeps = {
+            "full": Sweep((1.0,), read=read),
+            "masked": Sweep((1.0,), substrate, kept, read=read),
+        }
+
+    def _columns(self, full: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        for name, scores in (("full", full), ("masked", masked)):
+            if scores.shape != (len(full), 1):
+                raise ValueError(f"`{name}` must be [B, 1], one score for each image, got {list(scores.shape)}")
+        return full[:, 0].double(), masked[:, 0].double()
+
+
+class AverageDrop(_MaskedScore):
+    """Mean over images of the share of the score that is lost when pixels are weighted with the map.
+
+    The map is scaled to [0, 1] per image; a constant map keeps nothing. Images whose own score is not positive are left
+    out and counted in `dropped`. In [0, 1] when clamped.
+
+    Args:
+        clamp: Count a score that rises as no drop, as published; poster 000 does not, `clamp=False, read="logit"`.
+        substrate: What shines through where the map is low.
+        read: Score of the target.
+
+    Source: Chattopadhyay et al. 2018; AD in the poster 000.
+
+    Example:
+        >>> import torch
+        >>> metric = AverageDrop()
+        >>> metric.update(full=torch.tensor([[0.8], [0.5]]), masked=torch.tensor([[0.6], [0.7]]))
+        >>> metric.compute()
+        tensor(0.1250, dtype=torch.float64)
+    """
+
+    higher_is_better = False
+
+    def __init__(self, clamp: bool = True, substrate: Substrate = "black", read: Score = "probability") -> None:
+        super().__init__("soft", substrate, read)
+        self.clamp = clamp
+
+    def update(self, full: Tensor, masked: Tensor) -> None:
+        """Add a batch of scores [B, 1]: of the images, and weighted with their maps."""
+        whole, rest = self._columns(full, masked)
+        self.accumulate(relative_drop(whole, rest, self.clamp), keep=whole > 0)
+
+
+class IncreaseInConfidence(_MaskedScore):
+    """Share of the images whose score rises when pixels are weighted with the map: in [0, 1].
+
+    The map is scaled to [0, 1] per image; a constant map keeps nothing. An equal score is no increase.
+
+    Args:
+        substrate: What shines through where the map is low.
+        read: Score of the target.
+
+    Source: Chattopadhyay et al. 2018; IIC in the poster 000.
+
+    Example:
+        >>> import torch
+        >>> metric = IncreaseInConfidence()
+        >>> metric.update(full=torch.tensor([[0.8], [0.5]]), masked=torch.tensor([[0.6], [0.7]]))
+        >>> metric.compute()
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+
+    def __init__(self, substrate: Substrate = "black", read: Score = "probability") -> None:
+        super().__init__("soft", substrate, read)
+
+    def update(self, full: Tensor, masked: Tensor) -> None:
+        """Add a batch of scores [B, 1]: of the images, and weighted with their maps."""
+        whole, rest = self._columns(full, masked)
+        self.accumulate((rest - whole > 0).where((rest - whole).isfinite(), float("nan")))
+
+
+class AverageDropInDeletion(_MaskedScore):
+    """Mean over images of the share of the score that is lost when pixels are weighted with 1 minus the map.
+
+    The map is scaled to [0, 1] per image; a constant map takes nothing away. Images whose own score is not positive
+    are left out and counted in `dropped`. In [0, 1] when clamped.
+
+    Args:
+        clamp: Count a score that rises as no drop; poster 000 does not, `clamp=False, read="logit"`.
+        substrate: What shines through where the map is high.
+        read: Score of the target.
+
+    Source: Jung and Oh 2021, as the poster 000 uses it (ADD).
+
+    Example:
+        >>> import torch
+        >>> metric = AverageDropInDeletion()
+        >>> metric.update(full=torch.tensor([[0.8]]), masked=torch.tensor([[0.2]]))
+        >>> metric.compute()
+        tensor(0.7500, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+
+    def __init__(self, clamp: bool = True, substrate: Substrate = "black", read: Score = "probability") -> None:
+        super().__init__("soft_rest", substrate, read)
+        self.clamp = clamp
+
+    def update(self, full: Tensor, masked: Tensor) -> None:
+        """Add a batch of scores [B, 1]: of the images, and weighted with 1 minus their maps."""
+        whole, rest = self._columns(full, masked)
+        self.accumulate(relative_drop(whole, rest, self.clamp), keep=whole > 0)

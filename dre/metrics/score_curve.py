@@ -1,0 +1,186 @@
+"""Insertion and deletion: the area under the score while pixels come in, or go, in the order of the map."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dre.metrics.faithfulness import SMOOTHING, STEPS
+from dre.metrics.image_mean import ImageMean
+from dre.types import Blur, Kept, Substrate, Sweep
+
+Integral = Literal["trapezoid", "mean"]
+PresetName = Literal["shared", "idgi", "idgi_ratio", "samp", "rise"]
+
+
+class Curve(NamedTuple):
+    """A curve that stands for all images: `x` and `y`, both float64 [P]."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class CurveSettings:
+    """How a score is followed while pixels come in, or go.
+
+    Args:
+        steps: Of equal numbers of pixels; there is one point more than steps.
+        substrate: What is shown where a pixel is not yet, or no longer, there.
+        read: Score of the target.
+        ratio: Divide each curve by the score of the whole image; images whose score is not positive are left out.
+        integral: `trapezoid` with steps of 1 / steps, or the plain `mean` of all points.
+        smoothing: Weight of the smoothed map in the ranking; 0 ranks the map itself.
+    """
+
+    steps: int = STEPS
+    substrate: Substrate = "blur"
+    read: Literal["probability", "logit", "log_probability"] = "probability"
+    ratio: bool = False
+    integral: Integral = "trapezoid"
+    smoothing: float = SMOOTHING
+
+    def __post_init__(self) -> None:
+        """Refuse a curve without steps."""
+        if self.steps < 1:
+            raise ValueError(f"`steps` must be at least 1, got {self.steps}")
+
+    def sweep(self, kept: Kept) -> Sweep:
+        """Name the masked versions of this curve."""
+        ratios = tuple(step / self.steps for step in range(self.steps + 1))
+        return Sweep(ratios, self.substrate, kept, self.smoothing, self.read)
+
+
+SHARED = CurveSettings()
+"""The versions of M_F: insertion beside M_F costs no pass."""
+
+SAMP_INSERTION = CurveSettings(28, Blur(5.0, 15), "logit", ratio=True, integral="mean", smoothing=0)
+SAMP_DELETION = CurveSettings(28, "neutral", "logit", ratio=True, integral="mean", smoothing=0)
+"""224 x 8 of 224 x 224 pixels a step; 31 taps; what normalised images call zeros."""
+
+
+def area_under_curve(scores: Tensor, integral: Integral = "trapezoid") -> Tensor:
+    """Area under scores at equal steps from nothing to everything, per image: [B], in the range of the scores.
+
+    Args:
+        scores: [B, P], at least two points.
+        integral: `trapezoid` halves both ends, `mean` does not.
+
+    Source: Petsiuk et al. 2018 (trapezoid); the published benchmark of paper 001 (mean).
+    """
+    if integral == "mean":
+        return scores.mean(dim=1)
+    return torch.trapezoid(scores, dim=1) / (scores.shape[1] - 1)
+
+
+class ScoreCurve(ImageMean):
+    """Mean over images of the area under a curve of scores; `curve()` gives the mean curve.
+
+    Equal values of a map enter in row-major order: where many pixels tie, so does chance. Images that have no positive
+    score on the whole are left out of ratios and counted in `dropped`.
+
+    Args:
+        settings: Your own, or the name of a preset.
+    """
+
+    presets: ClassVar[Mapping[str, CurveSettings]]
+    kept: ClassVar[Kept]
+    whole: ClassVar[int]
+    """Column of the image that is shown whole."""
+
+    curve_total: Tensor
+
+    def __init__(self, settings: CurveSettings | PresetName = "shared") -> None:
+        super().__init__()
+        if isinstance(settings, str):
+            if settings not in self.presets:
+                known = ", ".join(self.presets)
+                raise ValueError(f"{type(self).__name__} has no preset {settings!r}; choose {known}")
+            settings = self.presets[settings]
+        self.settings = settings
+        self.sweep = settings.sweep(self.kept)
+        self.sweeps = {"scores": self.sweep}
+        self.is_share = settings.read == "probability" or settings.ratio
+        points = torch.zeros(self.sweep.columns, dtype=torch.float64)
+        self.add_state("curve_total", points, dist_reduce_fx="sum")
+
+    def update(self, scores: Tensor) -> None:
+        """Add a batch of sweep scores, [B, steps + 1]."""
+        if scores.ndim != 2 or scores.shape[1] != self.sweep.columns:
+            raise ValueError(
+                f"`scores` must be [B, {self.sweep.columns}], one column for each ratio of its sweep, "
+                f"got {list(scores.shape)}"
+            )
+        keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        curves = scores.double()
+        if self.settings.ratio:
+            whole = curves[:, self.whole]
+            keep = whole > 0
+            curves = curves / whole.where(keep, 1.0)[:, None]
+        self.accumulate(area_under_curve(curves, self.settings.integral), keep)
+        self.curve_total += curves[keep].sum(dim=0)
+
+    def curve(self) -> Curve:
+        """Share of the pixels that came, or went, and the mean score there; NaN without images."""
+        return Curve(torch.tensor(self.sweep.ratios, dtype=torch.float64), (self.curve_total / self.count).cpu())
+
+
+class Insertion(ScoreCurve):
+    """Mean over images of the area under the score while the best-ranked pixels come in.
+
+    In [0, 1] for probabilities; ratios to the whole image may exceed 1, logits have no bounds. Presets: `shared`
+    (M_F's blurred background, ranking and 32 steps, trapezoid: no pass beside M_F), `idgi` and `idgi_ratio` (paper 002:
+    black, 20 steps), `samp` (paper 001: logits over the image's, slightly blurred, 28 steps, plain mean), `rise`
+    (Petsiuk et al. 2018: probability, slightly blurred, 28 steps).
+
+    Args:
+        settings: Your own, or the name of a preset.
+
+    Example:
+        >>> import torch
+        >>> metric = Insertion()
+        >>> metric.update(torch.arange(33)[None] / 32)
+        >>> metric.compute()
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+    kept = "top"
+    whole = -1
+    presets: ClassVar[Mapping[str, CurveSettings]] = {
+        "shared": SHARED,
+        "idgi": CurveSettings(20, "black", smoothing=0),
+        "idgi_ratio": CurveSettings(20, "black", ratio=True, smoothing=0),
+        "samp": SAMP_INSERTION,
+        "rise": CurveSettings(28, Blur(5.0, 5), smoothing=0),
+    }
+
+
+class Deletion(ScoreCurve):
+    """Mean over images of the area under the score while the best-ranked pixels go.
+
+    In [0, 1] for probabilities; ratios and logits may be negative. Presets: `shared` (M_F's blurred background and
+    ranking, 32 steps), `samp` (paper 001: logits over the image's, the classifier's neutral colour, 28 steps, plain
+    mean), `rise` (Petsiuk et al. 2018: probability, the neutral colour, 28 steps). Paper 002 has no deletion.
+
+    Args:
+        settings: Your own, or the name of a preset.
+
+    Example:
+        >>> import torch
+        >>> metric = Deletion()
+        >>> metric.update(1 - torch.arange(33)[None] / 32)
+        >>> metric.compute()
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    higher_is_better = False
+    kept = "rest"
+    whole = 0
+    presets: ClassVar[Mapping[str, CurveSettings]] = {
+        "shared": SHARED,
+        "samp": SAMP_DELETION,
+        "rise": CurveSettings(28, "neutral", smoothing=0),
+    }

@@ -1,0 +1,31 @@
+"""Toy scorers of which curves are known, and how to read a metric's sweeps with them."""
+
+import torch
+from torch import Tensor
+
+from dre.sweeps import SweepEngine
+
+
+def white_share(images: Tensor) -> Tensor:
+    """One class whose score is the mean of the image: white pixels are counted, black ones are not."""
+    return images.double().mean(dim=(1, 2, 3))[:, None]
+
+
+class Linear:
+    """A classifier with two classes and fixed random weights."""
+
+    def __init__(self, shape: tuple[int, int, int], seed: int = 0) -> None:
+        self.weights = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.double().flatten(1) @ self.weights.flatten(1).T
+
+
+def measure(metric, images, saliency, classifier=white_share, targets=None, **others):
+    """Read what a metric asks of its sweeps, update it, and give the engine that counted the passes."""
+    engine = SweepEngine(classifier, score="logit")
+    targets = torch.zeros(len(images), dtype=torch.int64) if targets is None else targets
+    names = list(metric.sweeps)
+    read = engine.run(images, targets, saliency, [metric.sweeps[name] for name in names], others.get("keys"))
+    metric.update(**dict(zip(names, read, strict=True)), **others)
+    return engine

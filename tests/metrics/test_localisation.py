@@ -1,0 +1,119 @@
+import pytest
+import torch
+from scipy.ndimage import binary_dilation
+
+from dre.metrics import EnergyInside, PointingGame, energy_inside, pointing_game
+from dre.metrics.localisation import widen
+
+METRICS = {PointingGame: pointing_game, EnergyInside: energy_inside}
+
+
+def batch(size=6, height=14, width=9):
+    generator = torch.Generator().manual_seed(1)
+    saliency = torch.rand(size, 1, height, width, generator=generator)
+    return saliency, (torch.rand(size, 1, height, width, generator=generator) > 0.7).float()
+
+
+def test_they_equal_loops():
+    saliency, objects = batch()
+    saliency = saliency - 0.3
+    for row in range(len(saliency)):
+        values, inside = saliency[row].flatten().tolist(), objects[row].flatten().tolist()
+        hit = inside[max(range(len(values)), key=values.__getitem__)]
+        assert pointing_game(saliency, objects)[row].item() == hit
+        positive = [max(value, 0.0) for value in values]
+        share = sum(p * i for p, i in zip(positive, inside, strict=True)) / sum(positive)
+        assert energy_inside(saliency, objects)[row].item() == pytest.approx(share, rel=1e-6)
+
+
+@pytest.mark.parametrize("function", METRICS.values())
+def test_perfect_and_worst_maps_are_the_extremes(function):
+    _, objects = batch()
+    assert function(objects, objects).tolist() == [1.0] * 6
+    assert function(1 - objects, objects).tolist() == [0.0] * 6
+
+
+@pytest.mark.parametrize("function", METRICS.values())
+def test_a_random_map_has_the_share_of_the_object_in_expectation(function):
+    size, height, width = 4000, 8, 10
+    saliency = torch.rand(size, 1, height, width, generator=torch.Generator().manual_seed(2))
+    objects = torch.zeros(size, 1, height, width)
+    objects[..., 1:6, 2:6] = 1  # a quarter
+    values = function(saliency, objects)
+    assert abs(values.mean().item() - 0.25) < 4 * values.std().item() / size**0.5
+
+
+@pytest.mark.parametrize("function", METRICS.values())
+def test_a_constant_map_has_the_share_of_the_object(function):
+    _, objects = batch()
+    torch.testing.assert_close(function(torch.full_like(objects, 0.3), objects), objects.double().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize(("function", "shift"), [(pointing_game, -5.0), (energy_inside, 0.0)])
+def test_rescaling_changes_nothing(function, shift):
+    saliency, objects = batch()
+    torch.testing.assert_close(function(3 * saliency + shift, objects), function(saliency, objects))
+
+
+def test_tied_peaks_count_by_their_share():
+    saliency = torch.tensor([[[[2.0, 2.0, 1.0, 2.0]]]])
+    objects = torch.tensor([[[[0.0, 1.0, 1.0, 0.0]]]])
+    assert pointing_game(saliency, objects).item() == pytest.approx(1 / 3)
+
+
+def test_a_map_without_positive_values_has_no_energy_inside():
+    objects = torch.ones(2, 1, 2, 2)
+    saliency = torch.stack([torch.zeros(1, 2, 2), -torch.ones(1, 2, 2)])
+    assert energy_inside(saliency, objects).tolist() == [0.0, 0.0]
+
+
+def test_huge_and_tiny_maps_are_measured_alike():
+    saliency, objects = batch()
+    for scale in (1e38, 1e-38):
+        torch.testing.assert_close(energy_inside(saliency * scale, objects), energy_inside(saliency, objects))
+
+
+@pytest.mark.parametrize("tolerance", [1, 2.5, 15])
+def test_tolerance_widens_objects_by_a_disc(tolerance):
+    objects = torch.zeros(2, 1, 20, 30)
+    objects[0, 0, 5:8, 10:12] = 1
+    reach = torch.arange(-16, 17)
+    disc = (reach[:, None] ** 2 + reach[None] ** 2 <= tolerance**2).numpy()
+    expected = torch.from_numpy(binary_dilation(objects[0, 0].numpy(), disc)).float()
+    assert torch.equal(widen(objects, tolerance)[0, 0], expected)
+    assert not widen(objects, tolerance)[1].any()
+
+
+def test_a_peak_beside_the_object_counts_within_the_tolerance():
+    saliency, objects = torch.zeros(1, 1, 9, 9), torch.zeros(1, 1, 9, 9)
+    saliency[..., 4, 7], objects[..., 4, :5] = 1.0, 1.0
+    for tolerance, expected in ((0, 0.0), (2.9, 0.0), (3, 1.0)):
+        metric = PointingGame(tolerance)
+        metric.update(saliency, objects)
+        assert metric.compute() == expected
+
+
+@pytest.mark.parametrize("metric_class", METRICS)
+def test_images_without_object_are_left_out_and_counted(metric_class):
+    saliency, objects = batch()
+    objects[2] = 0
+    metric = metric_class()
+    metric.update(saliency, objects)
+    assert (metric.count, metric.dropped) == (5, 1)
+    kept = [0, 1, 3, 4, 5]
+    torch.testing.assert_close(metric.compute(), METRICS[metric_class](saliency[kept], objects[kept]).mean())
+    assert metric.latest.isnan().tolist() == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("metric_class", METRICS)
+def test_what_does_not_fit_is_refused(metric_class):
+    saliency, objects = batch()
+    with pytest.raises(ValueError, match="threshold soft masks"):
+        metric_class().update(saliency, objects * 0.5)
+    with pytest.raises(ValueError, match=r"objects.*\[6, 1, 14, 9\].*\[6, 14, 9\]"):
+        metric_class().update(saliency, objects[:, 0])
+    saliency[0, 0, 0, 0] = float("inf")
+    with pytest.raises(ValueError, match="`saliency` has 1 non-finite"):
+        metric_class().update(saliency, objects)
+    with pytest.raises(ValueError, match="`tolerance` must not be negative, got -1"):
+        PointingGame(-1)
