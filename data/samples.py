@@ -26,6 +26,7 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 """Range of width / height of a random resized crop, as everyone trains on ImageNet."""
 
 _EXIF_ORIENTATION = 0x0112
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -154,7 +155,7 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         if suffix is None or "json" not in raw:
             raise ValueError("an image and a json entry are needed")
         facts = json.loads(raw["json"])
-        image, stored_size, orientation = _decode(raw[suffix], transform.preprocessing.channels)
+        image, stored_size, orientation = decode(raw[suffix], transform.preprocessing.channels)
         if "size" in facts and tuple(facts["size"]) != stored_size:
             raise ValueError(f"the image is {list(stored_size)}, its json entry says {facts['size']} (height, width)")
         boxes = reorient(check_boxes(facts.get("boxes", []), stored_size), stored_size, orientation)
@@ -165,12 +166,18 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason}") from error
 
 
-def _decode(data: bytes, channels: int) -> tuple[Image.Image, tuple[int, int], int]:
-    """Give the upright image with the wanted channels, the stored (height, width) and the EXIF orientation."""
+def decode(data: bytes, channels: int | None = None) -> tuple[Image.Image, tuple[int, int], int]:
+    """Give the upright image, the stored (height, width) and the EXIF orientation.
+
+    Args:
+        data: An image file.
+        channels: 3 for RGB, 1 for grey; `None` keeps grey images grey and makes all others RGB.
+    """
     image: Image.Image = Image.open(io.BytesIO(data))
     stored_size = (image.height, image.width)
     orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    image = _to_eight_bits(image, "RGB" if channels == 3 else "L")
+    is_grey = channels == 1 if channels is not None else image.mode in _GREY_MODES
+    image = _to_eight_bits(image, "L" if is_grey else "RGB")
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     return image, stored_size, orientation if orientation in _UPRIGHT else 1

@@ -1,0 +1,7 @@
+"""Published layouts of image files, each read by its recipe."""
+
+from data.recipes.plain import FOLDER, LABELS_CSV
+
+RECIPES = {recipe.name: recipe for recipe in (LABELS_CSV, FOLDER)}
+
+__all__ = ["RECIPES"]
