@@ -1,7 +1,8 @@
 """Published layouts of image files, each read by its recipe."""
 
+from data.recipes.cub200 import CUB200
 from data.recipes.plain import FOLDER, LABELS_CSV
 
-RECIPES = {recipe.name: recipe for recipe in (LABELS_CSV, FOLDER)}
+RECIPES = {recipe.name: recipe for recipe in (CUB200, LABELS_CSV, FOLDER)}
 
 __all__ = ["RECIPES"]
