@@ -1,6 +1,6 @@
 """Pack images into shards: `python -m data.prepare RECIPE --source DIR --out DIR`.
 
-Recipes: cub200, places365, labels_csv, folder. After a stop the same command goes on.
+Recipes: cub200, places365, mnist, cifar10, cifar100, labels_csv, folder. After a stop the same command goes on.
 """
 
 import argparse

@@ -1,9 +1,12 @@
 """Published layouts of image files, each read by its recipe."""
 
+from data.recipes.arrays import CIFAR_10, CIFAR_100, MNIST_DIGITS
 from data.recipes.cub200 import CUB200
 from data.recipes.places365 import PLACES365
 from data.recipes.plain import FOLDER, LABELS_CSV
 
-RECIPES = {recipe.name: recipe for recipe in (CUB200, PLACES365, LABELS_CSV, FOLDER)}
+RECIPES = {
+    recipe.name: recipe for recipe in (CUB200, PLACES365, MNIST_DIGITS, CIFAR_10, CIFAR_100, LABELS_CSV, FOLDER)
+}
 
 __all__ = ["RECIPES"]
