@@ -1,6 +1,7 @@
 """Pack images into shards: `python -m data.prepare RECIPE --source DIR --out DIR`.
 
-Recipes: cub200, places365, mnist, cifar10, cifar100, labels_csv, folder. After a stop the same command goes on.
+Recipes: imagenet, cub200, places365, mnist, cifar10, cifar100, labels_csv, folder; see docs/data.md. After a stop the
+same command goes on.
 """
 
 import argparse
