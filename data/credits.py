@@ -33,12 +33,10 @@ def _credit(row: dict[str, str]) -> str:
     return f"{row['author']} ({short})" if short else row["author"]
 
 
-def copy_attributions(source: Path, out: Path) -> None:
-    """Copy ATTRIBUTION.csv where there is one, with the names that were written as octal bytes made readable."""
-    path = source / FILE_NAME
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        (out / FILE_NAME).write_text(OCTAL.sub(_decode, text), encoding="utf-8")
+def read_attributions(root: Path) -> bytes | None:
+    """Give ATTRIBUTION.csv where there is one, with the names that were written as octal bytes made readable."""
+    path = root / FILE_NAME
+    return OCTAL.sub(_decode, path.read_text(encoding="utf-8")).encode() if path.is_file() else None
 
 
 def _decode(match: re.Match[str]) -> str:

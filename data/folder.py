@@ -1,16 +1,16 @@
 """Plain image folders: photographs with a labels.csv, or a tree of class folders, read as if they were shards.
 
 A photograph's key is its file name without suffix where a labels.csv lists it, and its path below the split without
-suffix in a tree; dots inside become underscores, because webdataset cuts names at their first dot.
+suffix in a tree.
 """
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.photos import Photo, key_of, refuse_duplicates
 from data.samples import IMAGE_SUFFIXES
 
 LABELS = "labels.csv"
@@ -18,36 +18,10 @@ LABELS = "labels.csv"
 SPLITS = ("train", "val", "test")
 """Sub-folders of these names divide a tree into splits; a tree without them serves every split."""
 
+FileBoxes = list[tuple[float, ...]]
+
 PIECE = 1000
 """Photographs in one pseudo-shard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One image file and what is known about it.
-
-    Args:
-        key: Unique name in its split.
-        path: The file.
-        label: Its class index, -1 without one.
-        boxes: x0, y0, x1, y1 in pixels of the stored file.
-        class_name: Name of that class, empty without one.
-    """
-
-    key: str
-    path: Path
-    label: int = -1
-    boxes: tuple[tuple[float, ...], ...] = ()
-    class_name: str = ""
-
-    @property
-    def suffix(self) -> str:
-        """Its kind of file, in lower case."""
-        return self.path.suffix[1:].lower()
-
-    def facts(self) -> dict[str, Any]:
-        """Give what a shard's json entry says about it."""
-        return {"label": self.label, "boxes": self.boxes}
 
 
 class FolderShard:
@@ -99,11 +73,17 @@ def list_photos(root: Path, split: str) -> list[Photo]:
     return read_splits(root)[split] if known else read_tree(root)
 
 
-def read_splits(root: Path) -> dict[str, list[Photo]]:
+def read_splits(root: Path, boxes_of: Mapping[str, FileBoxes] | None = None) -> dict[str, list[Photo]]:
     """List the photographs of a folder with split sub-folders; a class has one index in all of them."""
     splits = [name for name in SPLITS if (root / name).is_dir()]
     names = sorted(set().union(*(class_names(list_images(root / split), root / split) for split in splits)))
-    return {split: read_tree(root / split, names=names) for split in splits}
+    parts: dict[str, dict[str, FileBoxes]] = {split: {} for split in splits}
+    for file, boxes in (boxes_of or {}).items():
+        split, _, rest = file.partition("/")
+        if split not in parts:
+            refuse_unknown({file: boxes}, root)
+        parts[split][rest] = boxes
+    return {split: read_tree(root / split, parts[split], names) for split in splits}
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -139,38 +119,52 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
     return splits
 
 
-def read_tree(folder: Path, boxes: Path | None = None, names: Sequence[str] | None = None) -> list[Photo]:
+def read_tree(
+    folder: Path, boxes_of: Mapping[str, FileBoxes] | None = None, names: Sequence[str] | None = None
+) -> list[Photo]:
     """List the photographs below a folder; where all of them lie in sub-folders, those are the classes, by name.
 
     Args:
         folder: Where to look, at any depth.
-        boxes: A CSV with the columns `file` (path below `folder`), `x0`, `y0`, `x1`, `y1`, one box a row.
+        boxes_of: See `read_boxes`.
         names: All classes, in the order of their indices; those of this folder when not given.
     """
     paths = list_images(folder)
     parts = [path.relative_to(folder).parts for path in paths]
     own = class_names(paths, folder)
     names = (names or own) if own else []
-    boxes_of = _read_boxes(boxes) if boxes else {}
+    places = {name: index for index, name in enumerate(names)}
+    left = dict(boxes_of or {})
     photos = []
     for path, part in zip(paths, parts, strict=True):
-        file = "/".join(part)
-        key = "/".join((*part[:-1], path.stem.replace(".", "_")))
-        label, class_name = (names.index(part[0]), part[0]) if names else (-1, "")
-        photos.append(Photo(key, path, label, tuple(boxes_of.pop(file, ())), class_name))
-    if boxes_of:
-        raise ValueError(f"{boxes} has boxes for {next(iter(boxes_of))!r}, which is not an image below {folder}")
+        key = "/".join((*part[:-1], key_of(path.stem)))
+        label, class_name = (places[part[0]], part[0]) if names else (-1, "")
+        photos.append(Photo(key, path, label, tuple(left.pop("/".join(part), ())), class_name))
+    refuse_unknown(left, folder)
     refuse_duplicates(photos)
     return photos
 
 
-def refuse_duplicates(photos: Sequence[Photo]) -> None:
-    """Refuse two photographs of one key."""
-    first: dict[str, Path] = {}
-    for photo in photos:
-        if photo.key in first:
-            raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
-        first[photo.key] = photo.path
+def read_boxes(path: Path) -> dict[str, FileBoxes]:
+    """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row."""
+    boxes: dict[str, FileBoxes] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                box = tuple(float(row[side]) for side in ("x0", "y0", "x1", "y1"))
+                boxes.setdefault(row["file"], []).append(box)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}: bad row {row} ({error!r}); expected columns file, x0, y0, x1, y1") from error
+    return boxes
+
+
+def refuse_unknown(boxes_of: Mapping[str, FileBoxes], folder: Path) -> None:
+    """Refuse boxes that are left when all images have theirs."""
+    if boxes_of:
+        raise ValueError(
+            f"there are boxes for {len(boxes_of)} files, as for {next(iter(boxes_of))!r}, which are no images below "
+            f"{folder}; does the box file belong to other images?"
+        )
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -193,16 +187,4 @@ def _labelled_photo(root: Path, row: dict[str, str]) -> Photo:
     except ValueError as error:
         raise ValueError(f"{root / LABELS}, {row['file']}: {error}") from error
     name = row.get("class_name") or row.get("wnid") or ""
-    return Photo(path.stem.replace(".", "_"), path, label, boxes, name)
-
-
-def _read_boxes(path: Path) -> dict[str, list[tuple[float, ...]]]:
-    boxes: dict[str, list[tuple[float, ...]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                box = tuple(float(row[side]) for side in ("x0", "y0", "x1", "y1"))
-                boxes.setdefault(row["file"], []).append(box)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}: bad row {row} ({error!r}); expected columns file, x0, y0, x1, y1") from error
-    return boxes
+    return Photo(key_of(path.stem), path, label, boxes, name)

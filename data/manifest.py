@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,10 @@ class Manifest:
         licence: Under which terms, in words.
         classes: Name of each class index, empty where no image shows that class; `None` for images without classes.
         splits: The shards of each split.
+        recipe: Which recipe of `python -m data.prepare` made it.
+        skipped: Broken photographs that were left out: by shard and key, the file and what is wrong with it.
+        files: Name and sha256 of what lies beside the shards: the keys of each split, and who is to be credited.
+        fingerprint: Of everything that decides the bytes; another packing into the same folder is refused.
     """
 
     name: str
@@ -46,6 +50,10 @@ class Manifest:
     licence: str
     classes: list[str] | None
     splits: dict[str, list[ShardInfo]]
+    recipe: str = ""
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @classmethod
     def load(cls, root: Path) -> "Manifest":
@@ -53,19 +61,31 @@ class Manifest:
         path = root / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(f"no {FILE_NAME} in {root}; pack the images with `python -m data.prepare`")
+        return cls.parse(path.read_bytes(), str(path))
+
+    @classmethod
+    def parse(cls, text: bytes, where: str) -> "Manifest":
+        """Read a manifest, or say what is wrong with it; `where` is what messages call it."""
         try:
-            content = json.loads(path.read_text())
-            splits = {name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()}
-            return cls(content["name"], content["source"], content["licence"], content["classes"], splits)
+            content = json.loads(text)
+            content.pop("images", None)  # written for the reader, counted from the shards here
+            content["splits"] = {
+                name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()
+            }
+            return cls(**content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is not a manifest ({error!r}); pack the images again") from error
+            raise ValueError(f"{where} is not a manifest ({error!r}); pack the images again") from error
 
     def save(self, root: Path) -> None:
         """Write the manifest, whole or not at all."""
         path = root / FILE_NAME
         unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        unfinished.write_text(json.dumps({"images": self.count(), **asdict(self)}, indent=1) + "\n")
         os.replace(unfinished, path)
+
+    def count(self) -> dict[str, int]:
+        """Count the images of each split."""
+        return {name: sum(shard.samples for shard in shards) for name, shards in self.splits.items()}
 
     def shards(self, split: str) -> list[ShardInfo]:
         """Give the shards of a split; refuse one that is unknown or empty."""
@@ -74,6 +94,11 @@ class Manifest:
         if not sum(shard.samples for shard in self.splits[split]):
             raise ValueError(f"split {split!r} of {self.name} is empty; pack the images again or name another split")
         return self.splits[split]
+
+
+def keys_file(split: str) -> str:
+    """Name the file that lists the keys of a split in the order of its shards, one a line."""
+    return f"{split}.keys.txt"
 
 
 def checksum(path: Path) -> str:

@@ -1,6 +1,11 @@
-"""Pack images into shards: `python -m data.prepare labels_csv|folder --source DIR --out DIR`."""
+"""Pack images into shards: `python -m data.prepare RECIPE --source DIR --out DIR`.
+
+Recipes: imagenet, cub200, places365, mnist, cifar10, cifar100, labels_csv, folder; see docs/data.md. After a stop the
+same command goes on.
+"""
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,10 +13,17 @@ from pathlib import Path
 
 from rich.progress import track
 
-from data.credits import copy_attributions
-from data.folder import LABELS, SPLITS, Photo, read_labels, read_splits, read_tree
+from data.credits import FILE_NAME as ATTRIBUTION
+from data.credits import read_attributions
 from data.manifest import Manifest
-from data.writer import write_dataset
+from data.packing import Packing
+from data.photos import Photo
+from data.recipes import RECIPES
+from data.recipes.recipe import Recipe
+from data.writer import About, write_dataset
+
+STOPPED = 130
+"""Exit status after Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,45 +34,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for split, shards in manifest.splits.items():
-        print(f"{split}: {sum(shard.samples for shard in shards)} images in {len(shards)} shards")
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return STOPPED
+    for line in (line for shard in manifest.skipped.values() for line in shard.values()):
+        print(f"skipped: {line}", file=sys.stderr)
+    for split, images in manifest.count().items():
+        print(f"{split}: {images} images in {len(manifest.splits[split])} shards")
     return 0
 
 
 def prepare(options: argparse.Namespace) -> Manifest:
     """Read the photographs that the options name, pack them and copy what credits them."""
-    source: Path = options.source
+    source, out, recipe = options.source, options.out, RECIPES[options.recipe]
     if not source.is_dir():
         raise FileNotFoundError(f"--source {source} is not a folder")
-    splits = _labelled(source, options) if options.recipe == "labels_csv" else _tree(source, options)
+    found = recipe.read(source, options)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    attributions = read_attributions(source)
     manifest = write_dataset(
-        splits,
-        options.out,
-        shard_size=options.shard_size,
-        name=options.name or options.out.resolve().name,
-        source=options.origin,
-        licence=options.licence,
+        found.splits,
+        out,
+        About(
+            options.name or out.resolve().name,
+            options.origin or recipe.origin,
+            options.licence or recipe.licence,
+            recipe.name,
+            found.classes,
+        ),
+        Packing(options.shard_size, options.shard_megabytes, options.resize, options.skip_broken, options.workers),
+        files={} if attributions is None else {ATTRIBUTION: attributions},
         track=_show_progress,
     )
-    copy_attributions(source, options.out)
-    if (source / "README.md").is_file() and not (options.out / "README.md").exists():
-        shutil.copyfile(source / "README.md", options.out / "README.md")
+    if (source / "README.md").is_file() and not (out / "README.md").exists():
+        shutil.copyfile(source / "README.md", out / "README.md")
     return manifest
-
-
-def _labelled(source: Path, options: argparse.Namespace) -> dict[str, list[Photo]]:
-    if not (source / LABELS).is_file():
-        raise FileNotFoundError(f"no {LABELS} in {source}; for a tree of class folders use the recipe `folder`")
-    return read_labels(source, options.split_column)
-
-
-def _tree(source: Path, options: argparse.Namespace) -> dict[str, list[Photo]]:
-    known = [name for name in SPLITS if (source / name).is_dir()]
-    if known and options.boxes:
-        raise ValueError("--boxes needs a tree without split folders; pack each split by itself with --split")
-    if known:
-        return read_splits(source)
-    return {options.split: read_tree(source, options.boxes)}
 
 
 def _show_progress(photos: Iterable[Photo], total: int) -> Iterable[Photo]:
@@ -70,19 +79,25 @@ def _show_progress(photos: Iterable[Photo], total: int) -> Iterable[Photo]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.prepare", description="Pack images into webdataset shards.")
     recipes = parser.add_subparsers(dest="recipe", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--source", type=Path, required=True, help="folder with the images")
-    shared.add_argument("--out", type=Path, required=True, help="folder for shards and manifest")
-    shared.add_argument("--shard-size", type=int, default=1000, help="images in a shard, at most (default 1000)")
-    shared.add_argument("--name", help="what the dataset is called (default: name of the folder --out)")
-    shared.add_argument("--origin", default="not stated", help="where the images come from, for the manifest")
-    shared.add_argument("--licence", default="not stated", help="their terms, for the manifest")
-    labels = recipes.add_parser("labels_csv", parents=[shared], help="images with a labels.csv")
-    labels.add_argument("--split-column", default="split", help="column that names the split (default split)")
-    tree = recipes.add_parser("folder", parents=[shared], help="a tree of class folders, or a flat folder")
-    tree.add_argument("--split", default="train", help="name of the split where the tree has no split folders")
-    tree.add_argument("--boxes", type=Path, help="CSV with the columns file, x0, y0, x1, y1")
+    for recipe in RECIPES.values():
+        added = recipes.add_parser(recipe.name, help=recipe.summary, description=recipe.summary)
+        _add_shared(added, recipe)
+        recipe.add_options(added)
     return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
+    parser.add_argument("--source", type=Path, required=True, help="folder with the images")
+    parser.add_argument("--out", type=Path, required=True, help="folder for shards and manifest")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--shard-megabytes", type=float, default=64, help="size of a shard (default 64)")
+    size.add_argument("--shard-size", type=int, help="images in a shard, at most")
+    parser.add_argument("--resize", type=int, help="shrink to this shorter side, in pixels (default: copy every file)")
+    parser.add_argument("--skip-broken", action="store_true", help="leave broken images out and name them")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that read images")
+    parser.add_argument("--name", help="what the dataset is called (default: name of the folder --out)")
+    parser.add_argument("--origin", help=f"where the images come from, for the manifest (default: {recipe.origin})")
+    parser.add_argument("--licence", help=f"their terms, for the manifest (default: {recipe.licence})")
 
 
 if __name__ == "__main__":

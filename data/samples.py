@@ -136,7 +136,7 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         if suffix is None or "json" not in raw:
             raise ValueError("an image and a json entry are needed")
         facts = json.loads(raw["json"])
-        image, stored_size, orientation = _decode(raw[suffix], transform.preprocessing.channels)
+        image, stored_size, orientation = decode(raw[suffix], transform.preprocessing.channels)
         if "size" in facts and tuple(facts["size"]) != stored_size:
             raise ValueError(f"the image is {list(stored_size)}, its json entry says {facts['size']} (height, width)")
         boxes = reorient(check_boxes(facts.get("boxes", []), stored_size), stored_size, orientation)
@@ -147,8 +147,13 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason}") from error
 
 
-def _decode(data: bytes, channels: int) -> tuple[Image.Image, tuple[int, int], int]:
-    """Give the upright image with the wanted channels, the stored (height, width) and the EXIF orientation."""
+def decode(data: bytes, channels: int | None = None) -> tuple[Image.Image, tuple[int, int], int]:
+    """Give the upright image, the stored (height, width) and the EXIF orientation.
+
+    Args:
+        data: An image file.
+        channels: 3 for RGB, 1 for grey; `None` keeps grey images grey and makes all others RGB.
+    """
     image: Image.Image = Image.open(io.BytesIO(data))
     stored_size = (image.height, image.width)
     image, orientation = stand_upright(image, channels)

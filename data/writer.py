@@ -1,108 +1,241 @@
-"""Pack photographs into webdataset shards: the same photographs give the same bytes."""
+"""Write photographs as webdataset shards: the same photographs give the same bytes, and packing can stop and go on."""
 
-import io
+import errno
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import webdataset as wds
-from PIL import Image
 
-from data.boxes import check_boxes
-from data.folder import Photo, refuse_duplicates
-from data.manifest import Manifest, ShardInfo, checksum
+from data.journal import Journal, open_journal
+from data.manifest import Manifest, ShardInfo, checksum, keys_file
+from data.packing import TAR_BYTES, BrokenPhotoError, Packing, encode_in_order
+from data.photos import Photo, refuse_duplicates
 from data.shards import key_order
 
 Track = Callable[[Iterable[Photo], int], Iterable[Photo]]
 """Passes photographs on while it shows progress; the number is how many there will be."""
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a manifest says about a data set in words.
+
+    Args:
+        name: What it is called.
+        source: Where it comes from.
+        licence: Under which terms.
+        recipe: Which recipe reads it.
+        classes: Name of each class index; those of the photographs when not given.
+    """
+
+    name: str
+    source: str
+    licence: str
+    recipe: str = ""
+    classes: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One shard to be written.
+
+    Args:
+        split: Its split.
+        file: Its name.
+        photos: What goes into it, in order.
+        sizes: Bytes of each of them.
+    """
+
+    split: str
+    file: str
+    photos: Sequence[Photo]
+    sizes: Sequence[int]
+
+    def bytes(self) -> int:
+        """Estimate the size of the shard, without a resize."""
+        return sum(self.sizes) + TAR_BYTES * len(self.sizes)
+
+
 def write_dataset(
     splits: Mapping[str, Sequence[Photo]],
     out: Path,
+    about: About,
+    packing: Packing,
     *,
-    shard_size: int,
-    name: str,
-    source: str,
-    licence: str,
+    files: Mapping[str, bytes] | None = None,
     track: Track = lambda photos, total: photos,
 ) -> Manifest:
-    """Write shards and manifest; nothing that lies in `out` already is touched before all shards are complete.
+    """Write shards, what lies beside them, and at last the manifest; go on where an earlier call stopped.
 
     A sample is the image file as it is plus a json entry with `label`, `boxes` and `size` (height, width). Samples lie
-    in the order of a hash of their keys, so that every shard mixes all classes.
+    in the order of a hash of their keys, so that every shard mixes all classes. A folder that holds another data set
+    is refused and left as it is.
 
     Args:
         splits: The photographs of each split.
-        out: Folder of the dataset; made where it does not exist.
-        shard_size: How many photographs a shard holds at most; they are spread evenly.
-        name: What the dataset is called.
-        source: Where it comes from.
-        licence: Under which terms.
+        out: Folder of the data set; made where it does not exist.
+        about: What the manifest says in words.
+        packing: How photographs become shards.
+        files: What else lies beside the shards, by name.
         track: Shows progress.
+
+    Raises:
+        BrokenPhotoError: A photograph cannot be packed. The shards before it stay, and the next call goes on there.
+        ValueError: A split is empty, keys or class names clash, or the folder cannot take the data set.
     """
-    if shard_size < 1:
-        raise ValueError(f"a shard must hold at least one photograph, got {shard_size}")
-    for split, photos in splits.items():
-        if not photos:
-            raise ValueError(f"split {split!r} has no photographs; leave it out or name another source")
-        refuse_duplicates(photos)
+    plans = [plan for split, photos in splits.items() for plan in _plan(split, photos, packing)]
+    classes = list(about.classes) if about.classes is not None else _class_names(splits)
+    files = dict(files or {})
+    fingerprint = _fingerprint(about, classes, plans, files, packing)
+    is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    unfinished: list[Path] = []
     try:
-        shards = {
-            split: _write_split(split, photos, out, shard_size, track, unfinished) for split, photos in splits.items()
-        }
-        for part in unfinished:
-            os.replace(part, part.with_suffix(""))
+        with open_journal(out, about.recipe, fingerprint) as journal, _room_in(out):
+            _check_room(out, [plan for plan in plans if not journal.has(plan.file)], packing)
+            _write_shards(out, plans, journal, packing, track)
+            files |= {keys_file(split): _list_keys(split, plans, journal) for split in splits}
+            manifest = _describe(about, classes, plans, files, journal, fingerprint)
+            for name, content in files.items():
+                (out / name).write_bytes(content)
+            manifest.save(out)
+            journal.close()
     finally:
-        for part in unfinished:
-            part.unlink(missing_ok=True)
-    manifest = Manifest(name, source, licence, _class_names(splits), shards)
-    manifest.save(out)
+        if is_new and not any(out.iterdir()):
+            out.rmdir()
     return manifest
 
 
-def _write_split(
-    split: str, photos: Sequence[Photo], out: Path, shard_size: int, track: Track, unfinished: list[Path]
-) -> list[ShardInfo]:
+def _describe(
+    about: About,
+    classes: list[str] | None,
+    plans: Sequence[Plan],
+    files: Mapping[str, bytes],
+    journal: Journal,
+    fingerprint: str,
+) -> Manifest:
+    splits: dict[str, list[ShardInfo]] = {}
+    for plan in plans:
+        splits.setdefault(plan.split, []).append(journal.finished[plan.file])
+    return Manifest(
+        name=about.name,
+        source=about.source,
+        licence=about.licence,
+        classes=classes,
+        splits=splits,
+        recipe=about.recipe,
+        skipped={plan.file: journal.skipped[plan.file] for plan in plans if plan.file in journal.skipped},
+        files={name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+        fingerprint=fingerprint,
+    )
+
+
+def _plan(split: str, photos: Sequence[Photo], packing: Packing) -> list[Plan]:
+    """Spread the photographs of a split evenly over its shards."""
+    if not photos:
+        raise ValueError(f"split {split!r} has no photographs; leave it out or name another source")
+    refuse_duplicates(photos)
     ordered = sorted(photos, key=lambda photo: key_order(photo.key))
-    shards = -(-len(ordered) // shard_size)
-    tracked = iter(track(ordered, len(ordered)))
-    infos = []
-    for number in range(shards):
-        samples = len(ordered[number::shards])
-        part = out / f"{split}-{number:05d}.tar.part"
-        unfinished.append(part)
-        with part.open("wb") as file, _tar_writer(file) as tar:
-            for _ in range(samples):
-                tar.write(_sample(next(tracked)))
-        infos.append(ShardInfo(part.stem, samples, part.stat().st_size, checksum(part)))
+    sizes = [photo.size() for photo in ordered]
+    shards = packing.shards(len(ordered), sum(sizes))
+    ends = [0, *accumulate(len(ordered[number::shards]) for number in range(shards))]
+    return [
+        Plan(split, f"{split}-{number:05d}.tar", ordered[start:end], sizes[start:end])
+        for number, (start, end) in enumerate(pairwise(ends))
+    ]
+
+
+def _fingerprint(
+    about: About, classes: list[str] | None, plans: Sequence[Plan], files: Mapping[str, bytes], packing: Packing
+) -> str:
+    """Hash everything that decides the bytes of a data set, with the size of each image in place of its content."""
+    words = {**asdict(about), "classes": classes, "resize": packing.resize, "skip_broken": packing.skip_broken}
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+    for name, content in sorted(files.items()):
+        digest.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
+    for plan in plans:
+        for photo, size in zip(plan.photos, plan.sizes, strict=True):
+            digest.update(json.dumps([plan.file, photo.key, photo.suffix, photo.facts(), size]).encode())
+    return digest.hexdigest()
+
+
+def _write_shards(out: Path, plans: Sequence[Plan], journal: Journal, packing: Packing, track: Track) -> None:
+    """Write the shards that are not finished yet."""
+    tracked = iter(track([photo for plan in plans for photo in plan.photos], sum(len(plan.photos) for plan in plans)))
+    for plan in plans:
+        photos = islice(tracked, len(plan.photos))
+        if journal.has(plan.file):
+            for _ in photos:
+                pass
+        else:
+            journal.add(*_write_shard(out / plan.file, photos, packing))
     for _ in tracked:  # lets the progress bar end
         pass
-    return infos
 
 
-def _tar_writer(file: io.BufferedWriter) -> wds.TarWriter:
+def _write_shard(path: Path, photos: Iterable[Photo], packing: Packing) -> tuple[ShardInfo, dict[str, str]]:
+    """Write one shard, whole or not at all; give what the manifest says about it, and what was skipped, by key."""
+    part = path.with_suffix(".tar.part")
+    samples, skipped = 0, {}
+    try:
+        with part.open("wb") as file, _tar_writer(file) as tar:
+            for photo, result in encode_in_order(photos, packing):
+                if not isinstance(result, BrokenPhotoError):
+                    tar.write(result)
+                    samples += 1
+                elif packing.skip_broken:
+                    skipped[photo.key] = str(result)
+                else:
+                    raise result
+        info = ShardInfo(path.name, samples, part.stat().st_size, checksum(part))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return info, skipped
+
+
+def _tar_writer(file: BinaryIO) -> wds.TarWriter:
     """Leave time, user and machine out of the bytes; PAX writes names of any length."""
     return wds.TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT")
 
 
-def _sample(photo: Photo) -> dict[str, str | bytes]:
-    """Check a photograph and give it as webdataset writes it."""
-    data = photo.path.read_bytes()
+def _list_keys(split: str, plans: Sequence[Plan], journal: Journal) -> bytes:
+    """Name the samples of a split in the order of its shards, one a line."""
+    mine = [plan for plan in plans if plan.split == split]
+    keys = [photo.key for plan in mine for photo in plan.photos if photo.key not in journal.skipped.get(plan.file, {})]
+    return "".join(f"{key}\n" for key in keys).encode()
+
+
+def _check_room(out: Path, plans: Sequence[Plan], packing: Packing) -> None:
+    """Refuse a disk that is too small before hours are spent; after a resize the size is not known beforehand."""
+    needed, free = sum(plan.bytes() for plan in plans), shutil.disk_usage(out).free
+    if packing.resize is None and needed > free:
+        raise ValueError(f"{out} has room for {_gigabytes(free)}, the shards need {_gigabytes(needed)}; {_GO_ON}")
+
+
+_GO_ON = "make room and run the same command again: finished shards are kept"
+
+
+@contextmanager
+def _room_in(out: Path) -> Iterator[None]:
+    """Say in one line that a disk is full."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            size = (image.height, image.width)
-        boxes = check_boxes(photo.boxes, size).tolist()
-        if photo.key.startswith("_"):
-            raise ValueError("webdataset skips names that start with an underscore; rename the file")
-    except (OSError, ValueError) as error:
-        reason = "not a readable image" if isinstance(error, OSError) else error
-        raise ValueError(f"{photo.path}: {reason}") from error
-    facts = {"label": photo.label, "boxes": boxes, "size": size}
-    return {"__key__": photo.key, photo.suffix: data, "json": json.dumps(facts).encode()}
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(f"no space is left in {out}; {_GO_ON}") from error
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
 
 
 def _class_names(splits: Mapping[str, Sequence[Photo]]) -> list[str] | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dre.types import Preprocessing
 
 EXIF_ORIENTATION = 0x0112
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,10 +40,16 @@ def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
     return to_tensor(larger.crop((left, top, left + width, top + height))).float().div_(255)
 
 
-def stand_upright(picture: Image.Image, channels: int) -> tuple[Image.Image, int]:
-    """Give the upright picture in 8 bits, RGB or grey, and the EXIF orientation that it was stored in."""
+def stand_upright(picture: Image.Image, channels: int | None) -> tuple[Image.Image, int]:
+    """Give the upright picture in 8 bits and the EXIF orientation that it was stored in.
+
+    Args:
+        picture: In any mode but floating point.
+        channels: 3 for RGB, 1 for grey; `None` keeps grey pictures grey and makes all others RGB.
+    """
     orientation = int(picture.getexif().get(EXIF_ORIENTATION, 1))
-    picture = to_eight_bits(picture, "RGB" if channels == 3 else "L")
+    is_grey = channels == 1 if channels is not None else picture.mode in GREY_MODES
+    picture = to_eight_bits(picture, "L" if is_grey else "RGB")
     if orientation not in UPRIGHT:
         return picture, 1
     return picture.transpose(UPRIGHT[orientation]), orientation

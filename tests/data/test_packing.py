@@ -4,9 +4,9 @@ import tarfile
 import pytest
 import webdataset as wds
 
-from data.folder import Photo, list_photos, read_labels, read_tree
+from data.folder import list_photos, read_boxes, read_labels, read_tree
 from data.manifest import Manifest
-from data.prepare import main
+from data.photos import Photo
 from data.shards import count, key_order, open_shards
 from tests.data.trees import labelled_folder, pack, packed, photo
 
@@ -49,9 +49,12 @@ def test_nothing_is_left_behind_or_lost_when_packing_fails(tmp_path):
     pack(splits, tmp_path / "out")
     before = bytes_of(tmp_path / "out")
     splits["val"][-1].path.write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"val_006\.jpg: not a readable image"):
+    with pytest.raises(ValueError, match="packed from other images"):
         pack(splits, tmp_path / "out")
     assert bytes_of(tmp_path / "out") == before
+    with pytest.raises(ValueError, match=r"val_006\.jpg: not a readable image"):
+        pack(splits | {"train": splits["val"]}, tmp_path / "other", shard_size=20)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["packing.jsonl"]
 
 
 @pytest.mark.parametrize("boxes", ["10 3 2 12", "2 3 10 92", "2 3 10"])
@@ -127,50 +130,11 @@ def test_manifest_refusals(tmp_path):
         Manifest.load(root)
 
 
-def test_command_line_packs_labels_and_copies_credits(tmp_path, capsys):
-    source = labelled_folder(tmp_path / "source")
-    (source / "ATTRIBUTION.csv").write_text("file,author\n")
-    (source / "README.md").write_text("theirs")
-    out = tmp_path / "out"
-    command = ["labels_csv", "--source", str(source), "--out", str(out), "--licence", "CC0"]
-    assert main(command) == 0
-    assert "train: 12 images in 1 shards" in capsys.readouterr().out
-    assert Manifest.load(out).licence == "CC0"
-    assert (out / "ATTRIBUTION.csv").exists()
-    (out / "README.md").write_text("ours")
-    assert main(command) == 0
-    assert (out / "README.md").read_text() == "ours"
-
-
-def test_command_line_packs_a_tree_with_boxes(tmp_path):
-    for name in ("b/1.png", "a/1.png", "a/2.v2.png"):
-        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
-        photo(0).save(tmp_path / "tree" / name)
-    (tmp_path / "boxes.csv").write_text("file,x0,y0,x1,y1\na/1.png,1,2,3,4\n")
-    command = ["folder", "--source", str(tmp_path / "tree"), "--out", str(tmp_path / "out"), "--split", "val"]
-    assert main([*command, "--boxes", str(tmp_path / "boxes.csv")]) == 0
-    assert Manifest.load(tmp_path / "out").classes == ["a", "b"]
-    (shard,) = open_shards([tmp_path / "out"], "val", "sha256")
-    facts = {raw["__key__"]: json.loads(raw["json"]) for raw in shard.stream()}
-    assert {key: (fact["label"], fact["boxes"]) for key, fact in facts.items()} == {
-        "a/1": (0, [[1, 2, 3, 4]]),
-        "a/2_v2": (0, []),
-        "b/1": (1, []),
-    }
-
-
-def test_command_line_refuses_in_one_line(tmp_path, capsys):
-    assert main(["labels_csv", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith("error: no labels.csv in")
-    assert message.count("\n") == 1
-
-
 def test_boxes_of_an_unknown_image_are_refused(tmp_path):
     photo(0).save(tmp_path / "x.png")
     (tmp_path / "boxes.csv").write_text("file,x0,y0,x1,y1\ny.png,1,2,3,4\n")
-    with pytest.raises(ValueError, match=r"'y\.png', which is not an image below"):
-        read_tree(tmp_path, tmp_path / "boxes.csv")
+    with pytest.raises(ValueError, match=r"boxes for 1 files, as for 'y\.png', which are no images below"):
+        read_tree(tmp_path, read_boxes(tmp_path / "boxes.csv"))
 
 
 def test_folder_serves_its_splits(tmp_path):

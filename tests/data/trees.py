@@ -11,7 +11,8 @@ from PIL import Image
 from data.datamodule import ShardDataModule
 from data.folder import read_labels
 from data.manifest import Manifest
-from data.writer import write_dataset
+from data.packing import Packing
+from data.writer import About, write_dataset
 from dre.types import Preprocessing
 
 SMALL = Preprocessing(size=(16, 16), resize=18)
@@ -55,7 +56,7 @@ def packed(root: Path, train: int = 12, val: int = 7, shard_size: int = 4) -> Pa
 
 
 def pack(splits, out: Path, shard_size: int = 4) -> Manifest:
-    return write_dataset(splits, out, shard_size=shard_size, name="small", source="generated", licence="none")
+    return write_dataset(splits, out, About("small", "generated", "none", "tests"), Packing(shard_size))
 
 
 def module(root: Path, **options) -> ShardDataModule:

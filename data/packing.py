@@ -1,0 +1,139 @@
+"""One photograph on its way into a shard: read, decoded once to see that it is whole, made smaller where asked."""
+
+import io
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from data.boxes import Boxes, check_boxes, reorient, shift_and_scale
+from data.photos import Photo
+from data.samples import decode
+
+QUALITY = 90
+"""Of the JPEG files that a resize writes."""
+
+TAR_BYTES = 2048
+"""What a sample takes in a tar file beside its image: two headers, the json entry and padding, rounded up."""
+
+LOOK_AHEAD = 4
+"""Photographs that each worker may be ahead of the writer."""
+
+
+class BrokenPhotoError(ValueError):
+    """A photograph that cannot be packed; the message is one line, `file: reason`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How photographs become shards.
+
+    Args:
+        shard_size: Photographs in a shard, at most; by default as many as fill `shard_megabytes`.
+        shard_megabytes: Size that shards should have, counted before a resize.
+        resize: Length of the shorter side of larger images, in pixels; `None` copies every file byte for byte.
+        skip_broken: Leave broken photographs out and name them in the manifest, rather than stop at the first.
+        workers: Threads that read and decode; the bytes of the shards do not depend on them.
+    """
+
+    shard_size: int | None = None
+    shard_megabytes: float = 64
+    resize: int | None = None
+    skip_broken: bool = False
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size", "resize", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}")
+        if not self.shard_megabytes > 0:
+            raise ValueError(f"`shard_megabytes` must be above 0, got {self.shard_megabytes}")
+
+    def shards(self, photos: int, size: int) -> int:
+        """Say how many shards hold that many photographs of `size` bytes together."""
+        if self.shard_size is not None:
+            return -(-photos // self.shard_size)
+        return min(photos, -(-(size + photos * TAR_BYTES) // round(self.shard_megabytes * 1e6)))
+
+
+Sample = dict[str, str | bytes]
+"""As webdataset writes it."""
+
+
+def encode(photo: Photo, resize: int | None = None) -> Sample:
+    """Check a photograph and give what a shard holds of it: the image and a json entry with label, boxes and size.
+
+    Args:
+        photo: What to pack.
+        resize: See `Packing`. A smaller copy stands upright, is RGB or grey and a JPEG; its boxes are scaled with it.
+
+    Raises:
+        BrokenPhotoError: The file cannot be read or decoded to its end, a box is bad, or the key cannot be packed.
+    """
+    try:
+        if photo.key.startswith("_"):
+            raise ValueError("webdataset skips names that start with an underscore; rename the file")
+        data, suffix = photo.read(), photo.suffix
+        size = _check_readable(data)
+        boxes = check_boxes(photo.boxes, size)
+        if resize is not None and min(size) > resize:
+            data, size, boxes = _shrink(data, boxes, resize)
+            suffix = "jpg"
+    except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
+        raise BrokenPhotoError(f"{photo.path}: {_reason(error)}") from error
+    facts = photo.facts() | {"boxes": boxes.tolist(), "size": size}
+    return {"__key__": photo.key, suffix: data, "json": json.dumps(facts).encode()}
+
+
+def encode_in_order(photos: Iterable[Photo], packing: Packing) -> Iterator[tuple[Photo, Sample | BrokenPhotoError]]:
+    """Encode photographs in parallel and give each with its sample, in their order; a broken one with its error."""
+    waiting: deque[tuple[Photo, Future[Sample | BrokenPhotoError]]] = deque()
+    with ThreadPoolExecutor(packing.workers) as pool:
+        try:
+            for photo in photos:
+                waiting.append((photo, pool.submit(_encode_or_error, photo, packing.resize)))
+                if len(waiting) > LOOK_AHEAD * packing.workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _encode_or_error(photo: Photo, resize: int | None) -> Sample | BrokenPhotoError:
+    try:
+        return encode(photo, resize)
+    except BrokenPhotoError as error:
+        return error
+
+
+def _check_readable(data: bytes) -> tuple[int, int]:
+    """Decode an image to its last byte, at an eighth of its size where JPEG allows; give its height and width."""
+    with Image.open(io.BytesIO(data)) as image:
+        size = (image.height, image.width)
+        image.draft(image.mode, (1, 1))
+        image.load()
+    return size
+
+
+def _shrink(data: bytes, boxes: Boxes, resize: int) -> tuple[bytes, tuple[int, int], Boxes]:
+    image, stored_size, orientation = decode(data)
+    boxes = reorient(boxes, stored_size, orientation)
+    width, height = image.size
+    scale = resize / min(width, height)
+    new = (max(resize, round(width * scale)), max(resize, round(height * scale)))
+    buffer = io.BytesIO()
+    image.resize(new, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue(), (new[1], new[0]), shift_and_scale(boxes, 0, 0, new[0] / width, new[1] / height)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not a readable image"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"not a readable image ({text})" if isinstance(error, OSError) else text

@@ -1,0 +1,90 @@
+"""What is known about one image before it is packed: its name, where its bytes are, its class and its boxes.
+
+Names are keys of webdataset: it cuts them at their first dot, so dots become underscores.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image file and what is known about it.
+
+    Args:
+        key: Unique name in its split.
+        path: The file.
+        label: Its class index, -1 without one.
+        boxes: x0, y0, x1, y1 in pixels of the stored file.
+        class_name: Name of that class, empty without one.
+    """
+
+    key: str
+    path: Path
+    label: int = -1
+    boxes: tuple[tuple[float, ...], ...] = ()
+    class_name: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """Its kind of file, in lower case."""
+        return self.path.suffix[1:].lower()
+
+    def facts(self) -> dict[str, Any]:
+        """Give what a shard's json entry says about it."""
+        return {"label": self.label, "boxes": self.boxes}
+
+    def size(self) -> int:
+        """Count the bytes of its file."""
+        return self.path.stat().st_size
+
+    def read(self) -> bytes:
+        """Read its file."""
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayPhoto(Photo):
+    """One image of a file that holds many; it is packed as PNG, which loses nothing.
+
+    Args:
+        pixels: uint8 [H, W] or [H, W, 3].
+    """
+
+    pixels: NDArray[np.uint8] = field(kw_only=True)
+
+    @property
+    def suffix(self) -> str:
+        """Its kind of file."""
+        return "png"
+
+    def size(self) -> int:
+        """Count its bytes before compression."""
+        return self.pixels.nbytes
+
+    def read(self) -> bytes:
+        """Encode its pixels."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def key_of(name: str) -> str:
+    """Turn the name of a file, without its suffix, into a key."""
+    return name.replace(".", "_")
+
+
+def refuse_duplicates(photos: Sequence[Photo]) -> None:
+    """Refuse two photographs of one key."""
+    first: dict[str, Path] = {}
+    for photo in photos:
+        if photo.key in first:
+            raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
+        first[photo.key] = photo.path

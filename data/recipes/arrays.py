@@ -1,0 +1,102 @@
+"""MNIST and CIFAR: files that hold many small images each, read by torchvision and stored as PNG."""
+
+import pickle
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from data.photos import ArrayPhoto, Photo
+from data.recipes.recipe import Collection, Recipe, add_choice, collect, find
+
+SPLITS = {"train": "train", "test": "t10k"}
+"""How MNIST calls them."""
+
+FOLDERS = ("", "MNIST/raw/", "raw/", "data/")
+
+
+def read_mnist(source: Path, options: Namespace) -> Collection:
+    """Read the four idx files, unpacked, in the source or where torchvision puts them."""
+    classes = [name.split()[0] for name in MNIST.classes]
+    splits = {}
+    for split in options.splits:
+        images, labels = (_idx_file(source, split, kind) for kind in ("images-idx3", "labels-idx1"))
+        try:
+            pixels, targets = read_image_file(str(images)).numpy(), read_label_file(str(labels)).tolist()
+        except (AssertionError, RuntimeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(f"{images} or {labels.name} beside it is no whole idx file ({error!r})") from error
+        splits[split] = _photos(split, images, pixels, targets, classes)
+    return collect(splits, classes, options)
+
+
+def _idx_file(source: Path, split: str, kind: str) -> Path:
+    name = f"{SPLITS[split]}-{kind}-ubyte"
+    if any((source / f"{folder}{name}.gz").is_file() for folder in FOLDERS):
+        raise ValueError(f"{name} is still packed in {source}; unpack the four files with gunzip")
+    return find(source, [folder + name for folder in FOLDERS], "idx file of MNIST")
+
+
+def read_cifar(source: Path, options: Namespace, reader: Any) -> Collection:
+    """Read the pickled batches; torchvision compares their checksums with the published ones before it opens them.
+
+    Args:
+        source: The folder of the batches, or the folder above it.
+        options: The chosen splits.
+        reader: torchvision's class.
+    """
+    root = source.parent if source.resolve().name == reader.base_folder else source
+    splits, classes = {}, []
+    for split in options.splits:
+        try:
+            found = reader(root, train=split == "train")
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"no {reader.__name__} in {source}: looked for {reader.base_folder}/ with the batches and checksums "
+                "of the published Python version"
+            ) from error
+        classes = list(found.classes)
+        splits[split] = _photos(split, root / reader.base_folder, found.data, found.targets, classes)
+    return collect(splits, classes, options)
+
+
+def _photos(split: str, path: Path, pixels: NDArray[np.uint8], labels: list[int], classes: list[str]) -> list[Photo]:
+    low, high = min(labels, default=0), max(labels, default=0)
+    if len(pixels) != len(labels) or low < 0 or high >= len(classes):
+        raise ValueError(
+            f"{path} has {len(pixels)} images for {len(labels)} labels in {low}..{high}, of {len(classes)} classes"
+        )
+    return [
+        ArrayPhoto(f"{split}_{number:05d}", path / f"{number:05d}", label, (), classes[label], pixels=pixels[number])
+        for number, label in enumerate(labels)
+    ]
+
+
+MNIST_DIGITS = Recipe(
+    "mnist",
+    "MNIST: the four idx files, unpacked (train, test)",
+    "MNIST, Y. LeCun, C. Cortes and C. Burges, http://yann.lecun.com/exdb/mnist/",
+    "no licence file; commonly taken as CC BY-SA 3.0",
+    read_mnist,
+    partial(add_choice, splits=tuple(SPLITS)),
+)
+CIFAR_10 = Recipe(
+    "cifar10",
+    "CIFAR-10: cifar-10-batches-py as published (train, test)",
+    "CIFAR-10, A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html",
+    "none stated; its authors ask to cite their technical report",
+    partial(read_cifar, reader=CIFAR10),
+    partial(add_choice, splits=tuple(SPLITS)),
+)
+CIFAR_100 = Recipe(
+    "cifar100",
+    "CIFAR-100: cifar-100-python as published, fine labels (train, test)",
+    "CIFAR-100, A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html",
+    "none stated; its authors ask to cite their technical report",
+    partial(read_cifar, reader=CIFAR100),
+    partial(add_choice, splits=tuple(SPLITS)),
+)

@@ -1,0 +1,124 @@
+import csv
+import re
+
+import pytest
+
+from data.manifest import Manifest
+from data.prepare import main
+from data.shards import open_shards
+from tests.data.layouts import prepare, refusal, samples_of, shared_rows
+from tests.data.trees import labelled_folder, photo
+
+
+def tree(root, *names):
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(number).save(root / name)
+    return root
+
+
+def write_boxes(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "x0", "y0", "x1", "y1"], *rows])
+    return path
+
+
+def test_real_photographs_in_class_folders_with_boxes(tmp_path):
+    rows = [*shared_rows("birds", 8, "train"), *shared_rows("birds", 6, "val")]
+    for row in rows:
+        row.place(tmp_path / "source" / row.split / row.name / row.path.name)
+    boxes = [(f"{row.split}/{row.name}/{row.path.name}", *box) for row in rows for box in row.boxes]
+    prepare("folder", tmp_path / "source", tmp_path / "out", "--boxes", str(write_boxes(tmp_path / "b.csv", boxes)))
+    classes = sorted({row.name for row in rows})
+    assert Manifest.load(tmp_path / "out").classes == classes
+    for split in ("train", "val"):
+        assert samples_of(tmp_path / "out", split) == {
+            f"{row.name}/{row.path.stem}": (
+                classes.index(row.name),
+                [list(box) for box in row.boxes],
+                row.path.read_bytes(),
+            )
+            for row in rows
+            if row.split == split
+        }
+
+
+def test_command_line_packs_a_tree_with_boxes(tmp_path):
+    source = tree(tmp_path / "tree", "a/1.png", "a/2.v2.png", "b/1.png")
+    boxes = write_boxes(tmp_path / "boxes.csv", [("a/1.png", 1, 2, 3, 4), ("a/1.png", 2, 2, 9, 9)])
+    prepare("folder", source, tmp_path / "out", "--split", "val", "--boxes", str(boxes))
+    assert Manifest.load(tmp_path / "out").classes == ["a", "b"]
+    found = {key: (label, boxes) for key, (label, boxes, _) in samples_of(tmp_path / "out", "val").items()}
+    assert found == {"a/1": (0, [[1, 2, 3, 4], [2, 2, 9, 9]]), "a/2_v2": (0, []), "b/1": (1, [])}
+
+
+def test_command_line_packs_labels_and_copies_credits(tmp_path, capsys):
+    source = labelled_folder(tmp_path / "source")
+    (source / "ATTRIBUTION.csv").write_text("file,author\n")
+    (source / "README.md").write_text("theirs")
+    out = tmp_path / "out"
+    prepare("labels_csv", source, out, "--licence", "CC0")
+    assert "train: 12 images in 1 shards" in capsys.readouterr().out
+    manifest = Manifest.load(out)
+    assert (manifest.licence, manifest.recipe, manifest.source) == ("CC0", "labels_csv", "not stated")
+    assert sorted(manifest.files) == ["ATTRIBUTION.csv", "train.keys.txt", "val.keys.txt"]
+    assert (out / "ATTRIBUTION.csv").read_text() == "file,author\n"
+    (out / "README.md").write_text("ours")
+    prepare("labels_csv", source, out, "--licence", "CC0")
+    assert (out / "README.md").read_text() == "ours"
+
+
+def test_broken_images_are_refused_or_skipped_by_name(tmp_path, capsys):
+    source = tree(tmp_path / "tree", "a/1.png", "a/2.png", "b/1.png")
+    (source / "a" / "2.png").write_bytes(b"")
+    command = ["folder", "--source", str(source), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert capsys.readouterr().err == f"error: {source}/a/2.png: not a readable image\n"
+    assert main([*command, "--skip-broken"]) == 1  # another option, other bytes
+    assert "packed from other images or with other options" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "other")
+    assert main([*command, "--skip-broken"]) == 0
+    output = capsys.readouterr()
+    assert output.err == f"skipped: {source}/a/2.png: not a readable image\n"
+    assert "train: 2 images in 1 shards" in output.out
+
+
+def test_resize_and_shard_size_reach_the_shards(tmp_path):
+    source = tree(tmp_path / "tree", *(f"{number}.png" for number in range(5)))
+    prepare("folder", source, tmp_path / "out", "--resize", "10", "--shard-size", "2")
+    shards = open_shards([tmp_path / "out"], "train", "sha256")
+    assert [shard.samples for shard in shards] == [2, 2, 1]
+    assert all("jpg" in raw for shard in shards for raw in shard.stream())
+
+
+@pytest.mark.parametrize(
+    ("names", "boxes", "message"),
+    [
+        ([], [], "holds no images; expected files that end in jpg"),
+        (["a/1.png", "b/"], [], r"tree/b holds no images, but lies among the class folders"),
+        (["train/a/1.png", "train/b/"], [], r"tree/train/b holds no images"),
+        (["a/1.png"], [("a/2.png", 1, 1, 2, 2)], r"boxes for 1 files, as for 'a/2\.png', which are no images"),
+        (["train/a/1.png"], [("a/1.png", 1, 1, 2, 2)], r"as for 'a/1\.png', which are no images below"),
+        (["train/a/1.png"], [("train/a/2.png", 1, 1, 2, 2)], r"as for 'a/2\.png', which are no images below"),
+        (["a/1.png"], [("a/1.png", 1, 1, "x", 2)], "bad row .*expected columns file, x0, y0, x1, y1"),
+        (["a/1.png"], [("a/1.png", 1, 1, 1, 2)], "is inverted or empty"),
+        (["a/1.png", "a/1.jpg"], [], "have the same key 'a/1'; rename one"),
+    ],
+)
+def test_bad_folders_are_refused(tmp_path, names, boxes, message, capsys):
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in names:
+        (root / name).mkdir(parents=True) if name.endswith("/") else tree(root, name)
+    path = write_boxes(tmp_path / "boxes.csv", boxes)
+    command = ["folder", "--source", str(root), "--out", str(tmp_path / "out"), "--boxes", str(path)]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error), error
+
+
+def test_missing_source_is_refused(tmp_path, capsys):
+    assert "is not a folder" in refusal(capsys, "folder", tmp_path / "nowhere", tmp_path / "out")
+    message = refusal(capsys, "labels_csv", tmp_path, tmp_path / "out")
+    assert message.startswith("error: no labels.csv in")
