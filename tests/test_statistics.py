@@ -1,11 +1,12 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from dre.reporting import summary_markdown
+from dre.reporting import details_markdown, summary_markdown
 from dre.statistics import (
     Drawing,
     bootstrap_mean,
@@ -278,6 +279,7 @@ def test_degenerate_tables_are_summarised_and_printed(scores):
     summary = summarise(frame(scores))
     json.dumps(summary, allow_nan=False)
     assert summary_markdown(summary).endswith("\n")
+    assert details_markdown(summary) == "" or details_markdown(summary).endswith("\n")
 
 
 def test_markdown_prints_percent_and_differences_from_the_reference():
@@ -288,6 +290,29 @@ def test_markdown_prints_percent_and_differences_from_the_reference():
     assert "| dre | 50.0 [40.0, 60.0] | 100.0 [100.0, 100.0] | 1.25 [1.00, 1.50] |" in text
     assert "| grad - dre | -30.0 [-30.0, -30.0], p = 0.250 |" in text
     assert "scaled per image across dre, grad: 3 images" in text
+
+
+def test_details_say_errors_counts_ranks_and_every_pair():
+    draw = np.random.default_rng(8)
+    scores = {"a": draw.normal(0.6, 0.05, 40), "b": draw.normal(0.2, 0.05, 40), "c": draw.normal(0.2, 0.05, 40)}
+    scores["b"][3] = np.nan
+    summary = summarise(frame(scores), {"faithfulness": True})
+    text, entry = details_markdown(summary), summary["scores"]["b"]["faithfulness"]
+    bounds = f"{100 * entry['low']:.1f}, {100 * entry['high']:.1f}"
+    assert f"| b | {100 * entry['mean']:.1f} | {100 * entry['standard_error']:.2f} | [{bounds}] | 39 | 1 | 0 |" in text
+    assert re.search(r"\| a - b \| 3\d\.\d \| \[.+\] \| < 0\.001 \| < 0\.001 \| 1\.00 \| 39 \|", text)
+    assert all(f"| {pair} |" in text for pair in ("a - c", "b - c"))
+    assert re.search(r"Average ranks over 39 images, 1 is best: a 1\.\d\d, .*are not told apart: [bc], [bc]\.", text)
+
+
+def test_what_was_left_out_is_said_once_when_it_is_the_same_for_all():
+    both = [frame({"a": [0.1, 0.3, 0.4], "b": [0.2, 0.1, 0.3]}), frame({"a": [0.5], "b": [0.6]}, "explainability")]
+    text = summary_markdown(summarise(pd.concat(both)))
+    assert "every explainer, `explainability`: 2 of 3 images were skipped." in text
+    text = summary_markdown(summarise(pd.concat([both[0], frame({"b": [0.6, np.nan]}, "explainability")])))
+    assert "a, `explainability`: 3 of 3 images were skipped." in text
+    assert "b, `explainability`: 1 images have no finite value and are not averaged." in text
+    assert "b, `explainability`: 1 of 3 images were skipped." in text
 
 
 def test_an_unknown_reference_is_refused():
