@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -19,12 +19,17 @@ from dre.metrics import Explainability, Faithfulness, PearsonSkewness, ScoreTabl
 from dre.metrics.explainability import average_precision
 from dre.metrics.faithfulness import faithfulness
 from dre.metrics.skewness import pearson_skewness
-from dre.reporting import summary_markdown
+from dre.reporting import details_markdown, summary_markdown
 from dre.statistics import summarise
 from dre.types import Batch, Explained, Sweep
 
 LEARNED = ("dre", "mgnet")
-METRICS = ("faithfulness", "explainability", "pearson_skewness")
+DIRECTIONS = {
+    "faithfulness": Faithfulness.higher_is_better,
+    "explainability": Explainability.higher_is_better,
+    "pearson_skewness": PearsonSkewness.higher_is_better,
+}
+METRICS = tuple(DIRECTIONS)
 
 
 class Evaluation(Protocol):
@@ -40,7 +45,8 @@ class ExplanationMetrics(pl.Callback):
     """Compute M_F, M_E and skewness of every explainer during `Trainer.test`.
 
     Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric),
-    `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences) into the run directory.
+    `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences, ranks, what was left out)
+    into the run directory.
 
     Args:
         reference: Explainer that the printed paired differences start from; the learned one when not given.
@@ -103,7 +109,7 @@ class ExplanationMetrics(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks; log on all of them, write on the first."""
-        self._check_count(trainer)
+        evaluated = self._check_count(trainer)
         groups: list[Mapping[str, Metric]] = [self.faithfulness, self.explainability, self.skewness]
         for metric, states in zip(METRICS, groups, strict=True):
             for name, state in states.items():
@@ -114,14 +120,15 @@ class ExplanationMetrics(pl.Callback):
         frame = self.table.to_frame()
         self.table.reset()
         if trainer.is_global_zero:
-            self._write(trainer, frame)
+            self._write(trainer, frame, evaluated)
 
-    def _check_count(self, trainer: pl.Trainer) -> None:
-        """Compare how many images all ranks saw with how many there are."""
+    def _check_count(self, trainer: pl.Trainer) -> int:
+        """Count the images that all ranks saw, and compare with how many there are."""
         seen = int(self.seen.compute())
         expected = self.expected_images(trainer)
         if expected is not None and seen != expected:
             raise ValueError(f"{seen} images were evaluated, the data has {expected}: the numbers would not be theirs")
+        return seen
 
     def expected_images(self, trainer: pl.Trainer) -> int | None:
         """Read off the data how many images all ranks together must see; None when batches are limited."""
@@ -129,16 +136,17 @@ class ExplanationMetrics(pl.Callback):
         is_whole = isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0  # 1 is a count
         return data.expected_images("val") if data is not None and is_whole else None
 
-    def _write(self, trainer: pl.Trainer, frame: pd.DataFrame) -> None:
+    def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, evaluated: int) -> None:
         directory = Path(trainer.default_root_dir)
         frame.to_parquet(directory / "scores.parquet")
-        summary = summarise(frame)
+        summary = summarise(frame, DIRECTIONS)
+        summary["evaluated"] = evaluated
         summary["images"] = {metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric")}
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
-        reference = self.reference or next((name for name in LEARNED if name in self.faithfulness), None)
-        text = f"{_counts(summary['images'])}\n\n{summary_markdown(summary, reference=reference)}"
+        summary["reference"] = self.reference or next((name for name in LEARNED if name in self.faithfulness), None)
+        text = f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'])}"
         (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        (directory / "summary.md").write_text(text)
+        (directory / "summary.md").write_text(f"{text}\n{details_markdown(summary)}")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 table = frame.pivot_table(index=["key", "explainer"], columns="metric", values="value").reset_index()
@@ -147,6 +155,8 @@ class ExplanationMetrics(pl.Callback):
             Console().print(Markdown(text))
 
 
-def _counts(images: dict[str, int]) -> str:
-    """Say how many images stand behind each metric."""
-    return "Images: " + ", ".join(f"{count} for {metric}" for metric, count in images.items()) + "."
+def _counts(summary: dict[str, Any]) -> str:
+    """Say how many images were seen and how many stand behind each metric."""
+    counts = [f"{summary['evaluated']} evaluated", f"{summary['explained']} explained"]
+    counts += [f"{count} for {metric}" for metric, count in summary["images"].items()]
+    return f"Images: {', '.join(counts)}."

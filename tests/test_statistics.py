@@ -1,20 +1,28 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from dre.reporting import summary_markdown
+from dre.reporting import details_markdown, summary_markdown
 from dre.statistics import (
+    Drawing,
     bootstrap_mean,
+    bootstrap_means,
+    critical_difference,
     holm,
     normalise_across_explainers,
     paired_difference,
     pivot,
+    rank_biserial,
+    rank_explainers,
     summarise,
     wilcoxon_p,
 )
+from dre.statistics.intervals import resampled_means
+from dre.statistics.ranks import indistinguishable
 
 
 def frame(scores, metric="faithfulness"):
@@ -45,17 +53,53 @@ def test_interval_of_normal_data_is_close_to_students():
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     draws = np.random.default_rng(2).normal(0, 1, (200, 60))
-    intervals = [bootstrap_mean(values, resamples=500) for values in draws]
+    intervals = [bootstrap_mean(values, Drawing(resamples=500)) for values in draws]
     covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
     assert 0.88 <= covered <= 0.99  # three binomial standard deviations around 0.94
 
 
 def test_same_seed_same_interval_whatever_fits_in_memory(monkeypatch):
-    values = np.random.default_rng(3).random(50)
-    whole = bootstrap_mean(values)
-    monkeypatch.setattr("dre.statistics.DRAWS_IN_MEMORY", 1000)
-    assert bootstrap_mean(values) == whole
-    assert bootstrap_mean(values, seed=1) != whole
+    values = np.random.default_rng(3).random((50, 2))
+    whole = resampled_means(values, 500, seed=0)
+    monkeypatch.setattr("dre.statistics.intervals.DRAWS_IN_MEMORY", 1000)
+    np.testing.assert_allclose(resampled_means(values, 500, seed=0), whole, rtol=1e-13)  # a sum's order may differ
+    assert np.abs(resampled_means(values, 500, seed=1) - whole).max() > 0.01
+
+
+def test_the_interval_is_scipys_percentile_bootstrap_of_the_same_draws():
+    values = np.random.default_rng(4).gamma(2, 1, 37)
+    ours = bootstrap_mean(values, Drawing(resamples=2000, seed=5, level=0.9))
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=2000, confidence_level=0.9, method="percentile", rng=np.random.default_rng(5)
+    )
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), rel=1e-12)
+    assert ours.standard_error == pytest.approx(theirs.standard_error, rel=1e-10)
+
+
+def test_columns_with_the_same_images_share_their_resamples_and_each_column_is_as_if_alone():
+    values = np.random.default_rng(6).random((40, 4))
+    values[3, 1] = values[7, 2] = np.nan  # three sets of images
+    values[:, 3] = values[:, 0] + 0.125
+    together = bootstrap_means(values)
+    for column, interval in zip(values.T, together, strict=True):
+        alone = bootstrap_mean(column)
+        assert interval.count == alone.count
+        assert (interval.low, interval.mean, interval.high) == pytest.approx((alone.low, alone.mean, alone.high))
+    assert together[3].low - together[0].low == pytest.approx(0.125, abs=1e-12)
+    assert bootstrap_means(np.empty((3, 0))) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: bootstrap_means([0.1, 0.2]), r"`columns` must be \[N, K\], one row per image, got \[2\]"),
+        (lambda: Drawing(resamples=0), "`resamples` must be at least 1, got 0"),
+        (lambda: Drawing(level=95), "`level` must lie between 0 and 1, got 95"),
+    ],
+)
+def test_what_gives_no_interval_is_refused(call, line):
+    with pytest.raises(ValueError, match=line):
+        call()
 
 
 def test_nan_is_left_out():
@@ -107,6 +151,64 @@ def test_holm_on_a_hand_worked_example():
     assert holm([]) == []
 
 
+def test_rank_biserial_by_hand_and_at_its_ends():
+    # differences 3, -1, 2, 0: ranks 3, 1, 2 of the three that differ; (3 + 2 - 1) / 6
+    assert rank_biserial([3, 0, 2, 5], [0, 1, 0, 5]) == pytest.approx(4 / 6)
+    assert rank_biserial([1, 2, 3], [0, 0, 0]) == 1
+    assert rank_biserial([0, 0, 0], [1, 2, 3]) == -1
+    assert rank_biserial([1, 2], [1, 2]) == 0
+    assert rank_biserial([np.nan], [1]) is None
+
+
+def test_rank_biserial_agrees_with_the_statistic_of_scipys_test():
+    first, second = np.random.default_rng(7).normal(0, 1, (2, 30))
+    smaller_sum = stats.wilcoxon(first, second).statistic
+    assert abs(rank_biserial(first, second)) == pytest.approx(1 - 2 * smaller_sum / (30 * 31 / 2))
+    assert rank_biserial(second, first) == pytest.approx(-rank_biserial(first, second))
+
+
+def wide(**columns):
+    return pd.DataFrame(columns, index=[f"image_{index}" for index in range(len(next(iter(columns.values()))))])
+
+
+def test_ranks_worked_out_by_hand():
+    scores = wide(a=[0.9, 0.8, 0.7, 0.1], b=[0.5, 0.8, 0.9, 0.2], c=[0.1, 0.2, 0.3, np.nan])
+    ranking = rank_explainers(scores, higher_is_better=True)
+    assert ranking.average == pytest.approx({"a": (1 + 1.5 + 2) / 3, "b": (2 + 1.5 + 1) / 3, "c": 3.0})
+    assert (ranking.images, ranking.left_out) == (3, 1)
+    lower = rank_explainers(scores, higher_is_better=False)
+    assert lower.average == pytest.approx({"c": 1.0, "a": 4 - 1.5, "b": 4 - 1.5})
+    result = stats.friedmanchisquare([0.9, 0.8, 0.7], [0.5, 0.8, 0.9], [0.1, 0.2, 0.3])
+    assert (ranking.statistic, ranking.p_value) == pytest.approx((result.statistic, result.pvalue))
+
+
+@pytest.mark.parametrize(("explainers", "quantile"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (10, 3.164)])
+def test_critical_difference_has_the_published_quantiles(explainers, quantile):
+    """Table 5(a) of Demsar 2006 at 0.05."""
+    distance = critical_difference(explainers, images=30)
+    assert distance == pytest.approx(quantile * np.sqrt(explainers * (explainers + 1) / 180), rel=3e-4)
+
+
+def test_groups_are_the_largest_runs_that_are_not_told_apart():
+    ranks = {"a": 1.0, "b": 1.8, "c": 2.5, "d": 4.9, "e": 5.0}
+    assert indistinguishable(ranks, 1.0) == [["a", "b"], ["b", "c"], ["d", "e"]]
+    assert indistinguishable(ranks, 1.6) == [["a", "b", "c"], ["d", "e"]]
+    assert indistinguishable(ranks, 0.05) == []
+
+
+def test_two_explainers_are_ranked_but_have_no_critical_difference():
+    ranking = rank_explainers(wide(a=[1.0, 2.0], b=[0.0, 3.0]), higher_is_better=True)
+    assert ranking.average == {"a": 1.5, "b": 1.5}
+    assert (ranking.p_value, ranking.critical_difference, ranking.groups) == (None, None, [])
+
+
+def test_what_cannot_be_ranked_is_none_and_equal_explainers_do_not_differ():
+    assert rank_explainers(wide(a=[1.0, 2.0]), higher_is_better=True) is None
+    assert rank_explainers(wide(a=[1.0, np.nan], b=[np.nan, 1.0]), higher_is_better=True) is None
+    same = rank_explainers(wide(a=[1.0, 2.0], b=[1.0, 2.0], c=[1.0, 2.0]), higher_is_better=True)
+    assert (same.statistic, same.p_value, same.groups) == (0.0, 1.0, [["a", "b", "c"]])
+
+
 def test_min_max_across_three_explainers():
     scores = {"a": [0.1, 0.5, 0.2, 0.3], "b": [0.3, 0.5, 0.4, np.nan], "c": [0.2, 0.5, 0.0, 0.1]}
     scaled = normalise_across_explainers(frame(scores), "faithfulness")
@@ -130,12 +232,21 @@ def test_summary_says_everything_and_fits_in_json():
     scores = two_explainers()
     scores["grad_cam"] = np.where(np.arange(60) == 7, np.nan, scores["random"] + 0.01)
     table = pd.concat([frame(scores), frame({"dre": [0.5] * 3}, "explainability")])
-    summary = summarise(table, resamples=500)
+    summary = summarise(table, {"faithfulness": True}, drawing=Drawing(resamples=500))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["explainers"] == ["dre", "grad_cam", "random"]
     assert summary["metrics"] == ["explainability", "faithfulness", "faithfulness_normalised"]
     entry = summary["scores"]["grad_cam"]["faithfulness"]
-    assert (entry["count"], entry["nan"]) == (59, 1)
+    assert (entry["count"], entry["nan"], entry["skipped"]) == (59, 1, 0)
+    counts = {name: summary["scores"][name]["explainability"] for name in summary["explainers"]}
+    assert {name: (entry["count"], entry["nan"], entry["skipped"]) for name, entry in counts.items()} == {
+        "dre": (3, 0, 57),
+        "grad_cam": (0, 0, 60),
+        "random": (0, 0, 60),
+    }
+    assert summary["directions"] == {"explainability": None, "faithfulness": True, "faithfulness_normalised": True}
+    assert summary["ranks"].keys() == {"faithfulness", "faithfulness_normalised"}
+    assert summary["ranks"]["faithfulness"]["images"] == 59
     assert summary["normalised"]["faithfulness_normalised"] == {
         "explainers": ["dre", "grad_cam", "random"],
         "images": 59,
@@ -150,6 +261,17 @@ def test_summary_says_everything_and_fits_in_json():
     ]
     assert [pair["count"] for pair in pairs] == [59, 60, 59]
     assert [pair["p_holm"] for pair in pairs] == holm([pair["p_value"] for pair in pairs])
+    assert pairs[0]["effect_size"] > 0.9
+
+
+def test_pairs_of_a_summary_are_what_each_pair_gives_alone():
+    scores = {"a": [0.1, 0.5, 0.2, 0.9], "b": [0.3, np.nan, 0.4, 0.2], "c": [0.2, 0.5, 0.0, np.nan]}
+    for pair in summarise(frame(scores))["comparisons"]["faithfulness"]:
+        one, other = scores[pair["first"]], scores[pair["second"]]
+        alone = paired_difference(one, other)
+        assert [pair[name] for name in ("low", "mean", "high")] == pytest.approx([alone.low, alone.mean, alone.high])
+        assert pair["count"] == alone.count
+        assert (pair["p_value"], pair["effect_size"]) == (wilcoxon_p(one, other), rank_biserial(one, other))
 
 
 @pytest.mark.parametrize("scores", [{}, {"dre": [0.5], "random": [0.4]}, {"dre": [np.nan] * 3, "random": [0.1] * 3}])
@@ -157,6 +279,7 @@ def test_degenerate_tables_are_summarised_and_printed(scores):
     summary = summarise(frame(scores))
     json.dumps(summary, allow_nan=False)
     assert summary_markdown(summary).endswith("\n")
+    assert details_markdown(summary) == "" or details_markdown(summary).endswith("\n")
 
 
 def test_markdown_prints_percent_and_differences_from_the_reference():
@@ -167,6 +290,29 @@ def test_markdown_prints_percent_and_differences_from_the_reference():
     assert "| dre | 50.0 [40.0, 60.0] | 100.0 [100.0, 100.0] | 1.25 [1.00, 1.50] |" in text
     assert "| grad - dre | -30.0 [-30.0, -30.0], p = 0.250 |" in text
     assert "scaled per image across dre, grad: 3 images" in text
+
+
+def test_details_say_errors_counts_ranks_and_every_pair():
+    draw = np.random.default_rng(8)
+    scores = {"a": draw.normal(0.6, 0.05, 40), "b": draw.normal(0.2, 0.05, 40), "c": draw.normal(0.2, 0.05, 40)}
+    scores["b"][3] = np.nan
+    summary = summarise(frame(scores), {"faithfulness": True})
+    text, entry = details_markdown(summary), summary["scores"]["b"]["faithfulness"]
+    bounds = f"{100 * entry['low']:.1f}, {100 * entry['high']:.1f}"
+    assert f"| b | {100 * entry['mean']:.1f} | {100 * entry['standard_error']:.2f} | [{bounds}] | 39 | 1 | 0 |" in text
+    assert re.search(r"\| a - b \| 3\d\.\d \| \[.+\] \| < 0\.001 \| < 0\.001 \| 1\.00 \| 39 \|", text)
+    assert all(f"| {pair} |" in text for pair in ("a - c", "b - c"))
+    assert re.search(r"Average ranks over 39 images, 1 is best: a 1\.\d\d, .*are not told apart: [bc], [bc]\.", text)
+
+
+def test_what_was_left_out_is_said_once_when_it_is_the_same_for_all():
+    both = [frame({"a": [0.1, 0.3, 0.4], "b": [0.2, 0.1, 0.3]}), frame({"a": [0.5], "b": [0.6]}, "explainability")]
+    text = summary_markdown(summarise(pd.concat(both)))
+    assert "every explainer, `explainability`: 2 of 3 images were skipped." in text
+    text = summary_markdown(summarise(pd.concat([both[0], frame({"b": [0.6, np.nan]}, "explainability")])))
+    assert "a, `explainability`: 3 of 3 images were skipped." in text
+    assert "b, `explainability`: 1 images have no finite value and are not averaged." in text
+    assert "b, `explainability`: 1 of 3 images were skipped." in text
 
 
 def test_an_unknown_reference_is_refused():

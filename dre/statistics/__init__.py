@@ -1,0 +1,30 @@
+"""Honest statistics of a table of scores: bootstrap intervals, paired tests, ranks, min-max across explainers.
+
+A table has one row per image, explainer and metric, with columns key, explainer, metric and value. SciPy does the
+tests; here is decided which images enter them.
+"""
+
+from dre.statistics.intervals import Drawing, Interval, bootstrap_mean, bootstrap_means
+from dre.statistics.paired import holm, paired_difference, rank_biserial, wilcoxon_p
+from dre.statistics.ranks import Ranking, critical_difference, rank_explainers
+from dre.statistics.summary import Directions, summarise
+from dre.statistics.tables import Normalised, normalise_across_explainers, pivot
+
+__all__ = [
+    "Directions",
+    "Drawing",
+    "Interval",
+    "Normalised",
+    "Ranking",
+    "bootstrap_mean",
+    "bootstrap_means",
+    "critical_difference",
+    "holm",
+    "normalise_across_explainers",
+    "paired_difference",
+    "pivot",
+    "rank_biserial",
+    "rank_explainers",
+    "summarise",
+    "wilcoxon_p",
+]

@@ -1,0 +1,105 @@
+"""Comparisons of two explainers on the same images: difference, test and effect. SciPy does the tests."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_mean
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike, drawing: Drawing = DRAWING) -> Interval:
+    """Mean over the common images of first - second, with its bootstrap interval.
+
+    Args:
+        first: [N], NaN where an image has no value.
+        second: [N], the same images in the same order.
+        drawing: How resamples are drawn.
+    """
+    return bootstrap_mean(differences(first, second), drawing)
+
+
+def wilcoxon_p(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Two-sided p-value of Wilcoxon's signed-rank test on the common images; None with fewer than 2.
+
+    Images without a difference carry no rank; when there is no other, the p-value is 1.
+    """
+    found = differences(first, second)
+    if len(found) < 2:
+        return None
+    if not found.any():
+        return 1.0
+    return float(stats.wilcoxon(found).pvalue)
+
+
+def rank_biserial(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Effect size of first against second on the common images, in [-1, 1]; None without any.
+
+    The share of the rank sum of absolute differences that favours the first minus the share that favours the second: 1
+    when the first is higher on every image. Images without a difference carry no rank, as in Wilcoxon's test; when
+    there is no other, the effect is 0.
+
+    Source: Kerby 2014, "The simple difference formula", the matched-pairs rank-biserial correlation.
+    """
+    found = differences(first, second)
+    if not len(found):
+        return None
+    found = found[found != 0]
+    if not len(found):
+        return 0.0
+    ranks = stats.rankdata(np.abs(found))
+    return float((ranks * np.sign(found)).sum() / ranks.sum())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for testing several hypotheses at once, in their own order (Holm's step-down)."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(np.minimum(1, factors * np.asarray(p_values, dtype=np.float64)[order]))
+    return [float(p) for p in corrected]
+
+
+def differences(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
+    """Give first - second of the images for which both are finite."""
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if one.shape != other.shape:
+        raise ValueError(f"paired values must be of the same images, got shapes {one.shape} and {other.shape}")
+    found = one - other
+    kept: NDArray[np.float64] = found[np.isfinite(found)]
+    return kept
+
+
+def compare(wide: pd.DataFrame, intervals: Sequence[Interval]) -> list[dict[str, Any]]:
+    """Compare every pair of explainers, in the order of `itertools.combinations`.
+
+    Args:
+        wide: Images x explainers of one metric, NaN where an image has no value.
+        intervals: Of first - second, one for each pair.
+    """
+    entries: list[dict[str, Any]] = []
+    for (first, second), interval in zip(combinations(wide.columns, 2), intervals, strict=True):
+        one, other = wide[first], wide[second]
+        entries.append(
+            {
+                "first": first,
+                "second": second,
+                "mean": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "standard_error": interval.standard_error,
+                "count": interval.count,
+                "reason": interval.reason,
+                "effect_size": rank_biserial(one, other),
+                "p_value": wilcoxon_p(one, other),
+                "p_holm": None,
+            }
+        )
+    tested = [entry for entry in entries if entry["p_value"] is not None]
+    for entry, corrected in zip(tested, holm([entry["p_value"] for entry in tested]), strict=True):
+        entry["p_holm"] = corrected
+    return entries

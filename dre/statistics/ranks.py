@@ -1,0 +1,88 @@
+"""Average ranks of several explainers, and how far apart two must be before images can tell them apart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Explainers by their average rank over the images; rank 1 is the best.
+
+    Args:
+        average: Average rank by explainer, best first.
+        images: Images on which every explainer has a value.
+        left_out: Images on which one has none.
+        alpha: Level of the critical difference.
+        statistic: Friedman's chi-squared; None with fewer than 3 explainers or 2 images.
+        p_value: Friedman's: are there any differences at all; None like `statistic`.
+        critical_difference: Nemenyi's: average ranks that differ by less are not told apart; None like `statistic`.
+        groups: Largest runs of explainers, best first, whose ranks differ by less; empty like `statistic`.
+    """
+
+    average: dict[str, float]
+    images: int
+    left_out: int
+    alpha: float
+    statistic: float | None
+    p_value: float | None
+    critical_difference: float | None
+    groups: list[list[str]]
+
+
+def rank_explainers(wide: pd.DataFrame, higher_is_better: bool, alpha: float = 0.05) -> Ranking | None:
+    """Rank the explainers on each image and average the ranks; equal values share their ranks.
+
+    None with one explainer, or without an image on which all have a value.
+
+    Args:
+        wide: Images x explainers of one metric, NaN where an image has no value.
+        higher_is_better: Which end gets rank 1.
+        alpha: Level of the critical difference.
+
+    Source: Demsar 2006, "Statistical comparisons of classifiers over multiple data sets", with images for data sets.
+    """
+    complete = wide.dropna()
+    if wide.shape[1] < 2 or complete.empty:
+        return None
+    values = complete.to_numpy(dtype=np.float64)
+    ranks = stats.rankdata(-values if higher_is_better else values, axis=1).mean(axis=0)
+    order = np.argsort(ranks, kind="stable")
+    average = {str(wide.columns[place]): float(ranks[place]) for place in order}
+    statistic = p_value = distance = None
+    if values.shape[1] > 2 and len(values) > 1:
+        statistic, p_value = _friedman(values)
+        distance = critical_difference(values.shape[1], len(values), alpha)
+    groups = [] if distance is None else indistinguishable(average, distance)
+    left_out = len(wide) - len(complete)
+    return Ranking(average, len(values), left_out, alpha, statistic, p_value, distance, groups)
+
+
+def critical_difference(explainers: int, images: int, alpha: float = 0.05) -> float:
+    """Least difference of two average ranks that Nemenyi's test calls significant.
+
+    Source: Demsar 2006, q sqrt(k (k + 1) / (6 N)) with q the studentised range over sqrt(2).
+    """
+    quantile = float(stats.studentized_range.ppf(1 - alpha, explainers, np.inf)) / np.sqrt(2)
+    return float(quantile * np.sqrt(explainers * (explainers + 1) / (6 * images)))
+
+
+def indistinguishable(average: dict[str, float], distance: float) -> list[list[str]]:
+    """Give the largest runs of explainers, best first, within which ranks differ by less than `distance`."""
+    names, runs, reached = list(average), list[list[str]](), 0
+    for first in range(len(names)):
+        run = [name for name in names[first:] if average[name] - average[names[first]] < distance]
+        if len(run) > 1 and first + len(run) > reached:  # not a part of the run before
+            runs.append(run)
+            reached = first + len(run)
+    return runs
+
+
+def _friedman(values: np.ndarray) -> tuple[float, float]:
+    """Friedman's test on [images, explainers]; no difference anywhere is statistic 0, p 1."""
+    if (values == values[:, :1]).all():
+        return 0.0, 1.0
+    result = stats.friedmanchisquare(*values.T)
+    return float(result.statistic), float(result.pvalue)

@@ -1,0 +1,97 @@
+"""Everything that a table of scores says, as plain values: intervals, counts, comparisons and ranks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_means
+from dre.statistics.paired import compare
+from dre.statistics.ranks import rank_explainers
+from dre.statistics.tables import Normalised, normalise_across_explainers, pivot
+
+Directions = Mapping[str, bool | None]
+"""By metric: whether higher is better; None, or no entry, where neither end is."""
+
+
+def summarise(
+    frame: pd.DataFrame,
+    directions: Directions | None = None,
+    normalised: str = "faithfulness",
+    drawing: Drawing = DRAWING,
+) -> dict[str, Any]:
+    """Summarise a table of scores as plain values that JSON can hold.
+
+    - `scores[explainer][metric]`: the interval of the mean, how many values were `nan` and how many images were
+      `skipped`, which have no value of that metric although another one was computed of them.
+    - `comparisons[metric]`: every pair of explainers on their common images: the interval of first - second, Wilcoxon's
+      p-value, the same after Holm's correction over the pairs of that metric, and the effect size.
+    - `ranks[metric]`: average ranks, Friedman's test and Nemenyi's critical difference, of metrics with a direction.
+    - `normalised[name]`: what the min-max across explainers depends on and what it left out; without a second
+      explainer it is empty.
+
+    Args:
+        frame: Columns key, explainer, metric and value.
+        directions: By metric, whether higher is better; without an entry explainers are not ranked by it.
+        normalised: The metric that is also reported after min-max across explainers.
+        drawing: How resamples are drawn.
+    """
+    images = int(frame["key"].nunique())
+    scaled = normalise_across_explainers(frame, normalised)
+    known = dict(directions or {})
+    if scaled is not None:
+        frame = pd.concat([frame, scaled.frame], ignore_index=True)
+        known[f"{normalised}_normalised"] = known.get(normalised)
+    explainers, metrics = sorted(frame["explainer"].unique()), sorted(frame["metric"].unique())
+    parts = {metric: _of_metric(frame, metric, explainers, images, drawing) for metric in metrics}
+    return {
+        **asdict(drawing),
+        "explainers": explainers,
+        "metrics": metrics,
+        "directions": {metric: known.get(metric) for metric in metrics},
+        "explained": images,
+        "scores": {name: {metric: parts[metric][0][name] for metric in metrics} for name in explainers},
+        "comparisons": {metric: parts[metric][1] for metric in metrics},
+        "ranks": _ranks(frame, {metric: known.get(metric) for metric in metrics}),
+        "normalised": {} if scaled is None else {f"{normalised}_normalised": _provenance(scaled)},
+    }
+
+
+def _of_metric(
+    frame: pd.DataFrame, metric: str, explainers: Sequence[str], images: int, drawing: Drawing
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Scores by explainer and comparisons of all pairs, from one set of resamples."""
+    wide = pivot(frame, metric)
+    values = wide.to_numpy(dtype=np.float64)
+    pairs = list(combinations(range(values.shape[1]), 2))
+    gaps = [values[:, first] - values[:, second] for first, second in pairs]
+    intervals = bootstrap_means(np.column_stack([values, *gaps]), drawing)
+    means = dict(zip(wide.columns, intervals[: values.shape[1]], strict=True))
+    rows = frame[frame["metric"] == metric]["explainer"].value_counts()
+    nothing = Interval(None, None, None, None, 0, "a bootstrap needs at least 2 images, got 0")
+    scores = {}
+    for name in explainers:
+        interval, present = means.get(name, nothing), int(rows.get(name, 0))
+        scores[name] = asdict(interval) | {"nan": present - interval.count, "skipped": images - present}
+    return scores, compare(wide, intervals[values.shape[1] :])
+
+
+def _ranks(frame: pd.DataFrame, directions: Directions) -> dict[str, Any]:
+    ranks = {}
+    for metric, higher_is_better in directions.items():
+        ranking = None if higher_is_better is None else rank_explainers(pivot(frame, metric), higher_is_better)
+        if ranking is not None:
+            ranks[metric] = asdict(ranking)
+    return ranks
+
+
+def _provenance(scaled: Normalised) -> dict[str, Any]:
+    return {
+        "explainers": list(scaled.explainers),
+        "images": scaled.frame["key"].nunique(),
+        "degenerate": scaled.degenerate,
+        "incomplete": scaled.incomplete,
+    }
