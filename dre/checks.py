@@ -12,6 +12,8 @@ def check_images(images: Tensor, channels: int | None = None) -> None:
         raise ValueError(
             f"`images` must be batched, [B, C, H, W], got {list(images.shape)}; add the axis with images[None]"
         )
+    if not len(images):
+        raise ValueError(f"`images` is empty, {list(images.shape)}; give at least one")
     if not images.is_floating_point():
         raise TypeError(f"`images` must be floating point in [0, 1], got {images.dtype}; divide 8-bit images by 255")
     if channels is not None and images.shape[1] != channels:

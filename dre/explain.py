@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dre.checks import check_images
 from dre.explainers import Explainer, idgi
-from dre.explainers.catalogue import catalogue, options_of, summary
+from dre.explainers.catalogue import catalogue, options_of, suitable_explainers, summary
 from dre.models import Classifier
 from dre.pictures import preprocess
 
@@ -65,14 +65,18 @@ def explain(
     return saliency
 
 
-def list_explainers() -> dict[str, str]:
+def list_explainers(classifier: Classifier | None = None) -> dict[str, str]:
     """Give the name of each method and what it is, in a line.
+
+    Args:
+        classifier: Leave out the methods that do not work for it.
 
     Example:
         >>> list_explainers()["vanilla_gradient"]
         'Magnitude of the gradient of the score with respect to each pixel; one forward and one backward pass.'
     """
-    return {name: summary(kind) for name, kind in sorted(catalogue().items())}
+    kinds = catalogue()
+    return {name: summary(kinds[name]) for name in (suitable_explainers(classifier) if classifier else sorted(kinds))}
 
 
 def _chosen(method: str, options: dict[str, Any]) -> tuple[type[Explainer], dict[str, Any]]:

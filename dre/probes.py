@@ -1,5 +1,6 @@
 """The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,6 +13,13 @@ from dre.models import Classifier
 from dre.randomness import image_generators as image_generators
 from dre.scoring import ScoreName, score
 
+ADVICE: dict[ScoreName, str] = {
+    "probability": "a probability of 1 is flat; score='log_probability' or 'logit' still has a gradient",
+    "logit": "the classifier is flat there",
+    "log_probability": "score='logit' may still have a gradient",
+}
+"""What to do about a gradient that vanished."""
+
 
 @dataclass(slots=True)
 class Cost:
@@ -20,6 +28,40 @@ class Cost:
     forwards: int = 0
     backwards: int = 0
     head_backwards: int = 0
+
+
+def is_flat(gradient: Tensor) -> Tensor:
+    """Which images have a gradient [B, ...] of nothing but zeros, [B]."""
+    dims = tuple(range(1, gradient.ndim))
+    return (gradient.amax(dims) == 0) & (gradient.amin(dims) == 0)  # twice as fast as the largest magnitude
+
+
+@dataclass(slots=True)
+class Vanished:
+    """Gradients that tell nothing, counted where they arise and said once.
+
+    Args:
+        gradients: How many were taken, of single images.
+        flat: How many of them vanished, or belong to a probability of one; a tensor, so that a GPU need not wait.
+    """
+
+    gradients: int = 0
+    flat: Tensor | int = 0
+
+    def count(self, scores: Tensor, gradient: Tensor, name: ScoreName) -> None:
+        """Add the gradients of a pass; the gradient of a probability that rounds to one is that of its rounding."""
+        flat = is_flat(gradient)
+        self.flat = self.flat + (flat | (scores >= 1) if name == "probability" else flat).sum()
+        self.gradients += len(scores)
+
+    def report(self, name: ScoreName) -> None:
+        """Warn of what was counted, with what to do about it, and start again."""
+        flat, gradients = int(self.flat), self.gradients
+        self.flat, self.gradients = 0, 0
+        if flat:
+            warnings.warn(
+                f"the gradient of the {name} vanished in {flat} of {gradients} passes: {ADVICE[name]}", stacklevel=2
+            )
 
 
 @dataclass(slots=True)
@@ -33,6 +75,7 @@ class Probe:
         cost: Counter that the passes are added to.
         chunk: Most images in one pass.
         keys: Names of the B images, which seed random draws.
+        vanished: Where gradients that vanish are counted.
     """
 
     classifier: Classifier
@@ -41,6 +84,7 @@ class Probe:
     cost: Cost = field(default_factory=Cost)
     chunk: Chunk = field(default_factory=Chunk)
     keys: Sequence[str] | None = None
+    vanished: Vanished = field(default_factory=Vanished)
 
     @property
     def neutral(self) -> Tensor:
@@ -101,6 +145,7 @@ class Probe:
             (gradient,) = torch.autograd.grad(scores.sum(), pixels)
         self.cost.forwards += len(images)
         self.cost.backwards += len(images)
+        self.vanished.count(scores.detach(), gradient, self.score)
         return scores.detach(), gradient
 
     @torch.no_grad()
@@ -118,7 +163,9 @@ class Probe:
     def _head_gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         activations, logits = self.classifier.activations(images)
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(score(logits, targets, self.score).sum(), activations)
+            scores = score(logits, targets, self.score)
+            (gradient,) = torch.autograd.grad(scores.sum(), activations)
         self.cost.forwards += len(images)
         self.cost.head_backwards += len(images)
+        self.vanished.count(scores.detach(), gradient, self.score)
         return activations.detach(), gradient

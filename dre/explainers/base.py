@@ -9,12 +9,25 @@ from torch import Tensor, nn
 from dre.checks import check_images, check_saliency, check_targets
 from dre.chunks import Chunk
 from dre.models import Classifier
-from dre.probes import Cost, Probe, image_generators
+from dre.models.borrowing import in_eval_mode
+from dre.probes import Cost, Probe, Vanished, image_generators
 from dre.scoring import ScoreName
 
 
+def unsuited(obstacle: str, classifier: Classifier) -> ValueError:
+    """Say what stands in a method's way, and which methods work for this classifier.
+
+    Args:
+        obstacle: A sentence that names the method, and the module or the layer that it is about.
+        classifier: That the method does not work for.
+    """
+    from dre.explainers.catalogue import suitable_explainers  # not at the top: it is made of explainers
+
+    return ValueError(f"{obstacle}; these work for {classifier.name}: {', '.join(suitable_explainers(classifier))}")
+
+
 class Explainer(nn.Module, ABC):
-    """Explain the scores of a frozen classifier.
+    """Explain the scores of a frozen classifier; refused when `obstacle` names one.
 
     Args:
         classifier: What is explained; never changed.
@@ -29,7 +42,24 @@ class Explainer(nn.Module, ABC):
         self.score: ScoreName = score
         self.cost = Cost()
         self.chunk = Chunk(chunk)
+        self.vanished = Vanished()
         self.keys: list[str] | None = None
+        if obstacle := self.obstacle(classifier):
+            raise unsuited(obstacle, classifier)
+
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Raise a ValueError that names the method and what it needs, where a classifier lacks it."""
+
+    @classmethod
+    def obstacle(cls, classifier: Classifier) -> str:
+        """Say in a sentence why the method does not work for a classifier; nothing where it does."""
+        try:
+            with in_eval_mode(classifier):
+                cls.require(classifier)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def forward(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
         """Saliency [B, 1, H, W], higher is more relevant.
@@ -43,7 +73,9 @@ class Explainer(nn.Module, ABC):
         check_targets(targets, len(images), self.classifier.num_classes)
         self.keys = list(keys) if keys is not None else None
         self.chunk.plan(images, self.classifier.footprint)
-        saliency = self.explain(images, targets).detach().float()
+        with in_eval_mode(self.classifier):
+            saliency = self.explain(images, targets).detach().float()
+        self.vanished.report(self.score)
         check_saliency(saliency, images)
         return saliency
 
@@ -53,7 +85,7 @@ class Explainer(nn.Module, ABC):
 
     def probe(self, targets: Tensor) -> Probe:
         """Open the way to the classifier for a batch with these targets."""
-        return Probe(self.classifier, targets, self.score, self.cost, self.chunk, self.keys)
+        return Probe(self.classifier, targets, self.score, self.cost, self.chunk, self.keys, self.vanished)
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank."""

@@ -1,12 +1,12 @@
 """Class activation maps: weight the channels of the last feature map by what the score asks of them."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dre.explainers.base import Explainer
 from dre.imaging import upsample
 from dre.models import Classifier
+from dre.models.borrowing import in_eval_mode
 from dre.models.taps import Tap
 from dre.scoring import ScoreName
 
@@ -17,26 +17,29 @@ HEAD_TOLERANCE = 1e-3
 """Largest difference, relative to the largest logit, between the logits and a linear head on the averaged map."""
 
 
+def feature_map(classifier: Classifier, method: str) -> Tap:
+    """Give the map that class activation methods read; refuse a classifier without one."""
+    if classifier.activation_tap is None:
+        raise ValueError(f"{method} needs a feature map, and {classifier.name} has none that could be found")
+    return classifier.activation_tap
+
+
 def pooled_head(classifier: Classifier) -> tuple[Tap, Tensor]:
     """Give the last feature map and the weights [K, C] of the linear head that reads its average; refuse another head.
 
     That the head is the last linear layer is tried on two noise images, not read off names.
     """
-    tap = classifier.activation_tap
-    if tap is None:
-        raise ValueError(f"CAM needs a feature map, and {classifier.name} has none that could be found")
+    tap = feature_map(classifier, "CAM")
     linear = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
     head = linear[-1] if linear else None
     if head is not None and head.weight.shape == (classifier.num_classes, tap.channels):
-        size = classifier.preprocessing.size
-        noise = torch.rand(2, classifier.preprocessing.channels, *size, generator=torch.Generator().manual_seed(0))
-        activations, logits = classifier.activations(noise.to(classifier.mean))
-        pooled = tap.read(activations, size).mean(dim=(2, 3))
+        activations, logits = classifier.activations(classifier.sample(2))
+        pooled = tap.read(activations, classifier.preprocessing.size).mean(dim=(2, 3))
         if bool((head(pooled) - logits).abs().max() <= HEAD_TOLERANCE * logits.abs().max()):
             return tap, head.weight.detach()
     raise ValueError(
         f"CAM needs a linear head on the average of the last feature map, and the head of {classifier.name} reads "
-        f"{tap.module!r} ({tap.channels} channels) in another way; use GradCAM, which is CAM where CAM exists"
+        f"{tap.module!r} ({tap.channels} channels) in another way"
     )
 
 
@@ -72,8 +75,14 @@ class CAM(Explainer):
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "logit") -> None:
         super().__init__(classifier, score=score)
-        self.tap, weights = pooled_head(classifier)
+        with in_eval_mode(classifier):
+            self.tap, weights = pooled_head(classifier)
         self.register_buffer("head", weights, persistent=False)
+
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier whose head is not linear on the average of its last feature map."""
+        pooled_head(classifier)
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
@@ -98,12 +107,17 @@ class GradCAM(Explainer):
     def __init__(self, classifier: Classifier, *, score: ScoreName = "logit") -> None:
         super().__init__(classifier, score=score)
 
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier without a feature map."""
+        feature_map(classifier, cls.__name__)
+
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
         activations, gradient = self.probe(targets).activation_gradient(images)
-        if (tap := self.classifier.activation_tap) is not None:  # tokens become a grid; class tokens stay behind
-            activations, gradient = tap.read(activations, size), tap.read(gradient, size)
+        tap = feature_map(self.classifier, type(self).__name__)
+        activations, gradient = tap.read(activations, size), tap.read(gradient, size)  # tokens become a grid
         weighted = (self.weights(activations, gradient) * activations).sum(1, keepdim=True)
         return upsample(F.relu(weighted), size)
 

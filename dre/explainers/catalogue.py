@@ -5,6 +5,7 @@ import inspect
 import re
 
 from dre.explainers.base import Explainer
+from dre.models import Classifier
 
 IRREGULAR = {"MGnet": "mgnet"}
 """Names of methods that are not the words of their class."""
@@ -29,6 +30,11 @@ def catalogue() -> dict[str, type[Explainer]]:
     public = (getattr(package, name) for name in package.__all__)
     kinds = [kind for kind in public if isinstance(kind, type) and issubclass(kind, Explainer)]
     return {method_name(kind): kind for kind in kinds if not inspect.isabstract(kind) and not _asks_for_more(kind)}
+
+
+def suitable_explainers(classifier: Classifier) -> list[str]:
+    """Name the methods that work for a classifier; whether a learned one has been trained for it is not asked."""
+    return [name for name, kind in sorted(catalogue().items()) if not kind.obstacle(classifier)]
 
 
 def options_of(kind: type[Explainer]) -> list[str]:

@@ -168,14 +168,19 @@ class GuidedBackprop(Explainer):
         super().__init__(classifier, score=score)
         self.reduce: Reduction = reduce
 
-    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `Explainer.forward`."""
-        with GuidedRectifiers() as guided:
-            _, gradient = self.probe(targets).gradient(images)
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier that runs no rectifier."""
+        with GuidedRectifiers() as guided, torch.no_grad():
+            classifier(classifier.sample())
         if not guided.count:
             raise ValueError(
-                f"GuidedBackprop needs a ReLU or ReLU6 and {self.classifier.name} has none"
-                f" ({activation_modules(self.classifier.network)}); "
-                "VanillaGradient, InputXGradient and SmoothGrad work for it"
+                f"GuidedBackprop needs a ReLU or ReLU6, and {classifier.name} has none"
+                f" ({activation_modules(classifier.network)})"
             )
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        with GuidedRectifiers():
+            _, gradient = self.probe(targets).gradient(images)
         return reduce_channels(gradient, self.reduce)

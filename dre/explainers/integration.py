@@ -1,6 +1,5 @@
 """Path attribution: walk from a path's start to its end and add up what each step explains."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -12,7 +11,7 @@ from torch import Tensor
 from dre.explainers.base import Explainer
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.models import Classifier
-from dre.probes import Probe
+from dre.probes import Probe, is_flat
 from dre.scoring import ScoreName
 from dre.types import IntegrationPath, IntegrationRule, Waypoint
 
@@ -58,30 +57,20 @@ class Integral:
         attribution: [B, C, H, W], signed.
         gap: Distance of each walk's sum from its change in score, [B]; distances of several walks add up.
         dropped: Change in score behind stops that had no gradient to share it by, [B], signed.
-        vanished: At how many stops the gradient vanished, [B].
-        stops: How many stops there were.
     """
 
     attribution: Tensor
     gap: Tensor
     dropped: Tensor
-    vanished: Tensor
-    stops: int
 
     def __add__(self, other: "Integral") -> "Integral":
         """Add another walk of the same images."""
-        return Integral(
-            self.attribution + other.attribution,
-            self.gap + other.gap,
-            self.dropped + other.dropped,
-            self.vanished + other.vanished,
-            self.stops + other.stops,
-        )
+        return Integral(self.attribution + other.attribution, self.gap + other.gap, self.dropped + other.dropped)
 
     def __mul__(self, weight: float) -> "Integral":
         """Weight the walk; a gap has no sign."""
         attribution = self.attribution * weight if weight != 1 else self.attribution
-        return Integral(attribution, self.gap * abs(weight), self.dropped * weight, self.vanished, self.stops)
+        return Integral(attribution, self.gap * abs(weight), self.dropped * weight)
 
 
 def integrate(path: IntegrationPath, rule: IntegrationRule, images: Tensor, probe: Probe) -> Integral:
@@ -90,36 +79,14 @@ def integrate(path: IntegrationPath, rule: IntegrationRule, images: Tensor, prob
     first = last = next(walk)
     attribution = torch.zeros_like(first.image)
     dropped = torch.zeros_like(first.score)
-    vanished = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    stops = 0
     for here, there in pairwise(chain([first], walk)):
         attribution += rule(here, there)
-        is_flat = here.grad.abs().amax(dim=(1, 2, 3)) == 0
-        dropped += (there.score - here.score).where(is_flat, 0.0)
-        vanished += is_flat | (here.score >= 1) if probe.score == "probability" else is_flat
-        stops += 1
+        dropped += (there.score - here.score).where(is_flat(here.grad), 0.0)
         last = there
     moved = (first.image != last.image).flatten(1).any(1)  # in place, two scores may still differ by their rounding
     attribution *= moved[:, None, None, None]
     gap = completeness(attribution, first.score, last.score) * moved
-    return Integral(attribution, gap, dropped * moved, vanished * moved, stops)
-
-
-def warn_of_vanished(integral: Integral, score: ScoreName) -> None:
-    """Say where the score was so flat that its gradient tells nothing, and what to do about it."""
-    worst = int(integral.vanished.max())
-    if worst == 0:
-        return
-    advice = {
-        "probability": "a probability of 1 is flat; score='log_probability' or 'logit' still has a gradient",
-        "logit": "the classifier is flat there",
-        "log_probability": "score='logit' may still have a gradient",
-    }
-    warnings.warn(
-        f"the gradient of the {score} vanished at up to {worst} of {integral.stops} stops in "
-        f"{int((integral.vanished > 0).sum())} of {len(integral.vanished)} images: {advice[score]}",
-        stacklevel=2,
-    )
+    return Integral(attribution, gap, dropped * moved)
 
 
 class PathExplainer(Explainer):
@@ -161,7 +128,6 @@ class PathExplainer(Explainer):
         """See `Explainer.forward`."""
         integral = self.integrate(images, targets)
         self.gap, self.dropped_mass = integral.gap, integral.dropped
-        warn_of_vanished(integral, self.score)
         return reduce_channels(integral.attribution, self.reduce)
 
     def integrate(self, images: Tensor, targets: Tensor) -> Integral:

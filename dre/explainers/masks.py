@@ -12,6 +12,7 @@ from torch import Tensor
 from dre.chunks import Chunk
 from dre.explainers.base import Explainer
 from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
+from dre.models.borrowing import in_eval_mode
 from dre.models.estimator import Variant
 from dre.models.folding import fold_batch_norm
 from dre.scoring import ScoreName, score
@@ -26,10 +27,8 @@ REFINEMENT_STEPS = 32
 
 def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEstimator:
     """Fold the batch norms of a trained estimator: the same masks, in less time."""
-    size, channels = classifier.preprocessing.size, classifier.preprocessing.channels
-    with torch.no_grad():
-        sample = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
-        features, logits = classifier.features(sample.to(classifier.mean))
+    with torch.no_grad(), in_eval_mode(classifier):
+        features, logits = classifier.features(classifier.sample())
     folded = fold_batch_norm(estimator, lambda network: network(features, logits.argmax(dim=1)))
     return folded.to(memory_format=torch.channels_last)
 
@@ -63,6 +62,15 @@ class DRE(Explainer):
         Explainer.__init__(self, classifier)
         self.estimator = estimator
         return self
+
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier whose features cannot be read."""
+        if not classifier.taps:
+            raise ValueError(
+                f"{cls.__name__} reads feature maps at strides 4, 8, 16 and 32, and {classifier.name} has none that "
+                "could be found; name four modules with `taps`"
+            )
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""

@@ -145,6 +145,11 @@ class Classifier(nn.Module):
         logits: Tensor = self.network(self.normalise(images))
         return logits
 
+    def sample(self, batch: int = 1) -> Tensor:
+        """Noise [B, C, H, W] in [0, 1], always the same, as large as the images that the network was made for."""
+        shape = (batch, self.preprocessing.channels, *self.preprocessing.size)
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.mean)
+
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Feature maps at strides 4, 8, 16 and 32 and logits [B, K], from one forward pass."""
         if not self.taps:

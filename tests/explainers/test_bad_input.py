@@ -1,0 +1,159 @@
+"""What an explainer is given that it cannot use, or should not change."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import dre
+from dre import explainers
+from dre.explainers import DRE, BlurIG, CentredGaussian, Explainer, GuidedIG, IntegratedGradients, VanillaGradient
+from dre.explainers.catalogue import catalogue, suitable_explainers
+from dre.models import Classifier
+from tests.explainers.test_explainers import NAMES, PASSES, build
+from tests.networks import SmallNetwork, small_batch, small_classifier
+
+WITH_GRADIENTS = [name for name, cost in PASSES.items() if any(cost[1:]) and name != "ControlledExplainer"]
+
+
+def without_maps() -> Classifier:
+    return Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), size=(4, 4), name="flat one")
+
+
+def saturated_classifier() -> Classifier:
+    """Its largest logit leads so far that the softmax gives exactly 1 in float32."""
+    classifier = small_classifier()
+    head = classifier.network.head
+    with torch.no_grad():
+        head.weight.mul_(1e5)
+        head.bias.mul_(1e5)
+    return classifier
+
+
+@pytest.mark.parametrize("name", WITH_GRADIENTS)
+def test_a_probability_of_one_is_reported_once_with_the_way_out(name):
+    classifier = saturated_classifier()
+    images, _ = small_batch()
+    targets = classifier(images).argmax(1)
+    assert (classifier(images).softmax(1).amax(1) == 1).all()
+    explainer = build(name, classifier, score="probability")
+    said = r"the gradient of the probability vanished in \d+ of \d+ passes: .*'log_probability'"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=said) as warned:
+            explainer(images, targets)
+        assert len([one for one in warned if "vanished" in str(one.message)]) == 1
+
+
+@pytest.mark.parametrize("name", ["VanillaGradient", "SmoothGrad", "IntegratedGradients", "GradCAM"])
+def test_a_gradient_that_is_there_is_not_reported(name):
+    explainer = build(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explainer(*small_batch())
+
+
+def test_the_count_is_of_the_images_whose_gradient_vanished():
+    network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+    classifier = Classifier.wrap(network, mean=[0.5], size=(2, 2))
+    images = torch.full((3, 3, 2, 2), 0.4)
+    images[1] = 0.6  # the others are below the mean, where the ReLU is shut
+    with pytest.warns(UserWarning, match="the gradient of the logit vanished in 2 of 3 passes: the classifier is flat"):
+        VanillaGradient(classifier, score="logit")(images, torch.zeros(3, dtype=torch.int64))
+
+
+def test_what_a_classifier_lacks_is_named_with_what_works_for_it():
+    classifier = without_maps()
+    works = {"vanilla_gradient", "guided_ig", "rise", "edge_detector"}
+    lacks = {"cam", "grad_cam", "grad_cam_plus_plus", "guided_backprop", "dre", "mgnet", "dre_plus"}
+    suited = suitable_explainers(classifier)
+    assert works <= set(suited)
+    assert not lacks & set(suited)
+    assert suited == list(dre.list_explainers(classifier))
+    for name in sorted(lacks):
+        kind = catalogue()[name]
+        with pytest.raises(ValueError, match=rf"{kind.__name__} .*flat one.*; these work for flat one: .*guided_ig"):
+            kind(classifier)
+
+
+def test_everything_works_for_a_network_with_maps_rectifiers_and_a_pooled_head():
+    assert suitable_explainers(small_classifier()) == sorted(catalogue())
+
+
+def test_taps_are_asked_for_before_a_checkpoint():
+    with pytest.raises(ValueError, match=r"DRE reads feature maps .*flat one has none.*four modules with `taps`"):
+        DRE(without_maps())
+
+
+def test_an_explainer_that_requires_nothing_is_never_refused():
+    assert not CentredGaussian.obstacle(without_maps())
+    assert Explainer.obstacle(without_maps()) == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_classifier_in_training_mode_with_gradients_on_is_left_as_found(name):
+    """The maps are those of eval mode, and neither modes, nor statistics, nor gradients change."""
+    images, targets = small_batch(2, height=64, width=64)
+    torch.manual_seed(0)
+    network = SmallNetwork().eval()
+    classifier = Classifier.wrap(network, mean=[0.5], std=[0.5], size=(64, 64), fold=False)
+    keys = ["a", "b"]
+    expected = build(name, classifier)(images, targets, keys)
+    classifier.network.stage2.train()  # the classifier itself stays in eval mode, whoever trains it
+    classifier.requires_grad_(True)
+    modes = [module.training for module in classifier.modules()]
+    state = {key: value.clone() for key, value in classifier.state_dict().items()}
+    explainer = build(name, classifier)
+    torch.testing.assert_close(explainer(images, targets, keys), expected)
+    assert [module.training for module in classifier.modules()] == modes
+    assert sum(modes) == 4
+    assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
+    assert all(one.requires_grad and one.grad is None for one in classifier.parameters())
+    assert not any(module._forward_hooks for module in classifier.modules())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        (torch.rand(2, 3, 64, 64), [0, 5], r"`targets` must lie in 0\.\.4, the classes of this classifier, got 0\.\.5"),
+        (torch.rand(2, 3, 64, 64), [-1, 0], r"`targets` must lie in 0\.\.4.*got -1\.\.0"),
+        (torch.rand(2, 3, 64, 64) + 0.5, [0, 0], r"`images` must lie in \[0, 1\], got"),
+        (torch.rand(2, 3, 64, 64).log(), [0, 0], r"`images` must lie in \[0, 1\], got"),
+        (torch.rand(2, 3, 64, 64).index_fill(0, torch.tensor(1), torch.nan), [0, 0], "non-finite values in 1 of 2"),
+        (torch.rand(0, 3, 64, 64), [], "`images` is empty"),
+    ],
+)
+def test_every_explainer_refuses_at_its_door(name, images, targets, message):
+    explainer = build(name)
+    with pytest.raises(ValueError, match=message):
+        explainer(images, torch.tensor(targets, dtype=torch.int64))
+    assert explainer.cost.forwards == 0
+
+
+@pytest.mark.parametrize("kind", [IntegratedGradients, GuidedIG])
+def test_an_image_that_is_its_given_baseline_gets_zeros(kind):
+    images, targets = small_batch()
+    saliency = kind(small_classifier(), steps=3, baseline=images[1])(images, targets)
+    assert saliency.isfinite().all()
+    assert saliency[1].abs().max() == 0
+    assert saliency[0].abs().max() > 0
+
+
+def test_a_flat_image_is_its_own_blur():
+    images, targets = small_batch()
+    images = images.double()
+    images[2] = 0.3
+    saliency = BlurIG(small_classifier().double(), steps=4)(images, targets)
+    assert saliency[2].abs().max() < 1e-9 * saliency[0].abs().max()  # rounding of the blur
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 3, 64, 96), (96,)])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("GuidedIG", "baseline"), ("SAMP", "deletion_end"), ("SAMPPlusPlus", "insertion_start")],
+)
+def test_a_baseline_of_another_shape_is_refused_by_every_path(name, option, shape):
+    explainer = getattr(explainers, name)(small_classifier(), **{option: torch.zeros(shape)})
+    with pytest.raises(ValueError, match=r"`baseline` must have shape \[3, 64, 96\] or \[3, 3, 64, 96\].*got"):
+        explainer(*small_batch())
