@@ -15,8 +15,10 @@ ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: roun
 OPTIONS = {
     "ControlledExplainer": {"explainer": GradCAM},
     "GGIG": {"points": 3, "ascents": 2},
+    "LIME": {"samples": 12, "segmentation": "slic", "segments": 6},
     "RISE": {"masks": 10, "cells": 3},
     "SmoothGrad": {"samples": 5},
+    "XRAI": {"attribution": GradCAM, "scales": (20.0, 100.0), "min_size": 20, "size": 48},
 }
 """What an explainer cannot do without, and small counts, so that tests stay quick."""
 
@@ -92,6 +94,8 @@ def test_it_works_under_no_grad_and_bfloat16(name):
         ("SmoothGrad", (15, 15, 0)),
         ("GGIG", (18, 18, 0)),
         ("RISE", (30, 0, 0)),
+        ("LIME", (36, 0, 0)),
+        ("XRAI", (3, 0, 3)),
         ("DREPlus", (99, 0, 0)),
         ("ControlledExplainer", (3, 0, 3)),
         ("EdgeDetector", (0, 0, 0)),
