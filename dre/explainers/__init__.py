@@ -6,9 +6,11 @@ from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
 from dre.explainers.guided_path import GuidedIG, GuidedPath
 from dre.explainers.integration import PathExplainer, completeness, idgi, riemann
+from dre.explainers.lime import LIME
 from dre.explainers.masks import DRE, ControlledExplainer, DREPlus, MGnet
 from dre.explainers.paths import BlurIG, BlurPath, IntegratedGradients, StraightPath
 from dre.explainers.references import CentredGaussian, EdgeDetector, Random
+from dre.explainers.regions import XRAI
 from dre.explainers.samp import SAMP, SampPath, SAMPPlusPlus
 from dre.explainers.sampled import RISE
 
@@ -16,8 +18,10 @@ __all__ = [
     "CAM",
     "DRE",
     "GGIG",
+    "LIME",
     "RISE",
     "SAMP",
+    "XRAI",
     "BlurIG",
     "BlurPath",
     "CentredGaussian",

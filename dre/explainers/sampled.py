@@ -1,6 +1,7 @@
-"""Explanations from the scores of randomly masked images."""
+"""Explanations from the scores of randomly masked images: what they share, and RISE."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -84,12 +85,56 @@ def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tenso
     return mean.view(shape), (variance / count).sqrt().view(shape)
 
 
-class RISE(Explainer):
+class SampledExplainer(Explainer):
+    """Explain from the scores of an image seen through random masks.
+
+    After a call, `standard_error` [B, 1, H, W] holds the Monte-Carlo standard error of each value of the maps.
+
+    Args:
+        classifier: What is explained.
+        score: Which output is read.
+        chunk: Most masked images in one pass; chosen by device when not given.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        self.engine = SweepEngine(classifier, score=score, chunk=self.chunk)
+        self.standard_error: Tensor | None = None
+
+    def score_masked(
+        self, images: Tensor, targets: Tensor, fill: Tensor, build: Callable[[slice, slice], Tensor], masks: int
+    ) -> Tensor:
+        """Score each image through `masks` masks, [B, masks], holding no more than a chunk of them at a time.
+
+        Args:
+            images: [B, C, H, W].
+            targets: int64 [B].
+            fill: What is shown where a mask is 0; [B, C, H, W] or [1, C, 1, 1].
+            build: Gives the masks [b or 1, n, 1, H, W] for a slice of the batch and a slice of the masks.
+            masks: How many there are for each image.
+        """
+
+        def show(rows: slice, columns: slice) -> Tensor:
+            mask = build(rows, columns)
+            shown = images[rows].detach()[:, None].expand(-1, mask.shape[1], -1, -1, -1)
+            hidden = fill[rows] if len(fill) == len(images) else fill
+            return blend(shown, mask, hidden[:, None]).flatten(0, 1)
+
+        before = self.engine.forwards
+        scores = self.engine.score_blocks(show, targets, masks)
+        self.cost.forwards += self.engine.forwards - before
+        return scores
+
+    def colour(self, fill: Fill, like: Tensor) -> Tensor:
+        """Give the colour [1, C, 1, 1] that stands for "nothing here"."""
+        return self.classifier.mean.to(like) if fill == "mean" else torch.zeros_like(self.classifier.mean).to(like)
+
+
+class RISE(SampledExplainer):
     """Mean of random masks, weighted by the score of the image seen through each; `masks` forward passes.
 
-    After a call, `standard_error` [B, 1, H, W] holds the Monte-Carlo standard error of each value of the maps. All
-    images see the same masks, which depend on the seed and the image's size alone. A map estimates, for each pixel,
-    the expected score given that the pixel is shown.
+    All images see the same masks, which depend on the seed and the image's size alone. A map estimates, for each
+    pixel, the expected score given that the pixel is shown; `standard_error` says how well.
 
     Args:
         classifier: What is explained.
@@ -126,22 +171,12 @@ class RISE(Explainer):
             raise ValueError(f"`fill` must be one of {', '.join(get_args(Fill))}, got {fill!r}")
         self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
         self.fill: Fill = fill
-        self.engine = SweepEngine(classifier, score=score, chunk=self.chunk)
-        self.standard_error: Tensor | None = None
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
         masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, like=images)
-        fill = self.classifier.mean.to(images) if self.fill == "mean" else images.new_zeros(1)
-
-        def build(rows: slice, columns: slice) -> Tensor:
-            mask = masks.build(columns)
-            shown = images[rows].detach()[:, None].expand(-1, len(mask), -1, -1, -1)
-            return blend(shown, mask, fill).flatten(0, 1)
-
-        before = self.engine.forwards
-        scores = self.engine.score_blocks(build, targets, self.masks)
-        self.cost.forwards += self.engine.forwards - before
+        fill = self.colour(self.fill, like=images)
+        scores = self.score_masked(images, targets, fill, lambda _, part: masks.build(part)[None], self.masks)
         saliency, self.standard_error = weighted_masks(masks, scores.to(images), self.keep)
         return saliency

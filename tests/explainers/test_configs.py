@@ -1,6 +1,7 @@
 """Every file in configs/explainer is accepted by the signature of the explainer that it names."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +18,15 @@ COUNTS = ("samples", "masks", "points", "ascents", "steps", "fragments")
 """Arguments that a test cuts to two."""
 
 
+def cut_counts(entry: dict[str, Any]) -> None:
+    """Cut them in the entry of an explainer and in those of the explainers that it is built on."""
+    arguments = entry.get("init_args", {})
+    arguments.update({count: 2 for count in COUNTS if count in arguments})
+    for value in arguments.values():
+        if isinstance(value, dict):
+            cut_counts(value)
+
+
 def builders(entries: dict[str, object]) -> dict[str, Callable[[Classifier], Explainer]]:
     """Parse a mapping as `--model.explainers` does."""
     parser = ArgumentParser(exit_on_error=False)
@@ -29,9 +39,7 @@ def test_a_file_names_an_explainer_and_arguments_that_it_takes(path):
     entry = yaml.safe_load(path.read_text())
     assert entry["class_path"].removeprefix("dre.explainers.") in explainers.__all__
     is_learned = "checkpoint" in entry.get("init_args", {})
-    for count in COUNTS:
-        if count in entry.get("init_args", {}):
-            entry["init_args"][count] = 2
+    cut_counts(entry)
     build = builders({path.stem: entry})[path.stem]
     if is_learned:
         with pytest.raises(ValueError, match="checkpoint"):

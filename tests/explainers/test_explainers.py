@@ -15,8 +15,10 @@ ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: roun
 OPTIONS = {
     "ControlledExplainer": {"explainer": GradCAM},
     "GGIG": {"points": 3, "ascents": 2},
+    "LIME": {"samples": 12, "segmentation": "slic", "segments": 6},
     "RISE": {"masks": 10, "cells": 3},
     "SmoothGrad": {"samples": 5},
+    "XRAI": {"attribution": GradCAM, "scales": (20.0, 100.0), "min_size": 20, "size": 48},
 }
 """What an explainer cannot do without, and small counts, so that tests stay quick."""
 
@@ -43,6 +45,7 @@ PASSES = {
     "GuidedIG": (3 * 65, 3 * 64, 0),  # the end of the path is scored without a gradient
     "InputXGradient": (3, 3, 0),
     "IntegratedGradients": (3 * 64, 3 * 64, 0),
+    "LIME": (3 * 12, 0, 0),
     "MGnet": (3, 0, 0),
     "Random": (0, 0, 0),
     "RISE": (3 * 10, 0, 0),
@@ -50,6 +53,7 @@ PASSES = {
     "SAMPPlusPlus": (3 * 2 * 6, 3 * 2 * 5, 0),  # cut after five steps
     "SmoothGrad": (3 * 5, 3 * 5, 0),
     "VanillaGradient": (3, 3, 0),
+    "XRAI": (3, 0, 3),  # of the Grad-CAM that the options above give it
 }
 """Forward passes, backward passes and backward passes through the head, for three images and the options above."""
 
