@@ -74,9 +74,14 @@ class DRE(Explainer):
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
-        features, _ = self.classifier.features(images)
+        mask, _ = self.chunk.map(self._look, images, targets, backward=False)
+        return mask
+
+    def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Masks and logits of as many images as go through at once."""
+        features, logits = self.classifier.features(images)
         self.cost.forwards += len(images)
-        return self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1]))
+        return self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1])), logits
 
 
 class MGnet(DRE):
@@ -165,13 +170,18 @@ class DREPlus(DRE):
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
+        mask, logits = self.chunk.map(self._look, images, targets, backward=False)
+        if self.partner is not None:
+            return mask
+        return mask * self._gain(images, targets, mask.detach().float(), logits.detach()).view_as(mask)
+
+    def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Masks, times those of the partner if there is one, and logits; both read the same features."""
         size = (images.shape[-2], images.shape[-1])
         features, logits = self.classifier.features(images)
         self.cost.forwards += len(images)
         mask = self.estimator.mask(features, targets, size)
-        if self.partner is not None:
-            return mask * self.partner.mask(features, targets, size)
-        return mask * self._gain(images, targets, mask.detach().float(), logits.detach()).view_as(mask)
+        return mask if self.partner is None else mask * self.partner.mask(features, targets, size), logits
 
     def _gain(self, images: Tensor, targets: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
         """Weights of the pixels; the version that shows everything is the image, whose logits are at hand."""
