@@ -91,6 +91,11 @@ class Probe:
         """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
         return self.classifier.mean
 
+    @property
+    def unit(self) -> Tensor:
+        """Difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
+        return self.classifier.std
+
     def gradient(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores [B] and their gradient with respect to the pixels, [B, C, H, W].
 

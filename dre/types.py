@@ -180,6 +180,10 @@ class Probe(Protocol):
     def neutral(self) -> Tensor:
         """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
 
+    @property
+    def unit(self) -> Tensor:
+        """Difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
+
     def gradient(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores [B] and gradient [B, C, H, W] at one stop; `rows` says which images of the batch these are."""
 

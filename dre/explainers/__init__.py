@@ -2,13 +2,14 @@
 
 from dre.explainers.ascent import GGIG
 from dre.explainers.base import Explainer
+from dre.explainers.blur_path import BlurIG, BlurPath
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
 from dre.explainers.guided_path import GuidedIG, GuidedPath
-from dre.explainers.integration import PathExplainer, completeness, idgi, riemann
+from dre.explainers.integration import PathExplainer, completeness, idgi, idgi_tmlr, riemann
 from dre.explainers.lime import LIME
 from dre.explainers.masks import DRE, ControlledExplainer, DREPlus, MGnet
-from dre.explainers.paths import BlurIG, BlurPath, IntegratedGradients, StraightPath
+from dre.explainers.paths import IntegratedGradients, StraightPath
 from dre.explainers.references import CentredGaussian, EdgeDetector, Random
 from dre.explainers.regions import XRAI
 from dre.explainers.samp import SAMP, SampPath, SAMPPlusPlus
@@ -46,5 +47,6 @@ __all__ = [
     "VanillaGradient",
     "completeness",
     "idgi",
+    "idgi_tmlr",
     "riemann",
 ]

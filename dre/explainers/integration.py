@@ -36,6 +36,19 @@ def idgi(here: Waypoint, there: Waypoint) -> Tensor:
     return energy * ((there.score - here.score)[:, None, None, None] / total.where(total > 0, 1.0))
 
 
+def idgi_tmlr(here: Waypoint, there: Waypoint) -> Tensor:
+    """IDGI without the step into a path's end, which the published code of paper 002 never scores.
+
+    The end is the stop at which nothing is left to move. For the numbers of that paper: take it on the path of
+    GuidedIG, on a BlurIG that walks `from_sharp` with the `left` quadrature, and on IntegratedGradients with the
+    `right` one and, for fewer than 128 steps, `tmlr_stride`. What the missing step would explain is part of the `gap`.
+
+    Source: paper 002's published code; its steepest features move in the step that is missing.
+    """
+    moves = (there.step != 0).flatten(1).any(1)
+    return idgi(here, there) * moves[:, None, None, None]
+
+
 def completeness(attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """How far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative."""
     return (attribution.double().flatten(1).sum(1) - (end.double() - start.double())).abs()

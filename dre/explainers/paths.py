@@ -1,4 +1,4 @@
-"""Paths that are known in advance: straight lines and blurs, and the explainers that walk them."""
+"""Paths that are known in advance, and the straight line with the explainer that walks it."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,15 +11,16 @@ from torch import Tensor
 
 from dre.explainers.gradient import Reduction
 from dre.explainers.integration import PathExplainer, riemann
-from dre.imaging import BLUR_SIGMA, Baseline, Border, baseline_images, blur_with_slope
+from dre.imaging import BLUR_SIGMA, Baseline, baseline_images
 from dre.models import Classifier
 from dre.scoring import ScoreName
 from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
 
 Quadrature = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "pair"]
-Grid = Literal["linear", "sqrt"]
 OPEN = ("midpoint", "gauss_legendre")
 """Quadratures whose gradients all lie inside the path; its two ends are then scored by forward passes alone."""
+STRIDE_POINTS = 128
+"""Points of which the published code of paper 002 takes every second, fourth, ..."""
 
 
 def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
@@ -97,6 +98,8 @@ class StraightPath:
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
         seed: Of the baseline `random`.
+        tmlr_stride: Take every (128 / steps)-th of 128 points, as the published code of paper 002 does for fewer steps.
+            Its gradients stop short of the image, at 96/127 of the way for 4 steps, and completeness is lost.
 
     Source: Sundararajan et al. 2017, Eq. 1.
     """
@@ -106,10 +109,13 @@ class StraightPath:
     quadrature: Quadrature = "trapezoid"
     blur_sigma: float = BLUR_SIGMA
     seed: int = 0
+    tmlr_stride: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a walk without steps, and one from nowhere."""
         quadrature(self.quadrature, self.steps)
+        if self.tmlr_stride and STRIDE_POINTS % self.steps:
+            raise ValueError(f"`tmlr_stride` needs `steps` that divide {STRIDE_POINTS}, got {self.steps}")
         if not self.baselines:
             raise ValueError("`baseline` is empty; name at least one")
 
@@ -137,64 +143,10 @@ class StraightPath:
         start = baseline_images(images, self.baselines[0], probe.neutral, draws, self.blur_sigma)
         tangent = images - start
         nodes, weights = quadrature(self.quadrature, self.steps)
+        if self.tmlr_stride and self.steps < STRIDE_POINTS:
+            reach = (STRIDE_POINTS - STRIDE_POINTS // self.steps) / (STRIDE_POINTS - 1)
+            nodes, weights = [reach * node for node in nodes], [reach * weight for weight in weights]
         return walk_nodes(lambda t: (torch.lerp(start, images, t), tangent), nodes, weights, probe)
-
-
-@dataclass(frozen=True, eq=False)
-class BlurPath:
-    """From the blurred image to the image, the width of the Gaussian shrinking to zero.
-
-    The tangent is the derivative of the blur in sigma, worked out on the kernel; published code takes a finite
-    difference in float32, loses most of its digits, and gets the first step wrong. The kernel's radius is fixed at four
-    times the largest sigma, so that the blur is smooth along the path.
-
-    Args:
-        steps: Number of gradient evaluations, ends included.
-        max_sigma: Standard deviation of the start, in pixels.
-        grid: `linear` in sigma, or in its square (`sqrt`). PAIR's square-root grid calls the largest *variance*
-            max_sigma: its max_sigma=50 is 7.07 here.
-        border: What the blur sees beyond the border; PAIR's is `constant`, black.
-        border_value: What a constant border shows.
-        quadrature: As for the straight line; PAIR's is `right`, counted from the blurred end.
-
-    Source: Xu et al. 2020; paper 002, Eq. 2 and 3, which count in variance where the code counts in sigma.
-    """
-
-    steps: int = 64
-    max_sigma: float = 50.0
-    grid: Grid = "linear"
-    border: Border = "reflect"
-    border_value: float = 0.0
-    quadrature: Quadrature = "trapezoid"
-
-    def __post_init__(self) -> None:
-        """Refuse what is no path."""
-        quadrature(self.quadrature, self.steps)
-        if self.max_sigma <= 0:
-            raise ValueError(f"`max_sigma` must be positive, got {self.max_sigma}")
-        if self.grid not in get_args(Grid):
-            raise ValueError(f"unknown grid {self.grid!r}; choose {', '.join(get_args(Grid))}")
-        if self.border not in get_args(Border):
-            raise ValueError(f"unknown border {self.border!r}; choose {', '.join(get_args(Border))}")
-
-    def sigma(self, t: float) -> tuple[float, float]:
-        """Give sigma at t in [0, 1] and its derivative in t; at the sharp end, where the blur's own is zero, 0."""
-        if self.grid == "linear":
-            return self.max_sigma * (1 - t), -self.max_sigma
-        root = float(np.sqrt(1 - t))
-        return self.max_sigma * root, -self.max_sigma / (2 * root) if root > 0 else 0.0
-
-    def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """From blurred to sharp."""
-        radius = int(4 * self.max_sigma + 0.5)
-
-        def place(t: float) -> tuple[Tensor, Tensor]:
-            sigma, pace = self.sigma(t)
-            blurred, slope = blur_with_slope(images, sigma, radius, self.border, self.border_value)
-            return blurred, slope * pace
-
-        nodes, weights = quadrature(self.quadrature, self.steps)
-        return walk_nodes(place, nodes, weights, probe)
 
 
 class IntegratedGradients(PathExplainer):
@@ -207,7 +159,8 @@ class IntegratedGradients(PathExplainer):
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
         seed: Of the baseline `random`.
-        rule: `riemann`, or `idgi`.
+        tmlr_stride: Take every (128 / steps)-th of 128 points and stop short of the image, as published for paper 002.
+        rule: `riemann`, `idgi` or `idgi_tmlr`.
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass.
@@ -224,48 +177,11 @@ class IntegratedGradients(PathExplainer):
         quadrature: Quadrature = "trapezoid",
         blur_sigma: float = BLUR_SIGMA,
         seed: int = 0,
+        tmlr_stride: bool = False,
         rule: IntegrationRule = riemann,
         score: ScoreName = "probability",
         reduce: Reduction = "sum",
         chunk: int | None = None,
     ) -> None:
-        path = StraightPath(steps, baseline, quadrature, blur_sigma, seed)
-        super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)
-
-
-class BlurIG(PathExplainer):
-    """Gradients along a path that sharpens the image, times what they moved; `steps` passes, no baseline.
-
-    Args:
-        classifier: What is explained.
-        steps: Number of gradient evaluations, ends included.
-        max_sigma: Standard deviation of the start, in pixels.
-        grid: `linear` in sigma, or in its square (`sqrt`).
-        border: What the blur sees beyond the border.
-        border_value: What a constant border shows.
-        quadrature: Where the gradients are taken and what they weigh.
-        rule: `riemann`, or `idgi`.
-        score: Which output is explained.
-        reduce: How the channels become one value.
-        chunk: Most images in one pass.
-
-    Source: Xu et al. 2020.
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        *,
-        steps: int = 64,
-        max_sigma: float = 50.0,
-        grid: Grid = "linear",
-        border: Border = "reflect",
-        border_value: float = 0.0,
-        quadrature: Quadrature = "trapezoid",
-        rule: IntegrationRule = riemann,
-        score: ScoreName = "probability",
-        reduce: Reduction = "sum",
-        chunk: int | None = None,
-    ) -> None:
-        path = BlurPath(steps, max_sigma, grid, border, border_value, quadrature)
+        path = StraightPath(steps, baseline, quadrature, blur_sigma, seed, tmlr_stride)
         super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)

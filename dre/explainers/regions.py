@@ -93,8 +93,8 @@ class XRAI(Explainer):
     """Regions in the order of how much attribution a pixel of them brings; it costs what its base attribution costs.
 
     Regions are segments at several scales, grown by a few pixels; they overlap. The map is constant on what each region
-    adds to those before it. Signs are those of the base: with integrated gradients, what speaks against the class is
-    negative.
+    adds to those before it, and sums to what the base's map sums to. Signs are the base's: the published one takes the
+    largest channel, which lifts most values above zero; with `reduce="sum"`, what speaks against the class is negative.
 
     Args:
         classifier: What is explained.

@@ -29,6 +29,16 @@ def top_pixels(gains: Tensor, count: int) -> Tensor:
     return above | (ties & (ties.cumsum(1) <= room))
 
 
+def pixels_beyond(gains: Tensor, count: int, margin: float = 1e-6) -> Tensor:
+    """Mark what exceeds the `count`-th highest of each row by more than minus `margin`: bool [B, N].
+
+    Ties go along together; where the margin is lost in the rounding of large values, the `count`-th itself does not.
+    """
+    count = min(count, gains.shape[1])
+    bar = gains.kthvalue(gains.shape[1] - count + 1, dim=1, keepdim=True).values
+    return gains > bar - margin
+
+
 @dataclass(frozen=True, eq=False)
 class SampPath:
     """A greedy walk that at each step moves the pixels with the largest projected gradient all the way to its end.
@@ -50,9 +60,10 @@ class SampPath:
         blur_sigma: Of a `blur`, in pixels.
         seed: Of a `random` end.
         max_steps: Takes all the rest in one step when it is reached; by default the most that can be needed.
+        ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
 
-    Source: paper 001, Eq. 11 and its greedy algorithm. Selection is exact, where published code thresholds at a
-    quantile and takes more or fewer pixels where values tie; values for `fragments` and `momentum` are from its code.
+    Source: paper 001, Eq. 11 and its greedy algorithm. Selection is exact by default; values for `fragments` and
+    `momentum` are from its published code.
     """
 
     direction: Direction = "both"
@@ -66,6 +77,7 @@ class SampPath:
     blur_sigma: float = 5.0
     seed: int = 0
     max_steps: int | None = None
+    ea_quantile: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no walk."""
@@ -135,7 +147,8 @@ class SampPath:
             gains = -gains
         is_left = (way != 0).any(1).flatten(1)
         gains = gains.where(is_left, -torch.inf)
-        chosen = (top_pixels(gains, self.pixels_of(gains.shape[1])) & is_left).view(len(way), 1, *way.shape[-2:])
+        select = pixels_beyond if self.ea_quantile else top_pixels
+        chosen = (select(gains, self.pixels_of(gains.shape[1])) & is_left).view(len(way), 1, *way.shape[-2:])
         share = chosen.to(way.dtype)
         if bound is None:
             return share
@@ -195,6 +208,7 @@ class SAMP(PathExplainer):
         blur_sigma: Of a `blur`, in pixels.
         seed: Of a `random` end.
         max_steps: Takes all the rest in one step when it is reached.
+        ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
         rule: `riemann`, or `idgi`.
         score: Which output is explained.
         reduce: How the channels become one value.
@@ -218,6 +232,7 @@ class SAMP(PathExplainer):
         blur_sigma: float = 5.0,
         seed: int = 0,
         max_steps: int | None = None,
+        ea_quantile: bool = False,
         rule: IntegrationRule = riemann,
         score: ScoreName = "logit",
         reduce: Reduction = "sum",
@@ -235,6 +250,7 @@ class SAMP(PathExplainer):
             blur_sigma,
             seed,
             max_steps,
+            ea_quantile,
         )
         super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)
 
