@@ -1,9 +1,19 @@
-"""What observes training and evaluation: checkpoints, throughput, metrics, pictures."""
+"""What observes training and evaluation: checkpoints, throughput, metrics, pictures, cost, the report."""
 
 from callbacks.artifacts import CheckpointArtifact
 from callbacks.checkpoints import RunCheckpoints
+from callbacks.cost import ExplanationCost
 from callbacks.explanation_metrics import ExplanationMetrics
 from callbacks.panel import SaliencyPanel
+from callbacks.report import EvaluationReport
 from callbacks.throughput import Throughput
 
-__all__ = ["CheckpointArtifact", "ExplanationMetrics", "RunCheckpoints", "SaliencyPanel", "Throughput"]
+__all__ = [
+    "CheckpointArtifact",
+    "EvaluationReport",
+    "ExplanationCost",
+    "ExplanationMetrics",
+    "RunCheckpoints",
+    "SaliencyPanel",
+    "Throughput",
+]

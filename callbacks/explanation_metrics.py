@@ -15,15 +15,16 @@ from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
 from dre.checks import check_objects
+from dre.curves import Curve, curves_frame, merged_curve
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness, ScoreTable
 from dre.metrics.explainability import average_precision
 from dre.metrics.faithfulness import faithfulness
 from dre.metrics.skewness import pearson_skewness
-from dre.reporting import details_markdown, summary_markdown
+from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
+from dre.reporting.cells import choose_reference
 from dre.statistics import summarise
 from dre.types import Batch, Explained, Sweep
 
-LEARNED = ("dre", "mgnet")
 DIRECTIONS = {
     "faithfulness": Faithfulness.higher_is_better,
     "explainability": Explainability.higher_is_better,
@@ -46,7 +47,8 @@ class ExplanationMetrics(pl.Callback):
 
     Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric),
     `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences, ranks, what was left out)
-    into the run directory.
+    into the run directory, with `critical_difference_METRIC.png` of those with a direction and the curves of metrics
+    that deliver one (`dre.curves.CurveSource`) in `curves.parquet`.
 
     Args:
         reference: Explainer that the printed paired differences start from; the learned one when not given.
@@ -111,15 +113,20 @@ class ExplanationMetrics(pl.Callback):
         """Merge the ranks; log on all of them, write on the first."""
         evaluated = self._check_count(trainer)
         groups: list[Mapping[str, Metric]] = [self.faithfulness, self.explainability, self.skewness]
+        curves: list[tuple[str, str, Curve]] = []
         for metric, states in zip(METRICS, groups, strict=True):
             for name, state in states.items():
                 value = float(state.compute())
+                curve = merged_curve(state)
+                if curve is not None:
+                    curves.append((name, metric, curve))
                 state.reset()
                 if math.isfinite(value):
                     pl_module.log(f"test/{name}/{metric}", value)
         frame = self.table.to_frame()
         self.table.reset()
         if trainer.is_global_zero:
+            curves_frame(curves).to_parquet(Path(trainer.default_root_dir) / "curves.parquet")
             self._write(trainer, frame, evaluated)
 
     def _check_count(self, trainer: pl.Trainer) -> int:
@@ -143,8 +150,9 @@ class ExplanationMetrics(pl.Callback):
         summary["evaluated"] = evaluated
         summary["images"] = {metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric")}
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
-        summary["reference"] = self.reference or next((name for name in LEARNED if name in self.faithfulness), None)
+        summary["reference"] = choose_reference(list(self.faithfulness), self.reference)
         text = f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'])}"
+        write_rank_diagrams(summary, directory)
         (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         (directory / "summary.md").write_text(f"{text}\n{details_markdown(summary)}")
         for logger in trainer.loggers:

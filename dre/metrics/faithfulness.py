@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dre.metrics.image_mean import ImageMean
+from dre.curves import Curve
+from dre.metrics.image_curve import ImageCurve
 from dre.types import Sweep
 
 STEPS = 32
@@ -26,8 +27,8 @@ def faithfulness(scores: Tensor) -> Tensor:
     return scores.mean(dim=1)
 
 
-class Faithfulness(ImageMean):
-    """Mean over images of M_F: raw, in [0, 1] for probabilities.
+class Faithfulness(ImageCurve):
+    """Mean over images of M_F: raw, in [0, 1] for probabilities; its curve is the mean score at each share of pixels.
 
     `sweep` names the masked images to score: 0/32..32/32 of the pixels kept over the blurred image. Q_0 is part of
     it, but not of the sum. The min-max across explainers that the paper reports needs every explainer's value of the
@@ -45,6 +46,9 @@ class Faithfulness(ImageMean):
     sweep = Sweep(ratios=tuple(step / STEPS for step in range(STEPS + 1)), smoothing=SMOOTHING)
     sweeps: Mapping[str, Sweep] = {"scores": sweep}
 
+    def __init__(self) -> None:
+        super().__init__(len(self.sweep.ratios))
+
     def update(self, scores: Tensor) -> None:
         """Add a batch of sweep scores, [B, 33]."""
         points = len(self.sweep.ratios)
@@ -54,3 +58,9 @@ class Faithfulness(ImageMean):
                 f"got {list(scores.shape)}"
             )
         self.accumulate(faithfulness(scores[:, 1:]))
+        self.accumulate_curves(scores)
+
+    def curve_from(self, mean: Tensor, margin: Tensor, images: int) -> Curve:
+        """Put the mean score over the share of pixels that are kept."""
+        y, low, high = (tuple(column.tolist()) for column in (mean, mean - margin, mean + margin))
+        return Curve(self.sweep.ratios, y, low, high, images, x_label="share of pixels kept", y_label="target score")

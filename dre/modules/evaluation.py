@@ -5,18 +5,21 @@ from typing import Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dre.checks import check_labels
 from dre.explainers import Explainer
+from dre.metering import Meter
 from dre.models import Classifier
 from dre.scoring import ScoreName
-from dre.sweeps import SweepEngine
+from dre.sweeps import SweepBatch, SweepEngine
 from dre.types import Batch, Explained, Sweep
 
 
 class ExplainerEvaluation(pl.LightningModule):
     """Run several named explainers on one classifier; it knows no metric, callbacks say which sweeps they need.
+
+    What each explainer costs is in `meters`.
 
     Args:
         classifier: What is explained; held once and shared by all explainers.
@@ -45,15 +48,35 @@ class ExplainerEvaluation(pl.LightningModule):
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
         self._sweeps: list[Sweep] = []
+        self.meters = self._new_meters()
 
     def request(self, sweep: Sweep) -> None:
         """Ask for the scores of these masked versions in every test step; asked twice, it is run once."""
         if sweep not in self._sweeps:
             self._sweeps.append(sweep)
 
+    def on_test_start(self) -> None:
+        """Start the counts of cost anew."""
+        self.meters = self._new_meters()
+
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
+        targets, kept = self._choose(images, labels, keys)
+        if not kept.any():
+            return None
+        keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
+        images, labels, targets = images[kept], labels[kept], targets[kept]
+        saliency = {name: self._explain(name, images, targets, keys) for name in self.explainers}
+        sweeps = self.engine.batch(images, targets)
+        scores = {name: self._score(name, sweeps, maps) for name, maps in saliency.items()}
+        explained = Explained(images=images, labels=labels, targets=targets, key=keys, saliency=saliency, scores=scores)
+        if "objects" in batch:
+            explained["objects"] = batch["objects"][kept]
+        return explained
+
+    def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor]:
+        """Give the class of each image to explain, [B], and whether it is to be explained, [B]."""
         named = labels >= 0
         check_labels(labels, self.classifier.num_classes, keys)
         with torch.no_grad():
@@ -64,17 +87,19 @@ class ExplainerEvaluation(pl.LightningModule):
             )
         targets = predicted if self.target == "predicted" else labels
         kept = torch.ones_like(named) if self.images == "all" else predicted == labels
-        if not kept.any():
-            return None
-        keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
-        images, labels, targets = images[kept], labels[kept], targets[kept]
-        saliency = {name: explainer(images, targets, keys) for name, explainer in self.explainers.items()}
-        sweeps = self.engine.batch(images, targets)
-        scores = {
-            name: dict(zip(self._sweeps, sweeps.scores(maps, self._sweeps), strict=True))
-            for name, maps in saliency.items()
-        }
-        explained = Explained(images=images, labels=labels, targets=targets, key=keys, saliency=saliency, scores=scores)
-        if "objects" in batch:
-            explained["objects"] = batch["objects"][kept]
-        return explained
+        return targets, kept
+
+    def _explain(self, name: str, images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
+        with self.meters[name].explaining(len(images), images.device):
+            saliency: Tensor = self.explainers[name](images, targets, keys)
+        return saliency
+
+    def _score(self, name: str, sweeps: SweepBatch, saliency: Tensor) -> dict[Sweep, Tensor]:
+        before = self.engine.forwards
+        with self.meters[name].scoring(len(saliency), saliency.device):
+            scores = sweeps.scores(saliency, self._sweeps)
+        self.meters[name].tally.score_forwards += self.engine.forwards - before
+        return dict(zip(self._sweeps, scores, strict=True))
+
+    def _new_meters(self) -> dict[str, Meter]:
+        return {name: Meter(explainer.cost) for name, explainer in self.explainers.items()}

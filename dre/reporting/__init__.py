@@ -1,5 +1,8 @@
 """A summary of scores as text, pictures and a page."""
 
+from dre.reporting.gallery import Example
 from dre.reporting.markdown import details_markdown, summary_markdown
+from dre.reporting.page import Report, report_html
+from dre.reporting.ranks_figure import write_rank_diagrams
 
-__all__ = ["details_markdown", "summary_markdown"]
+__all__ = ["Example", "Report", "details_markdown", "report_html", "summary_markdown", "write_rank_diagrams"]

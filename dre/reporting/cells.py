@@ -6,12 +6,19 @@ from typing import Any
 UNSCALED = ("pearson_skewness",)
 """Metrics that are no shares of 1 and are printed as they are."""
 
+LEARNED = ("dre", "mgnet")
+"""Names of explainers that others are compared with unless a run says otherwise."""
+
 Entry = Mapping[str, Any]
 """A score or a comparison as `dre.statistics.summarise` gives it."""
 
 
 def scales(summary: Mapping[str, Any], unscaled: Collection[str] = UNSCALED) -> dict[str, float]:
-    """Give the factor that each metric is printed with: 100, or 1 for what is no share."""
+    """Give the factor that each metric is printed with: 100, or 1 for what is no share.
+
+    A summary may name what is no share itself, under `unscaled`.
+    """
+    unscaled = summary.get("unscaled", unscaled)
     return {metric: 1.0 if metric in unscaled else 100.0 for metric in summary["metrics"]}
 
 
@@ -74,8 +81,8 @@ def turned(comparisons: list[dict[str, Any]], first: str, second: str) -> dict[s
 
 
 def choose_reference(names: Collection[str], reference: str | None = None) -> str:
-    """Give the explainer that others are compared with: the wanted one, or `dre`, or else the first."""
-    return reference or ("dre" if "dre" in names else next(iter(names)))
+    """Give the explainer that others are compared with: the wanted one, or a learned one, or else the first."""
+    return reference or next((name for name in LEARNED if name in names), next(iter(names)))
 
 
 def _negative(value: float | None) -> float | None:

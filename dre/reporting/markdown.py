@@ -1,6 +1,6 @@
 """A summary of scores as text that a person reads: what fits on a screen, and everything else after it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dre.reporting.cells import (
@@ -27,18 +27,18 @@ def summary_markdown(
 
     Args:
         summary: Of a table of scores.
-        reference: The explainer that the others are subtracted from; by default `dre`, or else the first.
+        reference: The explainer that the others are subtracted from; by default a learned one, or else the first.
         explainers: Order of the rows; all of them, alphabetically, when not given.
         unscaled: Metrics that are printed without the factor 100.
     """
     names = list(explainers or summary["explainers"])
+    if not names:
+        return "No scores.\n"
     unknown = sorted({*names, *([reference] if reference else [])} - set(summary["explainers"]))
     if unknown:
         raise ValueError(f"unknown explainer {unknown[0]!r}; the summary has {', '.join(summary['explainers'])}")
-    if not names:
-        return "No scores.\n"
     factors = scales(summary, unscaled)
-    parts = [_means(summary, names, factors), *notes(summary, names)]
+    parts = [_means(summary, names, factors), *_notes(summary, names)]
     if len(names) > 1:
         parts.append(_differences(summary, names, factors, choose_reference(names, reference)))
     return "\n\n".join(parts) + "\n"
@@ -61,14 +61,18 @@ def details_markdown(summary: dict[str, Any], unscaled: Collection[str] = UNSCAL
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
-def notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
+def origins(summary: Mapping[str, Any]) -> list[str]:
+    """Say what the values depend on that are scaled across explainers."""
+    return [
+        f"`{metric}` is scaled per image across {', '.join(origin['explainers'])}: {origin['images']} images; "
+        f"left out: {origin['degenerate']} where all explainers tie, {origin['incomplete']} where one has no value."
+        for metric, origin in summary["normalised"].items()
+    ]
+
+
+def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Say what the numbers depend on and what is not in them."""
-    lines = []
-    for metric, origin in summary["normalised"].items():
-        lines.append(
-            f"`{metric}` is scaled per image across {', '.join(origin['explainers'])}: {origin['images']} images; "
-            f"left out: {origin['degenerate']} where all explainers tie, {origin['incomplete']} where one has no value."
-        )
+    lines = origins(summary)
     for metric in summary["metrics"]:
         if metric not in summary["normalised"]:
             lines += _missing(summary, metric, names)
@@ -90,16 +94,16 @@ def ranks_text(ranks: dict[str, Any]) -> str:
 
 
 def _missing(summary: dict[str, Any], metric: str, names: Sequence[str]) -> list[str]:
-    """Name the images without a value, for all explainers together when they miss equally many."""
-    counts = {name: (entry["nan"], entry["skipped"]) for name in names if (entry := summary["scores"][name][metric])}
-    together = len(set(counts.values())) == 1
+    """Count the images without a value, once where all explainers miss equally many."""
     lines = []
-    for name, (nan, skipped) in list(counts.items())[: 1 if together else None]:
-        who = "every explainer" if together else name
-        if nan:
-            lines.append(f"{who}, `{metric}`: {nan} images have no finite value and are not averaged.")
-        if skipped:
-            lines.append(f"{who}, `{metric}`: {skipped} of {summary['explained']} images were skipped.")
+    for kind, text in (
+        ("nan", "{} images have no finite value and are not averaged."),
+        ("skipped", f"{{}} of {summary['explained']} images were skipped."),
+    ):
+        counts = {name: summary["scores"][name][metric][kind] for name in names}
+        if len(set(counts.values())) == 1:
+            counts = {"every explainer": counts[names[0]]}
+        lines += [f"{who}, `{metric}`: {text.format(count)}" for who, count in counts.items() if count]
     return lines
 
 

@@ -85,7 +85,7 @@ def test_files_and_logged_values_agree_with_the_table(five_shards, tmp_path):
     assert "Images: 18 evaluated, 18 explained, 18 for explainability" in text
     assert "| grad_cam - random |" in text
     assert text.count("Average ranks over 18 images") == 3  # skewness has no better end
-    assert (summary["evaluated"], summary["reference"]) == (18, None)
+    assert (summary["evaluated"], summary["reference"]) == (18, "grad_cam")
 
 
 def test_an_image_too_few_is_an_error(five_shards, tmp_path):

@@ -1,0 +1,70 @@
+"""The images with the lowest and the highest values so far, small, merged over the ranks."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dre.metrics.faithfulness import Faithfulness, faithfulness
+from dre.reporting import Example
+from dre.reporting.gallery import small, small_maps
+from dre.types import Explained
+
+
+class Extremes:
+    """Keep the images on which one explainer has its lowest and highest M_F, each with the maps of all explainers.
+
+    Equal values are told apart by key, so the choice depends on neither order nor ranks.
+
+    Args:
+        explainer: Whose M_F decides.
+        count: How many to keep at each end.
+    """
+
+    def __init__(self, explainer: str, count: int) -> None:
+        self.explainer, self.count = explainer, count
+        self.worst: list[Example] = []
+        self.best: list[Example] = []
+
+    def update(self, outputs: Explained) -> None:
+        """Look at a batch; only what may stay is made small."""
+        values = {
+            name: faithfulness(scores[Faithfulness.sweep][:, 1:]).tolist() for name, scores in outputs["scores"].items()
+        }
+        chosen = values[self.explainer]
+        candidates = sorted(range(len(chosen)), key=lambda place: (chosen[place], outputs["key"][place]))
+        for place in {*candidates[: self.count], *candidates[-self.count :]}:
+            if self._may_stay(chosen[place], outputs["key"][place]):
+                self._add(_example(outputs, place, chosen[place], {name: row[place] for name, row in values.items()}))
+
+    def merged(self) -> tuple[list[Example], list[Example]]:
+        """Give worst and best of all ranks, most extreme first, no image in both; every rank must call it."""
+        found = [(self.worst, self.best)]
+        if dist.is_available() and dist.is_initialized():
+            found = [([], [])] * dist.get_world_size()
+            dist.all_gather_object(found, (self.worst, self.best))
+        everything = {example.key: example for ends in found for end in ends for example in end}
+        ordered = sorted(everything.values(), key=_order)
+        count = min(self.count, len(ordered) // 2)
+        return ordered[:count], ordered[::-1][:count]
+
+    def _may_stay(self, value: float, key: str) -> bool:
+        if len(self.worst) < self.count:
+            return True
+        return (value, key) < _order(self.worst[-1]) or (value, key) > _order(self.best[-1])
+
+    def _add(self, example: Example) -> None:
+        self.worst = sorted([*self.worst, example], key=_order)[: self.count]
+        self.best = sorted([*self.best, example], key=_order, reverse=True)[: self.count]
+
+
+def _order(example: Example) -> tuple[float, str]:
+    return example.value, example.key
+
+
+def _example(outputs: Explained, place: int, value: float, values: dict[str, float]) -> Example:
+    rows = slice(place, place + 1)
+    maps: dict[str, Any] = {name: small_maps(saliency[rows])[0] for name, saliency in outputs["saliency"].items()}
+    with torch.no_grad():
+        image = small(outputs["images"][rows])[0]
+    return Example(outputs["key"][place], value, image, maps, values)

@@ -1,0 +1,134 @@
+"""report.html: what an evaluation found, on one page that needs nothing else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+
+from callbacks.extremes import Extremes
+from dre.reporting import Example, Report, report_html
+from dre.reporting.cells import choose_reference
+from dre.types import Batch
+
+FILES = {
+    "scores.parquet": "one row for each image, explainer and metric",
+    "summary.json": "all numbers of this page",
+    "summary.md": "the same as text",
+    "curves.parquet": "the points of the curves",
+    "cost.json": "the cost of an image",
+    "gallery.png": "the first images",
+    "config.yaml": "what to run to get this again",
+}
+
+
+class EvaluationReport(pl.Callback):
+    """Write `report.html` into the run directory when `Trainer.test` ends; list it after the callbacks it reads from.
+
+    It reads `summary.json`, `curves.parquet` and `cost.json` there, and keeps small copies of the images with the
+    lowest and highest M_F.
+
+    Args:
+        examples: Images to show at each end.
+        reference: Explainer whose M_F chooses them; a learned one, or else the first, when not given.
+    """
+
+    def __init__(self, examples: int = 4, reference: str | None = None) -> None:
+        if examples < 0:
+            raise ValueError(f"`examples` must not be negative, got {examples}; 0 shows none")
+        self.examples, self.reference = examples, reference
+        self.extremes: Extremes | None = None
+        self.chosen: tuple[list[Example], list[Example]] = ([], [])
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start empty."""
+        self.extremes = None
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the images that are the lowest or the highest so far."""
+        if outputs is None or not self.examples:
+            return
+        if self.extremes is None:
+            self.extremes = Extremes(self._reference(list(outputs["saliency"])), self.examples)
+        self.extremes.update(outputs)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Merge the ranks' images."""
+        if self.examples:
+            names = list(getattr(pl_module, "explainers", {}))
+            self.chosen = (self.extremes or Extremes(self._reference(names), self.examples)).merged()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write on the first rank."""
+        if trainer.is_global_zero:
+            directory = Path(trainer.default_root_dir)
+            (directory / "report.html").write_text(report_html(self._report(trainer, pl_module, directory)))
+
+    def _reference(self, names: list[str]) -> str:
+        if self.reference is not None and self.reference not in names:
+            raise ValueError(f"`reference` {self.reference!r} is not evaluated; choose one of {', '.join(names)}")
+        return choose_reference(names, self.reference)
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, directory: Path) -> Report:
+        summary = read_json(directory / "summary.json")
+        if not summary:
+            raise ValueError(f"no summary.json in {directory}; list EvaluationReport after ExplanationMetrics")
+        curves = directory / "curves.parquet"
+        worst, best = (_credited(trainer, examples) for examples in self.chosen)
+        reference = self._reference(summary["explainers"]) if summary["explainers"] else ""
+        return Report(
+            title=f"Evaluation {directory.parent.name} {directory.name}",
+            summary=summary,
+            curves=pd.read_parquet(curves) if curves.is_file() else None,
+            cost=read_json(directory / "cost.json"),
+            worst=worst,
+            best=best,
+            chosen_by=f"M_F of {reference}, which is under each map, x 100",
+            facts=_facts(pl_module, summary, directory),
+            files={name: what for name, what in FILES.items() if (directory / name).is_file()},
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of plain values; empty when there is none."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
+
+
+def _credited(trainer: pl.Trainer, examples: list[Example]) -> list[Example]:
+    """Name the photographers that the data knows."""
+    data = getattr(trainer, "datamodule", None)
+    authors: dict[str, str] = data.credits() if data is not None and examples else {}
+    return [replace(example, credit=authors.get(example.key, "")) for example in examples]
+
+
+def _facts(pl_module: pl.LightningModule, summary: dict[str, Any], directory: Path) -> dict[str, str]:
+    """Say what was run, on what, with what."""
+    facts = {}
+    classifier = getattr(pl_module, "classifier", None)
+    if classifier is not None:
+        identity = classifier.identity()
+        facts["classifier"] = (
+            f"{identity['name']}, {identity['num_classes']} classes, weights {identity['fingerprint']}"
+        )
+    for name in ("target", "images"):
+        facts[name] = str(getattr(pl_module, name, ""))
+    data = summary.get("data") or {}
+    facts["data"] = ", ".join(data.get("val_roots", []))
+    facts["manifest sha256"] = ", ".join(data.get("manifest_sha256", {}).values())
+    record = read_json(directory / "run.json")
+    for name in ("command", "started", "commit", "config_hash", "parent"):
+        facts[name] = str(record.get(name) or "")
+    facts["packages"] = ", ".join(f"{name} {version}" for name, version in record.get("packages", {}).items())
+    facts["bootstrap"] = f"{summary['resamples']} resamples, seed {summary['seed']}, percentile intervals"
+    return {name: value for name, value in facts.items() if value}

@@ -1,0 +1,93 @@
+"""Examples on a page: small photographs with the maps of every explainer laid over them."""
+
+import io
+from dataclasses import dataclass, field
+
+import matplotlib as mpl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from dre.imaging import min_max
+from dre.reporting.html import Cell, table
+from dre.reporting.style import readable
+
+SIDE = 160
+"""Pixels of the longer side of a small picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image of the gallery, small.
+
+    Args:
+        key: Its name.
+        value: What it was chosen by.
+        image: uint8 [C, h, w].
+        maps: Saliency by explainer, uint8 [h, w], each scaled to 0..255.
+        values: The same quantity by explainer.
+        credit: Who took the photograph.
+    """
+
+    key: str
+    value: float
+    image: Tensor
+    maps: dict[str, Tensor]
+    values: dict[str, float] = field(default_factory=dict)
+    credit: str = ""
+
+
+def small(pictures: Tensor, side: int = SIDE) -> Tensor:
+    """Shrink pictures [B, C, H, W] in [0, 1] to at most `side` pixels, as uint8; never enlarge."""
+    height, width = pictures.shape[-2:]
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if size != (height, width):
+        pictures = F.interpolate(pictures.float(), size=size, mode="bilinear", antialias=True)
+    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def small_maps(saliency: Tensor, side: int = SIDE) -> Tensor:
+    """Scale each map [B, 1, H, W] to 0..255 and shrink it: uint8 [B, h, w]."""
+    return small(min_max(saliency.float()), side)[:, 0]
+
+
+def photograph_png(image: Tensor) -> bytes:
+    """Write uint8 [C, h, w], one or three channels, as a small PNG file."""
+    return _png(_rgb(image))
+
+
+def overlay_png(image: Tensor, saliency: Tensor) -> bytes:
+    """Write a map uint8 [h, w] in colour over the faded photograph uint8 [C, h, w] as a small PNG file."""
+    grey = _rgb(image).mean(axis=2, keepdims=True) / 255
+    level = saliency.numpy()[..., None] / 255
+    colour = np.asarray(mpl.colormaps["inferno"](saliency.numpy()))[..., :3]
+    opacity = 0.25 + 0.65 * level
+    return _png(((1 - opacity) * (0.5 + 0.5 * grey) + opacity * colour) * 255)
+
+
+def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str) -> str:
+    """Write examples as a table of pictures, one row each; the number under a map is that explainer's value."""
+    rows = []
+    for example in examples:
+        pictures = [Cell("", picture=photograph_png(example.image))]
+        for explainer in explainers:
+            value = example.values.get(explainer)
+            said = "-" if value is None else f"{100 * value:.1f}"
+            pictures.append(Cell(said, picture=overlay_png(example.image, example.maps[explainer])))
+        rows.append([Cell(example.key, note=example.credit), *pictures])
+    return table(name, ["image", "photograph", *map(readable, explainers)], rows, caption)
+
+
+def _rgb(image: Tensor) -> np.ndarray:
+    return image.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(np.float64)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """128 colours: a third of the bytes, and no difference that one sees at this size."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    picture.quantize(128, method=Image.Quantize.MEDIANCUT).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

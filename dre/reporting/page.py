@@ -1,0 +1,208 @@
+"""report.html: one page that says which explainer is better, by how much, how sure, at what cost, and what failed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from dre.reporting import statistics_section as statistics
+from dre.reporting.cells import digits, exceptions, number, range_text, scales, turned
+from dre.reporting.css import STYLE
+from dre.reporting.figures import cost_figure, curves_figure, intervals_figure
+from dre.reporting.gallery import Example, gallery_table
+from dre.reporting.html import Cell, figure, page, paragraph, section, table
+from dre.reporting.markdown import origins
+from dre.reporting.style import readable, svg_bytes
+
+ALPHA = 0.05
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a page is made of.
+
+    Args:
+        title: Of the page.
+        summary: As `dre.statistics.summarise` gives it, with `evaluated` and `data` when they are known.
+        curves: As `dre.curves.curves_frame` gives it; None without curves.
+        cost: What an image costs by explainer, as `dre.metering.Tally.summary` gives it.
+        worst: Examples with the lowest values, lowest first.
+        best: Examples with the highest values, highest first.
+        chosen_by: What the examples were chosen by, in words.
+        facts: Name and value of whatever else identifies the run.
+        failures: What else went wrong, and how often.
+        files: Files that lie beside the page, with a word on each.
+    """
+
+    title: str
+    summary: Mapping[str, Any]
+    curves: pd.DataFrame | None = None
+    cost: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    worst: Sequence[Example] = ()
+    best: Sequence[Example] = ()
+    chosen_by: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def report_html(report: Report) -> str:
+    """Write the page; it needs no network and no other file."""
+    parts = [
+        ("glance", "At a glance", _glance(report)),
+        ("curves", "Curves", _curves(report)),
+        ("examples", "Worst and best images", _gallery(report)),
+        ("statistics", "Statistics", statistics.content(report.summary)),
+        ("costs", "Cost", _cost(report)),
+        ("failures", "What is missing", _failures(report)),
+        ("run", "How it was made", _run(report)),
+    ]
+    sections = [(name, title, section(name, title, content)) for name, title, content in parts]
+    summary = report.summary
+    said = f"{len(summary['explainers'])} explainers, {len(summary['metrics'])} metrics, "
+    said += f"{summary['explained']} images explained"
+    if "evaluated" in summary:
+        said += f" of {summary['evaluated']} evaluated"
+    return page(report.title, STYLE, sections, f'<p class="lead">{said}.</p>')
+
+
+def _glance(report: Report) -> list[str]:
+    """Means with intervals, cost beside them, and the same as a picture."""
+    summary, factors = report.summary, scales(report.summary)
+    if not summary["explainers"]:
+        return [paragraph("No image was explained, so there are no scores.")]
+    best = {metric: _best(summary, metric) for metric in factors}
+    rows = []
+    for name in summary["explainers"]:
+        cells = [_score(summary, name, metric, factor, best[metric]) for metric, factor in factors.items()]
+        rows.append([Cell(readable(name)), *cells, *_cost_cells(report.cost.get(name))])
+    header = ["explainer", *(_column(summary, metric) for metric in factors)]
+    caption = (
+        f"Means over images, x 100{exceptions(factors)}, with {summary['level']:.0%} bootstrap intervals. Dark: best "
+        f"of its column; light: not told apart from it (Wilcoxon after Holm, p at least {ALPHA:g}). Arrows point to "
+        "the better end. Passes are forwards + backwards + backwards through the head alone. Images without a value "
+        "are counted under What is missing."
+    )
+    drawing = svg_bytes(intervals_figure(summary, summary["explainers"]))
+    return [
+        table("scores", [*header, *(["passes", "ms"] if report.cost else [])], rows, caption),
+        *(paragraph(line.replace("`", "")) for line in origins(summary)),
+        figure("intervals", drawing, "Means with their intervals. The axes do not start at zero."),
+    ]
+
+
+def _score(summary: Mapping[str, Any], name: str, metric: str, factor: float, best: str | None) -> Cell:
+    entry = summary["scores"][name][metric]
+    kind = ""
+    if best is not None and entry["mean"] is not None:
+        versus = turned(summary["comparisons"][metric], best, name)
+        is_tied = versus is not None and versus["p_holm"] is not None and versus["p_holm"] >= ALPHA
+        kind = "best" if name == best else "tied" if is_tied else ""
+    return Cell(number(entry["mean"], factor), note=range_text(entry, factor), kind=kind)
+
+
+def _best(summary: Mapping[str, Any], metric: str) -> str | None:
+    """Name the explainer at the better end; None where neither end is, or where there is nothing to compare."""
+    means = {name: summary["scores"][name][metric]["mean"] for name in summary["explainers"]}
+    known: dict[str, float] = {name: mean for name, mean in means.items() if mean is not None}
+    higher_is_better = summary["directions"][metric]
+    if higher_is_better is None or len(known) < 2:
+        return None
+    choose = max if higher_is_better else min
+    return choose(known, key=lambda name: known[name])
+
+
+def _column(summary: Mapping[str, Any], metric: str) -> str:
+    arrow = {True: " \u2191", False: " \u2193"}.get(summary["directions"][metric], "")
+    return f"{readable(metric)}{arrow}"
+
+
+def _curves(report: Report) -> list[str]:
+    if report.curves is None or report.curves.empty:
+        return []
+    drawing = svg_bytes(curves_figure(report.curves, report.summary["explainers"]))
+    return [figure("curve-panels", drawing, "Aggregates over the images with 95 % bands, point by point.")]
+
+
+def _gallery(report: Report) -> list[str]:
+    explainers = list(report.summary["explainers"])
+    parts = []
+    for name, title, examples in (("worst", "Worst", report.worst), ("best", "Best", report.best)):
+        if examples:
+            parts.append(gallery_table(name, list(examples), explainers, f"{title} images by {report.chosen_by}."))
+    return [f'<div id="gallery">{"".join(parts)}</div>'] if parts else []
+
+
+def _cost(report: Report) -> list[str]:
+    """Show passes, time and memory, and quality against time."""
+    if not report.cost:
+        return []
+    rows = []
+    for name, cost in report.cost.items():
+        peak = "-" if cost["peak_bytes"] is None else f"{cost['peak_bytes'] / MEGABYTE:.0f}"
+        passes = [_plain(cost[kind]) for kind in ("forwards", "backwards", "head_backwards")]
+        scoring = [_plain(cost["score_forwards"]), _plain(cost["score_milliseconds"])]
+        images = [f"{cost['images'] or 0:.0f}", f"{cost['cached'] or 0:.0f}"]
+        rows.append([readable(name), *passes, _plain(cost["milliseconds"]), peak, *scoring, *images])
+    header = ["explainer", "forwards", "backwards", "head backwards", "ms", "peak MB", "scoring forwards", "scoring ms"]
+    caption = (
+        "An image's share: passes of the classifier, time of the explanation (first batch of a process left out where "
+        "there are more), memory beyond what was held before (largest batch of any rank), and what scoring its masked "
+        "versions took in this run. Maps that were read from a cache count at what they took when they were made."
+    )
+    parts = [table("cost", [*header, "images", "from cache"], rows, caption)]
+    times = {name: cost["milliseconds"] for name, cost in report.cost.items() if cost["milliseconds"]}
+    ranked = [metric for metric in report.summary["metrics"] if report.summary["directions"][metric] is not None]
+    if times and ranked:
+        metric = "faithfulness" if "faithfulness" in ranked else ranked[0]
+        drawing = svg_bytes(cost_figure(report.summary, {n: float(t) for n, t in times.items() if t}, metric))
+        parts.append(figure("quality-cost", drawing, f"{readable(metric)} against the time that an explanation takes."))
+    return parts
+
+
+def _cost_cells(cost: Mapping[str, float | None] | None) -> list[Cell]:
+    if cost is None:
+        return []
+    passes = [cost[kind] for kind in ("forwards", "backwards", "head_backwards")]
+    together = " + ".join(_plain(value) for value in passes if value) or _plain(passes[0])
+    return [Cell(together), Cell(_plain(cost["milliseconds"]))]
+
+
+def _failures(report: Report) -> list[str]:
+    """Count what has no value, and say so too when nothing is missing."""
+    summary = report.summary
+    rows = []
+    for name in summary["explainers"]:
+        counts = [summary["scores"][name][metric] for metric in summary["metrics"]]
+        said = [(entry["nan"], entry["skipped"]) for entry in counts]
+        rows.append([Cell(readable(name)), *(Cell(f"{n} / {s}", kind="bad" if n else "") for n, s in said)])
+    caption = f"NaN / skipped images of {summary['explained']} explained ones; neither enters a mean."
+    others = [
+        ("evaluated but not explained", summary.get("evaluated", summary["explained"]) - summary["explained"]),
+        *report.failures.items(),
+    ]
+    counts = [[Cell(what), Cell(str(count), kind="bad" if count else "")] for what, count in others]
+    return [
+        table("missing", ["explainer", *map(readable, summary["metrics"])], rows, caption) if rows else "",
+        table("failed", ["images", "number"], counts),
+    ]
+
+
+def _run(report: Report) -> list[str]:
+    rows = [[Cell(name), Cell(value, kind="text")] for name, value in report.facts.items()]
+    files = [[Cell(name), Cell(what, kind="text")] for name, what in report.files.items()]
+    return [
+        table("facts", ["", ""], rows) if rows else "",
+        table("files", ["file beside this page", ""], files) if files else "",
+    ]
+
+
+def _plain(value: float | None) -> str:
+    """Write a count without digits and a time with as many as it needs."""
+    if value is None:
+        return "-"
+    if float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else digits(1.0)}f}"

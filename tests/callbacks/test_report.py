@@ -1,0 +1,110 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from callbacks import EvaluationReport, ExplanationCost, ExplanationMetrics
+from callbacks.extremes import Extremes
+from dre.metrics import Faithfulness
+from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
+from tests.reporting.pages import Page
+from tests.training import quiet_trainer, small_data
+
+
+def evaluate(root, data, *callbacks):
+    trainer = quiet_trainer(root, callbacks=[ExplanationMetrics(show=False), *callbacks])
+    return trainer.test(small_evaluation(), data, verbose=False)[0]
+
+
+def test_the_report_shows_what_the_files_say(five_shards, tmp_path):
+    data = small_data(five_shards, eval_batch_size=4)
+    data.credits = lambda: {"val_003": "Somebody"}
+    evaluate(tmp_path, data, ExplanationCost(), EvaluationReport(examples=9))
+    page = Page((tmp_path / "report.html").read_text())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [row[0] for row in page.tables["scores"][1:]] == ["grad cam", "random", "vanilla gradient"]
+    mean = summary["scores"]["random"]["faithfulness"]["mean"]
+    column = page.tables["scores"][0].index("faithfulness \u2191")
+    assert page.tables["scores"][2][column].startswith(f"{100 * mean:.1f} ")
+    assert {"curve-panels", "ranks-faithfulness", "quality-cost", "cost", "missing"} <= set(page.ids)
+    facts = dict(page.tables["facts"][1:])
+    assert facts["classifier"].startswith("SmallNetwork, 5 classes, weights ")
+    assert "scores.parquet" in dict(page.tables["files"][1:])
+    shown = [row[0] for name in ("worst", "best") for row in page.tables[name][1:]]
+    assert len(shown) == 18
+    assert "val_003 Somebody" in shown
+
+
+def test_worst_and_best_are_the_ends_of_the_reference(five_shards, tmp_path):
+    evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), EvaluationReport(examples=3, reference="random"))
+    page = Page((tmp_path / "report.html").read_text())
+    frame = pd.read_parquet(tmp_path / "scores.parquet")
+    values = frame[(frame["metric"] == "faithfulness") & (frame["explainer"] == "random")]
+    ordered = values.sort_values(["value", "key"])["key"].tolist()
+    assert [row[0] for row in page.tables["worst"][1:]] == ordered[:3]
+    assert [row[0] for row in page.tables["best"][1:]] == ordered[:-4:-1]
+    by_key = frame[frame["metric"] == "faithfulness"].set_index(["key", "explainer"])["value"]
+    expected = [f"{100 * by_key[ordered[0], name]:.1f}" for name in EXPLAINERS]
+    assert page.tables["worst"][1][2:] == expected
+
+
+def outputs(keys, values):
+    scores = torch.tensor(values)[:, None].expand(-1, 33)
+    return {
+        "key": keys,
+        "images": torch.rand(len(keys), 3, 4, 4),
+        "saliency": {"dre": torch.rand(len(keys), 1, 4, 4)},
+        "scores": {"dre": {Faithfulness.sweep: scores}},
+    }
+
+
+def test_equal_values_are_told_apart_by_key_in_any_order():
+    forward, backward = Extremes("dre", 2), Extremes("dre", 2)
+    keys, values = list("abcdefg"), [0.5, 0.5, 0.1, 0.5, 0.9, 0.5, 0.5]
+    for key, value in zip(keys, values, strict=True):
+        forward.update(outputs([key], [value]))
+    backward.update(outputs(keys[::-1], values[::-1]))
+    for chosen in (forward, backward):
+        worst, best = chosen.merged()
+        assert ([entry.key for entry in worst], [entry.key for entry in best]) == (["c", "a"], ["e", "g"])
+
+
+def test_few_images_are_not_shown_twice():
+    extremes = Extremes("dre", 4)
+    extremes.update(outputs(list("abc"), [0.1, 0.2, 0.3]))
+    worst, best = extremes.merged()
+    assert ([entry.key for entry in worst], [entry.key for entry in best]) == (["a"], ["c"])
+    assert Extremes("dre", 4).merged() == ([], [])
+
+
+def test_cost_is_counted_and_logged(five_shards, tmp_path):
+    logged = evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), ExplanationCost())
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert list(cost) == list(EXPLAINERS)
+    passes = {
+        name: [entry[kind] for kind in ("forwards", "backwards", "head_backwards")] for name, entry in cost.items()
+    }
+    assert passes == {"grad_cam": [1, 0, 1], "random": [0, 0, 0], "vanilla_gradient": [1, 1, 0]}
+    # 31 masked versions of its own; the two that show everything or nothing are scored once for all explainers
+    assert [entry["score_forwards"] for entry in cost.values()] == [33, 31, 31]
+    assert all(entry["images"] == 18 and entry["milliseconds"] > 0 for entry in cost.values())
+    assert logged["test/vanilla_gradient/forwards"] == 1
+    assert logged["test/random/milliseconds"] == pytest.approx(cost["random"]["milliseconds"], rel=1e-5)
+
+
+def test_what_is_listed_in_the_wrong_order_is_said(five_shards, tmp_path):
+    trainer = quiet_trainer(tmp_path, callbacks=[EvaluationReport()])
+    module = small_evaluation()
+    module.request(Faithfulness.sweep)
+    with pytest.raises(ValueError, match="list EvaluationReport after ExplanationMetrics"):
+        trainer.test(module, small_data(five_shards), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [({"examples": -1}, "`examples` must not be negative, got -1"), ({"reference": "ig"}, "'ig' is not evaluated")],
+)
+def test_wrong_options_are_refused(options, line, five_shards, tmp_path):
+    with pytest.raises(ValueError, match=line):
+        evaluate(tmp_path, small_data(five_shards), EvaluationReport(**options))

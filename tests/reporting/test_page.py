@@ -1,0 +1,139 @@
+import re
+
+import pytest
+
+from dre.reporting import report_html
+from dre.statistics import summarise
+from tests.reporting.examples import NAMES, report, scores, summary
+from tests.reporting.pages import Page, as_shown, find_browser, pixels
+
+SECTIONS = ["glance", "curves", "examples", "statistics", "costs", "failures", "run"]
+TABLES = {"scores", "worst", "best", "cost", "missing", "failed", "facts", "files"}
+PAIRS = {f"pairs-{metric}" for metric in ("deletion", "faithfulness", "faithfulness_normalised", "pearson_skewness")}
+DRAWINGS = ["intervals", "curve-panels", "ranks-deletion", "ranks-faithfulness", "quality-cost"]
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Page(report_html(report()))
+
+
+def test_the_page_has_every_section_table_and_picture(page):
+    assert set(SECTIONS) | set(DRAWINGS) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert page.tables.keys() == TABLES | PAIRS
+    kinds = [picture["src"].partition(";")[0] for picture in page.pictures]
+    assert kinds.count("data:image/svg+xml") == 6  # intervals, curves, three diagrams of ranks, quality against cost
+    assert kinds.count("data:image/png") == 3 * (1 + len(NAMES))
+    assert all(picture["alt"] for picture in page.pictures if "svg" in picture["src"][:20])
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
+    assert {reference[1:] for reference in page.references if reference.startswith("#")} == set(SECTIONS)
+    text = report_html(report())
+    assert not re.search(r"url\(|@import|<script|<link|<iframe", text)
+
+
+def test_the_table_of_scores_says_what_the_summary_says(page):
+    said = summary()
+    header, *rows = page.tables["scores"]
+    metrics = ["deletion \u2193", "faithfulness \u2191", "faithfulness normalised \u2191", "pearson skewness"]
+    assert header == ["explainer", *metrics, "passes", "ms"]
+    assert [row[0] for row in rows] == ["dre", "grad cam", "random"]
+    entry = said["scores"]["random"]["faithfulness"]
+    expected = f"{100 * entry['mean']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+    assert rows[2][2] == expected
+    skewness = said["scores"]["dre"]["pearson_skewness"]
+    assert rows[0][4].startswith(f"{skewness['mean']:.2f} [{skewness['low']:.2f}, ")
+    assert rows[0][5:] == ["2 + 1", "12.5"]
+
+
+def test_the_best_and_what_is_not_told_apart_from_it_are_marked(page):
+    said, kinds = summary(), page.kinds["scores"][1:]
+    means = {name: said["scores"][name]["faithfulness"]["mean"] for name in NAMES}
+    best = max(means, key=means.get)
+    tied = "grad_cam" if best == "dre" else "dre"
+    assert kinds[NAMES.index(best)][2] == "best"
+    assert kinds[NAMES.index(tied)][2] == "tied"
+    assert kinds[NAMES.index("random")][2] == ""
+    assert kinds[NAMES.index("random")][1] == ""  # its deletion is the highest, and lower is better
+    assert {row[4] for row in kinds} == {""}  # skewness has no better end
+
+
+def test_missing_values_are_counted(page):
+    rows = {row[0]: row[1:] for row in page.tables["missing"][1:]}
+    assert rows["random"] == ["0 / 6", "1 / 0", "0 / 1", "0 / 0"]
+    assert page.kinds["missing"][3][2] == "bad"
+    assert rows["dre"][1] == "0 / 0"
+    assert page.tables["failed"][1:] == [["evaluated but not explained", "2"], ["broken in the cache", "3"]]
+
+
+def test_pairs_carry_tests_and_effects(page):
+    header, *rows = page.tables["pairs-faithfulness"]
+    assert header == ["difference", "mean", "Wilcoxon's p", "after Holm", "rank-biserial", "common images"]
+    assert [row[0] for row in rows] == ["dre - grad cam", "dre - random", "grad cam - random"]
+    assert rows[1][2:] == ["< 0.001", "< 0.001", "1.00", "29"]
+    assert "All 3 pairs; 2 differ at 0.05 after Holm's correction" in page.text
+
+
+def test_pictures_are_in_the_gallery_with_their_values_and_credits(page):
+    assert page.tables["worst"][0] == ["image", "photograph", "dre", "grad cam", "random"]
+    assert page.tables["worst"][1] == ["photo <0> A & B", "", "25.0", "50.0", "12.5"]
+    photographs = [picture for picture in page.pictures if picture["src"].startswith("data:image/png")]
+    shown = pixels(photographs[0])
+    assert shown.shape == (20, 30, 3)
+    assert shown.std() > 20
+
+
+def test_the_cost_table(page):
+    header, *rows = page.tables["cost"]
+    assert header[:6] == ["explainer", "forwards", "backwards", "head backwards", "ms", "peak MB"]
+    assert rows[0] == ["dre", "2", "1", "0", "12.5", "3", "-", "-", "30", "0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent"),
+    [
+        ({"curves": None}, {"curves"}),
+        ({"cost": {}}, {"costs"}),
+        ({"worst": [], "best": []}, {"examples"}),
+        ({"facts": {}, "files": {}}, {"run"}),
+        ({"summary": summarise(scores()[:0])}, {"statistics"}),
+        ({"summary": summarise(scores()[lambda rows: rows["explainer"] == "dre"])}, {"statistics"}),
+    ],
+    ids=["no curves", "no cost", "no examples", "no facts", "no scores", "one explainer"],
+)
+def test_what_there_is_none_of_is_left_out(changes, absent):
+    if "summary" in changes:
+        changes = {"curves": None, "cost": {}, "worst": [], "best": []} | changes
+    page = Page(report_html(report(**changes)))
+    assert absent.isdisjoint(page.ids)
+    assert {"glance", "failures"} <= set(page.ids)
+
+
+def test_the_same_content_gives_the_same_page():
+    assert report_html(report()) == report_html(report())
+
+
+def test_names_from_data_are_escaped():
+    text = report_html(report())
+    assert "photo &lt;0&gt;" in text
+    assert "&lt;network&gt; &amp; co" in text
+    assert "<0>" not in text
+
+
+def test_chromium_shows_every_table_and_picture(tmp_path):
+    browser = find_browser()
+    if browser is None:
+        pytest.skip("no Chromium is installed; set CHROMIUM to one, or `playwright install chromium`")
+    (tmp_path / "report.html").write_text(report_html(report()))
+    shown = as_shown(browser, tmp_path / "report.html", tmp_path / "profile")
+    assert shown.tables == Page(report_html(report())).tables
+    for picture in shown.pictures:
+        natural, width, height = map(float, picture["data-size"].split())
+        assert natural > 0, f"not decoded: {picture['alt']}"
+        assert min(width, height) > 10
+    folded = {name for name in shown.sizes if name.startswith("pairs-")}
+    assert all(float(size.split()[1]) > 100 for name, size in shown.sizes.items() if name not in folded)
+    assert float(shown.body["data-overflow"]) <= 0  # wide tables scroll within themselves
