@@ -80,6 +80,19 @@ def check_finite(values: Tensor, name: str) -> None:
         raise ValueError(f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries")
 
 
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a word that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_not_negative(**amounts: float) -> None:
+    """Refuse weights and widths below zero."""
+    for name, amount in amounts.items():
+        if amount < 0:
+            raise ValueError(f"`{name}` must not be negative, got {amount}; 0 switches it off")
+
+
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Refuse a number of samples, points or steps that is too small to explain anything."""
     if value < least:

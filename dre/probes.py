@@ -136,6 +136,16 @@ class Probe:
         activations, gradient = self.chunk.map(self._head_gradient, images, self.targets, backward=False)
         return activations, gradient
 
+    def feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distance [B] of the last feature map from `reference` in units of its square, and its gradient.
+
+        Args:
+            images: [B, C, H, W]; the gradient is with respect to them.
+            reference: [B, c, h, w], the same map of other images.
+        """
+        distances, gradients = self.chunk.map(self._feature_distance, images, reference)
+        return distances, gradients
+
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """One CPU generator per image, seeded by its key."""
         return image_generators(images, self.keys, seed)
@@ -152,6 +162,17 @@ class Probe:
         self.cost.backwards += len(images)
         self.vanished.count(scores.detach(), gradient, self.score)
         return scores.detach(), gradient
+
+    def _feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            pixels = images.detach().requires_grad_()
+            maps = self.classifier.feature_map(pixels).to(reference.dtype)
+            size = reference.square().flatten(1).sum(1)
+            distances = (maps - reference).square().flatten(1).sum(1) / size.where(size > 0, 1.0)
+            (gradient,) = torch.autograd.grad(distances.sum(), pixels)
+        self.cost.forwards += len(images)
+        self.cost.backwards += len(images)
+        return distances.detach(), gradient
 
     @torch.no_grad()
     def _score(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:

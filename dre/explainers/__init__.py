@@ -4,11 +4,14 @@ from dre.explainers.ascent import GGIG
 from dre.explainers.base import Explainer
 from dre.explainers.blur_path import BlurIG, BlurPath
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
+from dre.explainers.extremal import ExtremalPerturbation
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
 from dre.explainers.guided_path import GuidedIG, GuidedPath
 from dre.explainers.integration import PathExplainer, completeness, idgi, idgi_tmlr, riemann
+from dre.explainers.inversion import FeatureInversion
 from dre.explainers.lime import LIME
 from dre.explainers.masks import DRE, ControlledExplainer, DREPlus, MGnet
+from dre.explainers.meaningful import MeaningfulPerturbation
 from dre.explainers.paths import IntegratedGradients, StraightPath
 from dre.explainers.references import CentredGaussian, EdgeDetector, Random
 from dre.explainers.regions import XRAI
@@ -30,6 +33,8 @@ __all__ = [
     "DREPlus",
     "EdgeDetector",
     "Explainer",
+    "ExtremalPerturbation",
+    "FeatureInversion",
     "GradCAM",
     "GradCAMPlusPlus",
     "GuidedBackprop",
@@ -38,6 +43,7 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "MGnet",
+    "MeaningfulPerturbation",
     "PathExplainer",
     "Random",
     "SAMPPlusPlus",

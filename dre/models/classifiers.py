@@ -185,6 +185,20 @@ class Classifier(nn.Module):
             logits = self.forward(images.detach())
         return leaf[0], logits
 
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Give the last feature map [B, C, h, w], with the graph that leads to it from the images."""
+        tap = self.activation_tap
+        if tap is None:
+            raise ValueError(f"{self.name} has no feature map that feature inversion could read")
+        seen: list[Tensor] = []
+
+        def capture(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen.append(output)
+
+        with watching([(tap.module, self.network.get_submodule(tap.module))], capture):
+            self.forward(images)
+        return tap.read(seen[0], (images.shape[-2], images.shape[-1]))
+
     def head_weights(self) -> Tensor:
         """Give the weights [K, C] of a linear head that reads the pooled last tap."""
         linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
