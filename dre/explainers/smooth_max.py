@@ -52,7 +52,7 @@ class SmoothMax:
     @property
     def padding(self) -> int:
         """Empty cells around the parameters."""
-        return 1 + math.ceil(2 * self.sigma / self.step)
+        return self.radius + math.ceil(self.sigma / self.step)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from tests.command_line import REPOSITORY
 from tests.networks import small_batch, small_classifier
 
 FILES = sorted(path for path in (REPOSITORY / "configs" / "explainer").glob("*.yaml") if path.stem != "quick")
-COUNTS = ("samples", "masks", "points", "ascents", "steps", "fragments")
+COUNTS = ("samples", "masks", "points", "ascents", "steps", "fragments", "iterations")
 """Arguments that a test cuts to two."""
 
 

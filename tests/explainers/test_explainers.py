@@ -14,8 +14,11 @@ LEARNED = {"DRE": "dre", "DREPlus": "dre", "MGnet": "mgnet"}
 ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
 OPTIONS = {
     "ControlledExplainer": {"explainer": GradCAM},
+    "ExtremalPerturbation": {"areas": (0.1, 0.3), "iterations": 3, "step": 8, "sigma": 12.0},
+    "FeatureInversion": {"iterations": 5, "inversion_iterations": 2},
     "GGIG": {"points": 3, "ascents": 2},
     "LIME": {"samples": 12, "segmentation": "slic", "segments": 6},
+    "MeaningfulPerturbation": {"iterations": 3},
     "RISE": {"masks": 10, "cells": 3},
     "SmoothGrad": {"samples": 5},
     "XRAI": {"attribution": GradCAM, "scales": (20.0, 100.0), "min_size": 20, "size": 48},
@@ -38,6 +41,8 @@ PASSES = {
     "DRE": (3, 0, 0),
     "DREPlus": (3 * 33, 0, 0),
     "EdgeDetector": (0, 0, 0),
+    "ExtremalPerturbation": (3 * 2 * 3, 3 * 2 * 3, 0),
+    "FeatureInversion": (3 * 9, 3 * 8, 0),  # two passes for the features, three times two for the score, one look
     "GGIG": (3 * 3 * 2, 3 * 3 * 2, 0),
     "GradCAM": (3, 0, 3),
     "GradCAMPlusPlus": (3, 0, 3),
@@ -47,6 +52,7 @@ PASSES = {
     "IntegratedGradients": (3 * 64, 3 * 64, 0),
     "LIME": (3 * 12, 0, 0),
     "MGnet": (3, 0, 0),
+    "MeaningfulPerturbation": (3 * 3, 3 * 3, 0),
     "Random": (0, 0, 0),
     "RISE": (3 * 10, 0, 0),
     "SAMP": (3 * 2 * 15, 3 * 2 * 14, 0),  # two walks, each with its end
