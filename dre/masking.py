@@ -146,7 +146,8 @@ def interpolate(image: Tensor, kept: Tensor) -> Tensor:
     filled = LinearNDInterpolator(np.argwhere(known), values[known])(np.argwhere(~known))
     filled = np.where(np.isnan(filled), values.mean(axis=(0, 1)), filled)
     shown = image.clone()
-    shown[~kept] = torch.from_numpy(np.round(filled)).to(image) / 255
+    levels = np.round(filled.astype(np.float32))  # halves that float64 misses by a last digit round as halves
+    shown[~kept] = torch.from_numpy(levels).to(image) / 255
     return shown
 
 

@@ -147,7 +147,7 @@ def test_interpolation_equals_scipy_channel_by_channel(channels):
     for channel in range(channels):
         known, unknown = np.argwhere(kept.numpy()), np.argwhere(~kept.numpy())
         filled = griddata(known, values[..., channel][tuple(known.T)], unknown, method="linear")
-        expected[..., channel][tuple(unknown.T)] = np.round(filled)
+        expected[..., channel][tuple(unknown.T)] = np.round(filled.astype(np.float32))
     assert (eight_bits(interpolate(image, kept)).numpy() == expected).all()
     assert torch.equal(interpolate(image, torch.ones_like(kept)), image)
 

@@ -60,9 +60,10 @@ def descend(
     for step in range(iterations):
         with torch.enable_grad():
             each = losses(step)
+            total = each.sum()
         ends[1:] = [each.detach()]
         with torch.autocast(parameters.device.type, enabled=False):
-            (parameters.grad,) = torch.autograd.grad(each.sum(), parameters)
+            (parameters.grad,) = torch.autograd.grad(total, parameters)
         optimiser.step()
         with torch.no_grad():
             parameters.clamp_(*bounds)

@@ -14,7 +14,8 @@ from dre.models import Classifier
 from tests.explainers.test_explainers import NAMES, PASSES, build
 from tests.networks import SmallNetwork, small_batch, small_classifier
 
-WITH_GRADIENTS = [name for name, cost in PASSES.items() if any(cost[1:]) and name != "ControlledExplainer"]
+WRAPPERS = ("ControlledExplainer", "XRAI")  # they have no passes of their own
+WITH_GRADIENTS = [name for name, cost in PASSES.items() if any(cost[1:]) and name not in WRAPPERS]
 
 
 def without_maps() -> Classifier:

@@ -1,5 +1,7 @@
 """Toy scorers of which curves are known, and how to read a metric's sweeps with them."""
 
+import inspect
+
 import torch
 from torch import Tensor
 
@@ -21,11 +23,11 @@ class Linear:
         return images.double().flatten(1) @ self.weights.flatten(1).T
 
 
-def measure(metric, images, saliency, classifier=white_share, targets=None, **others):
+def measure(metric, images, saliency, classifier=white_share, targets=None, keys=None):
     """Read what a metric asks of its sweeps, update it, and give the engine that counted the passes."""
     engine = SweepEngine(classifier, score="logit")
     targets = torch.zeros(len(images), dtype=torch.int64) if targets is None else targets
-    names = list(metric.sweeps)
-    read = engine.run(images, targets, saliency, [metric.sweeps[name] for name in names], others.get("keys"))
-    metric.update(**dict(zip(names, read, strict=True)), **others)
+    read = engine.run(images, targets, saliency, list(metric.sweeps.values()), keys)
+    inputs = dict(zip(metric.sweeps, read, strict=True)) | {"saliency": saliency, "keys": keys}
+    metric.update(**{name: inputs[name] for name in inspect.signature(metric.update).parameters})
     return engine

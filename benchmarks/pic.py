@@ -1,0 +1,180 @@
+"""Information curves beside the `saliency` package: `python -m benchmarks.pic [--images 8] [--large 2]`.
+
+Three ways to the same curve on the same maps, in turns in one process: the package (which wants 48 px photographs to
+finish), our exact mode (the same numbers), and our fast mode (blurred background, entropy of grey levels on the
+device). Times include the classifier's passes. The second table says what the fast mode is worth: the rank correlation
+of explainers between both modes. The package needs one alias to run with today's numpy.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from benchmarks.timing import in_turns, machine, ratio
+from data import ShardDataModule
+from dre.explainers import (
+    CentredGaussian,
+    EdgeDetector,
+    GradCAM,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    Random,
+    VanillaGradient,
+)
+from dre.metrics import SoftmaxInformationCurve
+from dre.metrics.information_curve import PAIR
+from dre.models import Classifier
+from dre.randomness import scattered_pixels
+from dre.sweeps import SweepEngine
+
+TARGET = 20
+SMALL = 48
+EXPLAINERS = {
+    "grad_cam": GradCAM,
+    "integrated_gradients": lambda classifier: IntegratedGradients(classifier, steps=16),
+    "input_x_gradient": InputXGradient,
+    "vanilla_gradient": VanillaGradient,
+    "guided_backprop": GuidedBackprop,
+    "edge_detector": EdgeDetector,
+    "centred_gaussian": CentredGaussian,
+    "random": Random,
+}
+EXACT = replace(PAIR, least=0.0)
+FAST = replace(EXACT, background="blur", information="grey_entropy", kept="top")
+
+
+def photographs(count: int) -> tuple[Tensor, list[str]]:
+    """Read the first demo photographs, 224 px."""
+    root = Path(__file__).parents[1] / "data" / "demo"
+    classifier = Classifier("tf_efficientnet_lite0", weights="package")
+    data = ShardDataModule(
+        str(root), eval_batch_size=count, workers=0, limit=count, preprocessing=classifier.preprocessing
+    )
+    data.setup("test")
+    batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    return batch["images"], list(batch["key"])
+
+
+def shrink(images: Tensor) -> Tensor:
+    """Bring photographs to 48 px, in 8 bits as the package reads them."""
+    small = F.interpolate(images, (SMALL, SMALL), mode="bilinear", antialias=True, align_corners=False)
+    return (small * 255).round() / 255
+
+
+class Maps:
+    """Photographs of one size, what the classifier sees in them, and a map of every explainer."""
+
+    def __init__(self, classifier: Classifier, images: Tensor, keys: list[str]) -> None:
+        self.classifier, self.images, self.keys = classifier, images, keys
+        with torch.no_grad():
+            self.targets = classifier(images).argmax(dim=1)
+        self.saliency = {name: build(classifier)(images, self.targets, keys) for name, build in EXPLAINERS.items()}
+
+    def ours(self, settings: object, names: list[str]) -> dict[str, np.ndarray]:
+        """Areas of all photographs for these explainers, [B] each; what explainers share is computed once."""
+        batch = SweepEngine(self.classifier).batch(self.images, self.targets, self.keys)
+        areas = {}
+        for name in names:
+            metric = SoftmaxInformationCurve(settings)
+            read = batch.scores(self.saliency[name], list(metric.sweeps.values()))
+            metric.update(**dict(zip(metric.sweeps, read, strict=True)))
+            areas[name] = metric.latest.numpy()
+        return areas
+
+    def package(self, pic: object, names: list[str]) -> dict[str, np.ndarray]:
+        """Ask the package, one map after the other."""
+        return {name: np.array([self._one(pic, name, row) for row in range(len(self.images))]) for name in names}
+
+    def _one(self, pic: object, name: str, row: int) -> float:
+        size = (self.images.shape[-2], self.images.shape[-1])
+        try:
+            result = pic.compute_pic_metric(
+                img=(self.images[row] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy(),
+                saliency_map=self.saliency[name][row, 0].double().numpy(),
+                random_mask=scattered_pixels(self.keys[row].encode(), size, 0.01, 0).numpy(),
+                pred_func=lambda pictures: self._predict(pictures, row),
+                saliency_thresholds=list(PAIR.ratios[1:-1]),
+                min_pred_value=0.0,
+            )
+        except pic.ComputePicMetricError:
+            return np.nan
+        return float(result.auc)
+
+    def _predict(self, pictures: np.ndarray, row: int) -> np.ndarray:
+        pixels = torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            return self.classifier(pixels).softmax(dim=1)[:, self.targets[row]].numpy()
+
+
+def agreement(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> tuple[float, int]:
+    """Rank correlation over explainers of mean areas on the photographs that both modes accept."""
+    common = np.isfinite([*first.values(), *second.values()]).all(axis=0)
+    means = [[values[common].mean() for values in areas.values()] for areas in (first, second)]
+    return float(spearmanr(*means).statistic), int(common.sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=8, help="48 px photographs")
+    parser.add_argument("--large", type=int, default=2, help="224 px photographs, for ours alone")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if not hasattr(np, "trapz"):
+        np.trapz = np.trapezoid
+    from saliency.metrics import pic
+
+    images, keys = photographs(max(arguments.images, arguments.large))
+    classifier = Classifier("tf_efficientnet_lite0", weights="package")
+    small = Maps(classifier, shrink(images[: arguments.images]), keys[: arguments.images])
+    large = Maps(classifier, images[: arguments.large], keys[: arguments.large])
+    names = list(EXPLAINERS)
+    some = names[:2]  # timed: what explainers share counts as little as it does for two of them
+    times = in_turns(
+        {
+            "package": lambda: small.package(pic, some),
+            "exact": lambda: small.ours(EXACT, some),
+            "fast": lambda: small.ours(FAST, some),
+        },
+        arguments.repeats,
+        warm_up=0,
+    )
+    wide = in_turns({"exact": lambda: large.ours(EXACT, some), "fast": lambda: large.ours(FAST, some)}, 1, warm_up=0)
+    table = Table("way", "size", "ms a map", "times faster than the package", title="Information curves (SIC)")
+    maps = len(some) * arguments.images
+    for name, taken in times.items():
+        faster = "" if name == "package" else f"{ratio(times['package'], taken):.1f}"
+        bound = f" (at least {TARGET})" if name == "fast" else ""
+        table.add_row(name, f"{SMALL} px", f"{1000 * median(taken) / maps:.1f}", faster + bound)
+    for name, taken in wide.items():
+        table.add_row(name, "224 px", f"{1000 * median(taken) / (len(some) * arguments.large):.1f}", "")
+    exact, fast, package = small.ours(EXACT, names), small.ours(FAST, names), small.package(pic, names)
+    distance = max(np.nanmax(np.abs(exact[name] - package[name]), initial=0.0) for name in names)
+    modes, accepted = agreement(exact, fast)
+    per_map = [spearmanr(exact[name], fast[name], nan_policy="omit").statistic for name in names]
+    table.caption = machine()
+    console = Console(width=110)
+    console.print(table)
+    console.print(
+        f"Exact mode and package differ by at most {distance:.1e} over {len(names) * arguments.images} maps.\n"
+        f"Rank correlation of {len(names)} explainers between exact and fast mode: {modes:.2f} ({accepted} of "
+        f"{arguments.images} photographs accepted by both); of photographs within an explainer, in the middle: "
+        f"{np.nanmedian(per_map):.2f}."
+    )
+    for name in names:
+        console.print(f"  {name:22s} exact {np.nanmean(exact[name]):.3f}   fast {np.nanmean(fast[name]):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Performance information curves: the score, or the accuracy, against how much of the image is there to see."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dre.metrics.faithfulness import SMOOTHING, STEPS
+from dre.metrics.image_mean import ImageMean
+from dre.metrics.score_curve import Curve
+from dre.types import Blur, InformationName, Interpolation, Readout, Substrate, Sweep
+
+PresetName = Literal["shared", "shared_grey_entropy", "pair", "idgi", "idgi_ms_ssim", "ggig"]
+
+PUBLISHED_RATIOS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75, 1.0)
+"""Thresholds of the `saliency` package, with nothing and everything added."""
+
+COLUMNS_AT_ONCE = 32
+"""Grid points of which the median is taken together, so that sorting needs little memory beside the curves."""
+
+
+@dataclass(frozen=True, slots=True)
+class InformationSettings:
+    """How scores are set against information.
+
+    Args:
+        ratios: Shares of the pixels that are shown, from 0 to 1.
+        background: What the image starts from.
+        information: How much there is to see: see `dre.information`.
+        kept: `top` shows the nearest number of pixels, `level` all that reach the quantile of the map, ties included.
+        smoothing: Weight of the smoothed map in the ranking; 0 ranks the map itself.
+        relative: Scale information to 0 where the curve starts and to 1 for the whole image; images in which it does
+            not grow are left out.
+        least: Images whose own score is below are left out.
+        both: Leave an image out of both curves where the accuracy or the score excludes it.
+        points: Of the grid from 0 to 1, its end apart, at which curves are kept and aggregated.
+        aggregate: Curve of all images: the `median` or the `mean` at each point.
+    """
+
+    ratios: tuple[float, ...] = tuple(step / STEPS for step in range(STEPS + 1))
+    background: Substrate = "blur"
+    information: InformationName = "ms_ssim"
+    kept: Literal["top", "level"] = "top"
+    smoothing: float = SMOOTHING
+    relative: bool = True
+    least: float = 0.8
+    both: bool = False
+    points: int = 100
+    aggregate: Literal["median", "mean"] = "median"
+
+    def __post_init__(self) -> None:
+        """Refuse curves that do not go from nothing to everything."""
+        if len(self.ratios) < 2 or (self.ratios[0], self.ratios[-1]) != (0, 1):
+            raise ValueError(f"`ratios` must go from 0 to 1, got {self.ratios}")
+        if self.points < 1:
+            raise ValueError(f"`points` must be at least 1, got {self.points}")
+
+    def sweep(self, read: Readout) -> Sweep:
+        """Name the masked versions and what is read of them."""
+        return Sweep(self.ratios, self.background, self.kept, self.smoothing, read)
+
+    def ends(self, read: Readout) -> Sweep:
+        """Name the first and the last version, and what is read of them."""
+        return replace(self.sweep(read), ratios=(0.0, 1.0))
+
+
+SHARED = InformationSettings()
+PAIR = InformationSettings(PUBLISHED_RATIOS, Interpolation(0.01), "webp", "level", smoothing=0, points=1000)
+IDGI = InformationSettings(
+    tuple(step / 24 for step in range(25)), Blur(14.0), "png", smoothing=0, both=True, points=100
+)
+"""Blurred by 20 pixels of a photograph whose shorter side has 375 and becomes 256."""
+
+IDGI_MS_SSIM = replace(IDGI, information="ms_ssim", relative=False)
+GGIG = InformationSettings(PUBLISHED_RATIOS, "blur", "grey_entropy", smoothing=0, least=0.0, points=1000)
+
+
+def interpolate_curves(x: Tensor, y: Tensor, points: int) -> Tensor:
+    """Read curves off at 0, 1 / points, ..., 1, linearly between their points: float64 [B, points + 1].
+
+    Where several points share an x, the last of them counts. The end is 1.
+
+    Args:
+        x: [B, K], in any order; no grid point before the first or behind the last.
+        y: [B, K].
+        points: Of the grid.
+
+    Source: the `saliency` package, whose interpolation follows numpy's.
+    """
+    x, order = x.double().sort(dim=1, stable=True)
+    y = y.double().gather(1, order)
+    grid = (torch.arange(points, dtype=torch.float64, device=x.device) / points).expand(len(x), -1).contiguous()
+    left = (torch.searchsorted(x.contiguous(), grid, right=True) - 1).clamp(0, x.shape[1] - 2)
+    width = x.gather(1, left + 1) - x.gather(1, left)
+    share = (grid - x.gather(1, left)) / width.where(width > 0, 1.0)
+    curves = torch.lerp(y.gather(1, left), y.gather(1, left + 1), share)
+    return torch.cat([curves, torch.ones_like(curves[:, :1])], dim=1)
+
+
+def information_curve(scores: Tensor, amounts: Tensor, points: int, relative: bool = True) -> Tensor:
+    """Score against information, per image: float64 [B, points + 1], not falling while pixels come in.
+
+    The score is scaled to 0 where the curve starts and to 1 for the whole image, clipped, and replaced by its running
+    maximum. NaN where it is not higher for the whole image, or information is not.
+
+    Args:
+        scores: [B, R] from nothing to everything.
+        amounts: Information [B, R] of the same versions.
+        points: Of the grid of information.
+        relative: Scale information likewise; otherwise it must lie in [0, 1].
+
+    Source: Kapishnikov et al. 2019; clipping, running maximum and the added corners as in the `saliency` package.
+    """
+    y = _scaled(scores.double()).cummax(dim=1).values
+    x = _scaled(amounts.double()) if relative else amounts.double()
+    corners = torch.tensor([[0.0, 1.0]], dtype=torch.float64, device=x.device).expand(len(x), -1)
+    undefined = y.isnan().any(dim=1) | x.isnan().any(dim=1)
+    x, y = (torch.cat([values.nan_to_num(0.0), corners], dim=1) for values in (x, y))
+    return interpolate_curves(x, y, points).masked_fill(undefined[:, None], torch.nan)
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """Scale rows to 0 at their first and 1 at their last entry and clip them; NaN where the last is not higher."""
+    first, last = values[:, :1], values[:, -1:]
+    return ((values - first) / (last - first).where(last > first, torch.nan)).clamp(0, 1)
+
+
+def area_under_curves(curves: Tensor) -> Tensor:
+    """Trapezoid area under curves [..., points + 1] over [0, 1]."""
+    return torch.trapezoid(curves.double(), dim=-1) / (curves.shape[-1] - 1)
+
+
+class InformationCurve(ImageMean):
+    """Area under the curve that aggregates the curves of all images; one value for each image beside it.
+
+    A median is no sum, so the state keeps every curve, float32: 4 (points + 1) bytes an image, 404 by default and 4,004
+    for `pair`; 50,000 images are 20 and 200 megabytes for each explainer. Merging only puts curves together.
+
+    Left out, and counted in `dropped`: images whose own score is below `least`, or not above the score of the
+    background, or that do not show more than the background.
+
+    Args:
+        settings: Your own, or the name of a preset.
+    """
+
+    higher_is_better = True
+
+    presets: ClassVar[dict[str, InformationSettings]]
+    read: ClassVar[Readout]
+    other: ClassVar[Readout]
+
+    curves: list[Tensor]
+
+    def __init__(self, settings: InformationSettings | PresetName = "shared") -> None:
+        super().__init__()
+        if isinstance(settings, str):
+            if settings not in self.presets:
+                raise ValueError(f"no preset {settings!r} of information curves; choose {', '.join(self.presets)}")
+            settings = self.presets[settings]
+        self.settings = settings
+        self.sweeps = {
+            "scores": settings.sweep(self.read),
+            "amounts": settings.sweep(settings.information),
+            "other_scores": settings.ends(self.other),
+        }
+        self.add_state("curves", [], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, amounts: Tensor, other_scores: Tensor) -> None:
+        """Add a batch: scores and information [B, R] of all versions, and the other score [B, 2] of both ends."""
+        settings = self.settings
+        for name, values, columns in (
+            ("scores", scores, len(settings.ratios)),
+            ("amounts", amounts, len(settings.ratios)),
+            ("other_scores", other_scores, 2),
+        ):
+            if values.shape != (len(scores), columns):
+                raise ValueError(f"`{name}` must be [{len(scores)}, {columns}], got {list(values.shape)}")
+        keep = _is_explained(scores, settings.least)
+        if settings.both:
+            keep &= _is_explained(other_scores, settings.least)
+        if settings.relative:
+            keep &= amounts[:, -1] > amounts[:, 0]
+        curves = information_curve(scores, amounts, settings.points, settings.relative)
+        broken = ~(scores.isfinite().all(dim=1) & amounts.isfinite().all(dim=1) & other_scores.isfinite().all(dim=1))
+        areas = area_under_curves(curves)
+        self.accumulate(areas.masked_fill(broken, torch.nan), keep | broken)
+        self.curves.append(curves[keep].float())
+
+    def compute(self) -> Tensor:
+        """Give the area under the aggregated curve as a float64 scalar; NaN without images."""
+        if self.count == 0:
+            return super().compute()
+        return area_under_curves(self._aggregate())
+
+    def curve(self) -> Curve:
+        """Information, and the score of all images there; NaN without images."""
+        points = self.settings.points
+        return Curve(torch.arange(points + 1, dtype=torch.float64) / points, self._aggregate().cpu())
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Merge ranks; one without images takes part with an empty table of the right shape."""
+        if isinstance(self.curves, list) and not self.curves:
+            self.curves.append(torch.empty(0, self.settings.points + 1, device=self.device))
+        super().sync(*args, **kwargs)
+
+    def _aggregate(self) -> Tensor:
+        """Give the median, or the mean, of the curves of all images, float64 [points + 1]."""
+        curves = self.curves if isinstance(self.curves, Tensor) else torch.cat(self.curves or [self._empty()])
+        if len(curves) == 0:
+            return torch.full((self.settings.points + 1,), torch.nan, dtype=torch.float64)
+        if self.settings.aggregate == "mean":
+            return curves.mean(dim=0, dtype=torch.float64)
+        return torch.cat([_median(part) for part in torch.split(curves, COLUMNS_AT_ONCE, dim=1)])
+
+    def _empty(self) -> Tensor:
+        return torch.empty(0, self.settings.points + 1, device=self.device)
+
+
+def _is_explained(scores: Tensor, least: float) -> Tensor:
+    """Whether the whole image has a score, and a higher one than the background: bool [B]."""
+    return (scores[:, -1] >= least) & (scores[:, -1] > scores[:, 0])
+
+
+def _median(rows: Tensor) -> Tensor:
+    """Median over the first axis, the mean of the middle two of an even number; float64."""
+    ordered = rows.sort(dim=0).values.double()
+    return (ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2
+
+
+class SoftmaxInformationCurve(InformationCurve):
+    """SIC: area under the probability of the target, relative to the image's, against information: in [0, 1].
+
+    Presets: `shared` (M_F's 33 versions, MS-SSIM, median: no pass beside M_F), `shared_grey_entropy` (the same by
+    entropy of grey levels, for images below 161 pixels too), `pair` (the `saliency` package: linear interpolation,
+    WebP), `idgi` (paper 002: blur, PNG, median), `idgi_ms_ssim` (the same, raw MS-SSIM), `ggig` (paper 004: blur, grey
+    entropy).
+
+    Args:
+        settings: Your own, or the name of a preset.
+
+    Example:
+        >>> import torch
+        >>> metric = SoftmaxInformationCurve(InformationSettings((0.0, 0.5, 1.0), information="png"))
+        >>> scores, amounts = torch.tensor([[0.0, 0.9, 0.9]]), torch.tensor([[10.0, 15.0, 20.0]])
+        >>> metric.update(scores, amounts, torch.tensor([[0.0, 1.0]]))
+        >>> metric.compute()
+        tensor(0.7500, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+    read = "probability"
+    other = "correct"
+    presets: ClassVar[dict[str, InformationSettings]] = {
+        "shared": SHARED,
+        "shared_grey_entropy": replace(SHARED, information="grey_entropy"),
+        "pair": PAIR,
+        "idgi": IDGI,
+        "idgi_ms_ssim": IDGI_MS_SSIM,
+        "ggig": GGIG,
+    }
+
+
+class AccuracyInformationCurve(InformationCurve):
+    """AIC: area under the share of images that are seen as the target, against information: in [0, 1].
+
+    Presets as for `SoftmaxInformationCurve`, but `idgi`, `idgi_ms_ssim` and `ggig` take the mean, as published. Images
+    that the classifier gets right before any pixel is shown are left out and counted in `dropped`.
+
+    Args:
+        settings: Your own, or the name of a preset.
+
+    Example:
+        >>> import torch
+        >>> metric = AccuracyInformationCurve(InformationSettings((0.0, 0.5, 1.0), information="png"))
+        >>> scores, amounts = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[10.0, 15.0, 20.0]])
+        >>> metric.update(scores, amounts, torch.tensor([[0.1, 0.9]]))
+        >>> metric.compute()
+        tensor(0.2500, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+    read = "correct"
+    other = "probability"
+    presets: ClassVar[dict[str, InformationSettings]] = {
+        "shared": SHARED,
+        "shared_grey_entropy": replace(SHARED, information="grey_entropy"),
+        "pair": PAIR,
+        "idgi": replace(IDGI, aggregate="mean"),
+        "idgi_ms_ssim": replace(IDGI_MS_SSIM, aggregate="mean"),
+        "ggig": replace(GGIG, aggregate="mean"),
+    }

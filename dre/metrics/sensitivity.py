@@ -1,0 +1,132 @@
+"""Sensitivity-N: whether the saliency of random sets of pixels says how much the score drops without them."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dre.checks import check_saliency
+from dre.masking import Draw, draw_orders, top_count
+from dre.metrics.image_mean import ImageMean
+from dre.metrics.score_curve import Curve
+from dre.types import Readout, Substrate, Sweep
+
+
+def removed_sums(saliency: Tensor, keys: Sequence[str], sweep: Sweep) -> Tensor:
+    """Saliency that the random versions of a sweep remove, float64 [B, draws, R].
+
+    Args:
+        saliency: [B, 1, H, W], any range.
+        keys: Of the images, which decide what is removed.
+        sweep: Whose `draws` these are.
+    """
+    values, names = saliency.flatten(1).double(), [key.encode() for key in keys]
+    pixels = values.shape[1]
+    counts = torch.tensor([top_count(ratio, pixels) for ratio in sweep.ratios], device=values.device)
+    sums = []
+    for number in range(sweep.draws):
+        order = draw_orders(names, pixels, Draw(sweep.seed, number)).to(values.device)
+        running = torch.nn.functional.pad(values.gather(1, order).cumsum(dim=1), (1, 0))
+        sums.append(running[:, counts])
+    return torch.stack(sums, dim=1)
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's correlation along the middle axis of [B, N, R], float64 [B, R]; NaN where either is constant."""
+    deviations = []
+    for values in (first.double(), second.double()):
+        varies = (values.amax(dim=1, keepdim=True) > values.amin(dim=1, keepdim=True)).double()
+        centred = values - values.mean(dim=1, keepdim=True)
+        scale = centred.abs().amax(dim=1, keepdim=True)  # first, so that squares neither overflow nor vanish
+        deviations.append(centred / scale.where(varies > 0, torch.nan))
+    one, other = deviations
+    return (one * other).sum(dim=1) / (one.square().sum(dim=1) * other.square().sum(dim=1)).sqrt()
+
+
+class SensitivityN(ImageMean):
+    """Mean over images and set sizes of the correlation between summed saliency and the drop of the score: in [-1, 1].
+
+    For each size, `draws` random sets of pixels (all channels together) are replaced, and the saliency inside them is
+    correlated with what the score loses. The sets depend on the image's key alone, so all explainers share the
+    `sizes` x `draws` passes. A correlation is undefined where all sums, or all drops, are equal (a constant map): it is
+    counted in `undefined` and left out; an image without any other is counted in `dropped`.
+
+    Args:
+        sizes: Numbers of pixels in a set, evenly spaced on a logarithmic scale.
+        draws: Random sets of each size.
+        smallest: Share of the pixels in the smallest set, at least one; the default is one of 224 x 224.
+        largest: Share of the pixels in the largest set.
+        substrate: What replaces them; take the baseline of the explainer.
+        read: Score of the target.
+        seed: Of the sets.
+
+    Source: Ancona et al. 2018.
+
+    Example:
+        >>> import torch
+        >>> metric = SensitivityN(sizes=1, draws=2, largest=0.5)
+        >>> saliency = torch.arange(4.0).view(1, 1, 2, 2)
+        >>> drops = removed_sums(saliency, ["image"], metric.sweeps["scores"])[..., 0]
+        >>> metric.update(saliency, scores=9 - drops, full=torch.tensor([[9.0]]), keys=["image"])
+        >>> metric.compute()
+        tensor(1., dtype=torch.float64)
+    """
+
+    higher_is_better = True
+
+    size_total: Tensor
+    size_count: Tensor
+    undefined: Tensor
+
+    def __init__(
+        self,
+        sizes: int = 8,
+        draws: int = 100,
+        smallest: float = 2e-5,
+        largest: float = 0.8,
+        substrate: Substrate = "black",
+        read: Readout = "logit",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if sizes < 1 or draws < 2 or not 0 < smallest <= largest <= 1:
+            raise ValueError(
+                "Sensitivity-N needs `sizes` >= 1, `draws` >= 2 and 0 < `smallest` <= `largest` <= 1, got "
+                f"{sizes}, {draws}, {smallest} and {largest}"
+            )
+        places = [step / max(1, sizes - 1) for step in range(sizes)] if sizes > 1 else [1.0]
+        ratios = tuple(largest * math.exp((1 - place) * math.log(smallest / largest)) for place in places)
+        self.sweeps = {
+            "scores": Sweep(ratios, substrate, "rest", read=read, draws=draws, seed=seed),
+            "full": Sweep((1.0,), read=read),
+        }
+        self.add_state("size_total", torch.zeros(sizes, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("size_count", torch.zeros(sizes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, saliency: Tensor, scores: Tensor, full: Tensor, keys: Sequence[str]) -> None:
+        """Add a batch of maps, scores [B, draws x sizes] without the random sets and [B, 1] of the images."""
+        check_saliency(saliency)
+        sweep = self.sweeps["scores"]
+        if scores.shape != (len(saliency), sweep.columns) or full.shape != (len(saliency), 1):
+            raise ValueError(
+                f"`scores` must be [{len(saliency)}, {sweep.columns}] and `full` [{len(saliency)}, 1], "
+                f"got {list(scores.shape)} and {list(full.shape)}"
+            )
+        if len(keys) != len(saliency):
+            raise ValueError(f"{len(saliency)} maps need as many `keys`, got {len(keys)}")
+        drops = (full.double() - scores.double()).view(len(saliency), sweep.draws, -1)
+        correlations = correlation(removed_sums(saliency, keys, sweep), drops)
+        defined = ~correlations.isnan()
+        broken = ~drops.isfinite().flatten(1).all(dim=1)
+        means = correlations.nanmean(dim=1).masked_fill(broken, torch.nan)
+        self.accumulate(means, keep=defined.any(dim=1) | broken)
+        self.size_total += correlations.nan_to_num(0.0).sum(dim=0)
+        self.size_count += defined.sum(dim=0)
+        self.undefined += (~defined).sum()
+
+    def curve(self) -> Curve:
+        """Share of the pixels in a set, and the mean correlation at that size; NaN where none was defined."""
+        ratios = torch.tensor(self.sweeps["scores"].ratios, dtype=torch.float64)
+        return Curve(ratios, (self.size_total / self.size_count).cpu())
