@@ -1,6 +1,7 @@
 """Whom to name under a picture: the photographers that a data set's ATTRIBUTION.csv lists."""
 
 import csv
+import io
 import re
 from pathlib import Path
 
@@ -9,21 +10,18 @@ OCTAL = re.compile(r"(?:\\[0-3][0-7]{2})+")
 CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
 
 
-def read_credits(root: Path) -> dict[str, str]:
-    """Give author and licence of each photograph by the file's stem; empty for a set without attributions.
+def read_credits(text: str, where: str) -> dict[str, str]:
+    """Give author and licence of each photograph by the file's stem.
 
     Args:
-        root: Folder that may hold ATTRIBUTION.csv with columns `file`, `author` and, where there is one, `license_url`.
+        text: Of an ATTRIBUTION.csv with columns `file`, `author` and, where there is one, `license_url`.
+        where: What messages call it.
     """
-    path = root / FILE_NAME
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = {"file", "author"} - set(rows.fieldnames or ())
-        if missing:
-            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
-        return {Path(row["file"]).stem: _credit(row) for row in rows}
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    missing = {"file", "author"} - set(rows.fieldnames or ())
+    if missing:
+        raise ValueError(f"{where} has no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
+    return {Path(row["file"]).stem: _credit(row) for row in rows}
 
 
 def _credit(row: dict[str, str]) -> str:

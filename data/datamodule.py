@@ -1,20 +1,23 @@
 """The data side of a run: photographs for training, and each evaluation image exactly once."""
 
+import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_warn
 
+from data.credits import FILE_NAME as ATTRIBUTION
 from data.credits import read_credits
 from data.loader import EvaluationLoader, TrainingLoader, to_float
-from data.manifest import FILE_NAME, Verify, checksum
+from data.manifest import FILE_NAME, Verify
+from data.roots import Root, open_root
 from data.samples import Transform
-from data.shards import Shard, count, open_shards
+from data.shards import Shard, count, fetch_all, open_shards
 from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, refuse_overlap, select_keys
+from data.transfer import Remote
 from dre.types import Batch, Preprocessing
 
 INDEXED = 200_000
@@ -26,7 +29,8 @@ class ShardDataModule(pl.LightningDataModule):
 
     Args:
         root: Folder of the images, or several: with a manifest.json (see `python -m data.prepare`), with a
-            labels.csv, or a plain tree.
+            labels.csv, or a plain tree. Packed sets may lie elsewhere: https://..., s3://..., gs://..., or a command
+            that prints a file, `pipe:curl -sf https://host/birds/{}`.
         val_root: The same for the evaluation images, where they lie elsewhere.
         train_split: Split to train on.
         val_split: Split to validate and test on.
@@ -44,6 +48,7 @@ class ShardDataModule(pl.LightningDataModule):
         limit: At most so many evaluation images, the first in that order.
         seed: Of the order and of the crops; the run's own when not given.
         verify: What is compared with the manifest before a run: "sha256" of every shard, or its "size" alone.
+        remote: Cache and retries of sets that lie elsewhere.
         preprocessing: Size and resize of the images; the classifier's own when not given.
     """
 
@@ -64,6 +69,7 @@ class ShardDataModule(pl.LightningDataModule):
         limit: int | None = None,
         seed: int | None = None,
         verify: Verify = "sha256",
+        remote: Remote | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
@@ -73,8 +79,8 @@ class ShardDataModule(pl.LightningDataModule):
             raise ValueError(f"`flip` is a probability in [0, 1], got {flip}")
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(f"`crop_scale` must be two ascending shares in (0, 1], got {list(crop_scale)}")
-        self.roots = _paths(root)
-        self.val_roots = _paths(val_root) if val_root is not None else self.roots
+        self.roots = _open_roots(root, remote or Remote())
+        self.val_roots = _open_roots(val_root, remote or Remote()) if val_root is not None else self.roots
         self.train_split = train_split
         self.val_split = val_split
         self.batch_size = batch_size
@@ -94,10 +100,12 @@ class ShardDataModule(pl.LightningDataModule):
         self._restored: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
-        """Verify the shards of both splits once on each node."""
+        """Verify the shards of both splits once on each node, and fetch those that training reads at random."""
         stage = None if self.trainer is None or self.trainer.state.fn is None else self.trainer.state.fn.value
         if stage in (None, "fit"):
-            open_shards(self.roots, self.train_split, self.verify)
+            shards = open_shards(self.roots, self.train_split, self.verify)
+            if not self._is_resampled(count(shards)):
+                fetch_all(shards)
         open_shards(self.val_roots, self.val_split, self.verify)
 
     def setup(self, stage: str | None = None) -> None:
@@ -120,7 +128,7 @@ class ShardDataModule(pl.LightningDataModule):
             )
         self._warn_of_another_order()
         transform = Transform(self._preprocessing(), self.crop_scale, self.flip)
-        stream = ResampledStream if self._is_resampled() else TrainingStream
+        stream = ResampledStream if self._is_resampled(count(shards)) else TrainingStream
         steps = self._steps()
         return TrainingLoader(
             stream(shards, transform, self.batch_size, steps, rank, self.seed), min(self.workers, steps), self.position
@@ -172,18 +180,21 @@ class ShardDataModule(pl.LightningDataModule):
 
     def credits(self) -> dict[str, str]:
         """Give photographer and licence of each evaluation image that the data names, by key."""
-        return {key: author for root in self.val_roots for key, author in read_credits(root).items()}
+        found: dict[str, str] = {}
+        for root in self.val_roots:
+            text = root.read(ATTRIBUTION)
+            found |= {} if text is None else read_credits(text.decode(), f"{root.name}/{ATTRIBUTION}")
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Say what the data are, for the record of a run: folders, counts and checksums."""
+        manifests = {root.name: root.read(FILE_NAME) for root in (*self.roots, *self.val_roots)}
         return {
-            "roots": [str(root) for root in self.roots],
-            "val_roots": [str(root) for root in self.val_roots],
+            "roots": [root.name for root in self.roots],
+            "val_roots": [root.name for root in self.val_roots],
             "images": {stage: self.expected_images(stage) for stage in ("train", "val") if stage in self._shards},
             "manifest_sha256": {
-                str(root): checksum(root / FILE_NAME)
-                for root in dict.fromkeys(self.roots + self.val_roots)
-                if (root / FILE_NAME).is_file()
+                name: hashlib.sha256(text).hexdigest() for name, text in manifests.items() if text is not None
             },
         }
 
@@ -202,8 +213,8 @@ class ShardDataModule(pl.LightningDataModule):
             return Rank(self.trainer.global_rank, self.trainer.world_size)
         return Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank(0, 1)
 
-    def _is_resampled(self) -> bool:
-        return self.sampling == "resampled" or (self.sampling == "auto" and self.expected_images("train") > INDEXED)
+    def _is_resampled(self, images: int) -> bool:
+        return self.sampling == "resampled" or (self.sampling == "auto" and images > INDEXED)
 
     def _steps(self) -> int:
         images = self.epoch_images if self.epoch_images is not None else self.expected_images("train")
@@ -216,9 +227,10 @@ class ShardDataModule(pl.LightningDataModule):
 
     def _order(self) -> str:
         """Describe what decides which images are in which batch."""
+        images = self.expected_images("train")
         return (
-            f"{self.expected_images('train')} images, {self._steps()} batches of {self.batch_size}, seed {self.seed}, "
-            f"{'resampled' if self._is_resampled() else 'walk'}"
+            f"{images} images, {self._steps()} batches of {self.batch_size}, seed {self.seed}, "
+            f"{'resampled' if self._is_resampled(images) else 'walk'}"
         )
 
     def _warn_of_another_order(self) -> None:
@@ -230,8 +242,8 @@ class ShardDataModule(pl.LightningDataModule):
             )
 
 
-def _paths(roots: str | Sequence[str]) -> list[Path]:
-    return [Path(root).expanduser() for root in ([roots] if isinstance(roots, str) else roots)]
+def _open_roots(roots: str | Sequence[str], remote: Remote) -> list[Root]:
+    return [open_root(root, remote) for root in ([roots] if isinstance(roots, str) else roots)]
 
 
 def _check_at_least(least: int, **arguments: int) -> None:

@@ -41,6 +41,9 @@ class FolderShard:
         """Cut a list of photographs into pseudo-shards."""
         return [cls(photos[start : start + PIECE]) for start in range(0, len(photos), PIECE)]
 
+    def fetch(self) -> None:
+        """Do nothing: it lies on a disk of this machine."""
+
     def list_keys(self) -> list[str]:
         """Name its photographs, in order."""
         return [photo.key for photo in self.photos]

@@ -107,9 +107,8 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_shard(root: Path, shard: ShardInfo, verify: Verify) -> None:
+def verify_shard(path: Path, shard: ShardInfo, verify: Verify) -> None:
     """Refuse a shard that is missing or is not the one that the manifest describes."""
-    path = root / shard.file
     if not path.is_file():
         raise FileNotFoundError(f"{path} is listed in the manifest but missing; copy it there or pack the images again")
     size = path.stat().st_size

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data.boxes import Boxes, check_boxes, reorient, shift_and_scale
 from data.photos import Photo
-from data.samples import decode
+from data.samples import decode, reason
 
 QUALITY = 90
 """Of the JPEG files that a resize writes."""
@@ -84,7 +84,8 @@ def encode(photo: Photo, resize: int | None = None) -> Sample:
             data, size, boxes = _shrink(data, boxes, resize)
             suffix = "jpg"
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
-        raise BrokenPhotoError(f"{photo.path}: {_reason(error)}") from error
+        why = f"not a readable image ({reason(error)})" if isinstance(error, OSError) else reason(error)
+        raise BrokenPhotoError(f"{photo.path}: {why}") from error
     facts = photo.facts() | {"boxes": boxes.tolist(), "size": size}
     return {"__key__": photo.key, suffix: data, "json": json.dumps(facts).encode()}
 
@@ -130,10 +131,3 @@ def _shrink(data: bytes, boxes: Boxes, resize: int) -> tuple[bytes, tuple[int, i
     buffer = io.BytesIO()
     image.resize(new, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue(), (new[1], new[0]), shift_and_scale(boxes, 0, 0, new[0] / width, new[1] / height)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not a readable image"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"not a readable image ({text})" if isinstance(error, OSError) else text

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
@@ -143,8 +143,15 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         image, boxes = transform(image, boxes, draws)
         return Sample(key, to_tensor(image), int(facts["label"]), boxes)
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason}") from error
+        raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why an image cannot be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot identify image file"
+    text = str(error.args[0]) if len(error.args) == 1 else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def decode(data: bytes, channels: int | None = None) -> tuple[Image.Image, tuple[int, int], int]:

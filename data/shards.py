@@ -2,15 +2,22 @@
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.progress import track
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
 from data.folder import FolderShard, list_photos
-from data.manifest import FILE_NAME, Manifest, ShardInfo, Verify, verify_shard
+from data.manifest import FILE_NAME, ShardInfo, Verify
+from data.roots import LocalRoot, RemoteRoot, Root, open_root
+
+FETCHERS = 4
+"""Shards that are fetched at the same time."""
 
 RawSample = dict[str, Any]
 """As webdataset gives it: `__key__`, `__url__` and the bytes of each file under its suffix."""
@@ -36,29 +43,42 @@ class Shard(Protocol):
     def read(self, position: int) -> RawSample:
         """Read one sample."""
 
+    def fetch(self) -> None:
+        """Bring it to a local disk, where it is not on one."""
+
 
 class TarShard:
-    """A webdataset shard on a local disk.
+    """A webdataset shard.
 
     Args:
-        root: Folder of the dataset.
+        root: Where the data set lies.
         info: What its manifest says about the shard.
+        split: The split that it belongs to.
+        start: How many samples of the split lie in the shards before it.
     """
 
-    def __init__(self, root: Path, info: ShardInfo) -> None:
-        self.path = root / info.file
+    def __init__(self, root: Root, info: ShardInfo, split: str, start: int) -> None:
+        self.root = root
+        self.info = info
+        self.split = split
+        self.start = start
         self.name = info.file
         self.samples = info.samples
 
+    def fetch(self) -> None:
+        """Bring it to the local cache where its root is a remote one."""
+        self.root.open(self.info).close()
+
     def list_keys(self) -> list[str]:
-        """Name its samples, in order, from the headers of the tar file."""
-        return list(self._members)
+        """Name its samples, in order, from the list beside the shards, or else from the headers of the tar file."""
+        keys = self.root.keys(self.split)
+        return list(self._members) if keys is None else keys[self.start : self.start + self.samples]
 
     def stream(self) -> Iterator[RawSample]:
         """Read all samples from start to end."""
         seen = 0
         try:
-            with self.path.open("rb") as file:
+            with self.root.open(self.info) as file:
                 for raw in group_by_keys(tar_file_expander([{"url": self.name, "stream": file}])):
                     yield raw
                     seen += 1
@@ -70,7 +90,7 @@ class TarShard:
         """Read one sample."""
         key, parts = self._members_in_order[position]
         raw: RawSample = {"__key__": key, "__url__": self.name}
-        with self.path.open("rb") as file:
+        with self.root.open(self.info) as file:
             for suffix, (offset, size) in parts.items():
                 file.seek(offset)
                 raw[suffix] = file.read(size)
@@ -81,7 +101,7 @@ class TarShard:
         """Key -> suffix -> (offset, size): the headers of the tar file are read once, its images are not."""
         members: dict[str, dict[str, tuple[int, int]]] = {}
         try:
-            with tarfile.open(self.path) as tar:
+            with self.root.open(self.info) as file, tarfile.open(fileobj=file) as tar:
                 for member in tar:
                     key, suffix = base_plus_ext(member.name)
                     if member.isreg() and key is not None:
@@ -96,32 +116,66 @@ class TarShard:
         return list(self._members.items())
 
     def _damaged(self, error: tarfile.TarError) -> ValueError:
-        return ValueError(f"{self.path} is not a readable tar file ({error.args[0]}); copy or pack it again")
+        return ValueError(f"{self._place} is not a readable tar file ({error.args[0]}); copy or pack it again")
 
     def _check_count(self, seen: int) -> None:
         if seen != self.samples:
-            raise ValueError(f"{self.path} holds {seen} samples, its manifest says {self.samples}; pack it again")
+            raise ValueError(f"{self._place} holds {seen} samples, its manifest says {self.samples}; pack it again")
+
+    @property
+    def _place(self) -> str:
+        return f"{self.root.name}/{self.name}"
 
 
-def open_shards(roots: Sequence[Path], split: str, verify: Verify) -> list[Shard]:
+def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) -> list[Shard]:
     """List the shards of a split in every root, each checked against its manifest.
 
     Args:
-        roots: Folders with a `manifest.json`, or plain image folders, see `data.folder`.
+        roots: Data sets with a `manifest.json`, or plain image folders, see `data.folder`.
         split: Which part of the data.
-        verify: `"sha256"` reads every shard once; `"size"` only looks at sizes.
+        verify: `"sha256"` reads every shard once; `"size"` only looks at sizes. Remote shards are verified when they
+            arrive.
     """
     shards: list[Shard] = []
-    for root in roots:
-        if not root.is_dir():
-            raise FileNotFoundError(f"no folder {root}; set `root` to where the images are")
-        if not (root / FILE_NAME).is_file():
-            shards.extend(FolderShard.cut(list_photos(root, split)))
+    for root in map(open_root, roots):
+        if isinstance(root, LocalRoot) and not root.path.is_dir():
+            raise FileNotFoundError(f"no folder {root.path}; set `root` to where the images are")
+        if isinstance(root, LocalRoot) and not (root.path / FILE_NAME).is_file():
+            shards.extend(FolderShard.cut(list_photos(root.path, split)))
             continue
-        for info in Manifest.load(root).shards(split):
-            verify_shard(root, info, verify)
-            shards.append(TarShard(root, info))
+        start = 0
+        for info in root.manifest().shards(split):
+            root.verify(info, verify)
+            shards.append(TarShard(root, info, split, start))
+            start += info.samples
     return shards
+
+
+def fetch_all(shards: Sequence[Shard]) -> None:
+    """Bring shards to a local disk, a few at a time; those that must all be there together fit the cache or none do."""
+    away = [shard for shard in shards if isinstance(shard, TarShard) and isinstance(shard.root, RemoteRoot)]
+    if not away:
+        return
+    for root in {shard.root for shard in away if isinstance(shard.root, RemoteRoot)}:
+        root.cache.refuse_more_than(sum(shard.info.bytes for shard in away))
+    with ThreadPoolExecutor(FETCHERS) as pool:
+        for _ in track(pool.map(TarShard.fetch, away), description="fetching", total=len(away)):
+            pass
+
+
+def fetch_ahead(shards: Iterable[Shard]) -> Iterator[Shard]:
+    """Give shards one by one, each on a local disk, while the next one is brought there."""
+    with ThreadPoolExecutor(1) as pool:
+        coming: deque[tuple[Shard, Future[None]]] = deque()
+        for shard in shards:
+            coming.append((shard, pool.submit(shard.fetch)))
+            if len(coming) > 1:
+                first, fetched = coming.popleft()
+                fetched.result()
+                yield first
+        for shard, fetched in coming:
+            fetched.result()
+            yield shard
 
 
 def count(shards: Sequence[Shard]) -> int:

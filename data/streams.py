@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from data.samples import BrokenSampleError, Sample, Transform, load_sample
-from data.shards import RawSample, Shard, count, key_order
+from data.shards import RawSample, Shard, count, fetch_ahead, key_order
 
 SHUFFLE_BUFFER = 1000
 """Undecoded samples among which a resampled stream draws the next one."""
@@ -89,12 +89,13 @@ class EvaluationStream(Stream):
         rank: Rank = ALONE,
         selected: frozenset[str] | None = None,
     ) -> None:
-        self.shards = shards
+        counted = [(shard, _count_selected(shard, selected)) for shard in shards]
+        self.shards = [shard for shard, images in counted if images]
+        self.counts = [images for _, images in counted if images]
         self.transform = transform
         self.batch_size = batch_size
         self.rank = rank
         self.selected = selected
-        self.counts = [_count_selected(shard, selected) for shard in shards]
 
     def batches(self, worker: int, workers: int) -> Iterator[Drawn]:
         """Decode the images that fall to one worker of this rank."""
@@ -125,7 +126,7 @@ class EvaluationStream(Stream):
         return all(sum(self.counts[slot::slots]) for slot in range(slots))
 
     def _wanted(self, shards: Sequence[Shard]) -> Iterator[RawSample]:
-        for shard in shards:
+        for shard in fetch_ahead(shards):
             for raw in shard.stream():
                 if self.selected is None or raw["__key__"] in self.selected:
                     yield raw
@@ -217,7 +218,7 @@ class ResampledStream(TrainingStream):
         draws = random.Random(f"{self.seed}/{self.start.epoch}/{self.rank.number}/{self.rank.world}/{stream}/{streams}")
         weights = [shard.samples for shard in self.shards]
         shards = (draws.choices(self.shards, weights)[0] for _ in itertools.count())
-        samples = itertools.chain.from_iterable(shard.stream() for shard in shards)
+        samples = itertools.chain.from_iterable(shard.stream() for shard in fetch_ahead(shards))
         return iter(wds.shuffle(SHUFFLE_BUFFER, rng=random.Random(draws.random()))(samples))
 
 

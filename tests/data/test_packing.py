@@ -105,13 +105,21 @@ def test_shard_with_other_samples_than_listed_is_refused(tmp_path):
         list(shard.stream())
 
 
+def test_list_of_keys_of_another_length_is_refused(tmp_path):
+    root = packed(tmp_path)
+    (root / "val.keys.txt").write_text("val_000\n")
+    with pytest.raises(ValueError, match=r"val\.keys\.txt lists 1 keys, the manifest counts 7 images"):
+        open_shards([root], "val", "size")[0].list_keys()
+
+
 def test_file_that_is_no_tar_is_refused(tmp_path):
-    shard = open_shards([packed(tmp_path)], "val", "size")[0]
-    shard.path.write_bytes(b"x" * 2000)
+    root = packed(tmp_path)
+    shard = open_shards([root], "val", "size")[0]
+    (root / shard.name).write_bytes(b"x" * 2000)
     with pytest.raises(ValueError, match="not a readable tar file"):
         list(shard.stream())
     with pytest.raises(ValueError, match="not a readable tar file"):
-        shard.list_keys()
+        shard.read(0)
 
 
 def test_manifest_refusals(tmp_path):

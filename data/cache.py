@@ -1,0 +1,79 @@
+"""Shards of remote data sets on a local disk: fetched once for all processes of a machine, the oldest deleted first."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from data.locks import locked
+from data.manifest import ShardInfo
+
+LOCK = "cache.lock"
+
+
+class ShardCache:
+    """A folder of shards, named by file and checksum, so that a file in it is the one that a manifest means.
+
+    Args:
+        folder: Made where it does not exist.
+        gigabytes: See `Remote`.
+    """
+
+    def __init__(self, folder: str, gigabytes: float | None = None) -> None:
+        self.folder = Path(folder).expanduser()
+        self.limit = None if gigabytes is None else round(gigabytes * 1e9)
+
+    def open(self, info: ShardInfo, fetch: Callable[[Path], None]) -> BinaryIO:
+        """Open a shard; where it is not there yet, `fetch` brings it, one process at a time.
+
+        An open file stays readable when another process deletes it to make room.
+        """
+        path = self.folder / f"{Path(info.file).stem}-{info.sha256[:16]}.tar"
+        if file := self._take(path, info):
+            return file
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock"), wait=True):
+            if file := self._take(path, info):
+                return file
+            part = path.with_suffix(".part")
+            try:
+                fetch(part)
+                with locked(self.folder / LOCK, wait=True):
+                    self._make_room(info)
+                    os.replace(part, path)
+                    return path.open("rb")
+            finally:
+                part.unlink(missing_ok=True)
+
+    def _take(self, path: Path, info: ShardInfo) -> BinaryIO | None:
+        """Open a shard that is there and whole, and note that it is read now."""
+        try:
+            file = path.open("rb")
+            if os.fstat(file.fileno()).st_size == info.bytes:
+                os.utime(path)
+                return file
+            file.close()
+        except FileNotFoundError:
+            pass
+        return None
+
+    def _make_room(self, info: ShardInfo) -> None:
+        """Delete the shards that were read longest ago until another one fits."""
+        if self.limit is None:
+            return
+        self.refuse_more_than(info.bytes)
+        held = sorted((file.stat().st_mtime_ns, file.stat().st_size, file) for file in self.folder.glob("*.tar"))
+        total = sum(size for _, size, _ in held)
+        for _, size, file in held:
+            if total + info.bytes <= self.limit:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+
+    def refuse_more_than(self, size: int) -> None:
+        """Refuse shards that must lie in the cache together and do not fit."""
+        if self.limit is not None and size > self.limit:
+            raise ValueError(
+                f"shards of {size / 1e9:.3g} GB are read together, the cache {self.folder} may hold "
+                f"{self.limit / 1e9:.3g} GB; raise `cache_gigabytes`, or set `sampling: resampled`"
+            )

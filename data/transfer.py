@@ -1,0 +1,157 @@
+"""Files from a server, a bucket or a command: fetched by fsspec or webdataset, and fetched again where that failed."""
+
+import errno
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+import webdataset as wds
+
+LOGGER = logging.getLogger(__name__)
+
+PIPE = "pipe:"
+PLACE = "{}"
+"""Stands for the name of the file in a command."""
+
+FINAL_STATUS = (400, 401, 403, 404, 405, 410, 416)
+"""HTTP answers that another attempt would not change."""
+
+FINAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+"""Errors of the libraries of s3 and gs, by name: they need not be installed."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+LONGEST_PAUSE = 60.0
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """How data sets that lie elsewhere are fetched; local folders need none of it.
+
+    Args:
+        cache: Folder on a local disk that keeps shards between runs; processes of one machine share it.
+        cache_gigabytes: Size at which the shards that were read longest ago are deleted; by default never.
+        attempts: How often a file is asked for before a run gives up.
+        pause: Seconds before the second attempt, twice as many before each further one, at most a minute.
+        timeout: Seconds without a byte from a http(s) server after which an attempt has failed; s3 and gs have their
+            own, and commands (`curl --max-time 60`) too.
+    """
+
+    cache: str = "~/.cache/dre"
+    cache_gigabytes: float | None = None
+    attempts: int = 6
+    pause: float = 1.0
+    timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"`attempts` must be at least 1, got {self.attempts}")
+        for name in ("pause", "timeout", "cache_gigabytes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"`{name}` must be above 0, got {value}")
+
+
+class TransferError(OSError):
+    """A file that cannot be fetched; the message is one line."""
+
+
+def is_remote(root: str) -> bool:
+    """Say whether a root is a URL or a command, not a local folder."""
+    return root.startswith(PIPE) or "://" in root
+
+
+def url_of(root: str, file: str) -> str:
+    """Give the address of a file of a data set.
+
+    A command names the file by `{}`: `pipe:aws s3 cp s3://bucket/birds/{} -`. A URL gets the name at the end of its
+    path; what follows a question mark stays.
+    """
+    if root.startswith(PIPE):
+        return root.replace(PLACE, file)
+    parts = urlsplit(root)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{file}"))
+
+
+def fetch(url: str, target: Path, remote: Remote, check: Callable[[Path], None] = lambda path: None) -> None:
+    """Bring a file to `target`; an attempt that fails, or whose file `check` refuses, costs a warning and another one.
+
+    Raises:
+        TransferError: The answer was final, as 404 is, or all attempts failed.
+    """
+    for attempt in range(1, remote.attempts + 1):
+        try:
+            _copy(url, target, remote)
+            check(target)
+        except Exception as error:  # libraries of every protocol raise errors of their own
+            target.unlink(missing_ok=True)
+            why = _reason(error, target.parent)
+            if _is_final(error) or attempt == remote.attempts:
+                tries = "" if _is_final(error) else f" after {attempt} attempts"
+                raise TransferError(f"cannot fetch {url}{tries}: {why}") from error
+            pause = min(LONGEST_PAUSE, remote.pause * 2 ** (attempt - 1))
+            LOGGER.warning("%s: attempt %d of %d failed (%s), next in %g s", url, attempt, remote.attempts, why, pause)
+            time.sleep(pause)
+        else:
+            return
+
+
+def _copy(url: str, target: Path, remote: Remote) -> None:
+    if url.startswith(PIPE):
+        _copy_from_command(url, target)
+        return
+    filesystem, path = fsspec.core.url_to_fs(url, **_options(urlsplit(url).scheme, remote))
+    filesystem.get_file(path, str(target))
+
+
+def _copy_from_command(url: str, target: Path) -> None:
+    stream = wds.gopen(url)
+    try:
+        with target.open("wb") as file, stream:
+            shutil.copyfileobj(stream, file)
+    except OSError as error:
+        if not stream.status:
+            raise
+        raise OSError(f"the command ended with exit status {stream.status}") from error
+
+
+def _options(scheme: str, remote: Remote) -> dict[str, Any]:
+    """Give fsspec's file system of http(s) a time-out that counts silence, and the proxies of the environment."""
+    if scheme not in ("http", "https"):
+        return {}
+    from aiohttp import ClientTimeout  # comes with fsspec[http]; slow to import, and needed by few runs
+
+    timeout = ClientTimeout(total=None, sock_connect=remote.timeout, sock_read=remote.timeout)
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+
+
+def _is_final(error: Exception) -> bool:
+    """Say whether another attempt is in vain."""
+    return (
+        isinstance(error, FileNotFoundError | PermissionError | ImportError | NotADirectoryError)
+        or getattr(error, "status", None) in FINAL_STATUS
+        or getattr(error, "errno", None) in FULL
+        or type(error).__name__ in FINAL_ERRORS
+        or str(error).startswith("Protocol not known")
+    )
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Say in a few words why an attempt failed."""
+    if isinstance(error, ImportError) or str(error).startswith("Protocol not known"):
+        return f"{error}; `pip install -e '.[remote]'` adds s3:// and gs://"
+    if isinstance(error, FileNotFoundError):
+        return "not found"
+    if getattr(error, "errno", None) in FULL:
+        return f"no space is left in {folder}; make room, or set another `cache` or `cache_gigabytes`"
+    status = getattr(error, "status", None)
+    text = f"{status} {getattr(error, 'message', '')}" if status is not None else str(error)
+    return " ".join(text.split()) or type(error).__name__

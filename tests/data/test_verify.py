@@ -1,0 +1,124 @@
+import json
+
+import pytest
+
+from data.manifest import Manifest, ShardInfo, checksum
+from data.verify import main
+from tests.data.trees import packed
+
+
+@pytest.fixture
+def root(tmp_path):
+    return packed(tmp_path)
+
+
+def verify(capsys, *roots):
+    status = main([*map(str, roots), "--workers", "2"])
+    output = capsys.readouterr()
+    return status, [line for line in output.out.splitlines() if not line.startswith("reading")], output.err
+
+
+def overwrite(path, old, new):
+    """Change bytes of a shard in place, and let its manifest describe it as it is now."""
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    describe_again(path)
+
+
+def describe_again(path):
+    manifest = Manifest.load(path.parent)
+    for infos in manifest.splits.values():
+        infos[:] = [
+            ShardInfo(info.file, info.samples, path.stat().st_size, checksum(path)) if info.file == path.name else info
+            for info in infos
+        ]
+    manifest.save(path.parent)
+
+
+def test_sound_set_passes(root, capsys):
+    status, lines, _ = verify(capsys, root)
+    assert status == 0
+    assert lines == ["train: 12 images in 3 shards, nothing broken", "val: 7 images in 2 shards, nothing broken"]
+
+
+def test_every_broken_sample_is_named(root, capsys):
+    for shard in ("train-00000.tar", "train-00002.tar"):
+        data = (root / shard).read_bytes()
+        start = data.index(b"\xff\xd8\xff")
+        overwrite(root / shard, data[start : start + 8], b"no image")
+    overwrite(root / "val-00001.tar", b'"boxes": [[2.0', b'"boxes": [[9e9')
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert len([line for line in lines if line.endswith(": cannot identify image file")]) == 2
+    assert any(line.startswith("train-00000.tar/train_0") for line in lines)
+    assert any(line.startswith("val-00001.tar/val_0") and "is inverted or empty" in line for line in lines)
+    assert lines[2] == "train: 12 images in 3 shards, 2 broken"
+    assert lines[4] == "val: 7 images in 2 shards, 1 broken"
+
+
+def test_changed_byte_is_found_by_the_checksum(root, capsys):
+    path = root / "train-00001.tar"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # padding: every sample is as it was
+    path.write_bytes(data)
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert "train-00001.tar has another sha256 than its manifest says" in lines[0]
+    assert lines[1] == "train: 12 images in 3 shards, 1 broken"
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.1, 0.3])  # the second half of so small a tar file is padding
+def test_half_a_shard_does_not_hide_the_others(root, capsys, keep):
+    path = root / "train-00000.tar"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+    last = (root / "train-00002.tar").read_bytes()
+    start = last.index(b"\xff\xd8\xff")
+    overwrite(root / "train-00002.tar", last[start : start + 8], b"no image")
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert "train-00000.tar has " in lines[0]
+    assert lines[1].startswith(("train-00000.tar: ", "train-00000.tar/"))
+    assert any(line.startswith("train-00002.tar/train_") for line in lines)
+    assert lines[-1] == "val: 7 images in 2 shards, nothing broken"
+
+
+def test_missing_shard_is_named(root, capsys):
+    (root / "val-00000.tar").unlink()
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert any("val-00000.tar is listed in the manifest but missing" in line for line in lines)
+
+
+def test_labels_beyond_the_classes_are_named(root, capsys):
+    overwrite(root / "train-00000.tar", b'"label": 1', b'"label": 7')
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert lines[0].endswith(": class 7 is none of 2")
+
+
+def test_lists_of_keys_are_compared(root, capsys):
+    path = root / "train.keys.txt"
+    keys = path.read_text().splitlines()
+    path.write_text("\n".join(keys[::-1]) + "\n")
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert lines[0].endswith("train.keys.txt is missing or does not list the keys of the shards")
+
+
+def test_key_in_two_shards_is_named(root, capsys):
+    manifest = json.loads((root / "manifest.json").read_text())
+    first, second, *_ = manifest["splits"]["train"]
+    (root / second["file"]).write_bytes((root / first["file"]).read_bytes())
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    describe_again(root / second["file"])
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert any(line.startswith("train: 4 keys occur twice, as 'train_") for line in lines)
+
+
+def test_folder_without_manifest_is_refused(tmp_path, capsys):
+    status, _, error = verify(capsys, tmp_path)
+    assert status == 1
+    assert error.startswith("error: no manifest.json in")
+    assert error.count("\n") == 1
