@@ -115,6 +115,34 @@ class Probe:
         (scores,) = self._in_chunks(self._score, images, self._targets(rows))
         return scores
 
+    def leaf_gradients(
+        self, images: Tensor, run: Callable[[Tensor], tuple[Sequence[Tensor], Tensor]]
+    ) -> tuple[Tensor, ...]:
+        """Scores [B] and their gradients with respect to leaves of the caller's own, [B, ...] each.
+
+        Args:
+            images: [B, ...], handed on a chunk at a time.
+            run: Runs the classifier once on a chunk and gives the leaves and the logits that depend on them.
+        """
+
+        def pull(images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                leaves, logits = run(images)
+                scores = score(logits, targets, self.score)
+                gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True, materialize_grads=True)
+            self.cost.forwards += len(images)
+            self.cost.backwards += len(images)
+            return scores.detach(), *gradients
+
+        return self._in_chunks(pull, images, self.targets)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images that are already a chunk."""
+        self.cost.forwards += len(images)
+        logits: Tensor = self.classifier(images)
+        return logits
+
     def activation_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Last feature map [B, C, h, w] and the gradient of the scores with respect to it."""
         activations, logits = self.classifier.activations(images)
