@@ -1,7 +1,7 @@
 """The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -130,6 +130,35 @@ class Probe:
         """Last feature map [B, C, h, w], as the network lays it out."""
         (activations,) = self.chunk.map(self._activations, images, self.targets, backward=False)
         return activations
+
+    def leaf_gradients(
+        self, images: Tensor, run: Callable[[Tensor], tuple[Sequence[Tensor], Tensor]]
+    ) -> tuple[Tensor, ...]:
+        """Scores [B] and their gradients with respect to leaves of the caller's own, [B, ...] each.
+
+        Args:
+            images: [B, ...], handed on a chunk at a time.
+            run: Runs the classifier once on a chunk and gives the leaves and the logits that depend on them.
+        """
+
+        def pull(images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                leaves, logits = run(images)
+                scores = score(logits, targets, self.score)
+                gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True, materialize_grads=True)
+            self.cost.forwards += len(images)
+            self.cost.backwards += len(images)
+            self.vanished.count(scores.detach(), gradients[0], self.score)
+            return scores.detach(), *gradients
+
+        return self.chunk.map(pull, images, self.targets)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images that are already a chunk."""
+        self.cost.forwards += len(images)
+        logits: Tensor = self.classifier(images)
+        return logits
 
     def activation_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Last feature map [B, C, h, w] and the gradient of the scores with respect to it; no more is kept for it."""

@@ -4,12 +4,14 @@ from dre.explainers.ascent import GGIG
 from dre.explainers.base import Explainer
 from dre.explainers.blur_path import BlurIG, BlurPath
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
+from dre.explainers.deep_lift import DeepLift
 from dre.explainers.extremal import ExtremalPerturbation
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
 from dre.explainers.guided_path import GuidedIG, GuidedPath
 from dre.explainers.integration import PathExplainer, completeness, idgi, idgi_tmlr, riemann
 from dre.explainers.inversion import FeatureInversion
 from dre.explainers.lime import LIME
+from dre.explainers.lrp import LRP, Conservation
 from dre.explainers.masks import DRE, ControlledExplainer, DREPlus, MGnet
 from dre.explainers.meaningful import MeaningfulPerturbation
 from dre.explainers.paths import IntegratedGradients, StraightPath
@@ -23,14 +25,17 @@ __all__ = [
     "DRE",
     "GGIG",
     "LIME",
+    "LRP",
     "RISE",
     "SAMP",
     "XRAI",
     "BlurIG",
     "BlurPath",
     "CentredGaussian",
+    "Conservation",
     "ControlledExplainer",
     "DREPlus",
+    "DeepLift",
     "EdgeDetector",
     "Explainer",
     "ExtremalPerturbation",

@@ -15,7 +15,8 @@ from tests.explainers.test_explainers import NAMES, PASSES, build
 from tests.networks import SmallNetwork, small_batch, small_classifier
 
 WRAPPERS = ("ControlledExplainer", "XRAI")  # they have no passes of their own
-WITH_GRADIENTS = [name for name, cost in PASSES.items() if any(cost[1:]) and name not in WRAPPERS]
+LOGIT_ALONE = ("DeepLift", "LRP")
+WITH_GRADIENTS = [name for name, cost in PASSES.items() if any(cost[1:]) and name not in WRAPPERS + LOGIT_ALONE]
 
 
 def without_maps() -> Classifier:

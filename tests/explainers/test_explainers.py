@@ -40,6 +40,7 @@ PASSES = {
     "ControlledExplainer": (3, 0, 3),
     "DRE": (3, 0, 0),
     "DREPlus": (3 * 33, 0, 0),
+    "DeepLift": (3 + 1, 3, 0),  # black is run once for all
     "EdgeDetector": (0, 0, 0),
     "ExtremalPerturbation": (3 * 2 * 3, 3 * 2 * 3, 0),
     "FeatureInversion": (3 * 9, 3 * 8, 0),  # two passes for the features, three times two for the score, one look
@@ -51,6 +52,7 @@ PASSES = {
     "InputXGradient": (3, 3, 0),
     "IntegratedGradients": (3 * 64, 3 * 64, 0),
     "LIME": (3 * 12, 0, 0),
+    "LRP": (3, 3, 0),
     "MGnet": (3, 0, 0),
     "MeaningfulPerturbation": (3 * 3, 3 * 3, 0),
     "Random": (0, 0, 0),
