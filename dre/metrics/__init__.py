@@ -8,6 +8,18 @@ from dre.metrics.attribution import (
     scaled_concentration,
 )
 from dre.metrics.confidence import AverageDrop, AverageDropInDeletion, IncreaseInConfidence, relative_drop
+from dre.metrics.divergence import (
+    EarthMover,
+    IntersectionOverUnion,
+    KullbackLeibler,
+    RootMeanSquare,
+    ValueDistance,
+    earth_mover,
+    intersection_over_union,
+    kullback_leibler,
+    root_mean_square,
+    value_distance,
+)
 from dre.metrics.explainability import Explainability, average_precision
 from dre.metrics.faithfulness import Faithfulness, faithfulness
 from dre.metrics.image_mean import ImageMean
@@ -18,12 +30,30 @@ from dre.metrics.information_curve import (
     information_curve,
 )
 from dre.metrics.localisation import EnergyInside, PointingGame, energy_inside, pointing_game
+from dre.metrics.map_mixtures import MapMixtures
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import SensitivityN, removed_sums
+from dre.metrics.similarity import (
+    Pearson,
+    ReverseSquaredError,
+    Spearman,
+    StructuralSimilarity,
+    TopIntersection,
+    WeightedJaccard,
+    pearson,
+    reverse_squared_error,
+    spearman,
+    structural_similarity,
+    top_intersection,
+    weighted_jaccard,
+)
 from dre.metrics.skewness import PearsonSkewness, pearson_skewness
+from dre.metrics.sparsity import Entropy, GiniSparsity, entropy, gini
+from dre.metrics.xmgd import XMGD, xmgd
 
 __all__ = [
+    "XMGD",
     "AccuracyInformationCurve",
     "AverageDrop",
     "AverageDropInDeletion",
@@ -31,28 +61,56 @@ __all__ = [
     "Concentration",
     "CurveSettings",
     "Deletion",
+    "EarthMover",
     "EnergyInside",
+    "Entropy",
     "Explainability",
     "Faithfulness",
+    "GiniSparsity",
     "ImageMean",
     "IncreaseInConfidence",
     "InformationSettings",
     "Insertion",
+    "IntersectionOverUnion",
+    "KullbackLeibler",
+    "MapMixtures",
+    "Pearson",
     "PearsonSkewness",
     "PointingGame",
+    "ReverseSquaredError",
+    "RootMeanSquare",
     "ScoreTable",
     "SensitivityN",
     "SoftmaxInformationCurve",
+    "Spearman",
+    "StructuralSimilarity",
+    "TopIntersection",
+    "ValueDistance",
+    "WeightedJaccard",
     "area_under_curve",
     "average_precision",
     "completeness_gap",
     "concentration",
+    "earth_mover",
     "energy_inside",
+    "entropy",
     "faithfulness",
+    "gini",
     "information_curve",
+    "intersection_over_union",
+    "kullback_leibler",
+    "pearson",
     "pearson_skewness",
     "pointing_game",
     "relative_drop",
     "removed_sums",
+    "reverse_squared_error",
+    "root_mean_square",
     "scaled_concentration",
+    "spearman",
+    "structural_similarity",
+    "top_intersection",
+    "value_distance",
+    "weighted_jaccard",
+    "xmgd",
 ]

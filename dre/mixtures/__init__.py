@@ -1,0 +1,19 @@
+"""Gaussian mixtures of saliency on the unit square and the distances between them; no model, no metric."""
+
+from dre.mixtures.fitting import Begin, Fit, Fitting, fit_mixtures
+from dre.mixtures.gaussians import Mixtures
+from dre.mixtures.points import quantise, unit_grid
+from dre.mixtures.transport import distance_matrix, gaussian_distances, mixture_distances
+
+__all__ = [
+    "Begin",
+    "Fit",
+    "Fitting",
+    "Mixtures",
+    "distance_matrix",
+    "fit_mixtures",
+    "gaussian_distances",
+    "mixture_distances",
+    "quantise",
+    "unit_grid",
+]

@@ -1,0 +1,95 @@
+"""Where a fit of mixtures starts: spread over the ellipse of the points, or at k-means++ seeds."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dre.mixtures.gaussians import Mixtures, blocks, maximise
+
+BELOW_ONE = 1 - 1e-12
+"""Largest share of the mass at which a draw may fall: past the last point there is none."""
+
+TIE = 1e-12
+"""Handicap of each seed against the one before it, in squared distance: on a grid, points are often as near to two
+seeds, and the last bit must not decide."""
+
+
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+"""Between one seed of a sunflower and the next."""
+
+
+def ellipse_start(features: Tensor, counts: Tensor, components: int, regularisation: float) -> Mixtures:
+    """Spread equal components over the points' own ellipse, as seeds lie in a sunflower.
+
+    Their distances from the middle are quantiles of the Gaussian with the points' mean and covariance, of which each
+    component has a K-th. The start moves and stretches with the points and changes little where they do, so maps that
+    are alike climb to mixtures that are alike; of draws this is not true.
+
+    Args:
+        features: `monomials` of the points, [B, 6, P].
+        counts: [B, P].
+        components: K.
+        regularisation: Added to the variances.
+    """
+    whole = maximise(torch.bmm(features, counts[..., None]).mT, regularisation)
+    place = torch.arange(components, dtype=features.dtype, device=features.device)
+    radius = (-2 * torch.log1p(-(place + 0.5) / components)).sqrt()
+    flower = torch.stack([radius * (GOLDEN_ANGLE * place).cos(), radius * (GOLDEN_ANGLE * place).sin()])
+    factor = torch.linalg.cholesky(whole.covariances[:, 0])
+    means = whole.means + (factor @ flower).mT
+    weights = torch.full_like(means[..., 0], 1 / components)
+    return Mixtures(weights, means, (whole.covariances / components).expand(-1, components, -1, -1))
+
+
+def draws(restarts: int, components: int, seed: int) -> Tensor:
+    """Uniform draws [restarts, components] that all maps share: a map's start depends on nothing but the map."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(restarts, components, dtype=torch.float64, generator=generator).clamp(max=BELOW_ONE)
+
+
+def spread_seeds(points: Tensor, counts: Tensor, uniform: Tensor) -> Tensor:
+    """Draw seeds [B, K, 2] among the points, each with probability count x squared distance to the seeds before it.
+
+    Equal draws at the same shares of the mass: a map that is moved has its seeds moved. With fewer different points
+    than seeds, points are repeated.
+
+    Args:
+        points: [B, P, 2].
+        counts: [B, P], float64; a point of count 0 is never drawn.
+        uniform: [K] in [0, 1).
+
+    Source: Arthur and Vassilvitskii, k-means++, SODA 2007, with weighted points.
+    """
+    seeds: list[Tensor] = []
+    distance = torch.ones_like(counts)
+    for draw in uniform.tolist():
+        mass = counts * distance
+        mass = mass.where(mass.any(dim=1, keepdim=True), counts)  # every point is a seed: repeat one
+        reached = mass.cumsum(dim=1)
+        chosen = torch.searchsorted(reached, draw * reached[:, -1:], right=True)
+        seeds.append(points.gather(1, chosen[..., None].expand(-1, -1, 2)))
+        squared = (points - seeds[-1]).square().sum(dim=2)
+        distance = torch.minimum(distance, squared) if len(seeds) > 1 else squared
+    return torch.cat(seeds, dim=1)
+
+
+def nearest_parts(features: Tensor, counts: Tensor, seeds: Tensor, regularisation: float, pixels: int) -> Mixtures:
+    """Give the mixtures whose components are the points nearest to each seed.
+
+    Args:
+        features: `monomials` of the points, [B, 6, P].
+        counts: [B, P].
+        seeds: [B, K, 2].
+        regularisation: Added to the variances.
+        pixels: Points looked at together.
+    """
+    handicap = TIE * torch.arange(seeds.shape[1], device=seeds.device)
+    level = -seeds.square().sum(dim=2) - handicap
+    closeness = torch.cat([level[..., None], 2 * seeds], dim=2)  # up to each point's own square
+    moments = torch.zeros(*seeds.shape[:2], 6, dtype=features.dtype, device=features.device)
+    for some, weight in blocks(features, counts, pixels):
+        best = torch.bmm(closeness, some[:, :3]).argmax(dim=1, keepdim=True)
+        share = torch.zeros(len(seeds), seeds.shape[1], best.shape[2], dtype=features.dtype, device=features.device)
+        moments += torch.bmm(share.scatter_(1, best, weight[:, None]), some.mT)
+    return maximise(moments, regularisation)

@@ -1,0 +1,63 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from dre.metrics import Entropy, GiniSparsity, entropy, gini
+
+
+def maps(power=3):
+    return torch.randn(5, 1, 11, 6, generator=torch.Generator().manual_seed(0)).pow(power)
+
+
+def test_entropy_equals_scipy():
+    expected = stats.entropy(maps().abs().flatten(1).double().numpy(), axis=1) / np.log(66)
+    np.testing.assert_allclose(entropy(maps()), expected)
+
+
+def test_gini_is_half_the_relative_mean_difference():
+    """The definition by all pairs of pixels: sum |a - b| / (2 N^2 mean)."""
+    values = maps().abs().flatten(1).double()
+    pairs = (values[:, :, None] - values[:, None, :]).abs().sum(dim=(1, 2))
+    torch.testing.assert_close(gini(maps()), pairs / (2 * 66**2 * values.mean(dim=1)))
+
+
+@pytest.mark.parametrize("shape", [entropy, gini])
+def test_scale_sign_and_place_change_nothing(shape):
+    one = maps().double()
+    torch.testing.assert_close(shape(-1e30 * one), shape(one))
+    torch.testing.assert_close(shape(one.flip(2)), shape(one))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -4.0])
+def test_a_map_of_one_magnitude(value):
+    flat = torch.full((2, 1, 7, 3), value)
+    torch.testing.assert_close(entropy(flat), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(gini(flat), torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_a_single_pixel():
+    dot = torch.zeros(1, 1, 5, 8)
+    dot[..., 2, 3] = -3
+    assert entropy(dot).item() == 0
+    assert gini(dot).item() == pytest.approx(1 - 1 / 40)
+
+
+def test_a_map_of_one_pixel():
+    assert entropy(torch.ones(1, 1, 1, 1)).item() == 0
+    assert gini(torch.ones(1, 1, 1, 1)).item() == 0
+
+
+def test_sparser_maps_have_less_entropy_and_more_gini():
+    values = [(entropy(maps(power)), gini(maps(power))) for power in (1, 3, 9)]
+    for (more, less), (fewer, larger) in pairwise(values):
+        assert (more > fewer).all()
+        assert (less < larger).all()
+
+
+@pytest.mark.parametrize("metric_class", [Entropy, GiniSparsity])
+def test_a_map_with_nan_is_refused(metric_class):
+    with pytest.raises(ValueError, match="non-finite"):
+        metric_class().update(torch.full((1, 1, 2, 2), float("nan")))
