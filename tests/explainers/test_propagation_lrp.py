@@ -109,7 +109,7 @@ def test_epsilon_of_a_folded_relu_network_without_biases_tends_to_gradient_times
     images, targets = batch(height=64, width=96)
     pixels = images.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(classifier(pixels)[range(3), targets].sum(), pixels)
-    expected = reduce_channels((images - mean) * gradient, "sum")
+    expected = reduce_channels((images - classifier.mean) * gradient, "sum")
     distances = []
     for epsilon in (1e-6, 1e-8, 1e-10, 1e-12):
         maps = map_of(LRP(classifier, rule="epsilon", first_layer="same", epsilon=epsilon), images, targets)
