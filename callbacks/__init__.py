@@ -1,6 +1,6 @@
 """What observes training and evaluation: checkpoints, throughput, metrics, pictures, cost, the report."""
 
-from callbacks.artifacts import CheckpointArtifact
+from callbacks.artifacts import CheckpointArtifact, ResultsArtifact
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.cost import ExplanationCost
 from callbacks.explanation_metrics import ExplanationMetrics
@@ -13,6 +13,7 @@ __all__ = [
     "EvaluationReport",
     "ExplanationCost",
     "ExplanationMetrics",
+    "ResultsArtifact",
     "RunCheckpoints",
     "SaliencyPanel",
     "Throughput",

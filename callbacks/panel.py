@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytorch_lightning as pl
 from matplotlib.axes import Axes
-from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
+from callbacks.artifacts import wandb_loggers
 from dre.imaging import min_max
 from dre.types import Batch
 
@@ -66,9 +66,8 @@ class SaliencyPanel(pl.Callback):
             return
         path = Path(trainer.default_root_dir) / "gallery.png"
         draw_panel(self.rows, path, _credits(trainer, [row["key"] for row in self.rows]))
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("test/gallery", [str(path)])
+        for logger in wandb_loggers(trainer):
+            logger.log_image("test/gallery", [str(path)])
 
 
 def draw_panel(rows: list[dict[str, Any]], path: Path, caption: str = "") -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dre.imaging import min_max
+from dre.reporting.cells import number
 from dre.reporting.html import Cell, table
 from dre.reporting.style import readable
 
@@ -68,15 +69,14 @@ def overlay_png(image: Tensor, saliency: Tensor) -> bytes:
     return _png(((1 - opacity) * (0.5 + 0.5 * grey) + opacity * colour) * 255)
 
 
-def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str) -> str:
-    """Write examples as a table of pictures, one row each; the number under a map is that explainer's value."""
+def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str, factor: float) -> str:
+    """Write examples as a table of pictures, one row each; under each map stands its value, times the factor."""
     rows = []
     for example in examples:
         pictures = [Cell("", picture=photograph_png(example.image))]
         for explainer in explainers:
             value = example.values.get(explainer)
-            said = "-" if value is None else f"{100 * value:.1f}"
-            pictures.append(Cell(said, picture=overlay_png(example.image, example.maps[explainer])))
+            pictures.append(Cell(number(value, factor), picture=overlay_png(example.image, example.maps[explainer])))
         rows.append([Cell(example.key, note=example.credit), *pictures])
     return table(name, ["image", "photograph", *map(readable, explainers)], rows, caption)
 
