@@ -11,6 +11,7 @@ from dre.checks import check_labels
 from dre.explainers import Explainer
 from dre.metering import Meter
 from dre.models import Classifier
+from dre.modules.variants import Variants
 from dre.scoring import ScoreName
 from dre.sweeps import SweepBatch, SweepEngine
 from dre.types import Batch, Explained, Sweep
@@ -19,7 +20,7 @@ from dre.types import Batch, Explained, Sweep
 class ExplainerEvaluation(pl.LightningModule):
     """Run several named explainers on one classifier; it knows no metric, callbacks say which sweeps they need.
 
-    What each explainer costs is in `meters`.
+    What each explainer costs is in `meters`; `variants` builds the explainers anew under other conditions.
 
     Args:
         classifier: What is explained; held once and shared by all explainers.
@@ -44,6 +45,7 @@ class ExplainerEvaluation(pl.LightningModule):
             raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
         self.classifier = classifier
         self.explainers = {name: build(classifier) for name, build in explainers.items()}
+        self.variants = Variants(classifier, explainers, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
