@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+class NonFiniteError(ValueError):
+    """A tensor that should be finite has NaN or infinity in it."""
+
+
 def check_images(images: Tensor, channels: int | None = None) -> None:
     """Refuse images that are not a finite float [B, C, H, W] in [0, 1]."""
     if images.ndim != 4:
@@ -93,7 +97,9 @@ def check_finite(values: Tensor, name: str) -> None:
     finite = torch.isfinite(values)
     if not finite.all():
         rows = int((~finite).flatten(1).any(1).sum()) if values.ndim > 1 else int((~finite).sum())
-        raise ValueError(f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries")
+        raise NonFiniteError(
+            f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries"
+        )
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

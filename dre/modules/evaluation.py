@@ -13,6 +13,7 @@ from dre.explainers import Explainer
 from dre.metering import Meter
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier
+from dre.modules.variants import Variants
 from dre.scoring import ScoreName
 from dre.sweeps import SweepBatch, SweepEngine
 from dre.types import Batch, Explained, Sweep
@@ -30,7 +31,7 @@ def default_metrics() -> dict[str, ImageMean]:
 class ExplainerEvaluation(pl.LightningModule):
     """Run several named explainers on one classifier; it knows no metric, callbacks say which sweeps they need.
 
-    What each explainer costs is in `meters`.
+    What each explainer costs is in `meters`; `variants` builds the explainers anew under other conditions.
 
     Args:
         classifier: What is explained; held once and shared by all explainers.
@@ -58,6 +59,7 @@ class ExplainerEvaluation(pl.LightningModule):
         self.classifier = classifier
         self.explainers = {name: build(classifier) for name, build in explainers.items()}
         self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
+        self.variants = Variants(classifier, explainers, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
