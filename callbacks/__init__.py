@@ -1,4 +1,4 @@
-"""What observes training and evaluation: checkpoints, throughput, metrics, distances, pictures, cost, studies, report."""
+"""What observes training and evaluation: checkpoints, throughput, metrics, distances, pictures, cost, studies."""
 
 from callbacks.artifacts import CheckpointArtifact, ResultsArtifact
 from callbacks.background_replacement import BackgroundReplacement

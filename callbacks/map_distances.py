@@ -17,8 +17,10 @@ from torch import Tensor
 from dre.metrics import (
     XMGD,
     EarthMover,
+    GradientCorrelation,
     IntersectionOverUnion,
     KullbackLeibler,
+    LogSquaredError,
     MapMixtures,
     Pearson,
     ReverseSquaredError,
@@ -37,8 +39,10 @@ from dre.types import Batch, Explained
 
 ComparisonName = Literal[
     "earth_mover",
+    "gradient_correlation",
     "intersection_over_union",
     "kullback_leibler",
+    "log_squared_error",
     "pearson",
     "reverse_squared_error",
     "root_mean_square",
@@ -50,8 +54,10 @@ ComparisonName = Literal[
 ]
 COMPARISONS: dict[ComparisonName, type[MapComparison]] = {
     "earth_mover": EarthMover,
+    "gradient_correlation": GradientCorrelation,
     "intersection_over_union": IntersectionOverUnion,
     "kullback_leibler": KullbackLeibler,
+    "log_squared_error": LogSquaredError,
     "pearson": Pearson,
     "reverse_squared_error": ReverseSquaredError,
     "root_mean_square": RootMeanSquare,
@@ -116,17 +122,20 @@ class MapDistances(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add the maps of a batch."""
+        """Add the maps of a batch, but for those that are broken."""
         if outputs is None or len(self.names) < 2:
             return
-        maps = outputs["saliency"]
-        for name in self.names:
-            self.whole.update(maps[name], [name] * len(maps[name]))
+        maps, fine = outputs["saliency"], {name: ~broken for name, broken in outputs["broken"].items()}
+        for name in (name for name in self.names if fine[name].any()):
+            keys = [key for key, keep in zip(outputs["key"], fine[name].tolist(), strict=True) if keep]
+            self.whole.update(maps[name][fine[name]], [name] * len(keys))
             if self.aggregate == "mean_map":
-                self.halves.update(maps[name], [_half(name, _part(key)) for key in outputs["key"]])
+                self.halves.update(maps[name][fine[name]], [_half(name, _part(key)) for key in keys])
         for pairs in self.compared.values():
             for (first, second), metric in pairs.items():
-                metric.update(maps[first], maps[second])
+                both = fine[first] & fine[second]
+                if both.any():
+                    metric.update(maps[first][both], maps[second][both])
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks, write and log on the first."""

@@ -1,6 +1,7 @@
 """Explain every image with several explainers and score the masked versions that metrics ask for."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -8,6 +9,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from dre.caching import SaliencyCache
 from dre.checks import NonFiniteSaliencyError, check_labels
 from dre.explainers import Explainer
 from dre.metering import Meter
@@ -41,6 +43,7 @@ class ExplainerEvaluation(pl.LightningModule):
         images: `all`, or only those that the classifier gets right (`correct`).
         score: Score of the target that sweeps read.
         chunk: Most masked images in one forward pass; chosen by device when not given.
+        cache: Directory that keeps maps, rounded to float16, for later runs; none keeps nothing and rounds nothing.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ExplainerEvaluation(pl.LightningModule):
         images: Literal["all", "correct"] = "all",
         score: ScoreName = "probability",
         chunk: int | None = None,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         if not explainers:
@@ -61,6 +65,7 @@ class ExplainerEvaluation(pl.LightningModule):
         self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
         self.variants = Variants(classifier, explainers, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
+        self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
         self._sweeps: list[Sweep] = []
@@ -72,8 +77,15 @@ class ExplainerEvaluation(pl.LightningModule):
             self._sweeps.append(sweep)
 
     def on_test_start(self) -> None:
-        """Start the counts of cost anew."""
+        """Start the counts of cost anew, and look up what is cached."""
         self.meters = self._new_meters()
+        if self.cache is not None:
+            self.cache.open(self.global_rank)
+
+    def on_test_end(self) -> None:
+        """Finish what is being written."""
+        if self.cache is not None:
+            self.cache.close()
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
@@ -83,7 +95,7 @@ class ExplainerEvaluation(pl.LightningModule):
             return None
         keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
         images, labels, targets = images[kept], labels[kept], targets[kept]
-        saliency = {name: self._explain(name, images, targets, keys) for name in self.explainers}
+        saliency = self._explain_all(images, targets, keys)
         broken = {name: self._set_aside(name, maps, keys) for name, maps in saliency.items()}
         sweeps = self.engine.batch(images, targets, keys)
         scores = {name: self._score(name, sweeps, maps) for name, maps in saliency.items()}
@@ -107,6 +119,12 @@ class ExplainerEvaluation(pl.LightningModule):
         targets = predicted if self.target == "predicted" else labels
         kept = torch.ones_like(named) if self.images == "all" else predicted == labels
         return targets, kept
+
+    def _explain_all(self, images: Tensor, targets: Tensor, keys: list[str]) -> dict[str, Tensor]:
+        if self.cache is None:
+            return {name: self._explain(name, images, targets, keys) for name in self.explainers}
+        batch = self.cache.batch(images, targets, keys)
+        return {name: batch.maps(name, meter, partial(self._explain, name)) for name, meter in self.meters.items()}
 
     def _explain(self, name: str, images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
         with self.meters[name].explaining(len(images), images.device):
