@@ -9,6 +9,7 @@ from callbacks.map_distances import MapDistances
 from callbacks.model_sanity import ModelRandomisation, WeightPerturbation
 from callbacks.panel import SaliencyPanel
 from callbacks.report import EvaluationReport
+from callbacks.resume import EvaluationResume
 from callbacks.stability import DeviceStability, JpegStability
 from callbacks.step_study import StepStudy
 from callbacks.throughput import Throughput
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointArtifact",
     "DeviceStability",
     "EvaluationReport",
+    "EvaluationResume",
     "ExplanationCost",
     "ExplanationMetrics",
     "JpegStability",

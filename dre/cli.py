@@ -19,7 +19,15 @@ from dre.environment import has_wandb_key, keep_freed_memory, quiet_known_noise
 from dre.explainers import DRE, Explainer, MGnet
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
-from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
+from dre.runs import (
+    CHECKPOINT,
+    check_same_run,
+    file_hash,
+    new_directory,
+    newest_checkpoint,
+    unfinished_config,
+    write_record,
+)
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 SMOKE_DATA = "data/demo"
@@ -45,13 +53,14 @@ class CommandLine(LightningCLI):
         given = list(sys.argv[1:] if args is None else args)
         given = [word if word != "--smoke" else "--smoke=true" for word in _joined(given)]
         if not any(word == "--config" or word.startswith(("--config=", "-c")) for word in given):
-            given = ["--config", default_config, *given]
+            given = ["--config", self.config_file(given, default_config), *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
             sys.argv[1:] = given
         keep_freed_memory()
         quiet_known_noise()
         self.family = family
         self.run_directory = Path()
+        self.is_resumed = False
         self.checkpoint: Path | None = None
         super().__init__(
             model_class,
@@ -67,6 +76,10 @@ class CommandLine(LightningCLI):
             parser_kwargs={"description": (model_class.__doc__ or "").splitlines()[0]},
             args=given if args is not None else None,
         )
+
+    def config_file(self, given: list[str], default: str) -> str:
+        """Name the file to read when no --config is among the arguments."""
+        return default
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to a run and not to model, data or trainer."""
@@ -109,7 +122,10 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Make the run directory and write down what runs in it, on the first rank."""
         self.settle_checkpoint()
-        family = Path(self.family) / self.config.name
+        self.make_directory(Path(self.family) / self.config.name)
+
+    def make_directory(self, family: Path) -> None:
+        """Make the next directory of a family of runs and write down what runs in it."""
         self.run_directory = family / "of-another-rank"
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_directory = new_directory(family)
@@ -117,7 +133,11 @@ class CommandLine(LightningCLI):
                 self.config, self.run_directory / "config.yaml", skip_none=False, multifile=False, skip_validation=True
             )
             parent = str(self.checkpoint) if self.checkpoint is not None else None
-            write_record(self.run_directory, self.plain_config(), parent)
+            write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes())
+
+    def checkpoint_hashes(self) -> dict[str, str]:
+        """Give the sha256 of the checkpoints that decide the numbers of the run, by what they are for."""
+        return {}
 
     def settle_checkpoint(self) -> None:
         """Resolve --ckpt_path before a new run directory exists."""
@@ -139,7 +159,7 @@ class CommandLine(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception:
-            if self.run_directory.is_dir():
+            if self.run_directory.is_dir() and not self.is_resumed:
                 shutil.rmtree(self.run_directory)  # made a moment ago, for a run that does not start
             raise
         if self.datamodule.preprocessing is None:
@@ -235,6 +255,33 @@ class EvaluationCommandLine(CommandLine):
         parser.add_argument(
             "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
         )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Directory of a run that was broken off, to go on in it with its own configuration.",
+        )
+
+    def config_file(self, given: list[str], default: str) -> str:
+        """Take the configuration of the run that is resumed."""
+        for word, following in zip(given, [*given[1:], ""], strict=True):
+            if word == "--resume" or word.startswith("--resume="):
+                directory = Path(following if word == "--resume" else word.partition("=")[2])
+                return str(unfinished_config(directory))
+        return default
+
+    def make_directory(self, family: Path) -> None:
+        """Go on in the directory of the run that is resumed, if it is the same run."""
+        if self.config.resume is None:
+            super().make_directory(family)
+            return
+        self.run_directory, self.is_resumed = Path(self.config.resume), True
+        check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes())
+
+    def checkpoint_hashes(self) -> dict[str, str]:
+        """Give the sha256 of the learned explainers' checkpoints."""
+        settings = {name: one.get("init_args") or {} for name, one in self.config.model.explainers.items()}
+        return {name: file_hash(Path(one["checkpoint"])) for name, one in settings.items() if one.get("checkpoint")}
 
     def settle_checkpoint(self) -> None:
         """Give the learned explainers their checkpoints; MGnet is left out when it has none."""

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from dre.arguments import plain
 from dre.cli import EvaluationCommandLine, TrainingCommandLine
 from dre.environment import one_line_errors
+from dre.modules import ExplainerEvaluation
+from dre.runs import check_same_run, file_hash, write_record
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
 
@@ -237,7 +240,7 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
         },
     }
     del content["score"]
-    content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-2:]
+    content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-3:]
     del content["trainer"]["max_epochs"]
     (place / "score.yaml").write_text(yaml.safe_dump(content))
     run = EvaluationCommandLine(["--config", "score.yaml", "--ckpt_path", "runs/tiny", *QUIET])
@@ -246,3 +249,74 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
     run.run()
     assert (run.run_directory / "scores.parquet").is_file()
     assert run.run_directory == Path("results/tiny/001")
+
+
+@pytest.fixture
+def score_file(place, photographs):
+    """A run file that scores two explainers without a checkpoint, two images at a time."""
+    content = {
+        "name": "scored",
+        "seed_everything": 0,
+        "wandb": "off",
+        "trainer": yaml.safe_load((REPOSITORY / "configs/trainer/evaluate.yaml").read_text()),
+        "data": {"class_path": "data.ShardDataModule", "init_args": {"root": str(photographs), "eval_batch_size": 2}},
+        "model": {
+            "classifier": {"class_path": "dre.models.Classifier", "init_args": {"name": "mobilenetv3_small_050"}},
+            "explainers": {"grad_cam": "dre.explainers.GradCAM", "random": "dre.explainers.Random"},
+        },
+    }
+    path = place / "scored.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def broken_off(score_file, monkeypatch) -> Path:
+    """Run until the second batch and give the directory of the run."""
+    step = ExplainerEvaluation.test_step
+
+    def fail(self, batch, batch_idx):
+        if batch_idx == 1:
+            raise ValueError("the power is gone")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ExplainerEvaluation, "test_step", fail)
+    assert "the power is gone" in refusal(EvaluationCommandLine, ["--config", str(score_file)])
+    monkeypatch.setattr(ExplainerEvaluation, "test_step", step)
+    return Path("results/scored/001")
+
+
+def test_a_run_that_was_broken_off_goes_on_in_its_directory(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    record = (directory / "run.json").read_bytes()
+    run = EvaluationCommandLine(["--resume", str(directory), *QUIET])
+    run.run()
+    assert run.run_directory == directory
+    assert (directory / "run.json").read_bytes() == record
+    assert run.model.explainers["grad_cam"].cost.forwards == 2  # of four images
+    whole = EvaluationCommandLine(["--config", str(score_file), *QUIET])
+    whole.run()
+    tables = [pd.read_parquet(folder / "scores.parquet") for folder in (directory, whole.run_directory)]
+    pd.testing.assert_frame_equal(*tables)
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory)])
+    assert said.startswith("error: the run in results/scored/001 is finished: there is nothing to resume")
+
+
+def test_another_run_is_not_resumed(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    files = tree(directory)
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory), "--model.target", "label"])
+    assert "the run in results/scored/001 has another configuration of model, data or seed" in said
+    said = refusal(EvaluationCommandLine, ["--resume", "results/nothing"])
+    assert "--resume results/nothing is no directory of a run: it has no config.yaml" in said
+    assert tree(directory) == files
+
+
+def test_a_checkpoint_that_changed_is_not_resumed(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"before")
+    write_record(tmp_path, {"model": {}}, None, {"dre": file_hash(checkpoint)})
+    check_same_run(tmp_path, {"model": {}}, {"dre": file_hash(checkpoint)})
+    checkpoint.write_bytes(b"after")
+    with pytest.raises(ValueError, match=r"the checkpoint of dre has changed since the run in"):
+        check_same_run(tmp_path, {"model": {}}, {"dre": file_hash(checkpoint)})
