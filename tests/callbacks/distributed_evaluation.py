@@ -1,20 +1,21 @@
-"""One rank of an evaluation that tests start with torchrun: score the explainers and write the table."""
+"""One rank of an evaluation that tests start with torchrun: score the explainers and write the table and the cost."""
 
 import os
 import sys
 from pathlib import Path
 
-from callbacks import ExplanationMetrics
+from callbacks import ExplanationCost, ExplanationMetrics
 from tests.callbacks.evaluation import small_evaluation
 from tests.training import quiet_trainer, small_data
 
 
-def main(root: Path, out: Path) -> None:
+def main(root: Path, out: Path, batch_size: int = 4, cache: str | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    callbacks = [ExplanationMetrics(show=False), ExplanationCost()]
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
-    trainer = quiet_trainer(out, callbacks=[ExplanationMetrics(show=False)], devices=devices, strategy="ddp")
-    trainer.test(small_evaluation(), small_data(root, eval_batch_size=4), verbose=False)
+    trainer = quiet_trainer(out, callbacks=callbacks, devices=devices, strategy="ddp")
+    trainer.test(small_evaluation(cache=cache), small_data(root, eval_batch_size=batch_size), verbose=False)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]), *sys.argv[4:5])
