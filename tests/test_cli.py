@@ -85,6 +85,11 @@ def test_a_smoke_run_is_not_sent_to_wandb_unless_asked(asked, becomes):
     assert TrainingCommandLine(["--smoke", "true", *asked]).config.wandb == becomes
 
 
+def test_a_smoke_run_keeps_no_maps_of_random_weights(place):
+    run = EvaluationCommandLine(["--smoke", "true", "--wandb", "off", "--model.cache", str(place / "maps"), *QUIET])
+    assert run.model.cache is None
+
+
 def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
     bare = edited(run_file, place / "bare.yaml", "", "score", {})
     content = yaml.safe_load(bare.read_text())

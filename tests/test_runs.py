@@ -53,6 +53,11 @@ def fake_run(directory: Path, config: dict, age: float) -> Path:
     return directory / CHECKPOINT
 
 
+def test_a_cache_counts_by_whether_there_is_one():
+    hashes = [config_hash({"model": {"cache": cache}}) for cache in (None, "maps", "elsewhere")]
+    assert hashes[0] != hashes[1] == hashes[2]
+
+
 def test_directories_are_numbered_and_never_taken_twice(tmp_path):
     (tmp_path / "family" / "007").mkdir(parents=True)
     (tmp_path / "family" / "notes").mkdir()
