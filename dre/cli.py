@@ -24,6 +24,8 @@ from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
 WandbMode = Literal["auto", "online", "offline", "off"]
 SMOKE_DATA = "data/demo"
 SMOKE_COUNTS = {"samples", "masks", "points", "ascents", "steps"}
+SMOKE_CONDITIONS = {"depths": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
+"""What a study of explainers is left with."""
 LEARNED = {"dre": DRE, "mgnet": MGnet}
 
 
@@ -272,6 +274,8 @@ def cut_to_smoke(config: Namespace) -> None:
         config.model.embedding_epochs = min(1, config.model.embedding_epochs)
         trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
     config.ckpt_path = None
+    if "cache" in config.model:
+        config.model.cache = None  # maps of random weights are of no use to anyone
     explainers = config.model.get("explainers", {})
     for name in list(explainers):
         settings = explainers[name].get("init_args") or {}
@@ -279,6 +283,10 @@ def cut_to_smoke(config: Namespace) -> None:
             del explainers[name]
         for count in SMOKE_COUNTS.intersection(settings.keys()):
             settings[count] = 2
+    for callback in trainer.callbacks or []:
+        settings = callback.get("init_args") or {}
+        for condition in SMOKE_CONDITIONS.keys() & settings.keys():
+            settings[condition] = SMOKE_CONDITIONS[condition]
 
 
 def _joined(words: list[str]) -> list[str]:
