@@ -52,6 +52,12 @@ def _case(
     return Case(label or name, lambda c: getattr(explainers, name)(c, **options), floor, peer, peer_name, faster)
 
 
+def _idgi(name: str, **options: object) -> Case:
+    """Set a path under IDGI beside the same path under its own rule, which may be at most 3 % faster."""
+    path = peers.own(lambda c: getattr(explainers, name)(c, **options))
+    return _case(name, None, path, "its path", 1 / 1.03, label=f"{name} + IDGI", rule=idgi, **options)
+
+
 CASES = (
     _case("VanillaGradient", 1.15),
     _case(
@@ -63,20 +69,30 @@ CASES = (
         steps=STEPS,
         quadrature="midpoint",
     ),
-    _case("IntegratedGradients", 1.18, steps=STEPS, rule=idgi, label="IntegratedGradients + IDGI"),
+    _idgi("IntegratedGradients", steps=STEPS, quadrature="left"),
+    _idgi("BlurIG", steps=STEPS),
+    _idgi("GuidedIG", steps=STEPS),
+    _idgi("SAMP", steps=STEPS),
     _case("SmoothGrad", 1.15, peers.captum_smooth_grad(STEPS, PIECE), "captum", 1.0, samples=STEPS),
     _case("BlurIG", 1.15, peers.saliency_blur_ig(STEPS), "saliency", 1.3, steps=STEPS),
     _case("GuidedIG", 1.15, peers.saliency_guided_ig(STEPS), "saliency", 1.1, steps=STEPS),
     _case("SAMP", 1.15, steps=STEPS),
     _case("SAMPPlusPlus", 1.15, fragments=STEPS),
     _case("GGIG", 1.15, points=4, ascents=8),
-    _case("GradCAM", None, peers.plain_grad_cam, "as pytorch-grad-cam, written plainly", 3.0),
-    _case("GradCAMPlusPlus"),
+    _case("GradCAM", 1.4, peers.grad_cam("GradCAM"), "pytorch-grad-cam", 3.0),
+    _case("GradCAMPlusPlus", 1.4, peers.grad_cam("GradCAMPlusPlus"), "pytorch-grad-cam", 3.0),
     _case("RISE", 1.15, peers.plain_rise(MASKS, PIECE), "TorchRay's loop, written plainly", 2.0, masks=MASKS),
     _case("DeepLift", 1.4, peers.captum_deep_lift, "captum", 1.2),
     _case("LRP"),
     _case("MeaningfulPerturbation", 1.5, iterations=STEPS),
-    _case("ExtremalPerturbation", 1.5, iterations=STEPS),
+    _case(
+        "ExtremalPerturbation",
+        1.5,
+        peers.plain_extremal(STEPS),
+        "TorchRay's loop, written plainly",
+        1.8,
+        iterations=STEPS,
+    ),
     _case("FeatureInversion", iterations=STEPS),
     _case("LIME", samples=MASKS),
 )
@@ -105,7 +121,7 @@ def measure(case: Case, classifier: Classifier, images: Tensor, targets: Tensor,
     line = [case.name, f"{forwards:g} + {backwards:g}", f"{1000 * median(times['ours']) / len(images):.0f}"]
     line += [f"{ratio(times['ours'], floor):.2f}", f"{case.floor:.2f}" if case.floor else ""]
     if "peer" in times:
-        line += [case.peer_name, f"{ratio(times['peer'], times['ours']):.2f}", f"{case.faster:.1f}"]
+        line += [case.peer_name, f"{ratio(times['peer'], times['ours']):.2f}", f"{case.faster:.2f}"]
     return line
 
 

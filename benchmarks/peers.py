@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dre.explainers import Explainer
+from dre.explainers.extremal import AREA_WEIGHT_GROWTH, DAMPENING, FIRST_AREA_WEIGHT, MOMENTUM
 from dre.explainers.sampled import CellMasks
+from dre.explainers.smooth_max import COLDNESS, SmoothMax, bump_heights
+from dre.imaging import gaussian_blur
 from dre.models import Classifier
 from dre.scoring import ScoreName, score
 
@@ -112,19 +116,84 @@ def plain_rise(masks: int, together: int) -> Peer:
     return peer
 
 
-def plain_grad_cam(classifier: Classifier, images: Tensor, targets: Tensor) -> Callable[[], object]:
-    """Grad-CAM as pytorch-grad-cam runs it: a whole forward and backward pass, image maps enlarged on numpy."""
-    from skimage.transform import resize
+def grad_cam(name: str) -> Peer:
+    """Run `GradCAM` or `GradCAMPlusPlus` of pytorch-grad-cam on the whole batch at once."""
 
-    def explain() -> np.ndarray:
-        pixels = images.clone().requires_grad_()
-        maps, logits = classifier.activations(pixels)
-        score(logits, targets, "logit").sum().backward(inputs=[maps, pixels])
-        weights = maps.grad.mean((2, 3), keepdim=True)
-        cams = (weights * maps).sum(1).relu().detach().numpy()
-        return np.stack([resize(cam, images.shape[-2:], order=1) for cam in cams])
+    def peer(classifier: Classifier, images: Tensor, targets: Tensor) -> Callable[[], object]:
+        import pytorch_grad_cam
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    return explain
+        layer = classifier.network.get_submodule(classifier.activation_tap.module)
+        asked = [ClassifierOutputTarget(target) for target in targets.tolist()]
+
+        def explain() -> np.ndarray:
+            with getattr(pytorch_grad_cam, name)(classifier, [layer]) as explainer:
+                return explainer(images.clone().requires_grad_(), asked)
+
+        return explain
+
+    return peer
+
+
+def plain_extremal(iterations: int, area: float = 0.1) -> Peer:
+    """TorchRay's loop, one image after the other: neighbourhoods laid out in memory, everything by autograd."""
+
+    def peer(classifier: Classifier, images: Tensor, targets: Tensor) -> Callable[[], object]:
+        def explain() -> Tensor:
+            pairs = zip(images.split(1), targets.split(1), strict=True)
+            return torch.cat([_extremal_mask(classifier, *pair, iterations, area) for pair in pairs])
+
+        return explain
+
+    return peer
+
+
+def _extremal_mask(classifier: Classifier, image: Tensor, target: Tensor, iterations: int, area: float) -> Tensor:
+    """Mask [1, 1, H, W] of one image."""
+    shape = SmoothMax((image.shape[-2], image.shape[-1]))
+    bumps = bump_heights(shape, image.dtype, image.device)
+    values = torch.ones(1, 1, *shape.grid, requires_grad=True)
+    pyramid = torch.stack([gaussian_blur(image, 20.0 * (1 - level / 7)) for level in range(8)], dim=1)
+    optimiser = torch.optim.SGD([values], lr=0.01, momentum=MOMENTUM, dampening=DAMPENING)
+    wanted = None
+    for step in range(iterations):
+        masks = _plain_masks(shape, bumps, values)
+        mask = shape.crop(masks)
+        depth = mask * 7
+        level = depth.detach().floor().clamp(0, 6).long()[:, None].expand(-1, -1, image.shape[1], -1, -1)
+        below, above = pyramid.gather(1, level)[:, 0], pyramid.gather(1, level + 1)[:, 0]
+        shown = torch.lerp(below, above, depth - level[:, 0, :1])
+        reward = score(classifier(shown.flip(3) if step % 2 == 0 else shown), target, "logit").sum()
+        ordered = masks.flatten().sort().values
+        if wanted is None:
+            wanted = (torch.arange(len(ordered)) >= round((1 - area) * len(ordered))).to(ordered)
+        distance = (ordered - wanted).square().mean()
+        optimiser.zero_grad()
+        (FIRST_AREA_WEIGHT * AREA_WEIGHT_GROWTH**step * distance - reward).backward()
+        optimiser.step()
+        values.data.clamp_(0, 1)
+    return shape.crop(_plain_masks(shape, bumps, values.detach()))
+
+
+def _plain_masks(shape: SmoothMax, bumps: Tensor, values: Tensor) -> Tensor:
+    """Masks with their margin, [1, 1, H', W'], from all neighbourhoods at once."""
+    padded = torch.nn.functional.pad(values, (shape.padding,) * 4)
+    raised = torch.nn.functional.unfold(padded, 2 * shape.radius + 1)[:, :, None] * bumps[None, :, :, None]
+    highest = (raised * torch.softmax(COLDNESS * raised, dim=1)).sum(1)
+    down, right = shape.cells
+    masks = highest.view(1, shape.step, shape.step, down, right).permute(0, 3, 1, 4, 2)
+    masks = masks.reshape(1, 1, down * shape.step, right * shape.step)
+    return masks[..., : (down - 1) * shape.step + 1, : (right - 1) * shape.step + 1]
+
+
+def own(build: Callable[[Classifier], Explainer]) -> Peer:
+    """Another explainer of ours."""
+
+    def peer(classifier: Classifier, images: Tensor, targets: Tensor) -> Callable[[], object]:
+        explainer = build(classifier)
+        return lambda: explainer(images, targets)
+
+    return peer
 
 
 def _each_image(

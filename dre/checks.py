@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 
 
+class NonFiniteError(ValueError):
+    """A tensor that should be finite has NaN or infinity in it."""
+
+
 def check_images(images: Tensor, channels: int | None = None) -> None:
     """Refuse images that are not a finite float [B, C, H, W] in [0, 1]."""
     if images.ndim != 4:
@@ -69,7 +73,23 @@ def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
         raise ValueError(f"`saliency` must have shape [B, 1, H, W], got {list(saliency.shape)}")
     if images is not None and (saliency.shape[0], *saliency.shape[2:]) != (images.shape[0], *images.shape[2:]):
         raise ValueError(f"`saliency` {list(saliency.shape)} does not match `images` {list(images.shape)}")
-    check_finite(saliency, "saliency")
+    try:
+        check_finite(saliency, "saliency")
+    except ValueError as error:
+        raise NonFiniteSaliencyError(str(error), saliency) from None
+
+
+class NonFiniteSaliencyError(ValueError):
+    """Maps with NaN or infinity.
+
+    Args:
+        message: What is wrong.
+        saliency: The maps, for a caller that can go on with the others.
+    """
+
+    def __init__(self, message: str, saliency: Tensor) -> None:
+        super().__init__(message)
+        self.saliency = saliency
 
 
 def check_objects(objects: Tensor, like: Tensor) -> None:
@@ -90,7 +110,9 @@ def check_finite(values: Tensor, name: str) -> None:
     finite = torch.isfinite(values)
     if not finite.all():
         rows = int((~finite).flatten(1).any(1).sum()) if values.ndim > 1 else int((~finite).sum())
-        raise ValueError(f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries")
+        raise NonFiniteError(
+            f"`{name}` has {int((~finite).sum())} non-finite values in {rows} of {len(values)} entries"
+        )
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

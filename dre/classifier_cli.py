@@ -33,11 +33,10 @@ class ClassifierCommandLine(CommandLine):
         shares = [f"top-{k} {100 * values[f'val/top{k}']:.1f} %" for k in (1, 5) if f"val/top{k}" in values]
         if shares:
             images = self.datamodule.expected_images("val")
-            rank_zero_info(f"accuracy    {', '.join(shares)} of {images} validation images, by the last checkpoint")
-        rank_zero_info(
-            f"explain it: dre.models.Classifier(weights='{self.run_directory / CHECKPOINT}'), or in a run file "
-            f"--model.classifier.name {self.model.name} --model.classifier.weights {self.run_directory / CHECKPOINT}"
-        )
+            rank_zero_info(f"accuracy    {', '.join(shares)} of {images} images at the last validation")
+        weights = self.run_directory / CHECKPOINT
+        rank_zero_info(f"explain it: dre.models.Classifier(weights='{weights}'), or in a run file:")
+        rank_zero_info(f"            --model.classifier.name {self.model.name} --model.classifier.weights {weights}")
 
 
 def training_command_line(args: Sequence[str] | None = None) -> TrainingCommandLine | ClassifierCommandLine:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
@@ -20,11 +19,9 @@ from dre.explainers import DRE, Explainer, MGnet
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
 from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
+from dre.smoke import cut_to_smoke
 
 WandbMode = Literal["auto", "online", "offline", "off"]
-SMOKE_DATA = "data/demo"
-SMOKE_CLASSES = 1000
-SMOKE_COUNTS = {"samples", "masks", "points", "ascents", "steps"}
 LEARNED = {"dre": DRE, "mgnet": MGnet}
 
 
@@ -272,28 +269,3 @@ class EvaluationCommandLine(CommandLine):
         """Evaluate and say where the results lie."""
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         rank_zero_info(f"results in {self.run_directory}")
-
-
-def cut_to_smoke(config: Namespace) -> None:
-    """Make a run file finish in seconds on any machine: it is tried, not believed."""
-    explains = "classifier" in config.model
-    (config.model.classifier.init_args if explains else config.model).weights = None
-    data, trainer = config.data.init_args, config.trainer
-    data.root, data.val_root, data.val_range, data.limit = SMOKE_DATA, None, None, 1
-    data.train_split, data.val_split = "train", "val"
-    data.batch_size, data.epoch_images, data.workers = 2, 4, 0
-    trainer.accelerator, trainer.devices, trainer.num_nodes, trainer.max_time = "cpu", 1, 1, None
-    config.wandb = "off" if config.wandb == "auto" else config.wandb
-    if "embedding_epochs" in config.model:
-        config.model.embedding_epochs = min(1, config.model.embedding_epochs)
-        trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
-    elif not explains:
-        config.model.num_classes, trainer.max_epochs, trainer.check_val_every_n_epoch = SMOKE_CLASSES, 1, 1
-    config.ckpt_path = None
-    explainers = config.model.get("explainers", {})
-    for name in list(explainers):
-        settings = explainers[name].get("init_args") or {}
-        if "checkpoint" in settings:  # a trained generator reads trained features: nothing to load for random ones
-            del explainers[name]
-        for count in SMOKE_COUNTS.intersection(settings.keys()):
-            settings[count] = 2

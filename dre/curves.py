@@ -1,13 +1,15 @@
 """What a metric that sweeps an image delivers beside its number: a curve over images with a band."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import pandas as pd
 from torch import Tensor
 from torchmetrics import Metric
+
+NORMAL_QUANTILE = 1.959963984540054
+"""Of a 95 % band: at every point, the mean plus and minus this many standard errors."""
 
 COLUMNS = ("metric", "explainer", "x_label", "y_label", "aggregate", "images", "x", "y", "low", "high")
 """Of curves.parquet, one row for each point."""
@@ -37,23 +39,17 @@ class Curve:
     x_label: str = "share of pixels"
     y_label: str = "score"
 
+    @classmethod
+    def through(cls, x: Iterable[float], y: Tensor, band: Tensor, images: int) -> Self:
+        """Make a curve of means over the images from y [T] and the ends of its band [2, T]."""
+        low, high = band.tolist()
+        return cls(tuple(x), tuple(y.tolist()), tuple(low), tuple(high), images)
+
     def __post_init__(self) -> None:
         """Refuse columns that differ in length."""
         lengths = [len(column) for column in (self.x, self.y, self.low, self.high)]
         if len(set(lengths)) > 1:
             raise ValueError(f"x, y, low and high of a curve must be equally long, got {lengths}")
-
-
-class CurvePoints(Protocol):
-    """The least that a metric's curve has; what else a `Curve` holds is read where it is there."""
-
-    @property
-    def x(self) -> Tensor | Sequence[float]:
-        """Where it was measured, [T]."""
-
-    @property
-    def y(self) -> Tensor | Sequence[float]:
-        """Aggregate over the images, [T]."""
 
 
 @runtime_checkable
@@ -62,25 +58,19 @@ class CurveSource(Protocol):
 
     count: Tensor
 
-    def curve(self) -> CurvePoints:
+    def curve(self) -> Curve:
         """Give the curve."""
 
 
 def merged_curve(metric: Metric) -> Curve | None:
     """Ask a metric for its curve over the images of all ranks; None when it delivers none or has no images.
 
-    Every rank must call it, since it merges. A curve without a band gets one of NaN, which is not drawn.
+    Every rank must call it, since it merges.
     """
     if not isinstance(metric, CurveSource):
         return None
     with metric.sync_context():
-        images, found = int(metric.count), metric.curve() if int(metric.count) else None
-    if found is None or not all(map(math.isfinite, _numbers(found.y))):
-        return None
-    if isinstance(found, Curve):
-        return found
-    x, y = _numbers(found.x), _numbers(found.y)
-    return Curve(x, y, (math.nan,) * len(y), (math.nan,) * len(y), images)
+        return metric.curve() if int(metric.count) else None
 
 
 def curves_frame(curves: Iterable[tuple[str, str, Curve]]) -> pd.DataFrame:
@@ -94,7 +84,3 @@ def curves_frame(curves: Iterable[tuple[str, str, Curve]]) -> pd.DataFrame:
         for explainer, metric, curve in curves
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
-
-
-def _numbers(values: Tensor | Sequence[float]) -> tuple[float, ...]:
-    return tuple(values.tolist() if isinstance(values, Tensor) else values)

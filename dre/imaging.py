@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dre.checks import check_count
+
 BLUR_SIGMA = 10.0
 """Standard deviation in pixels of the blurred background (paper 003 says "variance 10"; its code uses sigma 10)."""
 
@@ -185,6 +187,19 @@ def background_mixture(images: Tensor, blur_share: float = 0.5, generator: torch
     background[blurred] = blurred_background(images[blurred])
     background[noisy] = coloured_noise(images[noisy], generator=generator)
     return background
+
+
+def checkerboard(images: Tensor, cell: int = 16) -> Tensor:
+    """Give black and white squares as large as the images, [1, C, H, W]; the upper left one is black.
+
+    Args:
+        images: [B, C, H, W]; only shape, type and device are used.
+        cell: Side of a square in pixels.
+    """
+    check_count("cell", cell)
+    rows, columns = (torch.arange(side, device=images.device) // cell for side in images.shape[-2:])
+    squares = (rows[:, None] + columns[None, :]) % 2
+    return squares.to(images.dtype).expand(1, images.shape[1], -1, -1)
 
 
 def blend(images: Tensor, mask: Tensor, fill: Tensor) -> Tensor:

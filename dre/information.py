@@ -54,10 +54,34 @@ def compressed_sizes(images: Tensor, codec: Literal["webp", "png"]) -> Tensor:
     return torch.tensor(sizes, dtype=torch.float64, device=images.device)
 
 
+def recompress(images: Tensor, quality: int = 75) -> Tensor:
+    """Give images [N, C, H, W] in [0, 1] as they come back from JPEG files, in 8 bits.
+
+    Args:
+        images: One or three channels.
+        quality: Of the files, 1 to 95 by Pillow's scale, with its usual halving of the colour's resolution.
+    """
+    if not 1 <= quality <= 95:
+        raise ValueError(f"`quality` of a JPEG file lies between 1 and 95, got {quality}")
+    pixels = eight_bits(images).permute(0, 2, 3, 1).cpu().numpy()
+    read = list(_pool().map(partial(_through_jpeg, quality=quality), pixels))
+    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(images) / 255
+
+
+def _through_jpeg(pixels: "np.ndarray[Any, np.dtype[np.uint8]]", quality: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    buffer = io.BytesIO()
+    _picture(pixels).save(buffer, format="jpeg", quality=quality)
+    with Image.open(buffer) as picture:
+        return np.array(picture).reshape(pixels.shape)
+
+
+def _picture(pixels: "np.ndarray[Any, np.dtype[np.uint8]]") -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else np.ascontiguousarray(pixels))
+
+
 def _compressed_size(pixels: "np.ndarray[Any, np.dtype[np.uint8]]", codec: str) -> int:
     buffer = io.BytesIO()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else np.ascontiguousarray(pixels))
-    picture.save(buffer, format=codec, **CODECS[codec])
+    _picture(pixels).save(buffer, format=codec, **CODECS[codec])
     return buffer.tell()
 
 

@@ -15,7 +15,7 @@ def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> l
         keys: Sample names.
         seed: Of the run.
     """
-    return [_generator(seed, name) for name in image_names(images, keys)]
+    return [named_generator(seed, name) for name in image_names(images, keys)]
 
 
 def image_names(images: Tensor, keys: Sequence[str] | None) -> list[bytes]:
@@ -25,21 +25,22 @@ def image_names(images: Tensor, keys: Sequence[str] | None) -> list[bytes]:
 
 def pixel_order(name: bytes, pixels: int, seed: int, draw: int) -> Tensor:
     """Shuffle the pixels of an image: int64 [pixels], a permutation that name, seed and number of the draw decide."""
-    return torch.randperm(pixels, generator=_generator(seed, b"order %d of " % draw + name))
+    return torch.randperm(pixels, generator=named_generator(seed, b"order %d of " % draw + name))
 
 
 def scattered_pixels(name: bytes, size: tuple[int, int], share: float, seed: int) -> Tensor:
     """Draw a share of the pixels, rounded down, and add the four corners: bool [H, W]."""
     height, width = size
     chosen = torch.zeros(height * width, dtype=torch.bool)
-    generator = _generator(seed, b"scattered in " + name)
+    generator = named_generator(seed, b"scattered in " + name)
     chosen[torch.randperm(height * width, generator=generator)[: int(height * width * share)]] = True
     chosen = chosen.view(height, width)
     chosen[:: max(1, height - 1), :: max(1, width - 1)] = True
     return chosen
 
 
-def _generator(seed: int, name: bytes) -> torch.Generator:
+def named_generator(seed: int, name: bytes) -> torch.Generator:
+    """Give the CPU generator that belongs to a seed and a name, the same on every machine."""
     digest = hashlib.sha256(seed.to_bytes(8, "little") + name).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 

@@ -11,7 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from dre.checks import check_images, check_saliency, check_targets
+from dre.checks import NonFiniteError, check_images, check_saliency, check_targets
 from dre.chunks import Chunk, is_out_of_memory
 from dre.imaging import gaussian_blur, min_max
 from dre.information import information
@@ -253,7 +253,7 @@ def _finite(scores: Tensor, name: Readout) -> Tensor:
     finite = scores.isfinite()
     if not finite.all():
         where, version = (int(index) for index in (~finite).nonzero()[0])
-        raise ValueError(
+        raise NonFiniteError(
             f"the classifier gave a non-finite {name} for {int((~finite).sum())} of {scores.numel()} masked images "
             f"(first: image {where} of the batch, point {version} of the sweep); try float32 instead of autocast"
         )

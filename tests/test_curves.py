@@ -1,11 +1,8 @@
-import math
-from typing import NamedTuple
-
 import pytest
 import torch
 
 from dre.curves import COLUMNS, Curve, curves_frame, merged_curve
-from dre.metrics import Explainability, Faithfulness, ImageMean
+from dre.metrics import Explainability, Faithfulness, SensitivityN
 
 
 def measured(scores: torch.Tensor) -> Faithfulness:
@@ -39,24 +36,11 @@ def test_one_image_has_a_band_of_no_width_and_none_has_no_curve():
     assert merged_curve(Explainability()) is None
 
 
-def test_a_curve_without_a_band_is_taken_as_it_is():
-    class Points(NamedTuple):
-        x: torch.Tensor
-        y: torch.Tensor
-
-    class Plain(ImageMean):
-        def update(self, values):
-            self.accumulate(values)
-
-        def curve(self):
-            return Points(torch.tensor([0.0, 0.5]), torch.tensor([0.25, 0.75]))
-
-    metric = Plain()
-    assert merged_curve(metric) is None
-    metric.update(torch.rand(3))
-    curve = merged_curve(metric)
-    assert (curve.x, curve.y, curve.images) == ((0.0, 0.5), (0.25, 0.75), 3)
-    assert all(map(math.isnan, (*curve.low, *curve.high)))
+def test_points_that_no_image_has_are_left_out():
+    metric = SensitivityN(sizes=2, draws=2)
+    metric.accumulate_curves(torch.tensor([[float("nan"), 0.5], [float("nan"), 0.25]]))
+    curve = metric.curve()
+    assert (curve.x, curve.y) == (metric.curve_x[1:], (0.375,))
 
 
 def test_curves_become_rows():

@@ -70,7 +70,7 @@ class SmoothMax:
         """Masks with their margin, [N, 1, H', W'], of parameters [N, 1, h, w]; differentiable."""
         padded = F.pad(parameters, (self.padding,) * 4)
         neighbours = F.unfold(padded, 2 * self.radius + 1).transpose(0, 1).flatten(1)
-        values: Tensor = _SoftMaximum.apply(neighbours, _heights(self, parameters.dtype, parameters.device))
+        values: Tensor = _SoftMaximum.apply(neighbours, bump_heights(self, parameters.dtype, parameters.device))
         down, right = self.cells
         masks = values.view(self.step, self.step, len(parameters), down, right).permute(2, 3, 0, 4, 1)
         masks = masks.reshape(len(parameters), 1, down * self.step, right * self.step)
@@ -83,7 +83,7 @@ class SmoothMax:
 
 
 @lru_cache(maxsize=16)
-def _heights(shape: SmoothMax, dtype: torch.dtype, device: torch.device) -> Tensor:
+def bump_heights(shape: SmoothMax, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Heights [(2 radius + 1)^2, step^2] of the cells around each place within a cell."""
     cells = torch.arange(2 * shape.radius + 1, dtype=torch.float64)
     places = torch.arange(shape.step, dtype=torch.float64)

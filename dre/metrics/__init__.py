@@ -7,6 +7,7 @@ from dre.metrics.attribution import (
     concentration,
     scaled_concentration,
 )
+from dre.metrics.background import background_share, inside
 from dre.metrics.confidence import AverageDrop, AverageDropInDeletion, IncreaseInConfidence, relative_drop
 from dre.metrics.divergence import (
     EarthMover,
@@ -31,6 +32,7 @@ from dre.metrics.information_curve import (
 )
 from dre.metrics.localisation import EnergyInside, PointingGame, energy_inside, pointing_game
 from dre.metrics.map_mixtures import MapMixtures
+from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import SensitivityN, removed_sums
@@ -50,6 +52,7 @@ from dre.metrics.similarity import (
 )
 from dre.metrics.skewness import PearsonSkewness, pearson_skewness
 from dre.metrics.sparsity import Entropy, GiniSparsity, entropy, gini
+from dre.metrics.stability import LogSquaredError, log_squared_error, scaled_squared_error
 from dre.metrics.xmgd import XMGD, xmgd
 
 __all__ = [
@@ -67,12 +70,14 @@ __all__ = [
     "Explainability",
     "Faithfulness",
     "GiniSparsity",
+    "GradientCorrelation",
     "ImageMean",
     "IncreaseInConfidence",
     "InformationSettings",
     "Insertion",
     "IntersectionOverUnion",
     "KullbackLeibler",
+    "LogSquaredError",
     "MapMixtures",
     "Pearson",
     "PearsonSkewness",
@@ -89,6 +94,7 @@ __all__ = [
     "WeightedJaccard",
     "area_under_curve",
     "average_precision",
+    "background_share",
     "completeness_gap",
     "concentration",
     "earth_mover",
@@ -96,9 +102,12 @@ __all__ = [
     "entropy",
     "faithfulness",
     "gini",
+    "gradient_correlation",
     "information_curve",
+    "inside",
     "intersection_over_union",
     "kullback_leibler",
+    "log_squared_error",
     "pearson",
     "pearson_skewness",
     "pointing_game",
@@ -107,6 +116,7 @@ __all__ = [
     "reverse_squared_error",
     "root_mean_square",
     "scaled_concentration",
+    "scaled_squared_error",
     "spearman",
     "structural_similarity",
     "top_intersection",

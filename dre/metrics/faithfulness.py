@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dre.curves import Curve
 from dre.metrics.image_curve import ImageCurve
 from dre.types import Sweep
 
@@ -43,6 +42,7 @@ class Faithfulness(ImageCurve):
     """
 
     higher_is_better = True
+    x_label = "share of pixels kept"
     sweep = Sweep(ratios=tuple(step / STEPS for step in range(STEPS + 1)), smoothing=SMOOTHING)
     sweeps: Mapping[str, Sweep] = {"scores": sweep}
 
@@ -60,7 +60,7 @@ class Faithfulness(ImageCurve):
         self.accumulate(faithfulness(scores[:, 1:]))
         self.accumulate_curves(scores)
 
-    def curve_from(self, mean: Tensor, margin: Tensor, images: int) -> Curve:
-        """Put the mean score over the share of pixels that are kept."""
-        y, low, high = (tuple(column.tolist()) for column in (mean, mean - margin, mean + margin))
-        return Curve(self.sweep.ratios, y, low, high, images, x_label="share of pixels kept", y_label="target score")
+    @property
+    def curve_x(self) -> tuple[float, ...]:
+        """Share of the pixels that are kept."""
+        return self.sweep.ratios

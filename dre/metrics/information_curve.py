@@ -1,14 +1,15 @@
 """Performance information curves: the score, or the accuracy, against how much of the image is there to see."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from dre.curves import NORMAL_QUANTILE, Curve
 from dre.metrics.faithfulness import SMOOTHING, STEPS
 from dre.metrics.image_mean import ImageMean
-from dre.metrics.score_curve import Curve
 from dre.types import Blur, InformationName, Interpolation, Readout, Substrate, Sweep
 
 PresetName = Literal["shared", "shared_grey_entropy", "pair", "idgi", "idgi_ms_ssim", "ggig"]
@@ -146,6 +147,7 @@ class InformationCurve(ImageMean):
 
     higher_is_better = True
 
+    y_label: ClassVar[str]
     presets: ClassVar[dict[str, InformationSettings]]
     read: ClassVar[Readout]
     other: ClassVar[Readout]
@@ -194,9 +196,16 @@ class InformationCurve(ImageMean):
         return area_under_curves(self._aggregate())
 
     def curve(self) -> Curve:
-        """Information, and the score of all images there; NaN without images."""
-        points = self.settings.points
-        return Curve(torch.arange(points + 1, dtype=torch.float64) / points, self._aggregate().cpu())
+        """Information, and the score of all images there.
+
+        The band of a median is the usual one of order statistics, that of a mean has 1.96 standard errors to each side.
+        """
+        points, curves = self.settings.points, self._stacked()
+        if len(curves) == 0:
+            return Curve((), (), (), (), images=0)
+        band = _median_band(curves) if self.settings.aggregate == "median" else _mean_band(curves)
+        curve = Curve.through((place / points for place in range(points + 1)), self._aggregate(), band, len(curves))
+        return replace(curve, aggregate=self.settings.aggregate, x_label="information", y_label=self.y_label)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Merge ranks; one without images takes part with an empty table of the right shape."""
@@ -205,16 +214,16 @@ class InformationCurve(ImageMean):
         super().sync(*args, **kwargs)
 
     def _aggregate(self) -> Tensor:
-        """Give the median, or the mean, of the curves of all images, float64 [points + 1]."""
-        curves = self.curves if isinstance(self.curves, Tensor) else torch.cat(self.curves or [self._empty()])
-        if len(curves) == 0:
-            return torch.full((self.settings.points + 1,), torch.nan, dtype=torch.float64)
+        """Give the median, or the mean, of the curves of all images, float64 [points + 1]; at least one image."""
+        curves = self._stacked()
         if self.settings.aggregate == "mean":
             return curves.mean(dim=0, dtype=torch.float64)
-        return torch.cat([_median(part) for part in torch.split(curves, COLUMNS_AT_ONCE, dim=1)])
+        return _in_order(curves, [(len(curves) - 1) // 2, len(curves) // 2]).mean(dim=0)
 
-    def _empty(self) -> Tensor:
-        return torch.empty(0, self.settings.points + 1, device=self.device)
+    def _stacked(self) -> Tensor:
+        """Give the curves of all images, float32 [N, points + 1]."""
+        empty = torch.empty(0, self.settings.points + 1, device=self.device)
+        return self.curves if isinstance(self.curves, Tensor) else torch.cat(self.curves or [empty])
 
 
 def _is_explained(scores: Tensor, least: float) -> Tensor:
@@ -222,10 +231,23 @@ def _is_explained(scores: Tensor, least: float) -> Tensor:
     return (scores[:, -1] >= least) & (scores[:, -1] > scores[:, 0])
 
 
-def _median(rows: Tensor) -> Tensor:
-    """Median over the first axis, the mean of the middle two of an even number; float64."""
-    ordered = rows.sort(dim=0).values.double()
-    return (ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2
+def _in_order(rows: Tensor, places: list[int]) -> Tensor:
+    """Values at these places of the ascending order over the first axis, float64 [places, columns]."""
+    parts = torch.split(rows, COLUMNS_AT_ONCE, dim=1)
+    return torch.cat([part.sort(dim=0).values[places].double() for part in parts], dim=1)
+
+
+def _median_band(curves: Tensor) -> Tensor:
+    """Order statistics between which the median lies with 95 %, by the normal approximation, [2, columns]."""
+    half, count = NORMAL_QUANTILE * math.sqrt(len(curves)) / 2, len(curves)
+    return _in_order(curves, [max(0, math.floor(count / 2 - half)), min(count - 1, math.ceil(count / 2 + half))])
+
+
+def _mean_band(curves: Tensor) -> Tensor:
+    """Mean minus and plus 1.96 standard errors, [2, columns]."""
+    spread = curves.double().std(dim=0) if len(curves) > 1 else torch.zeros_like(curves[0]).double()
+    margin = NORMAL_QUANTILE * spread / math.sqrt(len(curves))
+    return curves.mean(dim=0, dtype=torch.float64) + torch.stack([-margin, margin])
 
 
 class SoftmaxInformationCurve(InformationCurve):
@@ -249,6 +271,7 @@ class SoftmaxInformationCurve(InformationCurve):
     """
 
     higher_is_better = True
+    y_label = "relative probability"
     read = "probability"
     other = "correct"
     presets: ClassVar[dict[str, InformationSettings]] = {
@@ -280,6 +303,7 @@ class AccuracyInformationCurve(InformationCurve):
     """
 
     higher_is_better = True
+    y_label = "accuracy"
     read = "correct"
     other = "probability"
     presets: ClassVar[dict[str, InformationSettings]] = {

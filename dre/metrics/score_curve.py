@@ -2,24 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from dre.metrics.faithfulness import SMOOTHING, STEPS
-from dre.metrics.image_mean import ImageMean
+from dre.metrics.image_curve import ImageCurve
 from dre.types import Blur, Kept, Substrate, Sweep
 
 Integral = Literal["trapezoid", "mean"]
 PresetName = Literal["shared", "idgi", "idgi_ratio", "samp", "rise"]
-
-
-class Curve(NamedTuple):
-    """A curve that stands for all images: `x` and `y`, both float64 [P]."""
-
-    x: Tensor
-    y: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +68,7 @@ def area_under_curve(scores: Tensor, integral: Integral = "trapezoid") -> Tensor
     return torch.trapezoid(scores, dim=1) / (scores.shape[1] - 1)
 
 
-class ScoreCurve(ImageMean):
+class ScoreCurve(ImageCurve):
     """Mean over images of the area under a curve of scores; `curve()` gives the mean curve.
 
     Equal values of a map enter in row-major order: where many pixels tie, so does chance. Images that have no positive
@@ -90,21 +83,17 @@ class ScoreCurve(ImageMean):
     whole: ClassVar[int]
     """Column of the image that is shown whole."""
 
-    curve_total: Tensor
-
     def __init__(self, settings: CurveSettings | PresetName = "shared") -> None:
-        super().__init__()
         if isinstance(settings, str):
             if settings not in self.presets:
                 known = ", ".join(self.presets)
                 raise ValueError(f"{type(self).__name__} has no preset {settings!r}; choose {known}")
             settings = self.presets[settings]
+        super().__init__(settings.steps + 1)
         self.settings = settings
         self.sweep = settings.sweep(self.kept)
         self.sweeps = {"scores": self.sweep}
         self.is_share = settings.read == "probability" or settings.ratio
-        points = torch.zeros(self.sweep.columns, dtype=torch.float64)
-        self.add_state("curve_total", points, dist_reduce_fx="sum")
 
     def update(self, scores: Tensor) -> None:
         """Add a batch of sweep scores, [B, steps + 1]."""
@@ -120,11 +109,12 @@ class ScoreCurve(ImageMean):
             keep = whole > 0
             curves = curves / whole.where(keep, 1.0)[:, None]
         self.accumulate(area_under_curve(curves, self.settings.integral), keep)
-        self.curve_total += curves[keep].sum(dim=0)
+        self.accumulate_curves(curves[keep])
 
-    def curve(self) -> Curve:
-        """Share of the pixels that came, or went, and the mean score there; NaN without images."""
-        return Curve(torch.tensor(self.sweep.ratios, dtype=torch.float64), (self.curve_total / self.count).cpu())
+    @property
+    def curve_x(self) -> tuple[float, ...]:
+        """Share of the pixels that came, or went."""
+        return self.sweep.ratios
 
 
 class Insertion(ScoreCurve):
@@ -147,6 +137,7 @@ class Insertion(ScoreCurve):
     """
 
     higher_is_better = True
+    x_label = "share of pixels inserted"
     kept = "top"
     whole = -1
     presets: ClassVar[Mapping[str, CurveSettings]] = {
@@ -177,6 +168,7 @@ class Deletion(ScoreCurve):
     """
 
     higher_is_better = False
+    x_label = "share of pixels deleted"
     kept = "rest"
     whole = 0
     presets: ClassVar[Mapping[str, CurveSettings]] = {

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from dre.checks import check_saliency
 from dre.masking import Draw, draw_orders, top_count
-from dre.metrics.image_mean import ImageMean
-from dre.metrics.score_curve import Curve
+from dre.metrics.image_curve import ImageCurve
 from dre.types import Readout, Substrate, Sweep
 
 
@@ -44,7 +43,7 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     return (one * other).sum(dim=1) / (one.square().sum(dim=1) * other.square().sum(dim=1)).sqrt()
 
 
-class SensitivityN(ImageMean):
+class SensitivityN(ImageCurve):
     """Mean over images and set sizes of the correlation between summed saliency and the drop of the score: in [-1, 1].
 
     For each size, `draws` random sets of pixels (all channels together) are replaced, and the saliency inside them is
@@ -74,9 +73,9 @@ class SensitivityN(ImageMean):
     """
 
     higher_is_better = True
+    x_label = "share of pixels in a set"
+    y_label = "correlation"
 
-    size_total: Tensor
-    size_count: Tensor
     undefined: Tensor
 
     def __init__(
@@ -89,20 +88,18 @@ class SensitivityN(ImageMean):
         read: Readout = "logit",
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if sizes < 1 or draws < 2 or not 0 < smallest <= largest <= 1:
             raise ValueError(
                 "Sensitivity-N needs `sizes` >= 1, `draws` >= 2 and 0 < `smallest` <= `largest` <= 1, got "
                 f"{sizes}, {draws}, {smallest} and {largest}"
             )
+        super().__init__(sizes)
         places = [step / max(1, sizes - 1) for step in range(sizes)] if sizes > 1 else [1.0]
         ratios = tuple(largest * math.exp((1 - place) * math.log(smallest / largest)) for place in places)
         self.sweeps = {
             "scores": Sweep(ratios, substrate, "rest", read=read, draws=draws, seed=seed),
             "full": Sweep((1.0,), read=read),
         }
-        self.add_state("size_total", torch.zeros(sizes, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("size_count", torch.zeros(sizes, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, saliency: Tensor, scores: Tensor, full: Tensor, keys: Sequence[str]) -> None:
@@ -122,11 +119,10 @@ class SensitivityN(ImageMean):
         broken = ~drops.isfinite().flatten(1).all(dim=1)
         means = correlations.nanmean(dim=1).masked_fill(broken, torch.nan)
         self.accumulate(means, keep=defined.any(dim=1) | broken)
-        self.size_total += correlations.nan_to_num(0.0).sum(dim=0)
-        self.size_count += defined.sum(dim=0)
+        self.accumulate_curves(correlations)
         self.undefined += (~defined).sum()
 
-    def curve(self) -> Curve:
-        """Share of the pixels in a set, and the mean correlation at that size; NaN where none was defined."""
-        ratios = torch.tensor(self.sweeps["scores"].ratios, dtype=torch.float64)
-        return Curve(ratios, (self.size_total / self.size_count).cpu())
+    @property
+    def curve_x(self) -> tuple[float, ...]:
+        """Share of the pixels in a set."""
+        return self.sweeps["scores"].ratios

@@ -38,15 +38,16 @@ def intervals_figure(summary: Mapping[str, Any], explainers: Sequence[str]) -> F
     return figure
 
 
-def curves_figure(curves: pd.DataFrame, explainers: Sequence[str]) -> Figure:
+def curves_figure(curves: pd.DataFrame, explainers: Sequence[str], most: int = 3) -> Figure:
     """Draw every metric's curves as a panel with their bands.
 
     Args:
         curves: As `dre.curves.curves_frame` gives it.
         explainers: Order that colours go by.
+        most: Panels in one line.
     """
     metrics = list(curves["metric"].unique())
-    columns = min(3, len(metrics))
+    columns = min(most, len(metrics))
     lines = -(-len(metrics) // columns)
     hue, dash = colours(explainers), dashes(explainers)
     with styled():

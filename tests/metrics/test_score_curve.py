@@ -118,7 +118,7 @@ def test_images_without_a_positive_score_have_no_ratio_and_are_counted():
     assert metric.latest.isnan().tolist() == [False, True, True, False]
     kept = scores[[0, 3]].double()
     torch.testing.assert_close(metric.compute(), area_under_curve(kept / kept[:, -1:]).mean())
-    torch.testing.assert_close(metric.curve().y, (kept / kept[:, -1:]).mean(0))
+    assert metric.curve().y == pytest.approx((kept / kept[:, -1:]).mean(0).tolist())
 
 
 def test_insertion_costs_no_pass_beside_faithfulness_and_deletion_31():
@@ -156,8 +156,11 @@ def test_the_mean_curve():
     metric = Deletion(CurveSettings(2))
     metric.update(torch.tensor([[1.0, 0.5, 0.0], [0.5, 0.5, 0.5]]))
     curve = metric.curve()
-    assert curve.x.tolist() == [0.0, 0.5, 1.0]
-    assert curve.y.tolist() == [0.75, 0.5, 0.25]
+    assert curve.x == (0.0, 0.5, 1.0)
+    assert curve.y == (0.75, 0.5, 0.25)
+    margin = 1.959964 * np.std([1.0, 0.5], ddof=1) / 2**0.5
+    assert (curve.low[0], curve.high[0]) == pytest.approx((0.75 - margin, 0.75 + margin))
+    assert (curve.low[1], curve.high[1]) == (0.5, 0.5)
 
 
 def test_another_number_of_points_is_refused():

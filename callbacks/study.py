@@ -1,0 +1,268 @@
+"""The base of studies: explain a few images again under other conditions, and say what that changes."""
+
+import json
+import math
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from callbacks.chosen import ChosenImages, StudyImage
+from callbacks.curve_charts import log_points
+from dre.checks import NonFiniteError, check_count
+from dre.metrics import ScoreTable
+from dre.reporting.studies import points_figure
+from dre.reporting.style import png_bytes
+from dre.scoring import score
+from dre.statistics import summarise_points
+from dre.sweeps import SweepEngine
+from dre.types import Batch
+
+CLASSIFIER = "classifier"
+"""Stands in the column of explainers beside what was measured of the classifier itself."""
+
+Network = Callable[[Tensor], Tensor]
+Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
+Compare = Callable[[Tensor, Tensor], Tensor]
+
+
+class Variants(Protocol):
+    """The evaluated explainers under other conditions, as the evaluation module builds them."""
+
+    def explainers(
+        self, names: Sequence[str], classifier: Any = None, steps: int | None = None
+    ) -> Mapping[str, Explain]:
+        """Build explainers anew."""
+
+    def path_explainers(self) -> list[str]:
+        """Name those whose steps can be chosen."""
+
+    def layers(self) -> list[str]:
+        """Name the classifier's layers with weights, from the image up."""
+
+    def randomised(self, layers: Sequence[str], seed: int, redraw: Literal["initial", "shuffled"]) -> Network:
+        """Give a copy of the classifier in which these layers are drawn anew."""
+
+    def noisy(self, level: float, seed: int, sigma: Literal["global", "tensor"]) -> Network:
+        """Give a copy of the classifier with noise on its parameters."""
+
+    def on_device(self, device: torch.device) -> Network:
+        """Give a copy of the classifier on another device."""
+
+
+class Studied(Protocol):
+    """What is asked of the evaluation module."""
+
+    explainers: dict[str, object]
+    classifier: Network
+    variants: Variants
+    engine: SweepEngine
+    device: torch.device
+
+
+class Row(NamedTuple):
+    """One value of one image; `x` says how far the condition went."""
+
+    key: str
+    explainer: str
+    quantity: str
+    x: float
+    value: float
+
+
+class Study(pl.Callback, ABC):
+    """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
+
+    Images are chosen by a hash of their keys and explained in batches of one, so that neither ranks nor batches change
+    a number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left
+    out) and `NAME.png` into the run directory, logs `test/EXPLAINER/QUANTITY`, and curves to W&B.
+
+    Args:
+        images: Images to study.
+        explainers: Evaluated explainers to study; all when not given.
+    """
+
+    name: ClassVar[str]
+    panels_in_a_line: ClassVar[int] = 3
+    with_objects: ClassVar[bool] = False
+
+    def __init__(self, images: int = 16, explainers: list[str] | None = None) -> None:
+        check_count("images", images)
+        self.images, self.explainers = images, explainers
+        self.chosen = ChosenImages(images, self.with_objects)
+
+    @abstractmethod
+    def points(self, studied: Studied) -> list[tuple[str, float]]:
+        """Name each quantity with each place where it is measured."""
+
+    @abstractmethod
+    def measure(self, studied: Studied, images: Sequence[StudyImage]) -> Iterator[Row]:
+        """Measure the images of this rank."""
+
+    def names(self, studied: Studied) -> list[str]:
+        """Name the explainers that are studied."""
+        return list(studied.explainers) if self.explainers is None else self.explainers
+
+    def obstacle(self, studied: Studied) -> str:
+        """Say why there is nothing to study here, in a line; nothing where there is."""
+        return ""
+
+    def x_label(self, quantity: str) -> str:
+        """Say what was changed along the curve of a quantity."""
+        return ""
+
+    def settings(self, studied: Studied) -> dict[str, Any]:
+        """Say what decides the numbers, as plain values."""
+        return {}
+
+    def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
+        """Give what is logged of a quantity, by what its name is followed by: the mean where the change is greatest."""
+        return {"": float(curve["mean"].iloc[-1])}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what cannot be studied before anything is explained."""
+        if stage != "test":
+            return
+        known = list(cast(Studied, pl_module).explainers)
+        if CLASSIFIER in known:
+            raise ValueError(f"no explainer may be called {CLASSIFIER!r} beside {type(self).__name__}; rename it")
+        unknown = [name for name in self.explainers or [] if name not in known]
+        if unknown:
+            raise ValueError(
+                f"`explainers` of {type(self).__name__} names {unknown[0]!r}, which is not evaluated; "
+                f"choose among {', '.join(known)}"
+            )
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start empty."""
+        self.chosen = ChosenImages(self.images, self.with_objects)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the images that are still among the first."""
+        if outputs is not None:
+            self.chosen.update(outputs)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Study on all ranks, merge, log on all of them, write on the first."""
+        studied = cast(Studied, pl_module)
+        seen, suited = self.chosen.counts()
+        obstacle = self.obstacle(studied) or ("" if suited else f"none of {seen} images is suited")
+        if obstacle:
+            rank_zero_warn(f"{self.name} is left out: {obstacle}")
+            return
+        start = time.perf_counter()
+        frame = self._measured(trainer, studied)
+        points = summarise_points(frame)
+        counts = {"seen": seen, "suited": suited, "studied": int(frame["key"].nunique())}
+        rank_zero_info(_line(self.name, counts, points, time.perf_counter() - start))
+        logged = self._headlines(points)
+        for name, value in logged.items():
+            if math.isfinite(value):
+                pl_module.log(f"test/{name}", value)
+        if trainer.is_global_zero:
+            self._write(trainer, studied, frame, points, {"images": counts, "logged": logged})
+
+    def _measured(self, trainer: pl.Trainer, studied: Studied) -> pd.DataFrame:
+        """Give the rows of all ranks, sorted."""
+        labels = [f"{quantity}@{x:g}" for quantity, x in self.points(studied)]
+        table = ScoreTable([*self.names(studied), CLASSIFIER], labels).to(studied.device)
+        images = self.chosen.share()
+        with trainer.precision_plugin.test_step_context(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the gradient of the")  # that it vanishes is what is counted here
+            for row in self.measure(studied, images):
+                value = torch.tensor([row.value], dtype=torch.float64)
+                table.update([row.key], row.explainer, f"{row.quantity}@{row.x:g}", value)
+        frame = table.to_frame()
+        parts = frame["metric"].str.rpartition("@")
+        frame = frame.assign(quantity=parts[0].astype(object), x=parts[2].astype(float))
+        columns = ["key", "explainer", "quantity", "x"]
+        return frame[[*columns, "value"]].sort_values(columns, kind="stable").reset_index(drop=True)
+
+    def _headlines(self, points: pd.DataFrame) -> dict[str, float]:
+        found = {}
+        for (explainer, quantity), curve in points.groupby(["explainer", "quantity"]):
+            for suffix, value in self.headlines(quantity, curve.sort_values("x")).items():
+                found[f"{explainer}/{quantity}{suffix}"] = value
+        return found
+
+    def _write(
+        self, trainer: pl.Trainer, studied: Studied, frame: pd.DataFrame, points: pd.DataFrame, found: dict[str, Any]
+    ) -> None:
+        path = Path(trainer.default_root_dir) / self.name
+        frame.to_parquet(path.with_suffix(".parquet"))
+        order = list(dict.fromkeys(quantity for quantity, _ in self.points(studied)))
+        points = points.sort_values("quantity", key=lambda column: column.map(order.index), kind="stable")
+        content = {
+            "study": self.name,
+            "settings": {"explainers": self.names(studied), **self.settings(studied)},
+            **found,
+            "points": points.to_dict("records"),
+        }
+        path.with_suffix(".json").write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+        shown = [*self.names(studied), CLASSIFIER]
+        if points["x"].nunique() == 1:  # what is measured once, of the classifier, is in the file
+            shown, points = shown[:-1], points[points["explainer"] != CLASSIFIER]
+        labels = {quantity: self.x_label(quantity) for quantity in order}
+        figure = points_figure(points, shown, labels, self.panels_in_a_line)
+        path.with_suffix(".png").write_bytes(png_bytes(figure))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                log_points(logger, self.name, points, labels, path.with_suffix(".png"))
+
+
+def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:
+    """Explain one image, or what became of it: saliency [1, 1, H, W], NaN where the map or a score is not finite."""
+    try:
+        return explainer(pixels, image.target.to(pixels.device), [image.key])
+    except NonFiniteError:
+        return torch.full_like(pixels[:, :1], torch.nan)
+
+
+def compared(compare: Compare, saliency: Tensor, reference: Tensor) -> float:
+    """Compare two maps of one image; NaN where either is not finite."""
+    if not (saliency.isfinite().all() and reference.isfinite().all()):
+        return math.nan
+    return float(compare(saliency, reference))
+
+
+@torch.no_grad()
+def probability(classifier: Network, image: StudyImage, pixels: Tensor) -> float:
+    """Probability of the explained class; NaN where the classifier's output is not finite."""
+    return float(score(classifier(pixels), image.target.to(pixels.device), "probability"))
+
+
+def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:
+    """Say what was studied, how long it took, and of which explainers values are missing."""
+    line = f"{name}: {counts['studied']} of {counts['seen']} images, {seconds:.0f} s"
+    for what in ("undefined", "infinite"):
+        missing = points.groupby("explainer")[what].sum()
+        missing = missing[missing > 0]
+        if len(missing):
+            line += f"; {what} values: " + ", ".join(f"{explainer} {count}" for explainer, count in missing.items())
+    return line
+
+
+def _plain(content: Any) -> Any:
+    """Write NaN and infinity, for which JSON has no word, as null."""
+    if isinstance(content, dict):
+        return {name: _plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

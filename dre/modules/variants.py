@@ -1,0 +1,75 @@
+"""The evaluated explainers under other conditions: on a changed copy of the classifier, on a device, in fewer steps."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from dre.explainers import Explainer, PathExplainer
+from dre.explainers.catalogue import options_of
+from dre.models import Classifier
+from dre.models.perturbation import Deviation, Redraw, WeightLayer, add_noise, randomise, weight_layers
+
+
+class Variants:
+    """Builds what a study of explainers compares with; classifier and explainers of the evaluation stay as they are.
+
+    Args:
+        classifier: What is evaluated.
+        builders: Name of each evaluated explainer -> how to build it from a classifier.
+        built: The evaluated explainers themselves.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        builders: Mapping[str, Callable[..., Explainer]],
+        built: Mapping[str, Explainer],
+    ) -> None:
+        self.classifier = classifier
+        self.builders, self.built = dict(builders), dict(built)
+        self._layers: dict[str, WeightLayer] | None = None
+
+    def explainers(
+        self, names: Sequence[str], classifier: Classifier | None = None, steps: int | None = None
+    ) -> dict[str, Explainer]:
+        """Build explainers anew, so that neither their counts of passes nor what they keep is shared.
+
+        Args:
+            names: Of evaluated explainers.
+            classifier: What they explain; the evaluated one when not given.
+            steps: Instead of what the run file says, for path explainers alone.
+        """
+        chosen = classifier or self.classifier
+        options = {} if steps is None else {"steps": steps}
+        return {name: self.builders[name](chosen, **options).to(chosen.mean.device).eval() for name in names}
+
+    def path_explainers(self) -> list[str]:
+        """Name the evaluated explainers that walk a path in a number of steps that can be chosen."""
+        return [
+            name
+            for name, one in self.built.items()
+            if isinstance(one, PathExplainer) and "steps" in options_of(type(one))
+        ]
+
+    def layers(self) -> list[str]:
+        """Name the classifier's layers with weights, from the image up."""
+        return list(self._known_layers())
+
+    def randomised(self, layers: Sequence[str], seed: int = 0, redraw: Redraw = "initial") -> Classifier:
+        """Give a copy of the classifier in which these layers are drawn anew, see `dre.models.perturbation`."""
+        known = self._known_layers()
+        return randomise(self.classifier, [known[name] for name in layers], seed, redraw)
+
+    def noisy(self, level: float, seed: int = 0, sigma: Deviation = "global") -> Classifier:
+        """Give a copy of the classifier with noise on its parameters, see `dre.models.perturbation`."""
+        return add_noise(self.classifier, level, seed, sigma)
+
+    def on_device(self, device: torch.device) -> Classifier:
+        """Give a copy of the classifier on another device."""
+        return copy.deepcopy(self.classifier).to(device)
+
+    def _known_layers(self) -> dict[str, WeightLayer]:
+        if self._layers is None:
+            self._layers = {layer.name: layer for layer in weight_layers(self.classifier)}
+        return self._layers
