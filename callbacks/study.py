@@ -13,7 +13,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from callbacks.chosen import ChosenImages, StudyImage
@@ -59,11 +59,20 @@ class Variants(Protocol):
         """Give a copy of the classifier on another device."""
 
 
+class Classifier(Protocol):
+    """What is asked of the evaluated classifier."""
+
+    num_classes: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits [B, K]."""
+
+
 class Studied(Protocol):
     """What is asked of the evaluation module."""
 
     explainers: dict[str, object]
-    classifier: Network
+    classifier: Classifier
     variants: Variants
     engine: SweepEngine
     device: torch.device
@@ -165,7 +174,7 @@ class Study(pl.Callback, ABC):
         seen, suited = self.chosen.counts()
         obstacle = self.obstacle(studied) or ("" if suited else f"none of {seen} images is suited")
         if obstacle:
-            rank_zero_warn(f"{self.name} is left out: {obstacle}")
+            rank_zero_info(f"{self.name} is left out: {obstacle}")
             return
         start = time.perf_counter()
         frame = self._measured(trainer, studied)
