@@ -1,10 +1,11 @@
-"""What observes training and evaluation: checkpoints, throughput, metrics, pictures, cost, studies, the report."""
+"""What observes training and evaluation: checkpoints, throughput, metrics, distances, pictures, cost, studies."""
 
-from callbacks.artifacts import CheckpointArtifact
+from callbacks.artifacts import CheckpointArtifact, ResultsArtifact
 from callbacks.background_replacement import BackgroundReplacement
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.cost import ExplanationCost
 from callbacks.explanation_metrics import ExplanationMetrics
+from callbacks.map_distances import MapDistances
 from callbacks.model_sanity import ModelRandomisation, WeightPerturbation
 from callbacks.panel import SaliencyPanel
 from callbacks.report import EvaluationReport
@@ -20,7 +21,9 @@ __all__ = [
     "ExplanationCost",
     "ExplanationMetrics",
     "JpegStability",
+    "MapDistances",
     "ModelRandomisation",
+    "ResultsArtifact",
     "RunCheckpoints",
     "SaliencyPanel",
     "StepStudy",

@@ -1,10 +1,18 @@
-"""Hand the checkpoint to W&B, so that the run holds what its curves describe."""
+"""Hand what a run made to W&B: the checkpoint of a training, the tables and files of an evaluation."""
 
+import io
+import json
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
+from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
+
+from dre.reporting.figures import curves_figure
+from dre.reporting.style import png_bytes
 
 
 class CheckpointArtifact(pl.Callback):
@@ -15,7 +23,7 @@ class CheckpointArtifact(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log on the first rank."""
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        loggers = wandb_loggers(trainer)
         if not loggers or not trainer.is_global_zero:
             return
         import wandb
@@ -30,3 +38,60 @@ class CheckpointArtifact(pl.Callback):
             artifact = wandb.Artifact(name, type="model", metadata=facts)
             artifact.add_file(str(path), policy="immutable")  # the file stays where it is: no copy in W&B's staging
             logger.experiment.log_artifact(artifact)
+
+
+class ResultsArtifact(pl.Callback):
+    """Log what an evaluation wrote as tables, pictures and the artifact `RUN-results`; without W&B it does nothing.
+
+    Tables: `test/scores` (an image and explainer in each row), `test/summary` (mean and interval of each explainer and
+    metric), `test/curves` (the points of all curves, with bands); pictures: `test/curve_panels` and the rank diagrams.
+    List it last.
+    """
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log on the first rank, from the files of the run directory."""
+        directory = Path(trainer.default_root_dir)
+        loggers = wandb_loggers(trainer)
+        if not loggers or not trainer.is_global_zero:
+            return
+        if not (directory / "summary.json").is_file():
+            rank_zero_warn(f"no summary.json in {directory} to log; list ResultsArtifact after ExplanationMetrics")
+            return
+        for logger in loggers:
+            self._log(logger, directory)
+
+    def _log(self, logger: WandbLogger, directory: Path) -> None:
+        import wandb
+
+        summary = json.loads((directory / "summary.json").read_text())
+        scores, curves = (pd.read_parquet(directory / f"{name}.parquet") for name in ("scores", "curves"))
+        wide = scores.pivot_table(index=["key", "explainer"], columns="metric", values="value").reset_index()
+        logger.log_table("test/scores", dataframe=wide)
+        logger.log_table("test/summary", dataframe=summary_frame(summary))
+        pictures = {path.stem: wandb.Image(str(path)) for path in sorted(directory.glob("critical_difference_*.png"))}
+        if not curves.empty:
+            logger.log_table("test/curves", dataframe=curves)
+            drawing = curves_figure(curves, summary["explainers"])
+            pictures["curve_panels"] = wandb.Image(Image.open(io.BytesIO(png_bytes(drawing))))
+        logger.experiment.log({f"test/{name}": picture for name, picture in pictures.items()})
+        artifact = wandb.Artifact(f"{logger.experiment.name}-results", type="results", metadata=summary.get("data"))
+        for path in sorted(directory.iterdir()):
+            if path.suffix in (".parquet", ".json", ".md", ".html", ".png", ".yaml"):
+                artifact.add_file(str(path), policy="immutable")
+        logger.experiment.log_artifact(artifact)
+
+
+def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
+    """Give the loggers that write to W&B."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
+def summary_frame(summary: dict[str, Any]) -> pd.DataFrame:
+    """Give the means of a summary as a table, one row for each explainer and metric."""
+    columns = ("mean", "low", "high", "standard_error", "count", "nan", "skipped")
+    rows = [
+        {"explainer": name, "metric": metric, **{column: entry[column] for column in columns}}
+        for name, entries in summary["scores"].items()
+        for metric, entry in entries.items()
+    ]
+    return pd.DataFrame(rows, columns=["explainer", "metric", *columns])

@@ -1,41 +1,43 @@
 """The images with the lowest and the highest values so far, small, merged over the ranks."""
 
+import math
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from dre.metrics.faithfulness import Faithfulness, faithfulness
 from dre.reporting import Example
 from dre.reporting.gallery import small, small_maps
 from dre.types import Explained
 
 
 class Extremes:
-    """Keep the images on which one explainer has its lowest and highest M_F, each with the maps of all explainers.
+    """Keep the images on which one explainer has its lowest and highest values, each with the maps of all explainers.
 
-    Equal values are told apart by key, so the choice depends on neither order nor ranks.
+    Equal values are told apart by key, so the choice depends on neither order nor ranks. Images without a value of
+    that explainer are not looked at.
 
     Args:
-        explainer: Whose M_F decides.
+        explainer: Whose values decide.
+        metric: Of which metric.
         count: How many to keep at each end.
     """
 
-    def __init__(self, explainer: str, count: int) -> None:
-        self.explainer, self.count = explainer, count
+    def __init__(self, explainer: str, metric: str, count: int) -> None:
+        self.explainer, self.metric, self.count = explainer, metric, count
         self.worst: list[Example] = []
         self.best: list[Example] = []
 
     def update(self, outputs: Explained) -> None:
         """Look at a batch; only what may stay is made small."""
-        values = {
-            name: faithfulness(scores[Faithfulness.sweep][:, 1:]).tolist() for name, scores in outputs["scores"].items()
-        }
+        values = {name: found[self.metric].tolist() for name, found in outputs["values"].items()}
         chosen = values[self.explainer]
-        candidates = sorted(range(len(chosen)), key=lambda place: (chosen[place], outputs["key"][place]))
+        known = (place for place, value in enumerate(chosen) if math.isfinite(value))
+        candidates = sorted(known, key=lambda place: (chosen[place], outputs["key"][place]))
         for place in {*candidates[: self.count], *candidates[-self.count :]}:
             if self._may_stay(chosen[place], outputs["key"][place]):
-                self._add(_example(outputs, place, chosen[place], {name: row[place] for name, row in values.items()}))
+                shown = {name: row[place] for name, row in values.items() if math.isfinite(row[place])}
+                self._add(_example(outputs, place, chosen[place], shown))
 
     def merged(self) -> tuple[list[Example], list[Example]]:
         """Give worst and best of all ranks, most extreme first, no image in both; every rank must call it."""

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from callbacks.extremes import Extremes
 from dre.reporting import Example, Report, report_html
 from dre.reporting.cells import choose_reference
+from dre.reporting.style import readable
 from dre.types import Batch
 
 FILES = {
@@ -28,17 +29,18 @@ class EvaluationReport(pl.Callback):
     """Write `report.html` into the run directory when `Trainer.test` ends; list it after the callbacks it reads from.
 
     It reads `summary.json`, `curves.parquet` and `cost.json` there, and keeps small copies of the images with the
-    lowest and highest M_F.
+    lowest and highest values of one metric.
 
     Args:
         examples: Images to show at each end.
-        reference: Explainer whose M_F chooses them; a learned one, or else the first, when not given.
+        reference: Explainer whose values choose them; a learned one, or else the first, when not given.
+        metric: What they are chosen by; M_F, or else the first metric, when not given.
     """
 
-    def __init__(self, examples: int = 4, reference: str | None = None) -> None:
+    def __init__(self, examples: int = 4, reference: str | None = None, metric: str | None = None) -> None:
         if examples < 0:
             raise ValueError(f"`examples` must not be negative, got {examples}; 0 shows none")
-        self.examples, self.reference = examples, reference
+        self.examples, self.reference, self.metric = examples, reference, metric
         self.extremes: Extremes | None = None
         self.chosen: tuple[list[Example], list[Example]] = ([], [])
 
@@ -58,21 +60,30 @@ class EvaluationReport(pl.Callback):
         """Keep the images that are the lowest or the highest so far."""
         if outputs is None or not self.examples:
             return
-        if self.extremes is None:
-            self.extremes = Extremes(self._reference(list(outputs["saliency"])), self.examples)
-        self.extremes.update(outputs)
+        if "values" not in outputs:
+            raise ValueError("the step has no values to choose examples by; list EvaluationReport after the metrics")
+        self._extremes(pl_module).update(outputs)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks' images."""
         if self.examples:
-            names = list(getattr(pl_module, "explainers", {}))
-            self.chosen = (self.extremes or Extremes(self._reference(names), self.examples)).merged()
+            self.chosen = self._extremes(pl_module).merged()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write on the first rank."""
         if trainer.is_global_zero:
             directory = Path(trainer.default_root_dir)
             (directory / "report.html").write_text(report_html(self._report(trainer, pl_module, directory)))
+
+    def _extremes(self, pl_module: pl.LightningModule) -> Extremes:
+        """Give what was kept so far; its explainer and its metric are settled once."""
+        if self.extremes is None:
+            reference, metrics = self._reference(list(pl_module.explainers)), list(pl_module.metrics)  # type: ignore[arg-type]
+            default = "faithfulness" if "faithfulness" in metrics else metrics[0]
+            if self.metric is not None and self.metric not in metrics:
+                raise ValueError(f"`metric` {self.metric!r} is not evaluated; choose one of {', '.join(metrics)}")
+            self.extremes = Extremes(reference, self.metric or default, self.examples)
+        return self.extremes
 
     def _reference(self, names: list[str]) -> str:
         if self.reference is not None and self.reference not in names:
@@ -85,7 +96,8 @@ class EvaluationReport(pl.Callback):
             raise ValueError(f"no summary.json in {directory}; list EvaluationReport after ExplanationMetrics")
         curves = directory / "curves.parquet"
         worst, best = (_credited(trainer, examples) for examples in self.chosen)
-        reference = self._reference(summary["explainers"]) if summary["explainers"] else ""
+        if self.extremes is not None and summary["directions"].get(self.extremes.metric) is False:
+            worst, best = best, worst
         return Report(
             title=f"Evaluation {directory.parent.name} {directory.name}",
             summary=summary,
@@ -93,7 +105,9 @@ class EvaluationReport(pl.Callback):
             cost=read_json(directory / "cost.json"),
             worst=worst,
             best=best,
-            chosen_by=f"M_F of {reference}, which is under each map, x 100",
+            chosen_by=self.extremes.metric if self.extremes else "",
+            chosen_for=self.extremes.explainer if self.extremes else "",
+            failures=_failures(summary),
             facts=_facts(pl_module, summary, directory),
             files={name: what for name, what in FILES.items() if (directory / name).is_file()},
         )
@@ -110,6 +124,17 @@ def _credited(trainer: pl.Trainer, examples: list[Example]) -> list[Example]:
     data = getattr(trainer, "datamodule", None)
     authors: dict[str, str] = data.credits() if data is not None and examples else {}
     return [replace(example, credit=authors.get(example.key, "")) for example in examples]
+
+
+def _failures(summary: dict[str, Any]) -> dict[str, int]:
+    """Count maps that say nothing: with one value everywhere, or not finite."""
+    words = {"constant": "constant maps of", "non_finite": "maps with NaN or infinity of"}
+    return {
+        f"{words[flaw]} {readable(name)}": count
+        for flaw, found in summary.get("maps", {}).items()
+        for name, count in found.items()
+        if count
+    }
 
 
 def _facts(pl_module: pl.LightningModule, summary: dict[str, Any], directory: Path) -> dict[str, str]:

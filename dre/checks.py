@@ -60,7 +60,23 @@ def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
         raise ValueError(f"`saliency` must have shape [B, 1, H, W], got {list(saliency.shape)}")
     if images is not None and (saliency.shape[0], *saliency.shape[2:]) != (images.shape[0], *images.shape[2:]):
         raise ValueError(f"`saliency` {list(saliency.shape)} does not match `images` {list(images.shape)}")
-    check_finite(saliency, "saliency")
+    try:
+        check_finite(saliency, "saliency")
+    except ValueError as error:
+        raise NonFiniteSaliencyError(str(error), saliency) from None
+
+
+class NonFiniteSaliencyError(ValueError):
+    """Maps with NaN or infinity.
+
+    Args:
+        message: What is wrong.
+        saliency: The maps, for a caller that can go on with the others.
+    """
+
+    def __init__(self, message: str, saliency: Tensor) -> None:
+        super().__init__(message)
+        self.saliency = saliency
 
 
 def check_objects(objects: Tensor, like: Tensor) -> None:

@@ -274,6 +274,8 @@ def cut_to_smoke(config: Namespace) -> None:
         config.model.embedding_epochs = min(1, config.model.embedding_epochs)
         trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
     config.ckpt_path = None
+    if "cache" in config.model:
+        config.model.cache = None  # maps of random weights are of no use to anyone
     explainers = config.model.get("explainers", {})
     for name in list(explainers):
         settings = explainers[name].get("init_args") or {}

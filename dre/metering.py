@@ -96,6 +96,7 @@ class Share:
         head_backwards: Passes.
         seconds: Time; None for a first batch, which warms up.
         peak_bytes: Memory of the whole batch; None where it was not measured.
+        warm_seconds: Time in a first batch; None for others.
     """
 
     forwards: float
@@ -103,10 +104,11 @@ class Share:
     head_backwards: float
     seconds: float | None
     peak_bytes: float | None
+    warm_seconds: float | None = None
 
 
 class Meter:
-    """Measures the calls of one explainer.
+    """Measures the calls of one explainer; `spent` is the time that this process really took, in seconds.
 
     Args:
         cost: The explainer's own counter of passes.
@@ -115,36 +117,47 @@ class Meter:
     def __init__(self, cost: Cost) -> None:
         self.cost = cost
         self.tally = Tally()
+        self.spent = 0.0
+        self.is_cold = True
         self.last = Share(0, 0, 0, None, None)
 
     @contextmanager
     def explaining(self, images: int, device: torch.device) -> Iterator[None]:
         """Measure the explanation of a batch; afterwards `last` holds one image's share."""
-        tally, before, is_first = self.tally, asdict(self.cost), self.tally.warm_images == 0
+        tally, before, is_first = self.tally, asdict(self.cost), self.is_cold
         memory = PeakMemory(device) if is_first or device.type == "cuda" else None
         start = _now(device)
         yield
         seconds = _now(device) - start
+        self.spent += seconds
         peak = memory.read() if memory is not None else None
         spent = {name: value - before[name] for name, value in asdict(self.cost).items()}
         tally.images += images
         for name in _PASSES:
             setattr(tally, name, getattr(tally, name) + spent[name])
+        self.is_cold = False
         if is_first:
-            tally.warm_images, tally.warm_seconds = images, seconds
+            tally.warm_images, tally.warm_seconds = tally.warm_images + images, tally.warm_seconds + seconds
         else:
             tally.timed, tally.seconds = tally.timed + images, tally.seconds + seconds
         tally.peak_bytes = max(tally.peak_bytes, -1 if peak is None else peak)
         passes = {name: spent[name] / images for name in _PASSES}
-        self.last = Share(**passes, seconds=None if is_first else seconds / images, peak_bytes=peak)
+        self.last = Share(
+            **passes,
+            seconds=None if is_first else seconds / images,
+            peak_bytes=peak,
+            warm_seconds=seconds / images if is_first else None,
+        )
 
     @contextmanager
     def scoring(self, images: int, device: torch.device) -> Iterator[None]:
         """Time the scoring of a batch's masked versions."""
         start = _now(device)
         yield
+        seconds = _now(device) - start
+        self.spent += seconds
         self.tally.scored += images
-        self.tally.score_seconds += _now(device) - start
+        self.tally.score_seconds += seconds
 
     def read(self, share: Share) -> None:
         """Count an image whose map came from a cache, at what it took when it was explained."""
@@ -154,6 +167,8 @@ class Meter:
             setattr(tally, name, getattr(tally, name) + getattr(share, name))
         if share.seconds is not None:
             tally.timed, tally.seconds = tally.timed + 1, tally.seconds + share.seconds
+        if share.warm_seconds is not None:
+            tally.warm_images, tally.warm_seconds = tally.warm_images + 1, tally.warm_seconds + share.warm_seconds
         if share.peak_bytes is not None:
             tally.peak_bytes = max(tally.peak_bytes, share.peak_bytes)
 

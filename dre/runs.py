@@ -34,8 +34,13 @@ def new_directory(family: Path) -> Path:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Hash what decides the numbers of a run: its model and data sections, without how the data are loaded."""
+    """Hash what decides the numbers of a run: its model and data sections, without how the data are loaded.
+
+    Of a cache of maps it counts whether there is one, which rounds them, and not where.
+    """
     relevant = {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
+    if isinstance(relevant.get("model"), dict) and "cache" in relevant["model"]:
+        relevant["model"] = {**relevant["model"], "cache": relevant["model"]["cache"] is not None}
     if isinstance(relevant.get("data"), dict) and "init_args" in relevant["data"]:
         settings = relevant["data"]["init_args"]
         settings = {key: value for key, value in settings.items() if key not in LOADING}

@@ -73,7 +73,9 @@ class Batch(TypedDict):
 class Explained(TypedDict):
     """What a test step hands to the callbacks: the batch that was kept, and per explainer its maps and scores.
 
-    `saliency` is [B, 1, H, W] and `scores` holds [B, columns] for each sweep that was asked for.
+    `saliency` is [B, 1, H, W], zero where `broken` [B] says that the explainer's map was not finite; `scores` holds
+    [B, columns] for each sweep that was asked for. The metrics' callback adds `values`: float64 [B] by explainer and
+    metric, NaN where there is none.
     """
 
     images: Tensor
@@ -82,7 +84,9 @@ class Explained(TypedDict):
     key: list[str]
     objects: NotRequired[Tensor]
     saliency: dict[str, Tensor]
+    broken: dict[str, Tensor]
     scores: "dict[str, dict[Sweep, Tensor]]"
+    values: NotRequired[dict[str, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True, slots=True)

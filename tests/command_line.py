@@ -39,6 +39,7 @@ def tiny_run_file(path: Path, data: Path, **model) -> Path:
                 {"class_path": "callbacks.Throughput", "init_args": {"every": 1}},
                 {"class_path": "callbacks.ExplanationMetrics", "init_args": {"show": False}},
                 {"class_path": "callbacks.SaliencyPanel", "init_args": {"images": 2}},
+                {"class_path": "callbacks.ResultsArtifact"},
             ],
         },
         "data": {

@@ -235,7 +235,7 @@ def test_summary_says_everything_and_fits_in_json():
     summary = summarise(table, {"faithfulness": True}, drawing=Drawing(resamples=500))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary["explainers"] == ["dre", "grad_cam", "random"]
-    assert summary["metrics"] == ["explainability", "faithfulness", "faithfulness_normalised"]
+    assert summary["metrics"] == ["faithfulness", "faithfulness_normalised", "explainability"]  # directions come first
     entry = summary["scores"]["grad_cam"]["faithfulness"]
     assert (entry["count"], entry["nan"], entry["skipped"]) == (59, 1, 0)
     counts = {name: summary["scores"][name]["explainability"] for name in summary["explainers"]}

@@ -58,6 +58,15 @@ class DeepLift(PropagationExplainer):
         self.baseline = baseline
         self.blur_sigma, self.seed = blur_sigma, seed
 
+    @classmethod
+    def rehearse(cls, classifier: Classifier, images: Tensor) -> None:
+        """See `PropagationExplainer.rehearse`; the baseline is black."""
+        black, pixels = torch.zeros_like(images), images.requires_grad_()
+        with torch.no_grad(), (recorder := Recorder(classifier.network)):
+            classifier(black)
+        with Rescale(classifier.network, recorder.meetings):
+            classifier(pixels)
+
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         probe = self.probe(targets)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dre.checks import check_choice, check_not_negative
 from dre.explainers.backgrounds import Background, Backgrounds
+from dre.explainers.cam import feature_map
 from dre.explainers.optimised import OptimisedExplainer, descend
 from dre.imaging import blend, upsample
 from dre.models import Classifier
@@ -85,6 +86,11 @@ class FeatureInversion(OptimisedExplainer):
         self.inversion_weight, self.discrimination_weight = inversion_weight, discrimination_weight
         self.background: Background = background
         self.blur_sigma = blur_sigma
+
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier without a feature map."""
+        feature_map(classifier, cls.__name__)
 
     def search(
         self, images: Tensor, targets: Tensor, columns: slice, generators: Sequence[torch.Generator]

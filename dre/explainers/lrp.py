@@ -12,6 +12,7 @@ from dre.explainers.propagation import PropagationExplainer
 from dre.explainers.relevance import FirstLayer, Relevance, Rules
 from dre.explainers.relevance_rules import AlphaBetaRule, EpsilonRule, GammaRule, Leaves, Rule
 from dre.models import Classifier
+from dre.models.borrowing import in_eval_mode
 from dre.scoring import ScoreName
 
 RuleName = Literal["epsilon", "gamma", "alpha_beta", "composite", "composite_alpha_beta"]
@@ -95,6 +96,16 @@ class LRP(PropagationExplainer):
         }
         self.rules = Rules(*rules[rule], first_layer, epsilon)
 
+    @classmethod
+    def rehearse(cls, classifier: Classifier, images: Tensor) -> None:
+        """See `PropagationExplainer.rehearse`; which functions have a rule does not depend on the rules."""
+        pixels = classifier.normalise(images)
+        rules = Rules(EpsilonRule(), EpsilonRule(), "same", epsilon=0.0)
+        relevance = Relevance(classifier.network, rules, Leaves(torch.ones_like(pixels, requires_grad=True)))
+        shown = relevance.show(pixels, pixels, pixels)
+        with relevance:
+            relevance.finish(classifier.network(shown))
+
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         _, relevance = self.probe(targets).leaf_gradients(images, lambda chunk: self._run(chunk, counts=False))
@@ -104,8 +115,10 @@ class LRP(PropagationExplainer):
         """Say where the logit of each image went; costs an explanation of its own."""
         check_images(images, self.classifier.preprocessing.channels)
         check_targets(targets, len(images), self.classifier.num_classes)
+        self.chunk.plan(images, self.classifier.footprint)
         ask = self.probe(targets).leaf_gradients
-        score, relevance, bias, epsilon = ask(images, lambda chunk: self._run(chunk, counts=True))
+        with in_eval_mode(self.classifier):
+            score, relevance, bias, epsilon = ask(images, lambda chunk: self._run(chunk, counts=True))
         return Conservation(score.double(), relevance.double().sum(dim=(1, 2, 3)), bias.double(), epsilon.double())
 
     def _run(self, images: Tensor, counts: bool) -> tuple[list[Tensor], Tensor]:

@@ -1,10 +1,13 @@
 """What explainers that hand the logit back through the network have in common."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dre.explainers.alternatives import working_explainers
-from dre.explainers.base import Explainer
+import torch
+from torch import Tensor
+
+from dre.explainers.base import Explainer, unsuited
 from dre.explainers.gradient import Reduction
 from dre.explainers.interception import Interceptor, UnsupportedFunctionError, frozen
 from dre.models import Classifier
@@ -36,6 +39,20 @@ class PropagationExplainer(Explainer):
             )
         self.reduce: Reduction = reduce
 
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier that calls a function without a rule, which is tried on noise."""
+        try:
+            with torch.enable_grad(), frozen(classifier.network):
+                cls.rehearse(classifier, classifier.sample())
+        except UnsupportedFunctionError as error:
+            raise ValueError(cls._lack(error, classifier)) from None
+
+    @classmethod
+    @abstractmethod
+    def rehearse(cls, classifier: Classifier, images: Tensor) -> None:
+        """Run a frozen classifier under the method's rules, whatever they give."""
+
     @contextmanager
     def intercepting(self, interceptor: Interceptor) -> Iterator[None]:
         """Run the network under rules, its parameters frozen; refuse it in one line where a rule is missing."""
@@ -43,7 +60,8 @@ class PropagationExplainer(Explainer):
             with frozen(self.classifier.network), interceptor:
                 yield
         except UnsupportedFunctionError as error:
-            raise ValueError(
-                f"{type(self).__name__} has no rule for {error} of {self.classifier.name}; "
-                f"{', '.join(working_explainers(self.classifier))} work for it"
-            ) from None
+            raise unsuited(self._lack(error, self.classifier), self.classifier) from None
+
+    @classmethod
+    def _lack(cls, error: UnsupportedFunctionError, classifier: Classifier) -> str:
+        return f"{cls.__name__} has no rule for {error} of {classifier.name}"

@@ -133,6 +133,7 @@ class KullbackLeibler(MapComparison):
     """
 
     higher_is_better = None
+    is_symmetric = False
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
         """Compare distributions without regard to where pixels lie."""

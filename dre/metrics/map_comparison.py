@@ -1,6 +1,7 @@
 """The base of every metric that compares the map of an image with another map of it."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,9 @@ class MapComparison(ImageMean, ABC):
     Images for which that number is not defined (NaN, such as the correlation with a constant map) are left out and
     counted in `dropped`.
     """
+
+    is_symmetric: ClassVar[bool] = True
+    """Whether a map and its reference can change places."""
 
     def update(self, saliency: Tensor, reference: Tensor) -> None:
         """Add a batch of maps and what they are compared with, both [B, 1, H, W]."""

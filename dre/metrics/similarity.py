@@ -200,6 +200,7 @@ class ReverseSquaredError(MapComparison):
     """
 
     higher_is_better = None
+    is_symmetric = False
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
         """Subtract the error's share from one."""

@@ -186,8 +186,11 @@ class Classifier(nn.Module):
         return leaf[0], logits
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Give the last feature map [B, C, h, w], with the graph that leads to it from the images."""
-        tap = self.activation_tap
+        """Give the map [B, C, h, w] that the head reads, with the graph that leads to it from the images.
+
+        It is the last tap; in a transformer, or where there are no taps, it is what activation methods read.
+        """
+        tap = self.taps[-1] if self.taps and self.taps[-1].layout != "tokens" else self.activation_tap
         if tap is None:
             raise ValueError(f"{self.name} has no feature map that feature inversion could read")
         seen: list[Tensor] = []

@@ -95,9 +95,9 @@ def describe(name: str, shape: tuple[int, ...], side: int) -> Tap | None:
 def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple[list[Tap], Tap | None]:
     """Choose the last map of the trunk at each stride, and the map that class activation methods read.
 
-    The last convolutional map is the one that the head pools, and serves for both. In a transformer the four taps lie
-    a quarter of the depth apart, and activation methods read the input of the last block: behind it, patch tokens no
-    longer reach a class token.
+    The last convolutional map is the one that the head pools, and serves for both; with `pooled`, activation methods
+    read the finer map before the last pooling. In a transformer the four taps lie a quarter of the depth apart, and
+    activation methods read the input of the last block: behind it, patch tokens no longer reach a class token.
 
     Args:
         network: In eval mode.
@@ -114,11 +114,11 @@ def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple
         picks = [blocks[len(blocks) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
         return [replace(tap, stride=stride) for tap, stride in zip(picks, STRIDES, strict=True)], blocks[-2]
     found = [tap for tap in found if tap.layout != "tokens"]
-    if pooled:
-        found = [tap for tap in found if isinstance(network.get_submodule(tap.module), nn.MaxPool2d)]
-    last = {tap.stride: tap for tap in found}
+    pools = [tap for tap in found if pooled and isinstance(network.get_submodule(tap.module), nn.MaxPool2d)]
+    last = {tap.stride: tap for tap in pools or found}
     taps = [last[stride] for stride in STRIDES] if all(stride in last for stride in STRIDES) else []
-    return taps, found[-1] if found else None
+    before = found[: found.index(pools[-1])] if pools else found
+    return taps, before[-1] if before else None
 
 
 def _token_blocks(network: nn.Module, tokens: list[Tap]) -> list[Tap]:

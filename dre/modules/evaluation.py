@@ -1,20 +1,33 @@
 """Explain every image with several explainers and score the masked versions that metrics ask for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from dre.checks import check_labels
+from dre.caching import SaliencyCache
+from dre.checks import NonFiniteSaliencyError, check_labels
 from dre.explainers import Explainer
 from dre.metering import Meter
+from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier
 from dre.modules.variants import Variants
 from dre.scoring import ScoreName
 from dre.sweeps import SweepBatch, SweepEngine
 from dre.types import Batch, Explained, Sweep
+
+
+def default_metrics() -> dict[str, ImageMean]:
+    """M_F, M_E and the skewness of the maps, as paper 003 reports them."""
+    return {
+        "faithfulness": Faithfulness(),
+        "explainability": Explainability(),
+        "pearson_skewness": PearsonSkewness(),
+    }
 
 
 class ExplainerEvaluation(pl.LightningModule):
@@ -25,28 +38,34 @@ class ExplainerEvaluation(pl.LightningModule):
     Args:
         classifier: What is explained; held once and shared by all explainers.
         explainers: Name in tables -> how to build the explainer from the classifier.
+        metrics: Name in tables -> what `callbacks.ExplanationMetrics` computes; M_F, M_E and skewness when not given.
         target: Explain the classifier's own `predicted` class, or the data's `label`.
         images: `all`, or only those that the classifier gets right (`correct`).
         score: Score of the target that sweeps read.
         chunk: Most masked images in one forward pass; chosen by device when not given.
+        cache: Directory that keeps maps, rounded to float16, for later runs; none keeps nothing and rounds nothing.
     """
 
     def __init__(
         self,
         classifier: Classifier,
         explainers: dict[str, Callable[[Classifier], Explainer]],
+        metrics: dict[str, ImageMean] | None = None,
         target: Literal["predicted", "label"] = "predicted",
         images: Literal["all", "correct"] = "all",
         score: ScoreName = "probability",
         chunk: int | None = None,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         if not explainers:
             raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
         self.classifier = classifier
         self.explainers = {name: build(classifier) for name, build in explainers.items()}
+        self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
         self.variants = Variants(classifier, explainers, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
+        self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
         self._sweeps: list[Sweep] = []
@@ -58,8 +77,15 @@ class ExplainerEvaluation(pl.LightningModule):
             self._sweeps.append(sweep)
 
     def on_test_start(self) -> None:
-        """Start the counts of cost anew."""
+        """Start the counts of cost anew, and look up what is cached."""
         self.meters = self._new_meters()
+        if self.cache is not None:
+            self.cache.open(self.global_rank)
+
+    def on_test_end(self) -> None:
+        """Finish what is being written."""
+        if self.cache is not None:
+            self.cache.close()
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
@@ -69,10 +95,13 @@ class ExplainerEvaluation(pl.LightningModule):
             return None
         keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
         images, labels, targets = images[kept], labels[kept], targets[kept]
-        saliency = {name: self._explain(name, images, targets, keys) for name in self.explainers}
-        sweeps = self.engine.batch(images, targets)
+        saliency = self._explain_all(images, targets, keys)
+        broken = {name: self._set_aside(name, maps, keys) for name, maps in saliency.items()}
+        sweeps = self.engine.batch(images, targets, keys)
         scores = {name: self._score(name, sweeps, maps) for name, maps in saliency.items()}
-        explained = Explained(images=images, labels=labels, targets=targets, key=keys, saliency=saliency, scores=scores)
+        explained = Explained(
+            images=images, labels=labels, targets=targets, key=keys, saliency=saliency, broken=broken, scores=scores
+        )
         if "objects" in batch:
             explained["objects"] = batch["objects"][kept]
         return explained
@@ -91,10 +120,28 @@ class ExplainerEvaluation(pl.LightningModule):
         kept = torch.ones_like(named) if self.images == "all" else predicted == labels
         return targets, kept
 
+    def _explain_all(self, images: Tensor, targets: Tensor, keys: list[str]) -> dict[str, Tensor]:
+        if self.cache is None:
+            return {name: self._explain(name, images, targets, keys) for name in self.explainers}
+        batch = self.cache.batch(images, targets, keys)
+        return {name: batch.maps(name, meter, partial(self._explain, name)) for name, meter in self.meters.items()}
+
     def _explain(self, name: str, images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
         with self.meters[name].explaining(len(images), images.device):
-            saliency: Tensor = self.explainers[name](images, targets, keys)
+            try:
+                saliency: Tensor = self.explainers[name](images, targets, keys)
+            except NonFiniteSaliencyError as failure:
+                saliency = failure.saliency
         return saliency
+
+    def _set_aside(self, name: str, saliency: Tensor, keys: list[str]) -> Tensor:
+        """Say which maps are not finite, [B], and empty them, so that the others can be scored."""
+        broken = ~saliency.isfinite().flatten(1).all(dim=1)
+        if broken.any():
+            said = ", ".join(key for key, is_broken in zip(keys, broken.tolist(), strict=True) if is_broken)
+            rank_zero_warn(f"{name} gave maps with NaN or infinity, which are not scored: {said}")
+            saliency[broken] = 0
+        return broken
 
     def _score(self, name: str, sweeps: SweepBatch, saliency: Tensor) -> dict[Sweep, Tensor]:
         before = self.engine.forwards

@@ -1,8 +1,17 @@
 """A summary of scores as text, pictures and a page."""
 
 from dre.reporting.gallery import Example
+from dre.reporting.heat_map import distances_figure
 from dre.reporting.markdown import details_markdown, summary_markdown
 from dre.reporting.page import Report, report_html
 from dre.reporting.ranks_figure import write_rank_diagrams
 
-__all__ = ["Example", "Report", "details_markdown", "report_html", "summary_markdown", "write_rank_diagrams"]
+__all__ = [
+    "Example",
+    "Report",
+    "details_markdown",
+    "distances_figure",
+    "report_html",
+    "summary_markdown",
+    "write_rank_diagrams",
+]

@@ -29,8 +29,14 @@ def exceptions(factors: Mapping[str, float]) -> str:
 
 
 def number(value: float | None, factor: float = 1.0) -> str:
-    """Write a value with one digit when it is scaled and two when it is not; a dash when there is none."""
-    return "-" if value is None else f"{value * factor:.{digits(factor)}f}"
+    """Write a value with one digit when it is scaled and two when it is not; a dash when there is none.
+
+    A value that these digits would round to nothing is written with a power of ten.
+    """
+    if value is None:
+        return "-"
+    text = f"{value * factor:.{digits(factor)}f}"
+    return text if float(text) or not value else f"{value * factor:.1e}"
 
 
 def digits(factor: float) -> int:

@@ -1,21 +1,22 @@
 """Examples on a page: small photographs with the maps of every explainer laid over them."""
 
-import io
 from dataclasses import dataclass, field
 
-import matplotlib as mpl
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from dre.imaging import min_max
+from dre.reporting.cells import number
 from dre.reporting.html import Cell, table
+from dre.reporting.overlay import overlay, png, rgb
 from dre.reporting.style import readable
 
 SIDE = 160
 """Pixels of the longer side of a small picture."""
+
+COLOURS = 128
+"""Of a small picture's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +57,21 @@ def small_maps(saliency: Tensor, side: int = SIDE) -> Tensor:
 
 def photograph_png(image: Tensor) -> bytes:
     """Write uint8 [C, h, w], one or three channels, as a small PNG file."""
-    return _png(_rgb(image))
+    return png(rgb(image) / 255, COLOURS)
 
 
 def overlay_png(image: Tensor, saliency: Tensor) -> bytes:
     """Write a map uint8 [h, w] in colour over the faded photograph uint8 [C, h, w] as a small PNG file."""
-    grey = _rgb(image).mean(axis=2, keepdims=True) / 255
-    level = saliency.numpy()[..., None] / 255
-    colour = np.asarray(mpl.colormaps["inferno"](saliency.numpy()))[..., :3]
-    opacity = 0.25 + 0.65 * level
-    return _png(((1 - opacity) * (0.5 + 0.5 * grey) + opacity * colour) * 255)
+    return png(overlay(image / 255, saliency / 255), COLOURS)
 
 
-def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str) -> str:
-    """Write examples as a table of pictures, one row each; the number under a map is that explainer's value."""
+def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str, factor: float) -> str:
+    """Write examples as a table of pictures, one row each; under each map stands its value, times the factor."""
     rows = []
     for example in examples:
         pictures = [Cell("", picture=photograph_png(example.image))]
         for explainer in explainers:
             value = example.values.get(explainer)
-            said = "-" if value is None else f"{100 * value:.1f}"
-            pictures.append(Cell(said, picture=overlay_png(example.image, example.maps[explainer])))
+            pictures.append(Cell(number(value, factor), picture=overlay_png(example.image, example.maps[explainer])))
         rows.append([Cell(example.key, note=example.credit), *pictures])
     return table(name, ["image", "photograph", *map(readable, explainers)], rows, caption)
-
-
-def _rgb(image: Tensor) -> np.ndarray:
-    return image.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(np.float64)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """128 colours: a third of the bytes, and no difference that one sees at this size."""
-    buffer = io.BytesIO()
-    picture = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
-    picture.quantize(128, method=Image.Quantize.MEDIANCUT).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -1,6 +1,6 @@
 """A summary of scores as text that a person reads: what fits on a screen, and everything else after it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from dre.reporting.cells import (
@@ -15,6 +15,9 @@ from dre.reporting.cells import (
     scales,
     turned,
 )
+
+COLUMNS = 4
+"""Metrics side by side in one table."""
 
 
 def summary_markdown(
@@ -107,23 +110,34 @@ def _missing(summary: dict[str, Any], metric: str, names: Sequence[str]) -> list
     return lines
 
 
+def _blocks(factors: dict[str, float]) -> Iterator[dict[str, float]]:
+    """Cut the metrics into as many as a table has room for."""
+    entries = list(factors.items())
+    for start in range(0, len(entries), COLUMNS):
+        yield dict(entries[start : start + COLUMNS])
+
+
 def _means(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float]) -> str:
     scores = summary["scores"]
-    rows = [[name, *(cell(scores[name][metric], factor) for metric, factor in factors.items())] for name in names]
-    title = f"Means over images with {summary['level']:.0%} bootstrap intervals, x 100{exceptions(factors)}."
-    return f"{title}\n\n{_table(['explainer', *factors], rows)}"
+    parts = [f"Means over images with {summary['level']:.0%} bootstrap intervals, x 100{exceptions(factors)}."]
+    for block in _blocks(factors):
+        rows = [[name, *(cell(scores[name][metric], factor) for metric, factor in block.items())] for name in names]
+        parts.append(_table(["explainer", *block], rows))
+    return "\n\n".join(parts)
 
 
 def _differences(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float], reference: str) -> str:
-    rows = []
-    for rival in (name for name in names if name != reference):
-        pairs = {metric: turned(summary["comparisons"][metric], reference, rival) for metric in factors}
-        rows.append([f"{reference} - {rival}", *(cell(pairs[metric], factor) for metric, factor in factors.items())])
-    title = (
+    parts = [
         f"Paired differences from {reference} on common images, x 100{exceptions(factors)}; "
         "p is Wilcoxon's after Holm's correction over all pairs of the metric."
-    )
-    return f"{title}\n\n{_table(['difference', *factors], rows)}"
+    ]
+    for block in _blocks(factors):
+        rows = []
+        for rival in (name for name in names if name != reference):
+            pairs = {metric: turned(summary["comparisons"][metric], reference, rival) for metric in block}
+            rows.append([f"{reference} - {rival}", *(cell(pairs[metric], factor) for metric, factor in block.items())])
+        parts.append(_table(["difference", *block], rows))
+    return "\n\n".join(parts)
 
 
 def _scores(summary: dict[str, Any], metric: str, factor: float) -> str:

@@ -28,9 +28,10 @@ class Report:
         summary: As `dre.statistics.summarise` gives it, with `evaluated` and `data` when they are known.
         curves: As `dre.curves.curves_frame` gives it; None without curves.
         cost: What an image costs by explainer, as `dre.metering.Tally.summary` gives it.
-        worst: Examples with the lowest values, lowest first.
-        best: Examples with the highest values, highest first.
-        chosen_by: What the examples were chosen by, in words.
+        worst: Examples at the worse end, most extreme first; with the lowest values where neither end is better.
+        best: Examples at the other end, most extreme first.
+        chosen_by: Metric that the examples were chosen by, whose values stand under their maps.
+        chosen_for: Explainer whose values chose them.
         facts: Name and value of whatever else identifies the run.
         failures: What else went wrong, and how often.
         files: Files that lie beside the page, with a word on each.
@@ -43,6 +44,7 @@ class Report:
     worst: Sequence[Example] = ()
     best: Sequence[Example] = ()
     chosen_by: str = ""
+    chosen_for: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -127,11 +129,17 @@ def _curves(report: Report) -> list[str]:
 
 
 def _gallery(report: Report) -> list[str]:
-    explainers = list(report.summary["explainers"])
-    parts = []
-    for name, title, examples in (("worst", "Worst", report.worst), ("best", "Best", report.best)):
+    explainers, metric = list(report.summary["explainers"]), report.chosen_by
+    factor, parts = scales(report.summary).get(metric, 1.0), []
+    has_direction = report.summary["directions"].get(metric) is not None
+    titles = ("Worst", "Best") if has_direction else ("Lowest", "Highest")
+    for name, title, examples in zip(("worst", "best"), titles, (report.worst, report.best), strict=True):
         if examples:
-            parts.append(gallery_table(name, list(examples), explainers, f"{title} images by {report.chosen_by}."))
+            caption = (
+                f"{title} images by {readable(metric)} of {readable(report.chosen_for)}; the value of each map is "
+                f"under it{', x 100' if factor > 1 else ''}."
+            )
+            parts.append(gallery_table(name, list(examples), explainers, caption, factor))
     return [f'<div id="gallery">{"".join(parts)}</div>'] if parts else []
 
 

@@ -22,6 +22,7 @@ def summarise(
     directions: Directions | None = None,
     normalised: str = "faithfulness",
     drawing: Drawing = DRAWING,
+    order: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Summarise a table of scores as plain values that JSON can hold.
 
@@ -35,17 +36,20 @@ def summarise(
 
     Args:
         frame: Columns key, explainer, metric and value.
-        directions: By metric, whether higher is better; without an entry explainers are not ranked by it.
+        directions: By metric, whether higher is better; without an entry explainers are not ranked by it. Their order
+            is that of the tables; others follow by name.
         normalised: The metric that is also reported after min-max across explainers.
         drawing: How resamples are drawn.
+        order: Of the explainers in the tables; others follow by name.
     """
     images = int(frame["key"].nunique())
     scaled = normalise_across_explainers(frame, normalised)
     known = dict(directions or {})
+    explainers, metrics = _arranged(frame["explainer"], order), _arranged(frame["metric"], list(known))
     if scaled is not None:
         frame = pd.concat([frame, scaled.frame], ignore_index=True)
         known[f"{normalised}_normalised"] = known.get(normalised)
-    explainers, metrics = sorted(frame["explainer"].unique()), sorted(frame["metric"].unique())
+        metrics.insert(metrics.index(normalised) + 1, f"{normalised}_normalised")
     parts = {metric: _of_metric(frame, metric, explainers, images, drawing) for metric in metrics}
     return {
         **asdict(drawing),
@@ -58,6 +62,12 @@ def summarise(
         "ranks": _ranks(frame, {metric: known.get(metric) for metric in metrics}),
         "normalised": {} if scaled is None else {f"{normalised}_normalised": _provenance(scaled)},
     }
+
+
+def _arranged(names: pd.Series, order: Sequence[str]) -> list[str]:
+    """Give the names that occur, in this order, and others behind them by name."""
+    found = set(names.unique())
+    return [name for name in order if name in found] + sorted(found.difference(order))
 
 
 def _of_metric(

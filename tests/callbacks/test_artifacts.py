@@ -5,9 +5,11 @@ import time
 import pytest
 import wandb
 from PIL import Image
+from pytorch_lightning.loggers import WandbLogger
 
-from callbacks import CheckpointArtifact
+from callbacks import CheckpointArtifact, ResultsArtifact
 from dre.cli import TrainingCommandLine
+from tests.callbacks.evaluation import small_evaluation
 from tests.command_line import offline_records, tiny_run_file, workplace
 from tests.data.trees import packed
 from tests.training import quiet_trainer, small_data, small_training
@@ -87,6 +89,10 @@ def test_the_offline_run_holds_the_gallery_and_the_scores(offline_run):
         assert picture.size == original.size
     assert logged["test/scores._type"] == ["table-file"]
     assert logged["test/scores.nrows"] == [4]  # two images, two explainers
+    assert logged["test/summary.nrows"] == [2 * 4]  # M_F, its min-max across explainers, M_E and skewness
+    assert logged["test/curves.nrows"] == [2 * 33]
+    for name in ("curve_panels", "critical_difference_faithfulness"):
+        assert logged[f"test/{name}._type"] == ["image-file"]
     files = {file.path for entry in kept(records, "files") for file in entry.files}
     assert names[0] in files
 
@@ -99,6 +105,23 @@ def test_the_offline_run_holds_the_checkpoint_as_an_artifact(offline_run):
     (entry,) = artifact.manifest.contents
     checkpoint = directory / "checkpoints" / "last.ckpt"
     assert (entry.path, entry.size) == ("last.ckpt", checkpoint.stat().st_size)
+
+
+def test_the_offline_run_holds_what_the_evaluation_wrote_as_an_artifact(offline_run):
+    directory, _, records = offline_run
+    (artifact,) = [entry for entry in kept(records, "artifact") if entry.type == "results"]
+    assert artifact.name == "tiny-001-results"
+    sizes = {entry.path: entry.size for entry in artifact.manifest.contents}
+    for name in ("scores.parquet", "summary.json", "summary.md", "curves.parquet", "gallery.png", "config.yaml"):
+        assert sizes[name] == (directory / name).stat().st_size
+
+
+def test_results_before_the_metrics_are_said(five_shards, tmp_path):
+    trainer = quiet_trainer(tmp_path, callbacks=[ResultsArtifact()])
+    logger = WandbLogger(save_dir=tmp_path, mode="disabled")
+    trainer.loggers = [logger]
+    with pytest.warns(UserWarning, match="list ResultsArtifact after ExplanationMetrics"):
+        trainer.test(small_evaluation(), small_data(five_shards), verbose=False)
 
 
 def test_without_wandb_nothing_happens(five_shards, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,10 +13,26 @@ from sklearn.metrics import average_precision_score
 
 from callbacks import ExplanationMetrics
 from data.datamodule import ShardDataModule
+from dre.explainers import Random
 from dre.masking import substrate
-from dre.metrics import Faithfulness
-from dre.sweeps import smooth_ranking
+from dre.metrics import (
+    AccuracyInformationCurve,
+    CurveSettings,
+    Faithfulness,
+    ImageMean,
+    Insertion,
+    PointingGame,
+    SensitivityN,
+    SoftmaxInformationCurve,
+    Spearman,
+)
+from dre.metrics.feeding import feed
+from dre.metrics.map_comparison import MapComparison
+from dre.modules import ExplainerEvaluation
+from dre.sweeps import SweepEngine, smooth_ranking
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
+from tests.metrics.examples import metric_classes
+from tests.networks import small_classifier
 from tests.training import quiet_trainer, small_data
 
 
@@ -82,7 +99,7 @@ def test_files_and_logged_values_agree_with_the_table(five_shards, tmp_path):
         assert entry["low"] < entry["mean"] < entry["high"]
     text = (tmp_path / "summary.md").read_text()
     assert all(name in text for name in EXPLAINERS)
-    assert "Images: 18 evaluated, 18 explained, 18 for explainability" in text
+    assert "Images: 18 evaluated, 18 explained." in text
     assert "| grad_cam - random |" in text
     assert text.count("Average ranks over 18 images") == 3  # skewness has no better end
     assert (summary["evaluated"], summary["reference"]) == (18, "grad_cam")
@@ -133,7 +150,6 @@ def test_the_label_can_be_explained_instead_of_the_prediction(five_shards, tmp_p
             assert frame[key, "vanilla_gradient", "faithfulness"] == pytest.approx(expected, rel=2e-3, abs=2e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*has no image to average", "ignore:The ``compute`` method")
 def test_a_run_in_which_nothing_is_kept_writes_an_empty_table(five_shards, tmp_path):
     data = small_data(five_shards)
     transfer = data.on_after_batch_transfer
@@ -144,6 +160,84 @@ def test_a_run_in_which_nothing_is_kept_writes_an_empty_table(five_shards, tmp_p
     module = small_evaluation(images="correct")
     module.classifier.network.head.bias.data[4] = -1e4  # never predicted
     assert evaluate(tmp_path, data, module).empty
+
+
+def every_metric() -> dict[str, ImageMean]:
+    """All metrics that an evaluation can feed, at sizes for 64 x 64 pixels."""
+    small = {
+        SoftmaxInformationCurve: {"settings": "shared_grey_entropy"},
+        AccuracyInformationCurve: {"settings": "shared_grey_entropy"},
+        SensitivityN: {"sizes": 2, "draws": 4},
+    }
+    classes = [kind for kind in metric_classes() if issubclass(kind, ImageMean) and not issubclass(kind, MapComparison)]
+    return {kind.__name__: kind(**small.get(kind, {})) for kind in classes}
+
+
+def test_every_metric_can_be_chosen_and_reads_its_own_sweeps(five_shards, tmp_path):
+    """One value of each against the metric fed by hand, image by image, with a sweep engine of its own."""
+    metrics = every_metric()
+    assert {"Insertion", "Deletion", "PointingGame", "AverageDrop", "Concentration"} <= metrics.keys()
+    data, module = small_data(five_shards, eval_batch_size=4, limit=6), small_evaluation(metrics=metrics)
+    frame = evaluate(tmp_path, data, module)
+    found = frame[frame["explainer"] == "vanilla_gradient"].set_index(["key", "metric"])["value"]
+    for batch in all_batches(data):
+        for place, key in enumerate(batch["key"]):
+            image, objects = batch["images"][place : place + 1], batch["objects"][place : place + 1]
+            target = module.classifier(image).argmax(1)
+            saliency = module.explainers["vanilla_gradient"](image, target, [key])
+            known = {"saliency": saliency, "images": image, "objects": objects, "targets": target, "keys": [key]}
+            for name, metric in every_metric().items():
+                sweeps = list(metric.sweeps.values())
+                read = SweepEngine(module.classifier).run(image, target, saliency, sweeps, [key])
+                value = float(feed(metric, known, dict(zip(sweeps, read, strict=True))))
+                assert found.get((key, name), math.nan) == pytest.approx(value, rel=2e-2, abs=2e-3, nan_ok=True), name
+
+
+def test_metrics_are_ordered_and_printed_as_the_run_says(five_shards, tmp_path):
+    metrics = {"insertion_logit": Insertion(CurveSettings(read="logit")), "pointing": PointingGame()}
+    evaluate(tmp_path, small_data(five_shards), small_evaluation(metrics=metrics))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["metrics"] == ["insertion_logit", "pointing"]
+    assert summary["explainers"] == list(EXPLAINERS)
+    assert summary["unscaled"] == ["insertion_logit"]
+    assert summary["normalised"] == {}
+    assert "x 100 (insertion_logit as it is)" in (tmp_path / "summary.md").read_text()
+    curves = pd.read_parquet(tmp_path / "curves.parquet")
+    assert set(curves["metric"]) == {"insertion_logit"}
+
+
+def test_a_metric_that_asks_for_what_there_is_not_is_refused(five_shards, tmp_path):
+    module = small_evaluation(metrics={"spearman": Spearman()})
+    with pytest.raises(ValueError, match=r"metric spearman \(Spearman\) asks for `reference`, which an evaluation"):
+        evaluate(tmp_path, small_data(five_shards), module)
+
+
+class Broken(Random):
+    """Give NaN for one image and a constant map for another."""
+
+    def explain(self, images, targets):
+        saliency = super().explain(images, targets)
+        for place, key in enumerate(self.keys):
+            if key == "val_003":
+                saliency[place, 0, 0, 0] = math.nan
+            elif key == "val_005":
+                saliency[place] = 0.5
+        return saliency
+
+
+def test_broken_and_constant_maps_are_counted_and_the_others_scored(five_shards, tmp_path):
+    module = ExplainerEvaluation(small_classifier(), {"broken": Broken, "random": Random})
+    with pytest.warns(UserWarning, match=r"broken gave maps with NaN or infinity, which are not scored: val_003"):
+        frame = evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), module)
+    rows = frame.set_index(["explainer", "metric", "key"])["value"]
+    assert rows["broken"].loc[:, "val_003"].isna().all()
+    assert rows["random"].notna().all()
+    others = rows["broken", "faithfulness"].drop(["val_003", "val_005"])
+    np.testing.assert_allclose(others, rows["random", "faithfulness"][others.index], rtol=1e-4)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["maps"] == {"constant": {"broken": 1, "random": 0}, "non_finite": {"broken": 1, "random": 0}}
+    assert summary["scores"]["broken"]["faithfulness"]["nan"] == 1
+    assert "1 constant maps of broken, 1 non-finite maps of broken" in (tmp_path / "summary.md").read_text()
 
 
 @pytest.mark.ddp

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from callbacks import EvaluationReport, ExplanationCost, ExplanationMetrics
 from callbacks.extremes import Extremes
-from dre.metrics import Faithfulness
+from dre.metrics import Deletion
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.reporting.pages import Page
 from tests.training import quiet_trainer, small_data
@@ -49,18 +50,27 @@ def test_worst_and_best_are_the_ends_of_the_reference(five_shards, tmp_path):
     assert page.tables["worst"][1][2:] == expected
 
 
+def test_where_lower_is_better_the_highest_values_are_the_worst(five_shards, tmp_path):
+    trainer = quiet_trainer(tmp_path, callbacks=[ExplanationMetrics(show=False), EvaluationReport(examples=2)])
+    trainer.test(small_evaluation(metrics={"deletion": Deletion()}), small_data(five_shards), verbose=False)
+    frame = pd.read_parquet(tmp_path / "scores.parquet")
+    ordered = frame[frame["explainer"] == "grad_cam"].sort_values(["value", "key"])["key"].tolist()
+    page = Page((tmp_path / "report.html").read_text())
+    assert [row[0] for row in page.tables["worst"][1:]] == ordered[:-3:-1]
+    assert [row[0] for row in page.tables["best"][1:]] == ordered[:2]
+
+
 def outputs(keys, values):
-    scores = torch.tensor(values)[:, None].expand(-1, 33)
     return {
         "key": keys,
         "images": torch.rand(len(keys), 3, 4, 4),
         "saliency": {"dre": torch.rand(len(keys), 1, 4, 4)},
-        "scores": {"dre": {Faithfulness.sweep: scores}},
+        "values": {"dre": {"deletion": torch.tensor(values, dtype=torch.float64)}},
     }
 
 
 def test_equal_values_are_told_apart_by_key_in_any_order():
-    forward, backward = Extremes("dre", 2), Extremes("dre", 2)
+    forward, backward = Extremes("dre", "deletion", 2), Extremes("dre", "deletion", 2)
     keys, values = list("abcdefg"), [0.5, 0.5, 0.1, 0.5, 0.9, 0.5, 0.5]
     for key, value in zip(keys, values, strict=True):
         forward.update(outputs([key], [value]))
@@ -71,11 +81,11 @@ def test_equal_values_are_told_apart_by_key_in_any_order():
 
 
 def test_few_images_are_not_shown_twice():
-    extremes = Extremes("dre", 4)
-    extremes.update(outputs(list("abc"), [0.1, 0.2, 0.3]))
+    extremes = Extremes("dre", "deletion", 4)
+    extremes.update(outputs(list("abcd"), [0.1, 0.2, 0.3, math.nan]))  # d has no value
     worst, best = extremes.merged()
     assert ([entry.key for entry in worst], [entry.key for entry in best]) == (["a"], ["c"])
-    assert Extremes("dre", 4).merged() == ([], [])
+    assert Extremes("dre", "deletion", 4).merged() == ([], [])
 
 
 def test_cost_is_counted_and_logged(five_shards, tmp_path):
@@ -96,14 +106,17 @@ def test_cost_is_counted_and_logged(five_shards, tmp_path):
 def test_what_is_listed_in_the_wrong_order_is_said(five_shards, tmp_path):
     trainer = quiet_trainer(tmp_path, callbacks=[EvaluationReport()])
     module = small_evaluation()
-    module.request(Faithfulness.sweep)
-    with pytest.raises(ValueError, match="list EvaluationReport after ExplanationMetrics"):
+    with pytest.raises(ValueError, match="list EvaluationReport after the metrics"):
         trainer.test(module, small_data(five_shards), verbose=False)
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
-    [({"examples": -1}, "`examples` must not be negative, got -1"), ({"reference": "ig"}, "'ig' is not evaluated")],
+    [
+        ({"examples": -1}, "`examples` must not be negative, got -1"),
+        ({"reference": "ig"}, "'ig' is not evaluated"),
+        ({"metric": "quality"}, "'quality' is not evaluated; choose one of faithfulness, explainability"),
+    ],
 )
 def test_wrong_options_are_refused(options, line, five_shards, tmp_path):
     with pytest.raises(ValueError, match=line):

@@ -11,6 +11,7 @@ from dre import explainers
 from dre.explainers import DRE, BlurIG, CentredGaussian, Explainer, GuidedIG, IntegratedGradients, VanillaGradient
 from dre.explainers.catalogue import catalogue, suitable_explainers
 from dre.models import Classifier
+from tests.explainers.test_cam import small_transformer
 from tests.explainers.test_explainers import NAMES, PASSES, build
 from tests.networks import SmallNetwork, small_batch, small_classifier
 
@@ -80,6 +81,41 @@ def test_what_a_classifier_lacks_is_named_with_what_works_for_it():
 
 def test_everything_works_for_a_network_with_maps_rectifiers_and_a_pooled_head():
     assert suitable_explainers(small_classifier()) == sorted(catalogue())
+
+
+class TwoScales(nn.Module):
+    """A network whose only maps are at two strides, behind a sigmoid gate and a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, images):
+        features = self.second(torch.nn.functional.silu(self.first(images)))
+        return self.head(self.norm(features.mean((2, 3))))
+
+
+OTHERS = {"flat": without_maps, "vit": small_transformer, "two scales": lambda: wrapped(TwoScales().eval(), 32)}
+
+
+def wrapped(network: nn.Module, side: int) -> Classifier:
+    return Classifier.wrap(network, size=(side, side))
+
+
+@pytest.mark.parametrize("network", OTHERS)
+def test_what_is_listed_explains_and_what_is_not_is_refused(network):
+    classifier = OTHERS[network]()
+    images = torch.rand(2, 3, *classifier.preprocessing.size)
+    suited = suitable_explainers(classifier)
+    for name, kind in catalogue().items():
+        if name in suited:
+            base = {"attribution": VanillaGradient} if name == "xrai" else {}
+            saliency = build(kind.__name__, classifier, **base)(images, torch.tensor([0, 4]))
+            assert saliency.shape == (2, 1, *classifier.preprocessing.size)
+        else:
+            with pytest.raises(ValueError, match=rf"{kind.__name__} .*; these work for .*: {', '.join(suited)}$"):
+                kind(classifier)
 
 
 def test_taps_are_asked_for_before_a_checkpoint():

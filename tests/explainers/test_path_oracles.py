@@ -58,6 +58,19 @@ def asking(core, classifier, target: int):
     return gradients
 
 
+def test_integrated_gradients_of_the_saliency_package(saliency_package):
+    """It averages over all points, both ends included, and keeps the sum in float32."""
+    classifier = small_classifier().double()
+    images, targets = small_batch(height=32, width=48, size=1)
+    pixels = images[0].double().permute(1, 2, 0).numpy()
+    expected = saliency_package.IntegratedGradients().GetMask(
+        pixels, asking(saliency_package, classifier, 0), x_baseline=np.zeros_like(pixels), x_steps=12, batch_size=5
+    )
+    saliency = IntegratedGradients(classifier, steps=12, quadrature="pair")(images.double(), targets)
+    near = 1e-6 * float(np.abs(expected).max())
+    torch.testing.assert_close(saliency[0, 0], torch.as_tensor(expected.sum(-1)).float(), rtol=1e-5, atol=near)
+
+
 def test_guided_ig_of_the_saliency_package(saliency_package):
     classifier = small_classifier().double()
     images, targets = small_batch(height=32, width=48, size=1)
@@ -74,8 +87,12 @@ def test_guided_ig_of_the_saliency_package(saliency_package):
     assert rank_correlation(saliency[0, 0], torch.as_tensor(expected.sum(-1))) >= 0.99
 
 
-def test_blur_ig_of_the_saliency_package(saliency_package):
-    """Its tangent is a finite difference and its blur is cut at four sigma each time: alike, not equal."""
+@pytest.mark.parametrize("grid", ["linear", "sqrt"])
+def test_blur_ig_of_the_saliency_package(saliency_package, grid):
+    """Its tangent is a finite difference and its blur is cut at four sigma each time: alike, not equal.
+
+    One blur at a time, as several in one batch all get the weight of the last, which only an even grid forgives.
+    """
     classifier = small_classifier().double()
     images, targets = small_batch(height=32, width=48, size=1)
     expected = saliency_package.BlurIG().GetMask(
@@ -84,6 +101,10 @@ def test_blur_ig_of_the_saliency_package(saliency_package):
         max_sigma=8,
         steps=40,
         grad_step=0.0001,
+        sqrt=grid == "sqrt",
+        batch_size=1,
     )
-    explainer = BlurIG(classifier, steps=41, max_sigma=8.0, border="constant", quadrature="right")
+    sigma = 8.0 if grid == "linear" else 8.0**0.5  # its square root is of sigma, not of the variance
+    path = {"max_sigma": sigma, "grid": grid, "border": "constant", "quadrature": "right"}
+    explainer = BlurIG(classifier, steps=41, **path)
     assert rank_correlation(explainer(images.double(), targets)[0, 0], torch.as_tensor(expected.sum(-1))) >= 0.99

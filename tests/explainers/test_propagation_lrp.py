@@ -80,6 +80,18 @@ def test_what_pixels_biases_and_epsilon_get_is_the_logit(rule, first):
     assert (balance.epsilon.abs() > 1e-4).all()
 
 
+def test_accounts_are_those_of_eval_mode_and_the_classifier_is_left_as_found():
+    classifier = classifier_of(SmallNetwork, size=(64, 64), fold=False)
+    images, targets = batch(height=64, width=64)
+    explainer = LRP(classifier)
+    expected = explainer.conservation(images, targets)
+    classifier.network.stage2.train()
+    state = {key: value.clone() for key, value in classifier.state_dict().items()}
+    torch.testing.assert_close(explainer.conservation(images, targets).relevance, expected.relevance)
+    assert sum(module.training for module in classifier.modules()) == 4
+    assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
+
+
 @pytest.mark.parametrize("first", FIRST_LAYERS)
 @pytest.mark.parametrize("rule", RULES)
 def test_without_biases_all_of_the_logit_lies_on_pixels(rule, first):
@@ -291,5 +303,5 @@ class Ending(nn.Module):
 def test_functions_without_a_rule_are_named_with_what_works(ending, message):
     classifier: Classifier = classifier_of(lambda: Ending(ending), size=(8, 8), name="small")
     images, targets = batch(height=8, width=9)
-    with pytest.raises(ValueError, match=rf"LRP has no rule for {message}.*; VanillaGradient.*RISE.*work for it"):
+    with pytest.raises(ValueError, match=rf"LRP has no rule for {message}.*; these work for small: .*guided_ig.*rise"):
         LRP(classifier)(images, targets % 2)

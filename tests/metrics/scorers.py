@@ -1,10 +1,9 @@
 """Toy scorers of which curves are known, and how to read a metric's sweeps with them."""
 
-import inspect
-
 import torch
 from torch import Tensor
 
+from dre.metrics.feeding import feed
 from dre.sweeps import SweepEngine
 
 
@@ -28,6 +27,5 @@ def measure(metric, images, saliency, classifier=white_share, targets=None, keys
     engine = SweepEngine(classifier, score="logit")
     targets = torch.zeros(len(images), dtype=torch.int64) if targets is None else targets
     read = engine.run(images, targets, saliency, list(metric.sweeps.values()), keys)
-    inputs = dict(zip(metric.sweeps, read, strict=True)) | {"saliency": saliency, "keys": keys}
-    metric.update(**{name: inputs[name] for name in inspect.signature(metric.update).parameters})
+    feed(metric, {"saliency": saliency, "keys": keys}, dict(zip(metric.sweeps.values(), read, strict=True)))
     return engine

@@ -15,6 +15,14 @@ PAPER_TAPS = {  # channels at strides 4, 8, 16, 32 as paper 003's geometry wants
     "torchvision/googlenet": [192, 480, 832, 1024],
 }
 
+ACTIVATION_MAPS = {  # where the papers that compare Grad-CAM read it; the last ReLU of VGG, not the pooling behind it
+    "torchvision/resnet50": "layer4.2",
+    "torchvision/vgg19": "features.35",
+    "torchvision/googlenet": "inception5b",
+    "densenet121": "features.norm5",
+    "vit_tiny_patch16_224": "blocks.10",  # what the last block's first norm reads
+}
+
 
 @pytest.mark.parametrize(
     "name",
@@ -39,6 +47,7 @@ def test_taps_are_at_strides_4_to_32_and_come_with_the_logits_in_one_pass(name):
     side = classifier.preprocessing.size[0]
     assert [tuple(tap.shape[2:]) for tap in features] == [(side // s, side // s) for s in (4, 8, 16, 32)]
     assert [tap.shape[1] for tap in features] == PAPER_TAPS.get(name, [tap.shape[1] for tap in features])
+    assert classifier.activation_tap.module == ACTIVATION_MAPS.get(name, classifier.activation_tap.module)
     torch.testing.assert_close(logits, classifier(images))
     assert not any(module._forward_hooks for module in classifier.network.modules() if module is not classifier.network)
 

@@ -10,7 +10,7 @@ from dre.reporting import Example, Report
 from dre.statistics import Drawing, summarise
 
 NAMES = ("dre", "grad_cam", "random")
-DIRECTIONS = {"faithfulness": True, "pearson_skewness": None, "deletion": False}
+DIRECTIONS = {"deletion": False, "faithfulness": True, "pearson_skewness": None}
 
 
 def scores(count: int = 30) -> pd.DataFrame:
@@ -60,7 +60,8 @@ def report(**changes) -> Report:
         "cost": {name: tally.summary() for name in NAMES},
         "worst": examples(2),
         "best": examples(1),
-        "chosen_by": "M_F of dre",
+        "chosen_by": "faithfulness",
+        "chosen_for": "dre",
         "facts": {"classifier": "<network> & co"},
         "failures": {"broken in the cache": 3},
         "files": {"scores.parquet": "rows"},

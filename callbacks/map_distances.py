@@ -1,0 +1,240 @@
+"""How far apart the explainers' maps lie: XMGD between all of them, and other measures of the same images beside it."""
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+
+from dre.metrics import (
+    XMGD,
+    EarthMover,
+    GradientCorrelation,
+    IntersectionOverUnion,
+    KullbackLeibler,
+    LogSquaredError,
+    MapMixtures,
+    Pearson,
+    ReverseSquaredError,
+    RootMeanSquare,
+    Spearman,
+    StructuralSimilarity,
+    TopIntersection,
+    ValueDistance,
+    WeightedJaccard,
+)
+from dre.metrics.map_comparison import MapComparison
+from dre.metrics.xmgd import Aggregate, GroupDistances
+from dre.reporting import distances_figure
+from dre.reporting.style import png_bytes
+from dre.types import Batch, Explained
+
+ComparisonName = Literal[
+    "earth_mover",
+    "gradient_correlation",
+    "intersection_over_union",
+    "kullback_leibler",
+    "log_squared_error",
+    "pearson",
+    "reverse_squared_error",
+    "root_mean_square",
+    "spearman",
+    "structural_similarity",
+    "top_intersection",
+    "value_distance",
+    "weighted_jaccard",
+]
+COMPARISONS: dict[ComparisonName, type[MapComparison]] = {
+    "earth_mover": EarthMover,
+    "gradient_correlation": GradientCorrelation,
+    "intersection_over_union": IntersectionOverUnion,
+    "kullback_leibler": KullbackLeibler,
+    "log_squared_error": LogSquaredError,
+    "pearson": Pearson,
+    "reverse_squared_error": ReverseSquaredError,
+    "root_mean_square": RootMeanSquare,
+    "spearman": Spearman,
+    "structural_similarity": StructuralSimilarity,
+    "top_intersection": TopIntersection,
+    "value_distance": ValueDistance,
+    "weighted_jaccard": WeightedJaccard,
+}
+Matrix = list[list[float | None]]
+
+
+class MapDistances(pl.Callback):
+    """Compare the maps of every explainer with every other's during `Trainer.test`.
+
+    Writes `xmgd.json` and, as a heat map with its tree, `xmgd.png` into the run directory; W&B gets both, as the table
+    `test/xmgd` with a row for each pair and as the picture `test/xmgd_matrix`. No pass is made. With one explainer
+    there is nothing to compare: that is said, and nothing is written.
+
+    Args:
+        comparisons: Other measures: each a matrix of means over images, of an explainer's map of an image and another's
+            of the same image. They take time with every pair; `earth_mover` 50 ms an image and pair.
+        aggregate: XMGD between the `mean_map` of the explainers, or the mean over all pairs of maps (`pairwise`), which
+            fits every map and grows with the square of the number of images.
+        model: How a map becomes mixtures and their distances one; the defaults of `dre.metrics.XMGD` when not given.
+    """
+
+    def __init__(
+        self,
+        comparisons: Sequence[ComparisonName] = (),
+        aggregate: Aggregate = "mean_map",
+        model: MapMixtures | None = None,
+    ) -> None:
+        unknown = [name for name in comparisons if name not in COMPARISONS]
+        if unknown or len(set(comparisons)) != len(comparisons):
+            known = ", ".join(COMPARISONS)
+            raise ValueError(f"`comparisons` must be different names out of {known}; got {list(comparisons)}")
+        if aggregate not in get_args(Aggregate):
+            raise ValueError(f"unknown aggregate {aggregate!r}; choose {', '.join(get_args(Aggregate))}")
+        self.comparisons, self.aggregate, self.model = tuple(comparisons), aggregate, model or MapMixtures()
+        self.names: tuple[str, ...] = ()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start empty."""
+        self.names = tuple(cast(Any, pl_module).explainers)
+        if len(self.names) < 2:
+            rank_zero_warn("one explainer has no distance to another: no xmgd.json; evaluate two or more")
+            return
+        self.whole = self._xmgd(self.names).to(pl_module.device)
+        self.halves = self._xmgd([_half(name, part) for name in self.names for part in (0, 1)]).to(pl_module.device)
+        self.compared = {
+            name: {pair: COMPARISONS[name]().to(pl_module.device) for pair in self._pairs(name)}
+            for name in self.comparisons
+        }
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Explained | None,  # type: ignore[override]
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the maps of a batch, but for those that are broken."""
+        if outputs is None or len(self.names) < 2:
+            return
+        maps, fine = outputs["saliency"], {name: ~broken for name, broken in outputs["broken"].items()}
+        for name in (name for name in self.names if fine[name].any()):
+            keys = [key for key, keep in zip(outputs["key"], fine[name].tolist(), strict=True) if keep]
+            self.whole.update(maps[name][fine[name]], [name] * len(keys))
+            if self.aggregate == "mean_map":
+                self.halves.update(maps[name][fine[name]], [_half(name, _part(key)) for key in keys])
+        for pairs in self.compared.values():
+            for (first, second), metric in pairs.items():
+                both = fine[first] & fine[second]
+                if both.any():
+                    metric.update(maps[first][both], maps[second][both])
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Merge the ranks, write and log on the first."""
+        if len(self.names) < 2:
+            return
+        found = self.whole.compute()
+        result = self._describe(found, self._distances_of_halves())
+        result["comparisons"] = {name: self._matrix(pairs) for name, pairs in self.compared.items()}
+        for metric in (self.whole, self.halves, *(m for pairs in self.compared.values() for m in pairs.values())):
+            metric.reset()
+        if trainer.is_global_zero:
+            self._write(trainer, result, Path(trainer.default_root_dir))
+
+    def _xmgd(self, groups: Sequence[str]) -> XMGD:
+        return XMGD(**asdict(self.model), groups=groups, aggregate=self.aggregate)
+
+    def _pairs(self, name: ComparisonName) -> list[tuple[str, str]]:
+        """Give each pair once where the order does not matter."""
+        ordered = list(permutations(self.names, 2))
+        if not COMPARISONS[name].is_symmetric:
+            return ordered
+        place = self.names.index
+        return [(first, second) for first, second in ordered if place(first) < place(second)]
+
+    def _distances_of_halves(self) -> dict[str, float | None]:
+        """XMGD between the mean maps of two halves of each explainer's images: what chance alone leaves."""
+        if self.aggregate != "mean_map":
+            return {}
+        roots = self.halves.compute().root
+        return {name: _plain(roots[2 * place, 2 * place + 1]) for place, name in enumerate(self.names)}
+
+    def _describe(self, found: GroupDistances, halves: Mapping[str, float | None]) -> dict[str, Any]:
+        return {
+            "explainers": list(self.names),
+            "aggregate": self.aggregate,
+            "model": asdict(self.model),
+            "maps": dict(zip(self.names, found.maps.tolist(), strict=True)),
+            "constant": dict(zip(self.names, found.constant.tolist(), strict=True)),
+            "root": [[_plain(value) for value in row] for row in found.root],
+            "squared": [[_plain(value) for value in row] for row in found.squared],
+            "halves": dict(halves),
+        }
+
+    def _matrix(self, pairs: Mapping[tuple[str, str], MapComparison]) -> dict[str, Matrix]:
+        """Means over the images of all ranks, how many there are, and how many were left out; the diagonal is empty."""
+        size = len(self.names)
+        entries: dict[str, Matrix] = {
+            what: [[None] * size for _ in range(size)] for what in ("mean", "images", "left_out")
+        }
+        for pair, metric in pairs.items():
+            first, second = map(self.names.index, pair)
+            with metric.merged():
+                values = _plain(metric.total / metric.count), int(metric.count), int(metric.dropped)
+            for matrix, value in zip(entries.values(), values, strict=True):
+                matrix[first][second] = value
+                if metric.is_symmetric:
+                    matrix[second][first] = value
+        return entries
+
+    def _write(self, trainer: pl.Trainer, result: dict[str, Any], directory: Path) -> None:
+        (directory / "xmgd.json").write_text(json.dumps(result, indent=1) + "\n")
+        picture = directory / "xmgd.png"
+        if any(value is not None for row in result["root"] for value in row):
+            picture.write_bytes(png_bytes(distances_figure(result["root"], self.names, _title(result))))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_table("test/xmgd", columns=_columns(result), data=_rows(result))
+                if picture.is_file():
+                    logger.log_image("test/xmgd_matrix", [str(picture)])
+
+
+def _columns(result: Mapping[str, Any]) -> list[str]:
+    return ["first", "second", "xmgd", "xmgd_squared", *result["comparisons"]]
+
+
+def _rows(result: Mapping[str, Any]) -> list[list[Any]]:
+    """Give a row for each ordered pair of explainers."""
+    matrices = [result["root"], result["squared"], *(entry["mean"] for entry in result["comparisons"].values())]
+    places = enumerate(result["explainers"])
+    return [
+        [first, second, *(matrix[row][column] for matrix in matrices)]
+        for (row, first), (column, second) in permutations(places, 2)
+    ]
+
+
+def _title(result: Mapping[str, Any]) -> str:
+    what = "between mean maps" if result["aggregate"] == "mean_map" else "mean over pairs of maps"
+    return f"XMGD {what}, {max(result['maps'].values())} images"
+
+
+def _half(name: str, part: int) -> str:
+    return f"{name} {part}"
+
+
+def _part(key: str) -> int:
+    """Say in which half of the images one falls, whatever the order and the ranks."""
+    return zlib.crc32(key.encode()) & 1
+
+
+def _plain(value: Tensor) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

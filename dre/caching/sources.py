@@ -1,0 +1,92 @@
+"""Which source an object comes from, as a fingerprint: another source may do something else under the same name."""
+
+import functools
+import hashlib
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import dre
+
+LIBRARIES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "skimage": "scikit-image",
+}
+"""Packages that are known by their version, and the distributions that they come in."""
+
+DECIDE_NO_MAP = frozenset(
+    {
+        "arguments.py",
+        "caching",
+        "cli.py",
+        "curves.py",
+        "environment.py",
+        "explain.py",
+        "losses.py",
+        "metering.py",
+        "metrics",
+        "mixtures",
+        "modules",
+        "pictures.py",
+        "reporting",
+        "runs.py",
+        "statistics",
+    }
+)
+"""Files and folders of `dre` that no map depends on; all others count, a new one as well."""
+
+
+class UndescribableError(ValueError):
+    """Something of which nothing says what it does."""
+
+
+@functools.cache
+def origin(module: str) -> str:
+    """Say which source a module belongs to: a version for known libraries, else a hash of its whole package.
+
+    Raises:
+        UndescribableError: It was typed into an interpreter.
+    """
+    top = module.partition(".")[0]
+    if top == "dre":
+        return f"dre {maps_fingerprint()}"
+    if top in LIBRARIES:
+        return f"{top} {version(LIBRARIES[top])}"
+    if top in sys.stdlib_module_names and top != "__main__":
+        return "python"
+    return f"{top} {fingerprint(_sources(top))}"
+
+
+@functools.cache
+def maps_fingerprint() -> str:
+    """Hash the source that decides maps, and name the versions of what it computes with."""
+    root = Path(dre.__file__).parent
+    own = [path for path in root.rglob("*.py") if path.relative_to(root).parts[0] not in DECIDE_NO_MAP]
+    return " ".join([fingerprint(own, root), *(f"{name} {version(name)}" for name in LIBRARIES.values())])
+
+
+def fingerprint(files: Iterable[Path], root: Path = Path()) -> str:
+    """Hash the content of files and where they lie below `root`."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix() if root != Path() else path.name} {len(content)} ".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def _sources(top: str) -> list[Path]:
+    """List the source files of a package, or the one of a module."""
+    module = sys.modules.get(top)
+    folders = [Path(folder) for folder in getattr(module, "__path__", [])]
+    if folders:
+        return [path for folder in folders for path in folder.rglob("*.py")]
+    file = getattr(module, "__file__", None)
+    if file is None or not Path(file).is_file():
+        raise UndescribableError(f"the source of {top} is in no file")
+    return [Path(file)]

@@ -1,0 +1,126 @@
+"""One picture of many maps: photographs across, explainers down."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from dre.reporting.overlay import Pixels, overlay, picture_of, png, rgb
+from dre.reporting.style import readable, styled
+
+SIDE = 192
+"""Pixels of the longer side of a photograph in the picture."""
+
+GAP = 4
+LINE = 14
+"""Height of a line of the caption, in pixels."""
+
+HEADING = 26
+LETTER = 6.2
+"""Width of a letter of a label, in pixels."""
+
+POINTS = 72
+"""A figure of as many dots an inch has fonts sized in pixels."""
+
+CREDITS_A_LINE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """One column of the picture.
+
+    Args:
+        key: Its name.
+        image: [C, H, W] in [0, 1].
+        maps: [H, W] in [-1, 1] of each explainer, as `for_display` scales them.
+    """
+
+    key: str
+    image: Tensor
+    maps: Mapping[str, Tensor]
+
+
+def draw_panel(
+    photographs: Sequence[Photograph],
+    path: Path,
+    caption: str = "",
+    *,
+    labels: Mapping[str, str] | None = None,
+    headings: Mapping[str, str] | None = None,
+    side: int = SIDE,
+    colours: int | None = None,
+) -> None:
+    """Draw photographs and below each its maps as one PNG file.
+
+    Args:
+        photographs: At least one, all of one size and with the same explainers.
+        path: Of the file.
+        caption: Below the picture.
+        labels: What is written beside the maps of an explainer, where it is not its name.
+        headings: What is written above the maps of an explainer, with some space.
+        side: Pixels of the longer side of each photograph and map.
+        colours: Of the file, where it has to be small; all by default.
+    """
+    names = list(photographs[0].maps)
+    headings = headings or {}
+    texts = {"": "photograph"} | {name: (labels or {}).get(name, readable(name)) for name in names}
+    rows = [_tiles([rgb(one.image) for one in photographs], side)]
+    rows += [_tiles([overlay(one.image, one.maps[name]) for one in photographs], side) for name in names]
+    height, width, _ = rows[0].shape
+    left = round(LETTER * max(len(line) for text in texts.values() for line in text.splitlines())) + 2 * GAP
+    below = LINE * len(caption.splitlines()) + GAP
+    tops, total = [], GAP
+    for name in texts:
+        total += HEADING if name in headings else 0
+        tops.append(total)
+        total += height + GAP
+    figure = plt.figure(figsize=((left + width + GAP) / POINTS, (total + below) / POINTS), dpi=POINTS)
+    for name, top, row in zip(texts, tops, rows, strict=True):
+        bottom = total + below - top - height
+        figure.figimage(row, left, bottom)
+        _write(figure, left - 2 * GAP, bottom + height / 2, texts[name], ha="right", va="center", fontsize=11)
+        if name in headings:
+            _write(figure, left, bottom + height + GAP, headings[name], fontsize=13, weight="bold")
+    _write(figure, GAP, GAP, caption, fontsize=10, color="0.35")
+    path.write_bytes(png(_rendered(figure), colours))
+    plt.close(figure)
+
+
+def credits_caption(keys: Sequence[str], authors: Mapping[str, str], a_line: int = CREDITS_A_LINE) -> str:
+    """Name the photographers of photographs, as far as they are known, a few to a line; nothing when none is."""
+    named = [f"{place}: {authors[key]}" for place, key in enumerate(keys, start=1) if key in authors]
+    lines = [", ".join(named[start : start + a_line]) for start in range(0, len(named), a_line)]
+    return "Photographs, left to right: " + "\n".join(lines) if lines else ""
+
+
+def _tiles(pictures: Sequence[Pixels], side: int) -> Pixels:
+    """Lay pictures [H, W, 3] side by side, resized: shrunk by area, enlarged without smoothing."""
+    height, width, _ = pictures[0].shape
+    size = (max(1, round(width * side / max(height, width))), max(1, round(height * side / max(height, width))))
+    gap = np.ones((size[1], GAP, 3))
+    tiles: list[Pixels] = []
+    for picture in pictures:
+        tiles += [np.asarray(picture_of(picture).resize(size, Image.Resampling.BOX)) / 255, gap]
+    return np.concatenate(tiles[:-1], axis=1)
+
+
+def _write(figure: Figure, x: float, y: float, text: str, **style: object) -> None:
+    """Write text at a place in pixels from the lower left corner."""
+    width, height = figure.get_size_inches() * figure.dpi
+    figure.text(x / width, y / height, text, **style)  # type: ignore[arg-type]
+
+
+def _rendered(figure: Figure) -> Pixels:
+    with styled():
+        figure.canvas.draw()
+    buffer = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
+    return np.asarray(buffer)[..., :3] / 255
