@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
+from callbacks.artifacts import wandb_loggers
 from callbacks.chosen import ChosenImages, StudyImage
 from callbacks.curve_charts import log_points
 from dre.checks import NonFiniteError, check_count
-from dre.metrics import ScoreTable
+from dre.metrics import ImageMean, ScoreTable
 from dre.reporting.studies import points_figure
 from dre.reporting.style import png_bytes
 from dre.scoring import score
@@ -75,6 +75,7 @@ class Studied(Protocol):
     classifier: Classifier
     variants: Variants
     engine: SweepEngine
+    metrics: Mapping[str, ImageMean]
     device: torch.device
 
 
@@ -231,9 +232,8 @@ class Study(pl.Callback, ABC):
         labels = {quantity: self.x_label(quantity) for quantity in order}
         figure = points_figure(points, shown, labels, self.panels_in_a_line)
         path.with_suffix(".png").write_bytes(png_bytes(figure))
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                log_points(logger, self.name, points, labels, path.with_suffix(".png"))
+        for logger in wandb_loggers(trainer):
+            log_points(logger, self.name, points, labels, path.with_suffix(".png"))
 
 
 def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:

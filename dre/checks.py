@@ -62,11 +62,11 @@ def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
         raise ValueError(f"`saliency` {list(saliency.shape)} does not match `images` {list(images.shape)}")
     try:
         check_finite(saliency, "saliency")
-    except ValueError as error:
+    except NonFiniteError as error:
         raise NonFiniteSaliencyError(str(error), saliency) from None
 
 
-class NonFiniteSaliencyError(ValueError):
+class NonFiniteSaliencyError(NonFiniteError):
     """Maps with NaN or infinity.
 
     Args:

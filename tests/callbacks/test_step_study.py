@@ -18,7 +18,8 @@ EXPLAINERS = {
 
 @pytest.mark.parametrize("name", ["faithfulness", "insertion"])
 def test_numbers_are_those_of_explainers_built_with_so_many_steps(five_shards, tmp_path, name):
-    study, module = StepStudy(images=3, steps=[2, 5, 9], metric=name), evaluation(EXPLAINERS)
+    study = StepStudy(images=3, steps=[2, 5, 9])
+    module = evaluation(EXPLAINERS, metrics={"faithfulness": Faithfulness(), "insertion": Insertion("idgi")})
     data = small_data(five_shards, eval_batch_size=4)
     logged = run(study, data, tmp_path, module)
     rows = frame(study, tmp_path)
@@ -43,7 +44,25 @@ def test_numbers_are_those_of_explainers_built_with_so_many_steps(five_shards, t
     means = values.groupby(["explainer", "quantity", "x"]).mean()
     gained = means["integrated_gradients", f"steps_{name}", 9] - means["integrated_gradients", f"steps_{name}", 2]
     assert logged[f"test/integrated_gradients/steps_{name}_gained"] == pytest.approx(gained, abs=1e-6)
-    assert content(study, tmp_path)["settings"]["steps"] == [2, 5, 9]
+    settings = content(study, tmp_path)["settings"]
+    assert (settings["steps"], settings["metrics"]) == ([2, 5, 9], ["faithfulness", "insertion"])
+
+
+def test_a_metric_that_needs_boxes_has_no_value_without_them(five_shards, tmp_path):
+    data = small_data(five_shards)
+    transfer = data.on_after_batch_transfer
+    data.on_after_batch_transfer = lambda batch, index: {
+        name: value for name, value in transfer(batch, index).items() if name != "objects"
+    }
+    study = StepStudy(images=2, steps=[2, 3])
+    run(study, data, tmp_path, evaluation(EXPLAINERS))
+    values = frame(study, tmp_path).groupby("quantity")["value"].count()
+    assert dict(values) == {
+        "steps_explainability": 0,
+        "steps_faithfulness": 8,
+        "steps_pearson_skewness": 8,
+        "steps_spearman": 8,
+    }
 
 
 def test_without_a_path_there_is_nothing_to_study(five_shards, tmp_path, caplog):
@@ -67,6 +86,7 @@ def test_steps_that_make_no_curve_are_refused(steps):
         StepStudy(steps=steps)
 
 
-def test_an_unknown_metric_is_refused():
-    with pytest.raises(ValueError, match="`metric` must be one of faithfulness, insertion, got 'auc'"):
-        StepStudy(metric="auc")
+def test_a_metric_that_is_not_computed_is_refused(five_shards, tmp_path):
+    study = StepStudy(metrics=["auc"])
+    with pytest.raises(ValueError, match="names 'auc', which is not computed; choose among faithfulness, explain"):
+        run(study, small_data(five_shards), tmp_path, evaluation(EXPLAINERS))
