@@ -12,7 +12,7 @@ from dre.checks import check_count
 from dre.imaging import blend, checkerboard
 from dre.metrics import background_share, inside, spearman
 
-OF_EXPLAINERS = ("spearman_inside", "spearman_magnitude_inside", "share_before", "share_after", "share_moved")
+OF_EXPLAINERS = ("spearman_inside", "spearman_abs_inside", "share_before", "share_after", "share_moved")
 OF_CLASSIFIER = ("probability_before", "probability_after", "same_class", "area")
 
 

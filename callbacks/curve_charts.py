@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 
@@ -18,6 +17,8 @@ def log_points(logger: WandbLogger, name: str, points: pd.DataFrame, x_labels: M
         x_labels: By quantity, what was changed along its curve.
         figure: Picture of the points.
     """
+    import wandb
+
     logger.log_table(f"test/{name}/points", dataframe=points)
     logger.log_image(f"test/{name}/figure", [str(figure)])
     charts = {}

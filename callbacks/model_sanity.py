@@ -1,5 +1,6 @@
 """Does a map depend on what the classifier has learnt? Redraw its weights, or add noise to them, and compare."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ ORDERS = ("top_down", "bottom_up", "independent")
 
 SIMILARITIES: dict[str, Compare] = {
     "spearman": spearman,
-    "spearman_magnitude": lambda saliency, reference: spearman(saliency.abs(), reference.abs()),
+    "spearman_abs": lambda saliency, reference: spearman(saliency.abs(), reference.abs()),
     "ssim": structural_similarity,
     "hog": gradient_correlation,
 }
@@ -156,7 +157,12 @@ class ModelRandomisation(ChangedClassifier):
 
     def settings(self, studied: Studied) -> dict[str, Any]:
         """See `Study`."""
-        return {"redraw": self.redraw, "seed": self.seed, "groups": self.groups(studied)}
+        return {
+            "redraw": self.redraw,
+            "seed": self.seed,
+            "chance": 1 / studied.classifier.num_classes,
+            "groups": self.groups(studied),
+        }
 
 
 class WeightPerturbation(ChangedClassifier):
@@ -187,7 +193,8 @@ class WeightPerturbation(ChangedClassifier):
     ) -> None:
         super().__init__(images, explainers)
         self.levels = levels if levels is not None else [step / 10 for step in range(11)]
-        if not self.levels or self.levels[0] < 0 or self.levels != sorted(set(self.levels)):
+        ascends = all(math.isfinite(level) for level in self.levels) and self.levels == sorted(set(self.levels))
+        if not self.levels or not ascends or self.levels[0] < 0:
             raise ValueError(f"`levels` are shares of sigma and must ascend from 0 on, got {self.levels}")
         check_choice("sigma", sigma, ("global", "tensor"))
         check_count("seed", seed, 0)
@@ -207,7 +214,7 @@ class WeightPerturbation(ChangedClassifier):
 
     def settings(self, studied: Studied) -> dict[str, Any]:
         """See `Study`."""
-        return {"sigma": self.sigma, "seed": self.seed}
+        return {"sigma": self.sigma, "seed": self.seed, "chance": 1 / studied.classifier.num_classes}
 
 
 def _similarities(key: str, name: str, condition: Condition, saliency: Tensor, reference: Tensor) -> Iterator[Row]:

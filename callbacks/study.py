@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
+from callbacks.artifacts import wandb_loggers
 from callbacks.chosen import ChosenImages, StudyImage
 from callbacks.curve_charts import log_points
 from dre.checks import NonFiniteError, check_count
-from dre.metrics import ScoreTable
+from dre.metrics import ImageMean, ScoreTable
 from dre.reporting.studies import points_figure
 from dre.reporting.style import png_bytes
 from dre.scoring import score
@@ -59,13 +59,23 @@ class Variants(Protocol):
         """Give a copy of the classifier on another device."""
 
 
+class Classifier(Protocol):
+    """What is asked of the evaluated classifier."""
+
+    num_classes: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits [B, K]."""
+
+
 class Studied(Protocol):
     """What is asked of the evaluation module."""
 
     explainers: dict[str, object]
-    classifier: Network
+    classifier: Classifier
     variants: Variants
     engine: SweepEngine
+    metrics: Mapping[str, ImageMean]
     device: torch.device
 
 
@@ -173,7 +183,7 @@ class Study(pl.Callback, ABC):
         seen, suited = self.chosen.counts()
         obstacle = self.obstacle(studied) or ("" if suited else f"none of {seen} images is suited")
         if obstacle:
-            rank_zero_warn(f"{self.name} is left out: {obstacle}")
+            rank_zero_info(f"{self.name} is left out: {obstacle}")
             return
         start = time.perf_counter()
         frame = self._measured(trainer, studied)
@@ -230,9 +240,8 @@ class Study(pl.Callback, ABC):
         labels = {quantity: self.x_label(quantity) for quantity in order}
         figure = points_figure(points, shown, labels, self.panels_in_a_line)
         path.with_suffix(".png").write_bytes(png_bytes(figure))
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                log_points(logger, self.name, points, labels, path.with_suffix(".png"))
+        for logger in wandb_loggers(trainer):
+            log_points(logger, self.name, points, labels, path.with_suffix(".png"))
 
 
 def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:

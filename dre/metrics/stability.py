@@ -12,11 +12,15 @@ Unit = Literal["sum", "magnitude"]
 """What a map is divided by: its signed sum, as paper 002 does it, or the sum of its magnitudes."""
 
 
+ROUNDING = torch.finfo(torch.float32).eps
+"""A signed sum that is smaller than this share of the magnitudes is that of the map's own rounding."""
+
+
 def scaled_squared_error(saliency: Tensor, reference: Tensor, unit: Unit = "magnitude") -> Tensor:
     """Mean squared difference of two maps in units of their own sums, float64 [B]; 0 for equal maps.
 
-    NaN where a map has nothing to be divided by. The signed sum of a path attribution may be close to zero, and the
-    error then says more about that sum than about the map.
+    NaN where a map has nothing to be divided by: a sum of zero, up to rounding. The signed sum of a path attribution
+    may be close to zero, and the error then says more about that sum than about the map.
 
     Args:
         saliency: [B, 1, H, W], any range.
@@ -45,8 +49,9 @@ def log_squared_error(saliency: Tensor, reference: Tensor, unit: Unit = "magnitu
 
 def _in_units(values: Tensor, unit: Unit) -> Tensor:
     values = values / values.abs().amax(dim=1, keepdim=True)  # NaN for an empty map; tiny values would underflow
-    total = (values if unit == "sum" else values.abs()).sum(dim=1, keepdim=True)
-    return values / total.where(total != 0, torch.nan)
+    magnitude = values.abs().sum(dim=1, keepdim=True)
+    total = values.sum(dim=1, keepdim=True) if unit == "sum" else magnitude
+    return values / total.where(total.abs() > ROUNDING * magnitude, torch.nan)
 
 
 class LogSquaredError(MapComparison):

@@ -20,9 +20,13 @@ def points_figure(
         x_labels: By quantity, what was changed along its curve.
         panels_in_a_line: Most of them.
     """
-    if points["x"].nunique() > 1:
-        return curves_figure(_curves(points[points["count"] > 0], x_labels), explainers, panels_in_a_line)
-    return intervals_figure(_summary(points, explainers), explainers)
+    if points["x"].nunique() == 1:
+        return intervals_figure(_summary(points, explainers), explainers)
+    figure = curves_figure(_curves(points[points["count"] > 0], x_labels), explainers, panels_in_a_line)
+    for axes in figure.axes:
+        for place, line in enumerate(axes.lines[::-1]):
+            line.set_linewidth(1.4 + 0.4 * place)  # of curves that lie on each other, all are seen
+    return figure
 
 
 def _curves(points: pd.DataFrame, x_labels: Mapping[str, str]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ def summarise_points(frame: pd.DataFrame, drawing: Drawing = DRAWING) -> pd.Data
     columns = [*POINT, "mean", "low", "high", "standard_error", "median", "count", "undefined", "infinite"]
     if frame.empty:
         return pd.DataFrame(columns=columns)
-    wide = frame.pivot(index="key", columns=POINT, values="value")
+    wide = frame.pivot(index="key", columns=POINT, values="value").sort_index(axis=1)
     intervals = bootstrap_means(wide.to_numpy(dtype=np.float64), drawing)
     values = {point: group.to_numpy(dtype=np.float64) for point, group in frame.groupby(POINT)["value"]}
     rows = []

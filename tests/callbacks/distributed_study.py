@@ -1,0 +1,25 @@
+"""One rank of an evaluation with studies that tests start with torchrun."""
+
+import os
+import sys
+from pathlib import Path
+
+from callbacks import BackgroundReplacement, JpegStability, WeightPerturbation
+from tests.callbacks.studies import evaluation
+from tests.training import quiet_trainer, small_data
+
+
+def main(root: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    studies = [
+        WeightPerturbation(images=5, levels=[0.0, 1.0]),
+        BackgroundReplacement(images=1),  # a rank is left without any
+        JpegStability(images=5),
+    ]
+    devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    trainer = quiet_trainer(out, callbacks=studies, devices=devices, strategy="ddp")
+    trainer.test(evaluation(), small_data(root, eval_batch_size=4), verbose=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
