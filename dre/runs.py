@@ -48,8 +48,14 @@ def config_hash(config: Mapping[str, Any]) -> str:
         settings = relevant["data"]["init_args"]
         settings = {key: value for key, value in settings.items() if key not in LOADING}
         relevant["data"] = {**relevant["data"], "init_args": settings}
-    text = json.dumps(relevant, sort_keys=True, default=str)
+    text = json.dumps(relevant, sort_keys=True, default=_named)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _named(value: object) -> str:
+    """Write what JSON has no word for; a function by its name, since its address is another in every process."""
+    name = getattr(value, "__qualname__", None)
+    return str(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
 
 
 def file_hash(path: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from dre.cli import TrainingCommandLine
+from dre.explainers.integration import idgi, riemann
 from dre.runs import CHECKPOINT, RECORD, config_hash, new_directory, newest_checkpoint, write_record
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -179,3 +180,9 @@ def test_a_run_that_is_refused_while_it_is_built_leaves_no_directory(place, run_
     with pytest.raises(ValueError, match="unknown model"):
         train(run_file, "--model.classifier.init_args.name", "resnet5o")
     assert not list((place / "runs" / "tiny").iterdir())
+
+
+def test_a_function_in_the_configuration_counts_by_its_name():
+    """Its address, which `str` shows, is another in every process."""
+    hashes = {config_hash({"model": {"rule": rule}}) for rule in (idgi, riemann, "dre.explainers.integration.idgi")}
+    assert len(hashes) == 2
