@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.imaging import min_max
 from dre.reporting.cells import number
 from dre.reporting.html import Cell, table
-from dre.reporting.overlay import overlay, png, rgb
+from dre.reporting.overlay import for_display, overlay, png, rgb
 from dre.reporting.style import readable
 
 SIDE = 160
@@ -27,7 +26,7 @@ class Example:
         key: Its name.
         value: What it was chosen by.
         image: uint8 [C, h, w].
-        maps: Saliency by explainer, uint8 [h, w], each scaled to 0..255.
+        maps: Saliency by explainer, int8 [h, w], each scaled to -127..127.
         values: The same quantity by explainer.
         credit: Who took the photograph.
     """
@@ -42,17 +41,21 @@ class Example:
 
 def small(pictures: Tensor, side: int = SIDE) -> Tensor:
     """Shrink pictures [B, C, H, W] in [0, 1] to at most `side` pixels, as uint8; never enlarge."""
+    return (_shrunk(pictures, side).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def small_maps(saliency: Tensor, side: int = SIDE) -> Tensor:
+    """Scale each map [B, 1, H, W] for a picture, see `for_display`, to -127..127 and shrink it: int8 [B, h, w]."""
+    return (_shrunk(for_display(saliency), side)[:, 0] * 127).round().to(torch.int8).cpu()
+
+
+def _shrunk(pictures: Tensor, side: int) -> Tensor:
     height, width = pictures.shape[-2:]
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     if size != (height, width):
         pictures = F.interpolate(pictures.float(), size=size, mode="bilinear", antialias=True)
-    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-
-
-def small_maps(saliency: Tensor, side: int = SIDE) -> Tensor:
-    """Scale each map [B, 1, H, W] to 0..255 and shrink it: uint8 [B, h, w]."""
-    return small(min_max(saliency.float()), side)[:, 0]
+    return pictures
 
 
 def photograph_png(image: Tensor) -> bytes:
@@ -61,8 +64,8 @@ def photograph_png(image: Tensor) -> bytes:
 
 
 def overlay_png(image: Tensor, saliency: Tensor) -> bytes:
-    """Write a map uint8 [h, w] in colour over the faded photograph uint8 [C, h, w] as a small PNG file."""
-    return png(overlay(image / 255, saliency / 255), COLOURS)
+    """Write a map int8 [h, w] in colour over the faded photograph uint8 [C, h, w] as a small PNG file."""
+    return png(overlay(image / 255, saliency / 127), COLOURS)
 
 
 def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str, factor: float) -> str:

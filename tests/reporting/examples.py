@@ -43,7 +43,7 @@ def examples(count: int, channels: int = 3) -> list[Example]:
     def draw(*size: int) -> torch.Tensor:
         return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
 
-    maps = [{name: draw(20, 30) for name in NAMES} for _ in range(count)]
+    maps = [{name: (draw(20, 30) // 2).to(torch.int8) for name in NAMES} for _ in range(count)]
     values = {"dre": 0.25, "grad_cam": 0.5, "random": 0.125}
     return [
         Example(f"photo <{place}>", 0.25, draw(channels, 20, 30), maps[place], values, "A & B")

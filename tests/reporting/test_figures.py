@@ -90,14 +90,14 @@ def test_pictures_shrink_but_never_grow_and_keep_their_shape():
     assert small(torch.rand(2, 3, 100, 400), side=40).shape == (2, 3, 10, 40)
     assert small(torch.rand(1, 1, 7, 5)).shape == (1, 1, 7, 5)
     maps = small_maps(torch.tensor([[[[-1.0, 0.0], [1.0, 3.0]]], [[[5.0, 5.0], [5.0, 5.0]]]]))
-    assert maps.tolist() == [[[0, 64], [128, 255]], [[0, 0], [0, 0]]]
+    assert maps.tolist() == [[[-42, 0], [42, 127]], [[0, 0], [0, 0]]]  # zero stays where it is
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_overlay_is_bright_where_the_map_is_high(channels):
     image = torch.full((channels, 8, 12), 128, dtype=torch.uint8)
-    saliency = torch.zeros(8, 12, dtype=torch.uint8)
-    saliency[:, :6] = 255
+    saliency = torch.zeros(8, 12, dtype=torch.int8)
+    saliency[:, :6] = 127
     shown = decoded(overlay_png(image, saliency))
     assert shown.shape == (8, 12, 3)
     assert shown[:, :6, 0].mean() > shown[:, 6:, 0].mean() + 50
