@@ -158,11 +158,11 @@ class Classifier(nn.Module):
 
         def cut(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             leaf.append(output.detach().requires_grad_())
-            return leaf[0]
+            return leaf[-1]  # of a module that runs again, the last output is the one that the logits depend on
 
         with torch.enable_grad(), watching([(tap.module, self.network.get_submodule(tap.module))], cut):
             logits = self.forward(images.detach())
-        return leaf[0], logits
+        return leaf[-1], logits
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Give the map [B, C, h, w] that the head reads, with the graph that leads to it from the images.
@@ -179,7 +179,7 @@ class Classifier(nn.Module):
 
         with watching([(tap.module, self.network.get_submodule(tap.module))], capture):
             self.forward(images)
-        return tap.read(seen[0], (images.shape[-2], images.shape[-1]))
+        return tap.read(seen[-1], (images.shape[-2], images.shape[-1]))
 
     def head_weights(self) -> Tensor:
         """Give the weights [K, C] of a linear head that reads the pooled last tap."""

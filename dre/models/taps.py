@@ -47,13 +47,13 @@ class Tap:
         )
 
 
-def trunk(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def trunk(network: nn.Module, prefix: str = "", is_root: bool = True) -> Iterator[tuple[str, nn.Module]]:
     """Walk the modules of the main path: children in order, plain sequences opened, blocks closed."""
     for name, child in network.named_children():
         path = f"{prefix}{name}"
-        is_encoder = prefix == "" and any(_repeats_a_block(part) for part in child.children())
+        is_encoder = is_root and any(_repeats_a_block(part) for part in child.children())
         if type(child) is nn.Sequential or is_encoder:
-            yield from trunk(child, f"{path}.")
+            yield from trunk(child, f"{path}.", is_root=False)
         else:
             yield path, child
 
@@ -63,16 +63,16 @@ def _repeats_a_block(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and len(module) >= 4 and len({type(part) for part in module}) == 1
 
 
-def trace(network: nn.Module, sample: Tensor, names: list[str] | None = None) -> dict[str, tuple[int, ...]]:
-    """Run one pass and give the output shape of each trunk module (or of `names`), in the order they finished."""
+def trace(network: nn.Module, sample: Tensor, names: list[str]) -> dict[str, tuple[int, ...]]:
+    """Run one pass and give the output shape of some modules, in the order in which they finished for the last time."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def see(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        shapes.pop(name, None)
         if isinstance(output, Tensor):
             shapes[name] = tuple(output.shape)
 
-    modules = trunk(network) if names is None else [(name, network.get_submodule(name)) for name in names]
-    with watching(modules, see), torch.no_grad():
+    with watching([(name, network.get_submodule(name)) for name in names], see), torch.no_grad():
         network(sample)
     return shapes
 
@@ -92,6 +92,33 @@ def describe(name: str, shape: tuple[int, ...], side: int) -> Tap | None:
     return Tap(name, 2**exponent, channels, layout)
 
 
+def find_maps(network: nn.Module, sample: Tensor) -> list[Tap]:
+    """Recognise the maps along the trunk, or along that of the network that this one wraps.
+
+    A network is wrapped, as behind a normalisation of its own, where it holds all parameters, gives no map and runs
+    once.
+    """
+    inner, prefix = network, ""
+    while True:
+        shapes = trace(network, sample, [name for name, _ in trunk(inner, prefix)])
+        found = [tap for name, shape in shapes.items() if (tap := describe(name, shape, sample.shape[-1]))]
+        holders = [f"{prefix}{name}" for name, child in inner.named_children() if any(True for _ in child.parameters())]
+        is_leaf = len(holders) != 1 or not list(network.get_submodule(holders[0]).children())
+        if is_leaf or any(f"{tap.module}.".startswith(f"{holders[0]}.") for tap in found):
+            return found
+        if _runs(network, holders[0], sample) != 1:
+            return found
+        inner, prefix = network.get_submodule(holders[0]), f"{holders[0]}."
+
+
+def _runs(network: nn.Module, name: str, sample: Tensor) -> int:
+    """Count how often a module runs in one pass."""
+    seen: list[str] = []
+    with watching([(name, network.get_submodule(name))], lambda name, *_: seen.append(name)), torch.no_grad():
+        network(sample)
+    return len(seen)
+
+
 def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple[list[Tap], Tap | None]:
     """Choose the last map of the trunk at each stride, and the map that class activation methods read.
 
@@ -107,8 +134,7 @@ def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple
     Returns:
         Four taps, or an empty list when the network has no map at one of the strides; the activation map, or None.
     """
-    side = sample.shape[-1]
-    found = [tap for name, shape in trace(network, sample).items() if (tap := describe(name, shape, side))]
+    found = find_maps(network, sample)
     blocks = _token_blocks(network, [tap for tap in found if tap.layout == "tokens"])
     if len(blocks) >= 4:
         picks = [blocks[len(blocks) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]

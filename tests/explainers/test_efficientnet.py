@@ -226,3 +226,28 @@ def test_the_map_of_a_combination_of_logits_is_the_combination_of_their_maps(com
     first, second = targets.tolist()
     maps = [explainer(photographs(2), torch.tensor([target, target])) for target in (first, second, 0)]
     torch.testing.assert_close(maps[2], 2 * maps[0] - 3 * maps[1], rtol=1e-3, atol=1e-4 * maps[2].abs().max().item())
+
+
+class Mirrored(nn.Module):
+    """What a network makes of an image and of its mirror image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images) + self.network(images.flip(3))
+
+
+@pytest.fixture(scope="module")
+def mirrored(precise) -> Classifier:
+    return Classifier.wrap(Mirrored(precise.network), mean=[0.5], std=[0.5], size=(64, 64))
+
+
+@pytest.mark.parametrize("name", ["gradient", "input x gradient", "IG", "IG+IDGI", "BlurIG", "GuidedIG"])
+def test_pixels_that_the_score_treats_alike_are_explained_alike(mirrored, targets, name):
+    images = photographs(2, 64, 64)[:1].double()
+    build = CHEAP.get(name, lambda classifier: GuidedIG(classifier, steps=3))
+    saliency = build(mirrored)((images + images.flip(3)) / 2, targets[:1])
+    assert saliency.std() > 0
+    torch.testing.assert_close(saliency, saliency.flip(3), rtol=1e-6, atol=1e-8 * saliency.abs().max().item())

@@ -120,6 +120,67 @@ def test_activations_are_the_last_map_and_their_gradient_comes_from_the_head_alo
     torch.testing.assert_close(gradient, expected)  # a pooled linear head: every place has the weight / places
 
 
+class Reused(nn.Module):
+    """One activation behind both convolutions, or one block that runs twice."""
+
+    def __init__(self, shared: str) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.act, self.head = nn.ReLU(), nn.Linear(8, 5)
+        if shared == "block":
+            self.second, self.act = nn.Sequential(self.second, nn.ReLU()), nn.Identity()
+
+    def forward(self, images):
+        features = self.act(self.second(self.act(self.first(images))))
+        return self.head((self.second(features) if isinstance(self.act, nn.Identity) else features).mean((2, 3)))
+
+
+@pytest.mark.parametrize("shared", ["activation", "block"])
+def test_of_a_module_that_runs_again_the_last_map_is_read(shared):
+    torch.manual_seed(0)
+    classifier = Classifier.wrap(Reused(shared).eval(), size=(32, 32))
+    images = torch.rand(2, 3, 32, 48)
+    maps, logits = classifier.activations(images)
+    torch.testing.assert_close(logits, classifier(images))
+    torch.testing.assert_close(classifier.network.head(maps.mean((2, 3))), logits)
+    torch.testing.assert_close(classifier.feature_map(images), maps)
+
+
+class Normalised(nn.Module):
+    """A network behind a normalisation of its own, as many are published."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network((images - 0.5) / 0.5)
+
+
+@pytest.mark.parametrize(
+    "wrap", [Normalised, lambda network: nn.Sequential(nn.Identity(), network), lambda n: Normalised(Normalised(n))]
+)
+def test_a_wrapped_network_has_the_taps_of_the_network(wrap):
+    images, _ = small_batch()
+    plain, classifier = small_classifier(), Classifier.wrap(wrap(SmallNetwork().eval()), size=(64, 64))
+    for ours, theirs in zip(classifier.taps, plain.taps, strict=True):
+        assert ours.module.endswith(f".{theirs.module}")
+        assert (ours.stride, ours.channels) == (theirs.stride, theirs.channels)
+    assert classifier.activation_tap == classifier.taps[-1]
+    maps = classifier.features(images)[0][-1]
+    torch.testing.assert_close(maps, classifier.activations(images)[0])
+
+
+def test_a_network_that_its_wrapper_runs_twice_has_no_map_of_its_own():
+    class Mirrored(Normalised):
+        def forward(self, images):
+            return self.network(images) + self.network(images.flip(3))
+
+    classifier = Classifier.wrap(Mirrored(SmallNetwork().eval()), size=(64, 64))
+    assert classifier.taps == []
+    assert classifier.activation_tap is None
+
+
 def test_fingerprint_tells_weights_apart():
     assert small_classifier(seed=0).fingerprint == small_classifier(seed=0).fingerprint
     assert small_classifier(seed=0).fingerprint != small_classifier(seed=1).fingerprint
