@@ -1,8 +1,8 @@
-"""Train a mask generator and score it: `python train.py [--config FILE]`, `python train.py --help`."""
+"""Train a mask generator or a classifier: `python train.py [--config FILE]`, `python train.py --help`."""
 
-from dre.cli import TrainingCommandLine
+from dre.classifier_cli import training_command_line
 from dre.environment import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():
-        TrainingCommandLine().run()
+        training_command_line().run()

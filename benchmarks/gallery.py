@@ -14,7 +14,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.showcase import REDUCED, Case, Settings, demo_batch, families, find_checkpoints, settings_of
+from benchmarks.showcase import (
+    DEMO,
+    REDUCED,
+    Case,
+    Settings,
+    attempt,
+    demo_batch,
+    families,
+    find_checkpoints,
+    settings_of,
+)
 from benchmarks.timing import machine
 from data.credits import read_attributions, read_credits
 from dre.models import Classifier
@@ -22,7 +32,6 @@ from dre.reporting.overlay import for_display
 from dre.reporting.panel import Photograph, credits_caption, draw_panel
 from dre.reporting.style import readable
 
-DEMO = Path("data/demo")
 CREDITS_A_LINE = 6
 COLOURS = 128
 SCALE = (
@@ -56,7 +65,10 @@ def load(path: Path, keys: list[str]) -> dict[str, Made]:
 
 
 def save(path: Path, keys: list[str], made: Mapping[str, Made]) -> None:
-    torch.save({"keys": keys, "made": {name: asdict(entry) for name, entry in made.items()}}, path)
+    """Write all anew; a run that is broken off meanwhile leaves the file as it was."""
+    unfinished = path.with_suffix(".part")
+    torch.save({"keys": keys, "made": {name: asdict(entry) for name, entry in made.items()}}, unfinished)
+    unfinished.replace(path)
 
 
 def make(
@@ -66,18 +78,15 @@ def make(
     settings: Settings,
     checkpoints: Mapping[str, str],
 ) -> Made | None:
-    """Explain the batch and say how long it took; say why not when it fails, and give nothing."""
+    """Explain the batch and say what it took; nothing when it fails."""
     start, changes = time.perf_counter(), case.changes(settings)
-    try:
-        explainer = case.build(classifier, settings, checkpoints)
-        maps = explainer(*batch)
-    except Exception as error:  # whatever ails one explainer, the others are drawn
-        print(f"{case.name:24} FAILED: {type(error).__name__}: {error}", flush=True)
+    done = attempt(case, classifier, batch, settings, checkpoints)
+    if done is None:
         return None
-    seconds, images, cost = time.perf_counter() - start, len(maps), explainer.cost
+    seconds, cost, images = time.perf_counter() - start, done[0].cost, len(done[1])
     passes = f"{cost.forwards / images:5g} + {cost.backwards / images:5g} passes an image"
     print(f"{case.name:24} {seconds:7.1f} s, {passes}", *changes, sep="; ", flush=True)
-    return Made(maps, changes, seconds)
+    return Made(done[1], changes, seconds)
 
 
 def photographers(root: Path, keys: list[str]) -> str:

@@ -28,6 +28,8 @@ REDUCED: Settings = {
 }
 """With these a picture of twelve photographs takes about an hour on one core, instead of a night."""
 
+DEMO = Path("data/demo")
+
 RUNS = {"dre": Path("runs/demo"), "mgnet": Path("runs/mgnet_demo")}
 """Where train.py leaves the checkpoints of the learned explainers."""
 
@@ -94,7 +96,13 @@ FAMILIES: dict[str, list[Case]] = {
     "Activation maps": [Case("CAM"), Case("GradCAM"), Case("GradCAMPlusPlus")],
     "Propagation": [Case("LRP"), Case("DeepLift")],
     "Optimised masks": [Case("MeaningfulPerturbation"), Case("ExtremalPerturbation"), Case("FeatureInversion")],
-    "Samples and regions": [Case("RISE"), Case("LIME"), Case("XRAI"), Case("XRAI", "xrai fast", {"mode": "fast"})],
+    "Samples and regions": [
+        Case("RISE"),
+        Case("RISE", "rise by drawn masks", {"divide_by": "drawn"}),
+        Case("LIME"),
+        Case("XRAI"),
+        Case("XRAI", "xrai fast", {"mode": "fast"}),
+    ],
     "Learned": [
         Case("DRE", learned={"checkpoint": "dre"}),
         Case("MGnet", learned={"checkpoint": "mgnet"}),
@@ -160,3 +168,19 @@ def demo_batch(root: Path, images: int, classifier: Classifier) -> tuple[Tensor,
     with torch.no_grad():
         targets = torch.cat([classifier(batch["images"]).argmax(dim=1) for batch in batches])
     return pixels, targets, [key for batch in batches for key in batch["key"]]
+
+
+def attempt(
+    case: Case,
+    classifier: Classifier,
+    batch: tuple[Tensor, Tensor, list[str]],
+    settings: Settings,
+    checkpoints: Mapping[str, str],
+) -> tuple[Explainer, Tensor] | None:
+    """Give the explainer and its maps of a batch; say why not when it fails, and give nothing."""
+    try:
+        explainer = case.build(classifier, settings, checkpoints)
+        return explainer, explainer(*batch)
+    except Exception as error:  # whatever ails one explainer, the others go on
+        print(f"{case.name:24} FAILED: {type(error).__name__}: {error}", flush=True)
+        return None

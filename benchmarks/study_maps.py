@@ -3,14 +3,27 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from data import ShardDataModule
 from data.loader import to_float
-from dre.explainers import CentredGaussian, EdgeDetector, Explainer, GradCAM, IntegratedGradients, VanillaGradient
+from dre.explainers import (
+    CentredGaussian,
+    DeepLift,
+    EdgeDetector,
+    Explainer,
+    GradCAM,
+    GuidedBackprop,
+    IntegratedGradients,
+    VanillaGradient,
+)
+from dre.metrics import AverageDrop, AverageDropInDeletion, IncreaseInConfidence
+from dre.metrics.relief import relief
 from dre.models import Classifier
+from dre.sweeps import SweepBatch, SweepEngine
 from dre.types import Batch
 
 CLASSIFIERS = {
@@ -18,7 +31,19 @@ CLASSIFIERS = {
     "mobilenet": ("mobilenetv2_100", "mobilenetv2_100_same.keras-int8-dequant.timm.pth"),
 }
 DATA_SETS = ("imagenet", "birds", "places")
-EXPLAINERS = ("grad_cam", "gradient", "ig", "gaussian", "edges")
+ASKING = ("ig", "gradient", "deep_lift", "guided", "grad_cam")
+"""Explainers that ask the classifier: the four of poster 000, and Grad-CAM."""
+
+EXPLAINERS = (*ASKING, "gaussian", "edges")
+CONFIDENCE = {
+    "IIC": IncreaseInConfidence(),
+    "AD": AverageDrop(),
+    "ADD": AverageDropInDeletion(),
+    "IIC of logits": IncreaseInConfidence(read="logit"),
+    "AD of logits, not clamped": AverageDrop(clamp=False, read="logit"),
+    "ADD of logits, not clamped": AverageDropInDeletion(clamp=False, read="logit"),
+}
+"""As published, and as poster 000 seems to read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +65,30 @@ class Group:
         return " ".join(part for part in (self.explainer, self.data, self.classifier) if part)
 
 
+class Material(NamedTuple):
+    """What the study is made of.
+
+    `maps`: reliefs [N, 1, 224, 224] of each group, float16. `scores`: by (classifier, data, explainer) and name of a
+    confidence metric, a value for each image. `objects`: by data set, boxes [N, 1, 224, 224], where there are any.
+    """
+
+    maps: dict[Group, Tensor]
+    scores: dict[tuple[str, str, str], dict[str, Tensor]]
+    objects: dict[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Write tensors and plain names alone."""
+        maps = {(group.classifier, group.data, group.explainer): some for group, some in self.maps.items()}
+        torch.save({"maps": maps, "scores": self.scores, "objects": self.objects}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Material":
+        """Read what `save` wrote."""
+        content = torch.load(path, weights_only=True)
+        maps = {Group(*names): some for names, some in content["maps"].items()}
+        return cls(maps, content["scores"], content["objects"])
+
+
 def load_classifier(name: str, root: Path) -> Classifier:
     """Build one of the two classifiers with its weights below `root`."""
     model, weights = CLASSIFIERS[name]
@@ -55,9 +104,11 @@ def load_classifier(name: str, root: Path) -> Classifier:
 def explainers(classifier: Classifier, steps: int) -> dict[str, Explainer]:
     """Build the explainers of the study on a classifier."""
     made = (
-        GradCAM(classifier),
-        VanillaGradient(classifier),
         IntegratedGradients(classifier, steps=steps),
+        VanillaGradient(classifier),
+        DeepLift(classifier),
+        GuidedBackprop(classifier),
+        GradCAM(classifier),
         CentredGaussian(classifier),
         EdgeDetector(classifier),
     )
@@ -81,21 +132,48 @@ def group_of(classifier: str, data: str, explainer: str) -> Group:
     )
 
 
-def make_maps(root: Path, images: int, steps: int) -> dict[Group, Tensor]:
-    """Explain what each classifier predicts: maps [images, 1, 224, 224] of each group, each made once."""
+def make_material(root: Path, images: int, steps: int) -> Material:
+    """Explain what each classifier predicts, and score the photographs weighted with the reliefs of the maps."""
     maps: dict[Group, list[Tensor]] = {}
+    scores: dict[tuple[str, str, str], dict[str, list[Tensor]]] = {}
+    objects: dict[str, list[Tensor]] = {}
     for name in CLASSIFIERS:
         classifier = load_classifier(name, root)
         methods = explainers(classifier, steps)
         for data in DATA_SETS:
             groups = {method: group_of(name, data, method) for method in methods}
-            missing = {method: group for method, group in groups.items() if group not in maps}
+            missing = {group for group in groups.values() if group not in maps}
             for batch in photographs(root / data, images, classifier):
+                pixels, keys = batch["images"], list(batch["key"])
                 with torch.no_grad():
-                    targets = classifier(batch["images"]).argmax(dim=1)
-                for method, group in missing.items():
-                    maps.setdefault(group, []).append(methods[method](batch["images"], targets, batch["key"]))
-    return {group: torch.cat(parts) for group, parts in sorted(maps.items(), key=lambda item: _order(item[0]))}
+                    targets = classifier(pixels).argmax(dim=1)
+                sweeps = SweepEngine(classifier).batch(pixels, targets, keys)
+                for method, group in groups.items():
+                    saliency = relief(methods[method](pixels, targets, keys))
+                    if group in missing:
+                        maps.setdefault(group, []).append(saliency.half())
+                    entry = scores.setdefault((name, data, method), {})
+                    for metric, values in confidence(sweeps, saliency.float()).items():
+                        entry.setdefault(metric, []).append(values)
+                if name == "lite0" and "objects" in batch:
+                    objects.setdefault(data, []).append(batch["objects"].half())
+    ordered = sorted(maps.items(), key=lambda item: _order(item[0]))
+    return Material(
+        {group: torch.cat(parts) for group, parts in ordered},
+        {key: {metric: torch.cat(parts) for metric, parts in entry.items()} for key, entry in scores.items()},
+        {data: torch.cat(parts) for data, parts in objects.items()},
+    )
+
+
+def confidence(sweeps: SweepBatch, saliency: Tensor) -> dict[str, Tensor]:
+    """Give every confidence metric of a batch, [B] each; NaN where an image is left out."""
+    wanted = [sweep for metric in CONFIDENCE.values() for sweep in metric.sweeps.values()]
+    read = iter(sweeps.scores(saliency, wanted))
+    found = {}
+    for name, metric in CONFIDENCE.items():
+        metric.update(**{argument: next(read) for argument in metric.sweeps})
+        found[name] = metric.latest
+    return found
 
 
 def _order(group: Group) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""What observes training and evaluation: checkpoints, throughput, metrics, distances, pictures, cost, studies."""
+"""What observes training and evaluation: checkpoints, throughput, progress, metrics, pictures, cost, studies."""
 
 from callbacks.artifacts import CheckpointArtifact, ResultsArtifact
 from callbacks.background_replacement import BackgroundReplacement
@@ -8,7 +8,9 @@ from callbacks.explanation_metrics import ExplanationMetrics
 from callbacks.map_distances import MapDistances
 from callbacks.model_sanity import ModelRandomisation, WeightPerturbation
 from callbacks.panel import SaliencyPanel
+from callbacks.progress import EvaluationProgress
 from callbacks.report import EvaluationReport
+from callbacks.resume import EvaluationResume
 from callbacks.stability import DeviceStability, JpegStability
 from callbacks.step_study import StepStudy
 from callbacks.throughput import Throughput
@@ -17,7 +19,9 @@ __all__ = [
     "BackgroundReplacement",
     "CheckpointArtifact",
     "DeviceStability",
+    "EvaluationProgress",
     "EvaluationReport",
+    "EvaluationResume",
     "ExplanationCost",
     "ExplanationMetrics",
     "JpegStability",

@@ -1,8 +1,8 @@
 """The few images that an expensive study looks at: the same ones whatever the order, the batches and the ranks."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
@@ -60,6 +60,16 @@ class ChosenImages:
         for row, key in enumerate(outputs["key"]):
             if fits[row] and (len(self.kept) < self.count or place_of(key) < self.kept[-1].place):
                 self.kept = sorted([*self.kept, _copied(outputs, row)], key=lambda one: one.place)[: self.count]
+
+    def progress(self) -> dict[str, Any]:
+        """Give what was kept as plain values."""
+        return {"seen": self.seen, "suited": self.suited, "kept": [asdict(one) for one in self.kept]}
+
+    def resume(self, progress: dict[str, Any]) -> None:
+        """Add what was kept of other images."""
+        self.seen, self.suited = self.seen + progress["seen"], self.suited + progress["suited"]
+        more = [StudyImage(**one) for one in progress["kept"]]
+        self.kept = sorted([*self.kept, *more], key=lambda one: one.place)[: self.count]
 
     def share(self) -> list[StudyImage]:
         """Give this rank its part of the images that were chosen among those of all ranks; every rank must call it."""

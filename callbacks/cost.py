@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -21,6 +21,16 @@ class ExplanationCost(pl.Callback):
 
     Time depends on the machine and on what else it does; passes do not.
     """
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return {name: meter.tally.values() for name, meter in cast(Metered, pl_module).meters.items()}
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        for name, meter in cast(Metered, pl_module).meters.items():
+            both = torch.tensor([meter.tally.values(), progress[name]], dtype=torch.float64)
+            meter.tally = Tally.merged(both)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge on every rank, write on the first."""

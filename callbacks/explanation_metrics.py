@@ -19,6 +19,7 @@ from torchmetrics import SumMetric
 from dre.curves import Curve, curves_frame, merged_curve
 from dre.metrics import ImageMean, ScoreTable
 from dre.metrics.feeding import arguments, check_feedable, feed, of_explainer
+from dre.metrics.states import add_states, states_of
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
 from dre.statistics import summarise
@@ -133,6 +134,18 @@ class ExplanationMetrics(pl.Callback):
             curves_frame(curves).to_parquet(Path(trainer.default_root_dir) / "curves.parquet")
             self._write(trainer, frame, {"evaluated": evaluated, "maps": flaws})
         self.on_test_start(trainer, pl_module)
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        states: dict[str, Any] = states_of(self._gathered())
+        return states
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        add_states(self._gathered(), progress)
+
+    def _gathered(self) -> dict[str, Any]:
+        return {"table": self.table, "metrics": self.metrics, "flaws": self.flaws, "seen": self.seen}
 
     def _check_count(self, trainer: pl.Trainer) -> int:
         """Count the images that all ranks saw, and compare with how many there are."""

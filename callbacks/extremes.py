@@ -1,6 +1,7 @@
 """The images with the lowest and the highest values so far, small, merged over the ranks."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -45,10 +46,19 @@ class Extremes:
         if dist.is_available() and dist.is_initialized():
             found = [([], [])] * dist.get_world_size()
             dist.all_gather_object(found, (self.worst, self.best))
-        everything = {example.key: example for ends in found for end in ends for example in end}
-        ordered = sorted(everything.values(), key=_order)
+        ordered = _ordered([example for ends in found for end in ends for example in end])
         count = min(self.count, len(ordered) // 2)
         return ordered[:count], ordered[::-1][:count]
+
+    def progress(self) -> dict[str, Any]:
+        """Give what was kept as plain values."""
+        return {"worst": [asdict(one) for one in self.worst], "best": [asdict(one) for one in self.best]}
+
+    def resume(self, progress: dict[str, Any]) -> None:
+        """Add what was kept of other images."""
+        more = [Example(**one) for one in (*progress["worst"], *progress["best"])]
+        ordered = _ordered([*self.worst, *self.best, *more])
+        self.worst, self.best = ordered[: self.count], ordered[::-1][: self.count]
 
     def _may_stay(self, value: float, key: str) -> bool:
         if len(self.worst) < self.count:
@@ -58,6 +68,11 @@ class Extremes:
     def _add(self, example: Example) -> None:
         self.worst = sorted([*self.worst, example], key=_order)[: self.count]
         self.best = sorted([*self.best, example], key=_order, reverse=True)[: self.count]
+
+
+def _ordered(examples: list[Example]) -> list[Example]:
+    """Give each image once, lowest value first."""
+    return sorted({example.key: example for example in examples}.values(), key=_order)
 
 
 def _order(example: Example) -> tuple[float, str]:

@@ -32,6 +32,7 @@ from dre.metrics import (
     WeightedJaccard,
 )
 from dre.metrics.map_comparison import MapComparison
+from dre.metrics.states import add_states, states_of
 from dre.metrics.xmgd import Aggregate, GroupDistances
 from dre.reporting import distances_figure
 from dre.reporting.style import png_bytes
@@ -136,6 +137,23 @@ class MapDistances(pl.Callback):
                 both = fine[first] & fine[second]
                 if both.any():
                     metric.update(maps[first][both], maps[second][both])
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        states: dict[str, Any] = states_of(self._gathered())
+        return states
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        add_states(self._gathered(), progress)
+
+    def _gathered(self) -> dict[str, Any]:
+        if len(self.names) < 2:
+            return {}
+        compared = {
+            name: {" - ".join(pair): metric for pair, metric in pairs.items()} for name, pairs in self.compared.items()
+        }
+        return {"whole": self.whole, "halves": self.halves, "compared": compared}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks, write and log on the first."""

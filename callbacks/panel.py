@@ -1,5 +1,6 @@
 """A picture of the maps that an evaluation made: photographs across, explainers down."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ class SaliencyPanel(pl.Callback):
         for place, key in enumerate(outputs["key"][:missing]):
             maps = {name: for_display(outputs["saliency"][name][place : place + 1])[0, 0].cpu() for name in names}
             self.photographs.append(Photograph(key, outputs["images"][place].cpu(), maps))
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return {"photographs": [asdict(one) for one in self.photographs]}
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        self.photographs = [*self.photographs, *(Photograph(**one) for one in progress["photographs"])][: self.images]
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw on the first rank."""

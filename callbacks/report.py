@@ -75,6 +75,15 @@ class EvaluationReport(pl.Callback):
             directory = Path(trainer.default_root_dir)
             (directory / "report.html").write_text(report_html(self._report(trainer, pl_module, directory)))
 
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return self._extremes(pl_module).progress() if self.examples else {}
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        if self.examples:
+            self._extremes(pl_module).resume(progress)
+
     def _extremes(self, pl_module: pl.LightningModule) -> Extremes:
         """Give what was kept so far; its explainer and its metric are settled once."""
         if self.extremes is None:

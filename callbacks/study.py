@@ -173,6 +173,14 @@ class Study(pl.Callback, ABC):
         if outputs is not None:
             self.chosen.update(outputs)
 
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return self.chosen.progress()
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        self.chosen.resume(progress)
+
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Study on all ranks, merge, log on all of them, write on the first."""
         studied = cast(Studied, pl_module)

@@ -9,13 +9,14 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_warn
 
+from data.augment import Augmentation
 from data.credits import FILE_NAME as ATTRIBUTION
 from data.credits import read_credits
 from data.loader import EvaluationLoader, TrainingLoader, to_float
 from data.manifest import FILE_NAME, Verify
 from data.roots import Root, open_root
 from data.samples import Transform
-from data.shards import Shard, count, fetch_all, open_shards
+from data.shards import Shard, class_names, count, fetch_all, open_shards
 from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, refuse_overlap, select_keys
 from data.transfer import Remote
 from dre.types import Batch, Preprocessing
@@ -43,6 +44,7 @@ class ShardDataModule(pl.LightningDataModule):
         crop_scale: Least and greatest share of the area that a random resized crop takes in training; by default the
             image is resized as in evaluation and cropped anywhere.
         flip: Probability of a left-right flip in training.
+        augment: What else happens to the pixels of training crops.
         val_range: Take the evaluation images from the first place up to, but without, the second, in the order of
             sha256(key): (0, 200) and (200, 700) share no image.
         limit: At most so many evaluation images, the first in that order.
@@ -65,6 +67,7 @@ class ShardDataModule(pl.LightningDataModule):
         sampling: Literal["auto", "walk", "resampled"] = "auto",
         crop_scale: tuple[float, float] | None = None,
         flip: float = 0.5,
+        augment: Augmentation | None = None,
         val_range: tuple[int, int] | None = None,
         limit: int | None = None,
         seed: int | None = None,
@@ -90,6 +93,7 @@ class ShardDataModule(pl.LightningDataModule):
         self.sampling = sampling
         self.crop_scale = crop_scale
         self.flip = flip
+        self.augment = augment
         self.val_range = val_range
         self.limit = limit
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
@@ -127,7 +131,7 @@ class ShardDataModule(pl.LightningDataModule):
                 f"take {self.batch_size // rank.world * rank.world or rank.world}"
             )
         self._warn_of_another_order()
-        transform = Transform(self._preprocessing(), self.crop_scale, self.flip)
+        transform = Transform(self._preprocessing(), self.crop_scale, self.flip, self.augment)
         stream = ResampledStream if self._is_resampled(count(shards)) else TrainingStream
         steps = self._steps()
         return TrainingLoader(
@@ -177,6 +181,10 @@ class ShardDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a position; in a trainer the trainer's own counters hold it and the order is only compared."""
         self._restored = state_dict
+
+    def class_names(self) -> list[str] | None:
+        """Name each class index, empty where no image shows it; `None` where the data name no classes."""
+        return class_names([*self.roots, *self.val_roots])
 
     def credits(self) -> dict[str, str]:
         """Give photographer and licence of each evaluation image that the data names, by key."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.photos import Photo, key_of, refuse_duplicates
+from data.photos import Photo, key_of, names_by_index, refuse_duplicates
 from data.samples import IMAGE_SUFFIXES
 
 LABELS = "labels.csv"
@@ -65,15 +65,25 @@ class FolderShard:
 
 def list_photos(root: Path, split: str) -> list[Photo]:
     """List the photographs of a split in a folder without manifest; refuse a split that is unknown or empty."""
-    if (root / LABELS).is_file():
-        splits = read_labels(root)
-        if split not in splits:
-            raise ValueError(f"{root / LABELS} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
-        return splits[split]
-    known = [name for name in SPLITS if (root / name).is_dir()]
-    if known and split not in known:
-        raise ValueError(f"{root} has no split {split!r}; it has {', '.join(known)}")
-    return read_splits(root)[split] if known else read_tree(root)
+    if not _is_divided(root):
+        return read_tree(root)
+    splits, where = _list_splits(root), root / LABELS if (root / LABELS).is_file() else root
+    if split not in splits:
+        raise ValueError(f"{where} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
+    return splits[split]
+
+
+def folder_class_names(root: Path) -> list[str] | None:
+    """Name the classes of a folder without manifest by index, over all its splits."""
+    return names_by_index(_list_splits(root) if _is_divided(root) else {"": read_tree(root)})
+
+
+def _is_divided(root: Path) -> bool:
+    return (root / LABELS).is_file() or any((root / name).is_dir() for name in SPLITS)
+
+
+def _list_splits(root: Path) -> dict[str, list[Photo]]:
+    return read_labels(root) if (root / LABELS).is_file() else read_splits(root)
 
 
 def read_splits(root: Path, boxes_of: Mapping[str, FileBoxes] | None = None) -> dict[str, list[Photo]]:

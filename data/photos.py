@@ -4,7 +4,7 @@ Names are keys of webdataset: it cuts them at their first dot, so dots become un
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,3 +88,15 @@ def refuse_duplicates(photos: Sequence[Photo]) -> None:
         if photo.key in first:
             raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
         first[photo.key] = photo.path
+
+
+def names_by_index(splits: Mapping[str, Sequence[Photo]]) -> list[str] | None:
+    """List class names by index, empty for an index that no photograph has."""
+    names: dict[int, str] = {}
+    for photo in (photo for photos in splits.values() for photo in photos if photo.label >= 0):
+        if names.setdefault(photo.label, photo.class_name) != photo.class_name:
+            raise ValueError(
+                f"{photo.path}: class {photo.label} is called {photo.class_name!r} here "
+                f"and {names[photo.label]!r} elsewhere; one index needs one name"
+            )
+    return [names.get(index, "") for index in range(max(names) + 1)] if names else None

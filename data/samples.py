@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from data.augment import Augmentation
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
 from dre.pictures import centre, resampling, resize, stand_upright, to_tensor
 from dre.types import Preprocessing
@@ -64,11 +65,13 @@ class Transform:
         crop_scale: Share of the area that a random resized crop takes, (least, most); `None` resizes the shorter side
             as in evaluation and cuts a window of the final size anywhere.
         flip: Probability of a left-right flip.
+        augment: What else happens to the pixels of a training crop.
     """
 
     preprocessing: Preprocessing
     crop_scale: tuple[float, float] | None = None
     flip: float = 0.0
+    augment: Augmentation | None = None
 
     def __call__(self, image: Image.Image, boxes: Boxes, draws: random.Random | None) -> tuple[Image.Image, Boxes]:
         """Give the crop and its boxes; without `draws` the centre crop of evaluation."""
@@ -80,6 +83,8 @@ class Transform:
         image, boxes = self._cut(image, boxes, window)
         if draws is not None and draws.random() < self.flip:
             image, boxes = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirror(boxes, image.width)
+        if draws is not None and self.augment is not None:
+            image = self.augment(image, draws)
         return image, boxes
 
     def _resize(self, image: Image.Image, boxes: Boxes) -> tuple[Image.Image, Boxes]:

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.progress import track
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
-from data.folder import FolderShard, list_photos
+from data.folder import FolderShard, folder_class_names, list_photos
 from data.manifest import FILE_NAME, ShardInfo, Verify
 from data.roots import LocalRoot, RemoteRoot, Root, open_root
 
@@ -149,6 +150,30 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) 
             shards.append(TarShard(root, info, split, start))
             start += info.samples
     return shards
+
+
+def class_names(roots: Sequence[Root]) -> list[str] | None:
+    """Name each class index of some data sets, empty where no image shows it; `None` where none of them has classes.
+
+    Data sets that give one index different names are refused.
+    """
+    merged: list[str] = []
+    for root in dict.fromkeys(roots):
+        names = _class_names(root) or []
+        for index, (before, name) in enumerate(zip(merged, names, strict=False)):
+            if before and name and before != name:
+                raise ValueError(
+                    f"class {index} is {name!r} in {root.name} and {before!r} in another root; "
+                    "choose data sets that number the same classes"
+                )
+        merged = [before or name for before, name in zip_longest(merged, names, fillvalue="")]
+    return merged or None
+
+
+def _class_names(root: Root) -> list[str] | None:
+    if isinstance(root, LocalRoot) and not (root.path / FILE_NAME).is_file():
+        return folder_class_names(root.path)
+    return root.manifest().classes
 
 
 def fetch_all(shards: Sequence[Shard]) -> None:

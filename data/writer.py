@@ -17,7 +17,7 @@ import webdataset as wds
 from data.journal import Journal, open_journal
 from data.manifest import Manifest, ShardInfo, checksum, keys_file
 from data.packing import TAR_BYTES, BrokenPhotoError, Packing, encode_in_order
-from data.photos import Photo, refuse_duplicates
+from data.photos import Photo, names_by_index, refuse_duplicates
 from data.shards import key_order
 
 Track = Callable[[Iterable[Photo], int], Iterable[Photo]]
@@ -92,7 +92,7 @@ def write_dataset(
         ValueError: A split is empty, keys or class names clash, or the folder cannot take the data set.
     """
     plans = [plan for split, photos in splits.items() for plan in _plan(split, photos, packing)]
-    classes = list(about.classes) if about.classes is not None else _class_names(splits)
+    classes = list(about.classes) if about.classes is not None else names_by_index(splits)
     files = dict(files or {})
     fingerprint = _fingerprint(about, classes, plans, files, packing)
     is_new = not out.exists()
@@ -236,15 +236,3 @@ def _room_in(out: Path) -> Iterator[None]:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.3g} GB"
-
-
-def _class_names(splits: Mapping[str, Sequence[Photo]]) -> list[str] | None:
-    """List class names by index, empty for an index that no photograph has."""
-    names: dict[int, str] = {}
-    for photo in (photo for photos in splits.values() for photo in photos if photo.label >= 0):
-        if names.setdefault(photo.label, photo.class_name) != photo.class_name:
-            raise ValueError(
-                f"{photo.path}: class {photo.label} is called {photo.class_name!r} here "
-                f"and {names[photo.label]!r} elsewhere; one index needs one name"
-            )
-    return [names.get(index, "") for index in range(max(names) + 1)] if names else None

@@ -3,9 +3,14 @@
 import argparse
 import difflib
 import re
-from typing import NoReturn
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NoReturn
 
+import yaml
 from pytorch_lightning.cli import LightningArgumentParser
+
+Training = Literal["masks", "classifier"]
 
 UNRECOGNISED = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 NOISE = re.compile(
@@ -53,3 +58,42 @@ def plain(message: str) -> str:
     for pattern, replacement in PLAINER:
         text = pattern.sub(replacement, text)
     return text
+
+
+def with_value(switch: str, words: Sequence[str]) -> list[str]:
+    """Write a switch as `SWITCH=true` where it stands bare, and as `SWITCH=VALUE` where true or false follows."""
+    spelled: list[str] = []
+    for word in words:
+        if spelled and spelled[-1] == switch and word in ("true", "false"):
+            spelled[-1] = f"{switch}={word}"
+        else:
+            spelled.append(word)
+    return [word if word != switch else f"{switch}=true" for word in spelled]
+
+
+def add_choice_of_training(parser: LightningArgumentParser, default: Training) -> None:
+    """Add what train.py trains; which of its command lines parses is decided by it beforehand."""
+    parser.add_argument(
+        "--train",
+        type=Training,
+        default=default,
+        help="What is trained: the generator of 'masks' that explain a classifier, or a 'classifier' itself.",
+    )
+
+
+def chosen_training(words: Sequence[str]) -> Training:
+    """Look ahead at what a command line, or else its last run file that says so, wants to train.
+
+    What cannot be read here is left for the parser to refuse.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--train")
+    try:
+        given, _ = parser.parse_known_args(list(words))
+        contents = [yaml.safe_load(Path(file).read_text()) for file in given.config]
+    except (argparse.ArgumentError, OSError, UnicodeDecodeError, yaml.YAMLError):
+        return "masks"
+    named = [content["train"] for content in contents if isinstance(content, dict) and "train" in content]
+    wanted = given.train or (named[-1] if named else "masks")
+    return "classifier" if wanted == "classifier" else "masks"

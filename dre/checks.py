@@ -44,8 +44,21 @@ def check_targets(targets: Tensor, batch: int, classes: int) -> None:
         )
 
 
-def check_labels(labels: Tensor, classes: int, keys: Sequence[str]) -> None:
-    """Refuse a label that the classifier has no output for, and name its image; -1 stands for no label."""
+def check_labels(labels: Tensor, classes: int, keys: Sequence[str], needed: bool = False) -> None:
+    """Refuse a label that the classifier has no output for, and name its image.
+
+    Args:
+        labels: [B], -1 for an image without class.
+        classes: How many the classifier knows.
+        keys: Names of the images.
+        needed: Refuse an image without class too.
+    """
+    unlabelled = (labels < 0).nonzero()[:, 0].tolist() if needed else []
+    if unlabelled:
+        raise ValueError(
+            f"image {keys[unlabelled[0]]!r} has no class, and a classifier learns from classes; pack the images with "
+            "their labels, by class folders or a labels.csv"
+        )
     unknown = (labels >= classes).nonzero()[:, 0].tolist()
     if unknown:
         raise ValueError(
@@ -67,7 +80,7 @@ def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
 
 
 class NonFiniteSaliencyError(NonFiniteError):
-    """Maps with NaN or infinity.
+    """Maps with NaN or infinity in them.
 
     Args:
         message: What is wrong.
@@ -119,3 +132,10 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Refuse a number of samples, points or steps that is too small to explain anything."""
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}")
+
+
+def check_shares(**arguments: float) -> None:
+    """Refuse shares outside [0, 1]."""
+    for name, value in arguments.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"`{name}` is a share in [0, 1], got {value}")

@@ -2,30 +2,34 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from dre.arguments import OneLineParser
+from dre.arguments import OneLineParser, add_choice_of_training, with_value
 from dre.environment import has_wandb_key, keep_freed_memory, quiet_known_noise
 from dre.explainers import DRE, Explainer, MGnet
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
-from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
+from dre.runs import (
+    CHECKPOINT,
+    check_same_run,
+    file_hash,
+    new_directory,
+    newest_checkpoint,
+    unfinished_config,
+    write_record,
+)
+from dre.smoke import cut_to_smoke
 
 WandbMode = Literal["auto", "online", "offline", "off"]
-SMOKE_DATA = "data/demo"
-SMOKE_COUNTS = {"samples", "masks", "points", "ascents", "steps"}
-SMOKE_CONDITIONS = {"depths": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
-"""What a study of explainers is left with."""
 LEARNED = {"dre": DRE, "mgnet": MGnet}
 
 
@@ -43,15 +47,16 @@ class CommandLine(LightningCLI):
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
     ) -> None:
         given = list(sys.argv[1:] if args is None else args)
-        given = [word if word != "--smoke" else "--smoke=true" for word in _joined(given)]
+        given = with_value("--smoke", given)
         if not any(word == "--config" or word.startswith(("--config=", "-c")) for word in given):
-            given = ["--config", default_config, *given]
+            given = ["--config", self.config_file(given, default_config), *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
             sys.argv[1:] = given
         keep_freed_memory()
         quiet_known_noise()
         self.family = family
         self.run_directory = Path()
+        self.is_resumed = False
         self.checkpoint: Path | None = None
         super().__init__(
             model_class,
@@ -67,6 +72,10 @@ class CommandLine(LightningCLI):
             parser_kwargs={"description": (model_class.__doc__ or "").splitlines()[0]},
             args=given if args is not None else None,
         )
+
+    def config_file(self, given: list[str], default: str) -> str:
+        """Name the file to read when no --config is among the arguments."""
+        return default
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to a run and not to model, data or trainer."""
@@ -96,7 +105,7 @@ class CommandLine(LightningCLI):
         for key, instead in (("logger", "--wandb"), ("default_root_dir", "--name")):
             if trainer[key] is not None:
                 raise ValueError(f"--trainer.{key} is decided by the run directory; use {instead}")
-        if trainer.sync_batchnorm:
+        if trainer.sync_batchnorm and "classifier" in self.config.model:
             raise ValueError(
                 "--trainer.sync_batchnorm would rewrite the frozen classifier too; the generator's batch norms are "
                 "synchronised over GPUs already (--model.sync_batch_norm)"
@@ -109,7 +118,10 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Make the run directory and write down what runs in it, on the first rank."""
         self.settle_checkpoint()
-        family = Path(self.family) / self.config.name
+        self.make_directory(Path(self.family) / self.config.name)
+
+    def make_directory(self, family: Path) -> None:
+        """Make the next directory of a family of runs and write down what runs in it."""
         self.run_directory = family / "of-another-rank"
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_directory = new_directory(family)
@@ -117,7 +129,11 @@ class CommandLine(LightningCLI):
                 self.config, self.run_directory / "config.yaml", skip_none=False, multifile=False, skip_validation=True
             )
             parent = str(self.checkpoint) if self.checkpoint is not None else None
-            write_record(self.run_directory, self.plain_config(), parent)
+            write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes())
+
+    def checkpoint_hashes(self) -> dict[str, str]:
+        """Give the sha256 of the checkpoints that decide the numbers of the run, by what they are for."""
+        return {}
 
     def settle_checkpoint(self) -> None:
         """Resolve --ckpt_path before a new run directory exists."""
@@ -139,17 +155,38 @@ class CommandLine(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception:
-            if self.run_directory.is_dir():
+            if self.run_directory.is_dir() and not self.is_resumed:
                 shutil.rmtree(self.run_directory)  # made a moment ago, for a run that does not start
             raise
-        if self.datamodule.preprocessing is None:
-            self.datamodule.preprocessing = self.model.classifier.preprocessing
+        if self.datamodule.preprocessing is None:  # a module that trains a classifier is one itself
+            self.datamodule.preprocessing = getattr(self.model, "classifier", self.model).preprocessing
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Point the trainer at the run directory and its loggers."""
         kwargs.setdefault("default_root_dir", str(self.run_directory))
         kwargs.setdefault("logger", self.loggers())
         return super().instantiate_trainer(**kwargs)
+
+    def fit(self, read: Callable[[Path], Mapping[str, Any]]) -> None:
+        """Train, from a checkpoint where one is given.
+
+        Args:
+            read: Reads that checkpoint, or refuses it.
+        """
+        if self.checkpoint is not None:
+            content = read(self.checkpoint)
+            rank_zero_info(
+                f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
+                f"this run is {self.run_directory}"
+            )
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+
+    def has_written(self) -> bool:
+        """Name the checkpoint, or say that there was nothing to train."""
+        checkpoint = self.run_directory / CHECKPOINT
+        left = f"nothing was left to train: {self.checkpoint} had reached the last epoch"
+        rank_zero_info(f"\n{f'checkpoint  {checkpoint}' if checkpoint.is_file() else left}")
+        return checkpoint.is_file()
 
     def loggers(self) -> list[Logger]:
         """Log to metrics.csv in the run directory, and to W&B unless it is off."""
@@ -184,6 +221,7 @@ class TrainingCommandLine(CommandLine):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the rivals of the score at the end."""
         super().add_arguments_to_parser(parser)
+        add_choice_of_training(parser, "masks")
         parser.add_argument(
             "--score.explainers",
             type=dict[str, Callable[[Classifier], Explainer]],
@@ -194,28 +232,19 @@ class TrainingCommandLine(CommandLine):
 
     def run(self) -> None:
         """Train, then score the last checkpoint and say where everything lies."""
-        if self.checkpoint is not None:
-            content = read_checkpoint(self.checkpoint)
-            rank_zero_info(
-                f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
-                f"this run is {self.run_directory}"
-            )
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+        self.fit(read_checkpoint)
         rivals = self.config_init.score.explainers
         name = self.model.estimator.settings.variant
         if rivals:
             learned = partial(LEARNED[name].from_estimator, estimator=self.model.estimator.eval())
             evaluation = ExplainerEvaluation(self.model.classifier, {name: learned, **rivals})
             self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
-        self._say_what_there_is("ckpt_path" if name == "dre" else "mgnet_ckpt_path")
+        if self.has_written():
+            self._say_what_there_is("ckpt_path" if name == "dre" else "mgnet_ckpt_path")
 
     def _say_what_there_is(self, option: str) -> None:
-        """Name the files that were made and, where a run file scores this kind of run, the next command."""
+        """Name the gallery and, where a run file scores this kind of run, the next command."""
         checkpoint, gallery = self.run_directory / CHECKPOINT, self.run_directory / "gallery.png"
-        if not checkpoint.is_file():
-            rank_zero_info(f"\nnothing was left to train: {self.checkpoint} had reached the last epoch")
-            return
-        rank_zero_info(f"\ncheckpoint  {checkpoint}")
         if gallery.is_file():
             rank_zero_info(f"gallery     {gallery}")
         run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix('mgnet_')}.yaml"
@@ -235,6 +264,33 @@ class EvaluationCommandLine(CommandLine):
         parser.add_argument(
             "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
         )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Directory of a run that was broken off, to go on in it with its own configuration.",
+        )
+
+    def config_file(self, given: list[str], default: str) -> str:
+        """Take the configuration of the run that is resumed."""
+        for word, following in zip(given, [*given[1:], ""], strict=True):
+            if word == "--resume" or word.startswith("--resume="):
+                directory = Path(following if word == "--resume" else word.partition("=")[2])
+                return str(unfinished_config(directory))
+        return default
+
+    def make_directory(self, family: Path) -> None:
+        """Go on in the directory of the run that is resumed, if it is the same run."""
+        if self.config.resume is None:
+            super().make_directory(family)
+            return
+        self.run_directory, self.is_resumed = Path(self.config.resume), True
+        check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes())
+
+    def checkpoint_hashes(self) -> dict[str, str]:
+        """Give the sha256 of the learned explainers' checkpoints."""
+        settings = {name: one.get("init_args") or {} for name, one in self.config.model.explainers.items()}
+        return {name: file_hash(Path(one["checkpoint"])) for name, one in settings.items() if one.get("checkpoint")}
 
     def settle_checkpoint(self) -> None:
         """Give the learned explainers their checkpoints; MGnet is left out when it has none."""
@@ -260,41 +316,3 @@ class EvaluationCommandLine(CommandLine):
         """Evaluate and say where the results lie."""
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         rank_zero_info(f"results in {self.run_directory}")
-
-
-def cut_to_smoke(config: Namespace) -> None:
-    """Make a run file finish in seconds on any machine: it is tried, not believed."""
-    config.model.classifier.init_args.weights = None
-    data, trainer = config.data.init_args, config.trainer
-    data.root, data.val_root, data.val_range, data.limit = SMOKE_DATA, None, None, 1
-    data.batch_size, data.epoch_images, data.workers = 2, 4, 0
-    trainer.accelerator, trainer.devices, trainer.num_nodes, trainer.max_time = "cpu", 1, 1, None
-    config.wandb = "off" if config.wandb == "auto" else config.wandb
-    if "embedding_epochs" in config.model:
-        config.model.embedding_epochs = min(1, config.model.embedding_epochs)
-        trainer.max_epochs, trainer.check_val_every_n_epoch = config.model.embedding_epochs + 1, 1
-    config.ckpt_path = None
-    if "cache" in config.model:
-        config.model.cache = None  # maps of random weights are of no use to anyone
-    explainers = config.model.get("explainers", {})
-    for name in list(explainers):
-        settings = explainers[name].get("init_args") or {}
-        if "checkpoint" in settings:  # a trained generator reads trained features: nothing to load for random ones
-            del explainers[name]
-        for count in SMOKE_COUNTS.intersection(settings.keys()):
-            settings[count] = 2
-    for callback in trainer.callbacks or []:
-        settings = callback.get("init_args") or {}
-        for condition in SMOKE_CONDITIONS.keys() & settings.keys():
-            settings[condition] = SMOKE_CONDITIONS[condition]
-
-
-def _joined(words: list[str]) -> list[str]:
-    """Join `--smoke true` to `--smoke=true`, so that a bare `--smoke` can be told from it."""
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] == "--smoke" and word in ("true", "false"):
-            joined[-1] = f"--smoke={word}"
-        else:
-            joined.append(word)
-    return joined

@@ -131,6 +131,11 @@ class Probe:
         (activations,) = self.chunk.map(self._activations, images, self.targets, backward=False)
         return activations
 
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Map [B, C, h, w] that the head reads, see `Classifier.feature_map`, from forward passes alone."""
+        (maps,) = self.chunk.map(self._feature_map, images, backward=False)
+        return maps
+
     def leaf_gradients(
         self, images: Tensor, run: Callable[[Tensor], tuple[Sequence[Tensor], Tensor]]
     ) -> tuple[Tensor, ...]:
@@ -208,6 +213,11 @@ class Probe:
         scores = score(self.classifier(images), targets, self.score)
         self.cost.forwards += len(images)
         return (scores,)
+
+    @torch.no_grad()
+    def _feature_map(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.cost.forwards += len(images)
+        return (self.classifier.feature_map(images),)
 
     @torch.no_grad()
     def _activations(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:

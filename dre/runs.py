@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 RECORD = "run.json"
+PROGRESS = "progress"
+"""Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
+
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 LOADING = ("workers", "verify", "eval_batch_size")
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
@@ -45,17 +48,58 @@ def config_hash(config: Mapping[str, Any]) -> str:
         settings = relevant["data"]["init_args"]
         settings = {key: value for key, value in settings.items() if key not in LOADING}
         relevant["data"] = {**relevant["data"], "init_args": settings}
-    text = json.dumps(relevant, sort_keys=True, default=str)
+    text = json.dumps(relevant, sort_keys=True, default=_named)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_record(directory: Path, config: Mapping[str, Any], parent: str | None) -> None:
-    """Write run.json: when, by which command, from which parent, with which code and versions."""
+def _named(value: object) -> str:
+    """Write what JSON has no word for; a function by its name, since its address is another in every process."""
+    name = getattr(value, "__qualname__", None)
+    return str(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
+
+
+def file_hash(path: Path) -> str:
+    """Give the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unfinished_config(directory: Path) -> Path:
+    """Find the configuration of a run that was broken off."""
+    config = directory / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(f"--resume {directory} is no directory of a run: it has no config.yaml")
+    if (directory / "summary.json").is_file() and not (directory / PROGRESS).is_dir():
+        raise ValueError(f"the run in {directory} is finished: there is nothing to resume")
+    return config
+
+
+def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapping[str, str]) -> None:
+    """Refuse to go on in a run directory with another configuration or with checkpoints of another content."""
+    unfinished_config(directory)
+    record = json.loads((directory / RECORD).read_text())
+    if record["config_hash"] != config_hash(config):
+        raise ValueError(
+            f"the run in {directory} has another configuration of model, data or seed; leave out what changes it, or "
+            "start a run of its own without --resume"
+        )
+    changed = [name for name, found in checkpoints.items() if record["checkpoints"].get(name) != found]
+    if changed:
+        raise ValueError(
+            f"the checkpoint of {changed[0]} has changed since the run in {directory} began; start a run of its own"
+        )
+
+
+def write_record(
+    directory: Path, config: Mapping[str, Any], parent: str | None, checkpoints: Mapping[str, str] | None = None
+) -> None:
+    """Write run.json: when, by which command, from which parent and checkpoints, with which code and versions."""
     record = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
         "config_hash": config_hash(config),
         "parent": parent,
+        "checkpoints": dict(checkpoints or {}),
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in RECORDED_PACKAGES},

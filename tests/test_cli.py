@@ -1,19 +1,25 @@
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from dre.arguments import plain
+from dre.arguments import chosen_training, plain
+from dre.classifier_cli import ClassifierCommandLine, training_command_line
 from dre.cli import EvaluationCommandLine, TrainingCommandLine
 from dre.environment import one_line_errors
+from dre.modules import ExplainerEvaluation
+from dre.runs import check_same_run, file_hash, write_record
+from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
 
-COMMANDS = {"train": TrainingCommandLine, "evaluate": EvaluationCommandLine}
+COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
 RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
 
 
@@ -65,9 +71,11 @@ def test_every_run_file_runs_with_smoke(path):
     run = COMMANDS[path.parent.name](arguments)
     run.run()
     written = {file.name for file in run.run_directory.iterdir()}
-    assert {"config.yaml", "run.json", "metrics.csv", "scores.parquet", "summary.json", "summary.md"} <= written
-    assert "gallery.png" in written
+    assert {"config.yaml", "run.json", "metrics.csv"} <= written
+    scores = {"scores.parquet", "summary.json", "summary.md", "gallery.png"}
+    assert scores & written == (set() if isinstance(run, ClassifierCommandLine) else scores)
     assert (run.run_directory / "checkpoints" / "last.ckpt").is_file() == (path.parent.name == "train")
+    shutil.rmtree(run.run_directory)  # some networks weigh a gigabyte
 
 
 def test_the_default_run_file_is_read_when_no_other_is_given():
@@ -80,6 +88,11 @@ def test_the_default_run_file_is_read_when_no_other_is_given():
 @pytest.mark.parametrize(("asked", "becomes"), [([], "off"), (["--wandb", "offline"], "offline")])
 def test_a_smoke_run_is_not_sent_to_wandb_unless_asked(asked, becomes):
     assert TrainingCommandLine(["--smoke", "true", *asked]).config.wandb == becomes
+
+
+def test_a_smoke_run_keeps_no_maps_of_random_weights(place):
+    run = EvaluationCommandLine(["--smoke", "true", "--wandb", "off", "--model.cache", str(place / "maps"), *QUIET])
+    assert run.model.cache is None
 
 
 def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
@@ -237,7 +250,7 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
         },
     }
     del content["score"]
-    content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-2:]
+    content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-3:]
     del content["trainer"]["max_epochs"]
     (place / "score.yaml").write_text(yaml.safe_dump(content))
     run = EvaluationCommandLine(["--config", "score.yaml", "--ckpt_path", "runs/tiny", *QUIET])
@@ -246,3 +259,150 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
     run.run()
     assert (run.run_directory / "scores.parquet").is_file()
     assert run.run_directory == Path("results/tiny/001")
+
+
+@pytest.fixture
+def score_file(place, photographs):
+    """A run file that scores two explainers without a checkpoint, two images at a time."""
+    content = {
+        "name": "scored",
+        "seed_everything": 0,
+        "wandb": "off",
+        "trainer": yaml.safe_load((REPOSITORY / "configs/trainer/evaluate.yaml").read_text()),
+        "data": {"class_path": "data.ShardDataModule", "init_args": {"root": str(photographs), "eval_batch_size": 2}},
+        "model": {
+            "classifier": {"class_path": "dre.models.Classifier", "init_args": {"name": "mobilenetv3_small_050"}},
+            "explainers": {"grad_cam": "dre.explainers.GradCAM", "random": "dre.explainers.Random"},
+        },
+    }
+    path = place / "scored.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def broken_off(score_file, monkeypatch) -> Path:
+    """Run until the second batch and give the directory of the run."""
+    step = ExplainerEvaluation.test_step
+
+    def fail(self, batch, batch_idx):
+        if batch_idx == 1:
+            raise ValueError("the power is gone")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ExplainerEvaluation, "test_step", fail)
+    assert "the power is gone" in refusal(EvaluationCommandLine, ["--config", str(score_file)])
+    monkeypatch.setattr(ExplainerEvaluation, "test_step", step)
+    return Path("results/scored/001")
+
+
+def test_a_run_that_was_broken_off_goes_on_in_its_directory(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    record = (directory / "run.json").read_bytes()
+    run = EvaluationCommandLine(["--resume", str(directory), *QUIET])
+    run.run()
+    assert run.run_directory == directory
+    assert (directory / "run.json").read_bytes() == record
+    assert run.model.explainers["grad_cam"].cost.forwards == 2  # of four images
+    whole = EvaluationCommandLine(["--config", str(score_file), *QUIET])
+    whole.run()
+    tables = [pd.read_parquet(folder / "scores.parquet") for folder in (directory, whole.run_directory)]
+    pd.testing.assert_frame_equal(*tables)
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory)])
+    assert said.startswith("error: the run in results/scored/001 is finished: there is nothing to resume")
+
+
+def test_another_run_is_not_resumed(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    files = tree(directory)
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory), "--model.target", "label"])
+    assert "the run in results/scored/001 has another configuration of model, data or seed" in said
+    said = refusal(EvaluationCommandLine, ["--resume", "results/nothing"])
+    assert "--resume results/nothing is no directory of a run: it has no config.yaml" in said
+    assert tree(directory) == files
+
+
+def test_a_checkpoint_that_changed_is_not_resumed(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"before")
+    write_record(tmp_path, {"model": {}}, None, {"dre": file_hash(checkpoint)})
+    check_same_run(tmp_path, {"model": {}}, {"dre": file_hash(checkpoint)})
+    checkpoint.write_bytes(b"after")
+    with pytest.raises(ValueError, match=r"the checkpoint of dre has changed since the run in"):
+        check_same_run(tmp_path, {"model": {}}, {"dre": file_hash(checkpoint)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trains"),
+    [
+        ([], "masks"),
+        (["--config", "masks.yaml"], "masks"),
+        (["--config", "classifier.yaml"], "classifier"),
+        (["-c", "classifier.yaml", "--model.rate", "1"], "classifier"),
+        (["--config=masks.yaml", "--config=classifier.yaml"], "classifier"),
+        (["--config=classifier.yaml", "--config=masks.yaml"], "masks"),
+        (["--config=classifier.yaml", "--config=silent.yaml"], "classifier"),
+        (["--config", "masks.yaml", "--train", "classifier"], "classifier"),
+        (["--config", "classifier.yaml", "--train=masks"], "masks"),
+        (["--config", "nowhere.yaml"], "masks"),  # refused by the parser, in its words
+        (["--config", "broken.yaml"], "masks"),
+        (["--config"], "masks"),
+    ],
+)
+def test_what_is_trained_is_said_by_the_run_file_or_the_command_line(place, arguments, trains):
+    for name, text in {
+        "masks": "train: masks",
+        "classifier": "train: classifier",
+        "silent": "name: a",
+        "broken": "train: [",
+    }.items():
+        (place / f"{name}.yaml").write_text(text)
+    assert chosen_training(arguments) == trains
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--train", "classifer"], r"train: expected one of 'masks', 'classifier', got classifer"),
+        (["--train", "classifier", "--model.ratte", "1"], r"--model\.ratte 1; did you mean --model\.rate"),
+        (
+            ["--train", "classifier", "--model.optimizer", "adam"],
+            r"optimizer: expected one of 'sgd', 'adamw', got adam",
+        ),
+        (["--train", "classifier", "--data.augment.colour", "x"], r"data: .*colour: expected a float, got x"),
+    ],
+)
+def test_a_wrong_argument_of_classifier_training_stops_with_one_line(place, capsys, arguments, line):
+    with pytest.raises(SystemExit) as stop:
+        training_command_line(arguments)
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: .*({line})", said), said
+    assert not (place / "runs").exists()
+
+
+def test_a_classifier_is_trained_resumed_and_explained_by_command_lines(place):
+    quarters(place / "quarters")
+    settings = {"name": "tiny", "train": "classifier", "wandb": "off", "seed_everything": 0}
+    settings["model"] = {"name": "mobilenetv3_small_050", "num_classes": 4, "preprocessing": {"size": [64, 64]}}
+    settings["data"] = {"class_path": "data.ShardDataModule", "init_args": {"root": "quarters", "batch_size": 8}}
+    settings["trainer"] = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "log_every_n_steps": 1}
+    settings["trainer"]["callbacks"] = "configs/callbacks/classifier.yaml"
+    (place / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    for more in ([], ["--ckpt_path", "last", "--trainer.max_epochs", "2"]):
+        training_command_line(["--config", "tiny.yaml", *more, *QUIET]).run()
+    checkpoint = "runs/tiny/002/checkpoints/last.ckpt"
+    again = training_command_line(["--config", "runs/tiny/002/config.yaml", "--ckpt_path", checkpoint, *QUIET])
+    assert isinstance(again, ClassifierCommandLine)  # the record says what was trained
+    del settings["train"], settings["trainer"]["max_epochs"]
+    settings["model"] = {
+        "classifier": {"class_path": "dre.models.Classifier", "init_args": {"weights": checkpoint}},
+        "explainers": {"grad_cam": "dre.explainers.GradCAM"},
+    }
+    settings["trainer"]["callbacks"] = [{"class_path": "callbacks.ExplanationMetrics", "init_args": {"show": False}}]
+    (place / "score.yaml").write_text(yaml.safe_dump(settings))
+    run = EvaluationCommandLine(["--config", "score.yaml", *QUIET])
+    run.run()
+    assert (run.run_directory / "scores.parquet").is_file()
+    assert run.model.classifier.class_names == QUARTERS
+    assert run.datamodule.preprocessing.size == (64, 64)

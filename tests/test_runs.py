@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from dre.cli import TrainingCommandLine
+from dre.explainers.integration import idgi, riemann
 from dre.runs import CHECKPOINT, RECORD, config_hash, new_directory, newest_checkpoint, write_record
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -51,6 +52,11 @@ def fake_run(directory: Path, config: dict, age: float) -> Path:
     os.utime(directory / CHECKPOINT, (time.time() - age,) * 2)
     write_record(directory, config, None)
     return directory / CHECKPOINT
+
+
+def test_a_cache_counts_by_whether_there_is_one():
+    hashes = [config_hash({"model": {"cache": cache}}) for cache in (None, "maps", "elsewhere")]
+    assert hashes[0] != hashes[1] == hashes[2]
 
 
 def test_directories_are_numbered_and_never_taken_twice(tmp_path):
@@ -174,3 +180,9 @@ def test_a_run_that_is_refused_while_it_is_built_leaves_no_directory(place, run_
     with pytest.raises(ValueError, match="unknown model"):
         train(run_file, "--model.classifier.init_args.name", "resnet5o")
     assert not list((place / "runs" / "tiny").iterdir())
+
+
+def test_a_function_in_the_configuration_counts_by_its_name():
+    """Its address, which `str` shows, is another in every process."""
+    hashes = {config_hash({"model": {"rule": rule}}) for rule in (idgi, riemann, "dre.explainers.integration.idgi")}
+    assert len(hashes) == 2

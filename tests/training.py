@@ -1,5 +1,8 @@
 """A small training set-up that tests share: a tiny classifier, generated photographs, a quiet trainer."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -52,3 +55,13 @@ class SaveEverywhere(pl.Callback):
 
     def on_exception(self, trainer, *_):
         trainer.save_checkpoint(self.folder / "interrupted.ckpt")
+
+
+def launch(
+    module: str, ranks: int, root: Path, out: Path, *options: str, check: bool = True
+) -> subprocess.CompletedProcess:
+    """Run a module on several ranks with torchrun; it is given the folder of the data and one to write to."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options]
+    command += ["-m", module, str(root), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=300)

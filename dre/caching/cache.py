@@ -54,7 +54,7 @@ class SaliencyCache:
             except UndescribableError as error:
                 rank_zero_warn(f"maps of {name} are not cached: {error}")
         self.fingerprints: dict[str, str] = {}
-        self.index = Index(self.directory, [])
+        self.index: Index | None = None
         self.writer: ShardWriter | None = None
         self._complained: set[Path] = set()
 
@@ -88,10 +88,13 @@ class SaliencyCache:
 
     def find(self, name: str) -> KeptMap | None:
         """Read a map by its name; one that is damaged or gone counts as missing and is named once for each shard."""
-        for place in self.index.places(name):
-            path = self.index.shard(place)
+        index = self.index
+        if index is None:
+            raise ValueError("open the cache first")
+        for place in index.places(name):
+            path = index.shard(place)
             try:
-                return KeptMap.unpack(self.index.read(place, name))
+                return KeptMap.unpack(index.read(place, name))
             except (OSError, ValueError) as error:
                 if path not in self._complained:
                     warnings.warn(f"a map in {path} is of no use and is made again: {error}", stacklevel=2)

@@ -1,6 +1,7 @@
 """Where saliency maps lie in the shards of a directory, whoever wrote them."""
 
 import json
+import re
 import tarfile
 from array import array
 from collections.abc import Collection, Iterator
@@ -11,6 +12,8 @@ from typing import IO
 import numpy as np
 
 from dre.caching.shards import ABOUT, FILE, FORMAT, SUFFIX
+
+NAME = re.compile(r"[0-9a-f]{32}" + re.escape(FILE))
 
 
 class Index:
@@ -94,7 +97,7 @@ class Index:
                 return
             end = first
             for end in entries:
-                if end.name.endswith(FILE):
+                if NAME.fullmatch(end.name):
                     yield end.name.removesuffix(FILE), end.offset
             if _is_damaged(file, _end(end)):
                 self.complaints.append(f"{path.name} is damaged at byte {_end(end)} and read up to there")
@@ -129,10 +132,12 @@ def _about(file: IO[bytes], entry: tarfile.TarInfo) -> set[str] | None:
     """Read the fingerprints in the first file of a shard; None when it is not of this format."""
     file.seek(entry.offset_data)
     try:
-        content = json.loads(file.read(entry.size)) if entry.name == ABOUT else {}
+        content = json.loads(file.read(entry.size)) if entry.name == ABOUT else None
     except ValueError:
         return None
-    return set(content["explainers"]) if content.get("format") == FORMAT else None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return None
+    return set(content.get("explainers", ()))
 
 
 def _key(digest: str) -> int:

@@ -44,7 +44,10 @@ class ShardWriter:
         """
         if self._file is None or self.whole >= self.largest:
             self.close()
-            self._file = self._begin()
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = (self.directory / f"{self.stem}-{self.shards:05d}{SUFFIX}").open("xb")
+            self.shards, self.whole = self.shards + 1, 0
+            self._add(self._file, ABOUT, self.about)
         self._add(self._file, name, content)
 
     def flush(self) -> None:
@@ -68,14 +71,9 @@ class ShardWriter:
             self._file.close()  # tries once more to write what it holds
         with suppress(OSError):
             os.truncate(path, min(self.whole, path.stat().st_size))
+            if not self.whole:
+                path.unlink()
         self._file = None
-
-    def _begin(self) -> IO[bytes]:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        file = (self.directory / f"{self.stem}-{self.shards:05d}{SUFFIX}").open("xb")
-        self.shards, self.whole = self.shards + 1, 0
-        self._add(file, ABOUT, self.about)
-        return file
 
     def _add(self, file: IO[bytes], name: str, content: bytes) -> None:
         entry = tarfile.TarInfo(name)

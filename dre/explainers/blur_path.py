@@ -10,7 +10,7 @@ from torch import Tensor
 from dre.explainers.gradient import Reduction
 from dre.explainers.integration import PathExplainer, riemann
 from dre.explainers.paths import Quadrature, quadrature, walk_nodes
-from dre.imaging import Border, blur_with_slope
+from dre.imaging import BlurSpectrum, Border, blur_with_slope
 from dre.models import Classifier
 from dre.scoring import ScoreName
 from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
@@ -62,6 +62,11 @@ class BlurPath:
         if self.grad_step is not None and self.grad_step <= 0:
             raise ValueError(f"`grad_step` must be positive, got {self.grad_step}; null takes the derivative itself")
 
+    @property
+    def radius(self) -> int:
+        """Half width of the kernels, in pixels."""
+        return int(4 * self.max_sigma + 0.5)
+
     def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
         """One walk; away from the image it counts negative."""
         return [(-1.0 if self.from_sharp else 1.0, self)]
@@ -75,10 +80,12 @@ class BlurPath:
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
         """From blurred to sharp, or the other way round."""
+        is_weighed = self.border == "reflect" and self.grad_step is None
+        spectrum = BlurSpectrum(images, self.radius) if is_weighed else None
 
         def place(t: float) -> tuple[Tensor, Tensor]:
             sigma, pace = self.sigma(1 - t if self.from_sharp else t)
-            blurred, slope = self.blur(images, sigma)
+            blurred, slope = self.blur(images, sigma) if spectrum is None else spectrum.blur(sigma)
             return blurred, slope * (-pace if self.from_sharp else pace)
 
         nodes, weights = quadrature(self.quadrature, self.steps)
@@ -86,12 +93,13 @@ class BlurPath:
 
     def blur(self, images: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """Give the blurred images and how they change with sigma."""
-        radius = int(4 * self.max_sigma + 0.5)
         if self.grad_step is None:
-            return blur_with_slope(images, sigma, radius, self.border, self.border_value)
+            return blur_with_slope(images, sigma, self.radius, self.border, self.border_value)
         exact = images.double()  # so small a difference has hardly a digit in float32
         sigmas = (sigma, sigma + self.grad_step)
-        here, further = (blur_with_slope(exact, each, radius, self.border, self.border_value)[0] for each in sigmas)
+        here, further = (
+            blur_with_slope(exact, each, self.radius, self.border, self.border_value)[0] for each in sigmas
+        )
         return here.to(images), ((further - here) / self.grad_step).to(images)
 
 

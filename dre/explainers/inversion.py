@@ -96,10 +96,8 @@ class FeatureInversion(OptimisedExplainer):
         self, images: Tensor, targets: Tensor, columns: slice, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
         """See `OptimisedExplainer.search`."""
-        with torch.no_grad():
-            maps = self.classifier.feature_map(images).to(images.dtype)
-        self.cost.forwards += len(images)
         size, probe = (images.shape[-2], images.shape[-1]), self.probe(targets.repeat(2))
+        maps = probe.feature_map(images).to(images.dtype)
         backgrounds = Backgrounds(images, self.background, self.blur_sigma, generators)
         weights = torch.full(maps.shape[:2], FIRST_WEIGHT, dtype=maps.dtype, device=maps.device, requires_grad=True)
 

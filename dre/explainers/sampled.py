@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.checks import check_count
+from dre.checks import check_choice, check_count
 from dre.explainers.base import Explainer
 from dre.imaging import blend
 from dre.models import Classifier
@@ -17,6 +17,7 @@ from dre.scoring import ScoreName
 from dre.sweeps import SweepEngine, slices
 
 Fill = Literal["mean", "black"]
+Divisor = Literal["expected", "drawn"]
 
 MASKS_AT_ONCE = 64
 """Masks that are held while scores are added up."""
@@ -71,18 +72,49 @@ def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tenso
         scores: [B, N].
         keep: What each mask is in the mean.
     """
-    count, pixels = scores.shape[1], masks.size[0] * masks.size[1]
-    first, second = (torch.zeros(len(scores), pixels, dtype=torch.float64, device=scores.device) for _ in range(2))
-    scores = scores / keep
+    count = scores.shape[1]
+    first, _, second = _moments(masks, scores)
+    mean = first / (count * keep)
+    variance = (second / (count * keep**2) - mean.square()).clamp_min(0)
+    return _maps(mean, masks), _maps((variance / (count - 1)).sqrt(), masks)
+
+
+def covered_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the masks of score x mask, over the sum of the masks, and its standard error: [B, 1, H, W] each.
+
+    A score that is always the same gives a flat map. A pixel that no mask shows gets 0.
+
+    Args:
+        masks: N of them.
+        scores: [B, N].
+    """
+    count, level = scores.shape[1], scores.mean(dim=1, keepdim=True)
+    rows = torch.cat([scores - level, torch.ones_like(level[:1].expand(1, count))])  # the last sums the masks up
+    first, mixed, second = _moments(masks, rows)
+    cover = first[-1:]
+    whole = cover.where(cover > 0, 1.0)
+    mean = first[:-1] / whole
+    residues = (second[:-1] - 2 * mean * mixed[:-1] + mean.square() * second[-1:]).clamp_min(0)
+    error = (residues * count / (count - 1)).sqrt() / whole  # of a ratio of two sums, to first order
+    return _maps((mean + level).where(cover > 0, 0.0), masks), _maps(error, masks)
+
+
+def _moments(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the sums over the masks of score x mask, score x mask^2 and score^2 x mask^2, float64 [B, H*W] each."""
+    shape = len(scores), masks.size[0] * masks.size[1]
+    first, mixed, second = (torch.zeros(shape, dtype=torch.float64, device=scores.device) for _ in range(3))
     with torch.autocast(scores.device.type, enabled=False):
-        for part in slices(count, MASKS_AT_ONCE):
+        for part in slices(scores.shape[1], MASKS_AT_ONCE):
             block = masks.build(part).flatten(1)
+            squares = block.square()
             first += scores[:, part] @ block
-            second += scores[:, part].square() @ block.square()
-    mean = first / count
-    variance = (second / count - mean.square()).clamp_min(0) * count / (count - 1)
-    shape = (len(scores), 1, *masks.size)
-    return mean.view(shape), (variance / count).sqrt().view(shape)
+            mixed += scores[:, part] @ squares
+            second += scores[:, part].square() @ squares
+    return first, mixed, second
+
+
+def _maps(values: Tensor, masks: CellMasks) -> Tensor:
+    return values.view(len(values), 1, *masks.size)
 
 
 class SampledExplainer(Explainer):
@@ -144,6 +176,9 @@ class RISE(SampledExplainer):
         keep: Probability that a cell is kept.
         fill: What is shown where a mask is 0: the classifier's `mean` colour, as in the published code, which masks
             normalised images, or `black`.
+        divide_by: How often a pixel is shown: as `expected`, which is published, or as the masks that were `drawn`
+            show it. Where the score is high under most masks, the map of the first is mainly how often each pixel was
+            drawn, the same for all images, until there are very many masks; the other leaves that out.
         seed: Of the masks.
         chunk: Most masked images in one pass; chosen by device when not given.
 
@@ -159,6 +194,7 @@ class RISE(SampledExplainer):
         cells: int = 7,
         keep: float = 0.5,
         fill: Fill = "mean",
+        divide_by: Divisor = "expected",
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
@@ -169,8 +205,10 @@ class RISE(SampledExplainer):
             raise ValueError(f"`keep` must be a probability above 0, got {keep}")
         if fill not in get_args(Fill):
             raise ValueError(f"`fill` must be one of {', '.join(get_args(Fill))}, got {fill!r}")
+        check_choice("divide_by", divide_by, get_args(Divisor))
         self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
         self.fill: Fill = fill
+        self.divide_by: Divisor = divide_by
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
@@ -178,5 +216,9 @@ class RISE(SampledExplainer):
         masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, like=images)
         fill = self.colour(self.fill, like=images)
         scores = self.score_masked(images, targets, fill, lambda _, part: masks.build(part)[None], self.masks)
-        saliency, self.standard_error = weighted_masks(masks, scores.to(images), self.keep)
+        scores = scores.to(images)
+        drawn = self.divide_by == "drawn"
+        saliency, self.standard_error = (
+            covered_masks(masks, scores) if drawn else weighted_masks(masks, scores, self.keep)
+        )
         return saliency

@@ -3,6 +3,8 @@
 The transport is solved on the CPU, and so small that NumPy prepares it: six numbers a component.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import ot
 import torch
@@ -47,13 +49,19 @@ def mixture_distances(first: Mixtures, second: Mixtures, pairs: int = PAIRS) -> 
 
     Source: paper 000, MW_2^2 (Delon and Desolneux 2020), solved by POT's network simplex.
     """
+    check_count("pairs", pairs)
     rows = len(first.weights)
     if rows != len(second.weights):
         raise ValueError(
             f"mixtures are compared row by row: got {rows} and {len(second.weights)}; use distance_matrix for all pairs"
         )
-    same = np.arange(rows)
-    return torch.from_numpy(_between(first, second, same, same, pairs)).to(first.weights.device)
+    one, other = _read(first), _read(second)
+    distances = np.empty(rows)
+    for start in range(0, rows, pairs):
+        some = slice(start, start + pairs)
+        costs = _cost(one.gaussians[:, some, :, None], other.gaussians[:, some, None])
+        distances[some] = list(map(_solve, one.weights[some], other.weights[some], costs))
+    return torch.from_numpy(distances).to(first.weights.device)
 
 
 def distance_matrix(first: Mixtures, second: Mixtures | None = None, pairs: int = PAIRS) -> Tensor:
@@ -64,26 +72,29 @@ def distance_matrix(first: Mixtures, second: Mixtures | None = None, pairs: int 
         second: M mixtures; the first ones when not given, and then each pair is solved once.
         pairs: Pairs whose costs are held at once; the memory beside the matrix depends on it alone.
     """
-    rows, columns = len(first.weights), len((second or first).weights)
-    chosen = np.ones((rows, columns), dtype=bool)
-    left, right = (chosen if second is not None else np.triu(chosen, 1)).nonzero()
+    check_count("pairs", pairs)
+    one = _read(first)
+    other = _read(second) if second is not None else one
+    rows, columns = len(one.weights), len(other.weights)
     matrix = np.zeros((rows, columns))
-    matrix[left, right] = _between(first, second or first, left, right, pairs)
+    for row in range(rows):
+        gaussians, weights = one.gaussians[:, row : row + 1, :, None], one.weights[row]
+        for start in range(0 if second is not None else row + 1, columns, pairs):
+            some = slice(start, start + pairs)
+            costs = _cost(gaussians, other.gaussians[:, some, None])
+            matrix[row, some] = [_solve(weights, *pair) for pair in zip(other.weights[some], costs, strict=True)]
     return torch.from_numpy(matrix if second is not None else matrix + matrix.T).to(first.weights.device)
 
 
-def _between(first: Mixtures, second: Mixtures, left: NDArray[np.intp], right: NDArray[np.intp], pairs: int) -> Array:
-    """Squared MW2 of the pairs (left, right)."""
-    check_count("pairs", pairs)
-    one, other = (_describe(mixtures.means, mixtures.covariances) for mixtures in (first, second))
-    weights, others = (mixtures.weights.cpu().numpy() for mixtures in (first, second))
-    distances = np.empty(len(left))
-    for start in range(0, len(left), pairs):
-        i, j = left[start : start + pairs], right[start : start + pairs]
-        costs = _cost(one[:, i, :, None], other[:, j, None, :])
-        for place, problem in enumerate(zip(weights[i], others[j], costs, strict=True), start):
-            distances[place] = _solve(*problem)
-    return distances
+class _Described(NamedTuple):
+    """Mixtures on the CPU: their weights [B, K], and what describes their Gaussians, [6, B, K]."""
+
+    weights: Array
+    gaussians: Array
+
+
+def _read(mixtures: Mixtures) -> _Described:
+    return _Described(mixtures.weights.cpu().numpy(), _describe(mixtures.means, mixtures.covariances))
 
 
 def _solve(weights: Array, others: Array, costs: Array) -> float:
@@ -98,7 +109,7 @@ def _describe(means: Tensor, covariances: Tensor) -> Array:
     vertical, mixed, horizontal = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
     determinant = np.maximum(vertical * horizontal - mixed * mixed, 0)
     u = vertical - horizontal, 2 * mixed, 2 * np.sqrt(determinant)
-    return np.stack(np.broadcast_arrays(mean[..., 0], mean[..., 1], *u, vertical + horizontal))
+    return np.array([mean[..., 0], mean[..., 1], *u, vertical + horizontal])
 
 
 def _cost(one: Array, other: Array) -> Array:

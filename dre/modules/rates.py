@@ -1,13 +1,25 @@
-"""Learning rates of the two training stages: one optimiser, a group for each, zero in the other's epochs."""
+"""Learning rates: of the two stages of mask training, one optimiser with a group for each, and of a classifier."""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pytorch_lightning as pl
+from torch import Tensor
 from torch.nn import Parameter
 
 ScheduleName = Literal["step", "cosine"]
+
+
+def half_cosine(done: int, total: int) -> float:
+    """Fall from 1 to 0 over `total` steps, and stay there."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done / max(1, total))))
+
+
+def warmed_up(step: int, warm_up: int) -> float:
+    """Rise in equal parts to 1, which the step after the `warm_up` first ones is the first to have."""
+    return min(1.0, (step + 1) / (warm_up + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ class StageRates:
                 return 0.0
             if self.schedule == "step":
                 return self.rate_factor ** (done // self.rate_epochs)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, done / max(1, max_epochs - self.embedding_epochs))))
+            return half_cosine(done, max_epochs - self.embedding_epochs)
 
         return [of_embeddings, of_generator]
 
@@ -63,3 +75,21 @@ class StageRates:
             factors = self.factors(max_epochs)
             for group, rate, decay, factor in zip(optimizer["param_groups"], rates, decays, factors, strict=True):
                 group.update(lr=rate * factor(scheduler["last_epoch"]), initial_lr=rate, weight_decay=decay)
+
+
+def refuse_broken_loss(loss: Tensor, module: pl.LightningModule, group: int, option: str) -> None:
+    """Stop at a loss that is not finite, before it reaches the weights.
+
+    Args:
+        loss: Of this step.
+        module: Which is trained.
+        group: Of the optimiser whose rate is to blame.
+        option: The name of that rate.
+    """
+    if loss.isfinite():
+        return
+    rate = module.trainer.optimizers[0].param_groups[group]["lr"]
+    raise FloatingPointError(
+        f"the loss is {loss.item()} at step {module.global_step} (epoch {module.current_epoch}) with rate {rate:.3g}; "
+        f"the last checkpoint is from before it: go on from there with a lower --model.{option}"
+    )

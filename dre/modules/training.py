@@ -11,7 +11,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from dre.checks import check_labels
+from dre.checks import check_labels, check_shares
 from dre.imaging import background_mixture, upsample
 from dre.losses import embedding_bce, embedding_loss, target_probability
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
@@ -30,7 +30,7 @@ from dre.modules.objectives import (
     objective,
     random_shares,
 )
-from dre.modules.rates import ScheduleName, StageRates
+from dre.modules.rates import ScheduleName, StageRates, refuse_broken_loss
 from dre.sweeps import SweepEngine
 from dre.types import Batch
 
@@ -101,7 +101,7 @@ class MaskTraining(pl.LightningModule):
         sync_batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        _check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
+        check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
         if classifier.preprocessing.channels != 3:
             raise ValueError(
                 f"the trainer needs RGB, {classifier.name} reads {classifier.preprocessing.channels} channel"
@@ -157,13 +157,8 @@ class MaskTraining(pl.LightningModule):
         targets = logits.argmax(dim=1)
         step = self._embedding_step if self.trains_embeddings else self._mask_step
         loss = step(images, features, targets, self._draws(batch_idx))
-        if not loss.isfinite():
-            rate = self.trainer.optimizers[0].param_groups[0 if self.trains_embeddings else 1]["lr"]
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}) with rate "
-                f"{rate:.3g}; the last checkpoint is from before it: go on from there with a lower "
-                f"--model.{'embedding_rate' if self.trains_embeddings else 'rate'}"
-            )
+        group, option = (0, "embedding_rate") if self.trains_embeddings else (1, "rate")
+        refuse_broken_loss(loss, self, group, option)
         return loss + self._touch_idle_parameters()
 
     def _embedding_step(
@@ -291,9 +286,3 @@ class MaskTraining(pl.LightningModule):
             )
         check_state(checkpoint["state_dict"], self.estimator, "this checkpoint")
         self.rates.overrule(checkpoint, self.trainer.max_epochs or 0)
-
-
-def _check_shares(**arguments: float) -> None:
-    for name, value in arguments.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` is a share in [0, 1], got {value}")

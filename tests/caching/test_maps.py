@@ -19,7 +19,7 @@ def test_relative_precision_does_not_depend_on_the_units(unit):
     maps = some_maps(unit)
     restored = restore_maps(*round_maps(maps))
     tiny = torch.finfo(torch.float32).tiny
-    allowed = (maps.double().abs() * 2**-11).clamp_min(tiny * 2**-23)
+    allowed = (maps.double().abs() * 2**-11).clamp_min(tiny * 2**-23)  # float32 itself has no more
     assert ((restored.double() - maps.double()).abs() <= allowed).all()
     assert not torch.equal(restored, maps)
 
@@ -32,17 +32,38 @@ def test_halving_a_map_halves_what_is_restored_to_the_last_bit():
 def test_small_values_beside_a_large_one_keep_the_stated_precision():
     powers = torch.arange(0, 45)
     for largest in (1.0, 1.1, 1.9999):
-        maps = (largest * 2.0 ** -powers.float()).view(1, 1, 1, -1)
-        error = (restore_maps(*round_maps(maps)) - maps).abs().flatten()
+        maps = torch.cat([largest * 2.0 ** -powers.float(), torch.zeros(1)]).view(1, 1, 1, -1)
+        error = (restore_maps(*round_maps(maps)) - maps).abs().flatten()[:-1]
         kept = powers <= 28
-        assert (error[kept] <= maps.flatten()[kept] * 2**-11).all()
+        assert (error[kept] <= maps.flatten()[:-1][kept] * 2**-11).all()
         assert (error[~kept] <= largest * 2**-39).all()
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 0.1])
-def test_constant_maps_stay_constant(value):
-    restored = restore_maps(*round_maps(torch.full((2, 1, 5, 7), value)))
-    assert restored.unique().tolist() == [pytest.approx(value, rel=2**-11)]
+@pytest.mark.parametrize("offset", [5.0, 1000.0, -300.0])
+def test_an_offset_costs_no_more_precision_than_it_costs_float32(offset):
+    maps = some_maps(1.0) + offset
+    nearest = maps.flatten(1).abs().amin(dim=1).view(-1, 1, 1, 1) * maps.sign()
+    error = (restore_maps(*round_maps(maps)) - maps).abs()
+    assert (error <= (maps - nearest).abs() * 2**-11 + abs(offset) * 2**-22).all()
+    assert len(restore_maps(*round_maps(maps))[0].unique()) > len(maps[0].half().unique())
+
+
+def test_the_order_of_values_stays():
+    maps = some_maps(1.0).flatten(1).sort(dim=1).values.view(3, 1, 40, 30)
+    for moved in (maps, maps + 3, maps.exp()):
+        assert (restore_maps(*round_maps(moved)).flatten(1).diff(dim=1) >= 0).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 0.1, 1e-38])
+def test_constant_maps_stay_as_they_are(value):
+    maps = torch.full((2, 1, 5, 7), value)
+    assert torch.equal(restore_maps(*round_maps(maps)), maps)
+
+
+def test_maps_of_a_batch_do_not_touch_each_other():
+    maps = torch.cat([some_maps(1e-12), some_maps(1e6) + 3e7])
+    alone = torch.cat([restore_maps(*round_maps(one[None])) for one in maps])
+    assert torch.equal(restore_maps(*round_maps(maps)), alone)
 
 
 def test_a_file_gives_back_what_went_in():

@@ -150,3 +150,23 @@ def test_what_did_not_fit_on_the_disk_is_cut_off(tmp_path):
     assert shard.stat().st_size == writer.whole
     index = Index(tmp_path, [OURS])
     assert (read(index), index.complaints) == (CONTENTS, [])
+
+
+def test_a_shard_that_could_not_even_begin_leaves_nothing(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        writer = ShardWriter(tmp_path, 0, {"explainers": {OURS: "x" * 20_000}})
+        with pytest.raises(OSError, match="too large"):
+            writer.write("f" * 32 + FILE, b"")
+        writer.abandon()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("about", ["[]", "{}", "null", '{"format": "saliency maps 0"}', "{"])
+def test_a_shard_of_another_format_is_named(tmp_path, about):
+    with wds.TarWriter(str(tmp_path / "other.tar"), encoder=False) as other:
+        other.write({"__key__": "about", "json": about.encode()})
+    assert Index(tmp_path, [OURS]).complaints == ["other.tar is a shard of something else"]

@@ -1,10 +1,10 @@
-"""One rank of an evaluation that tests start with torchrun: score the explainers, compare their maps, write both."""
+"""One rank of an evaluation that tests start with torchrun: scores, distances between maps and cost are written."""
 
 import os
 import sys
 from pathlib import Path
 
-from callbacks import ExplanationMetrics, MapDistances
+from callbacks import ExplanationCost, ExplanationMetrics, MapDistances
 from dre.metrics import MapMixtures
 from tests.callbacks.evaluation import small_evaluation
 from tests.training import quiet_trainer, small_data
@@ -16,13 +16,13 @@ def compared() -> MapDistances:
     return MapDistances(comparisons=["kullback_leibler", "structural_similarity"], model=MODEL)
 
 
-def main(root: Path, out: Path) -> None:
+def main(root: Path, out: Path, batch_size: int = 4, cache: str | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    callbacks = [ExplanationMetrics(show=False), ExplanationCost(), compared()]
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
-    callbacks = [ExplanationMetrics(show=False), compared()]
     trainer = quiet_trainer(out, callbacks=callbacks, devices=devices, strategy="ddp")
-    trainer.test(small_evaluation(), small_data(root, eval_batch_size=4), verbose=False)
+    trainer.test(small_evaluation(cache=cache), small_data(root, eval_batch_size=batch_size), verbose=False)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]), *sys.argv[4:5])

@@ -7,7 +7,7 @@ import torch
 
 from dre.explainers import SAMP, BlurIG, BlurPath, GuidedIG, IntegratedGradients, SampPath
 from dre.explainers.paths import quadrature
-from dre.imaging import blur_with_slope, gaussian_blur
+from dre.imaging import BlurSpectrum, blur_with_slope, gaussian_blur
 from tests.explainers.analytic import ZERO, formula_classifier, linear_classifier, random_image
 from tests.networks import small_batch, small_classifier
 
@@ -158,3 +158,19 @@ def test_a_baseline_of_another_shape_is_refused(shape):
 def test_an_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="unknown baseline 'grey'; choose black, white, mean"):
         GuidedIG(small_classifier(), baseline="grey")(*small_batch())
+
+
+@pytest.mark.parametrize("size", [(24, 24), (17, 40)])
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 2.0, 9.0])
+def test_blurs_through_cosines_are_the_blurs_by_their_kernels(size, sigma):
+    images = torch.rand(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for exact, tolerance in ((images, 1e-12), (images.float(), 3e-6)):  # rounding of the two precisions
+        blurred, slope = BlurSpectrum(exact, 36).blur(sigma)
+        expected, expected_slope = blur_with_slope(exact, sigma, 36)
+        torch.testing.assert_close(blurred, expected, rtol=0, atol=tolerance)
+        torch.testing.assert_close(slope, expected_slope, rtol=0, atol=tolerance)
+
+
+def test_a_wide_blur_leaves_few_cosines():
+    spectrum = BlurSpectrum(torch.rand(1, 1, 224, 224), 200)
+    assert len(spectrum._gains(spectrum.rows, 20.0)[0]) < 40

@@ -42,8 +42,9 @@ def expected_map(classifier: Classifier, images: torch.Tensor, fill: float) -> t
     return torch.stack([torch.einsum("m,m,mchw->chw", chances, row, masks) / KEEP for row in logits])
 
 
+@pytest.mark.parametrize("divide_by", ["expected", "drawn"])
 @pytest.mark.parametrize(("fill", "mean"), [("black", 0.3), ("mean", 0.3)])
-def test_it_converges_to_its_expectation_on_a_linear_classifier_as_its_error_promises(fill, mean):
+def test_it_converges_to_its_expectation_on_a_linear_classifier_as_its_error_promises(fill, mean, divide_by):
     classifier = linear_classifier(mean)
     images = torch.rand(2, 3, SIDE, SIDE)
     expected = expected_map(classifier, images, mean if fill == "mean" else 0.0)
@@ -52,7 +53,15 @@ def test_it_converges_to_its_expectation_on_a_linear_classifier_as_its_error_pro
         errors = []
         for seed in range(20):
             explainer = RISE(
-                classifier, score="logit", masks=masks, cells=CELLS, keep=KEEP, fill=fill, seed=seed, chunk=5000
+                classifier,
+                score="logit",
+                masks=masks,
+                cells=CELLS,
+                keep=KEEP,
+                fill=fill,
+                divide_by=divide_by,
+                seed=seed,
+                chunk=5000,
             )
             errors.append(explainer(images, torch.tensor([1, 1])) - expected)
         distances.append(torch.stack(errors).square().mean().sqrt().item())
@@ -61,34 +70,41 @@ def test_it_converges_to_its_expectation_on_a_linear_classifier_as_its_error_pro
     assert distances[1] == pytest.approx(distances[0] / 10, rel=0.4)  # pixels of one map err together, so few draws
 
 
-def test_the_standard_error_is_the_spread_over_seeds():
+@pytest.mark.parametrize(("divide_by", "masks"), [("expected", 40), ("drawn", 200)])  # a ratio's error is asymptotic
+def test_the_standard_error_is_the_spread_over_seeds(divide_by, masks):
     classifier = linear_classifier()
     images, targets = torch.rand(1, 3, SIDE, SIDE), torch.tensor([1])
     maps, errors = [], []
     for seed in range(300):
-        explainer = RISE(classifier, score="logit", masks=40, cells=CELLS, keep=KEEP, seed=seed, chunk=40)
+        options = {"masks": masks, "cells": CELLS, "keep": KEEP, "divide_by": divide_by, "seed": seed, "chunk": masks}
+        explainer = RISE(classifier, score="logit", **options)
         maps.append(explainer(images, targets))
         errors.append(explainer.standard_error)
     spread, promised = torch.cat(maps).std(dim=0), torch.cat(errors).square().mean(dim=0).sqrt()
     torch.testing.assert_close(promised.float(), spread, rtol=0.15, atol=0)  # 300 draws know a spread to 4 %
 
 
-def test_it_is_a_loop_over_masks_cut_out_of_enlarged_cells():
+@pytest.mark.parametrize("divide_by", ["expected", "drawn"])
+def test_it_is_a_loop_over_masks_cut_out_of_enlarged_cells(divide_by):
     classifier = small_classifier()
     images, targets = small_batch(2, height=40, width=50)
-    explainer = RISE(classifier, masks=9, cells=4, keep=0.5, seed=5)
+    explainer = RISE(classifier, masks=9, cells=4, keep=0.5, divide_by=divide_by, seed=5)
     saliency = explainer(images, targets)
     drawn = CellMasks.draw(9, 4, 0.5, (40, 50), seed=5, like=images)
-    terms = []
+    terms, masks = [], []
     for cells, (down, right) in zip(drawn.cells, drawn.shifts.tolist(), strict=True):
         wide = F.interpolate(cells[None, None], size=(5 * 10, 5 * 13), mode="bilinear", align_corners=False)
         mask = wide[..., down : down + 40, right : right + 50]
         shown = images * mask + 0.5 * (1 - mask)  # 0.5 is this classifier's mean
         score = classifier(shown).softmax(1)[[0, 1], targets]
-        terms.append(score[:, None, None, None] * mask / 0.5)
-    terms = torch.stack(terms).double()
-    torch.testing.assert_close(saliency, terms.mean(dim=0).float(), rtol=1e-4, atol=1e-6)
-    error = terms.std(dim=0) / 9**0.5
+        terms.append(score[:, None, None, None] * mask)
+        masks.append(mask)
+    terms, masks = torch.stack(terms).double(), torch.stack(masks).double()
+    share = 0.5 if divide_by == "expected" else masks.mean(dim=0)
+    expected = terms.mean(dim=0) / share
+    torch.testing.assert_close(saliency, expected.float(), rtol=1e-4, atol=1e-6)
+    residues = terms if divide_by == "expected" else terms - expected * masks
+    error = residues.std(dim=0) / share / 9**0.5
     torch.testing.assert_close(explainer.standard_error, error, rtol=1e-3, atol=1e-6)
 
 
@@ -130,6 +146,25 @@ def test_a_mask_that_keeps_everything_gives_the_score_everywhere():
     assert explainer.standard_error.max() < 1e-5
 
 
+def test_a_score_that_never_changes_gives_a_flat_map_where_the_drawn_masks_divide():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2))
+    nn.init.zeros_(network[1].weight)
+    classifier, targets = Classifier.wrap(network, size=(SIDE, SIDE)), torch.tensor([1])
+    images = torch.rand(1, 3, SIDE, SIDE)
+    flat = RISE(classifier, masks=50, cells=CELLS, divide_by="drawn")
+    score = classifier(images).softmax(1)[0, 1].item()
+    torch.testing.assert_close(flat(images, targets), torch.full((1, 1, SIDE, SIDE), score))
+    assert flat.standard_error.max() < 1e-6
+    published = RISE(classifier, masks=50, cells=CELLS)(images, targets)
+    assert published.std() > 0.01  # how often each pixel was drawn, and nothing else
+
+
+def test_a_pixel_that_no_mask_shows_gets_nothing():
+    explainer = RISE(small_classifier(), masks=2, cells=1, keep=1e-6, divide_by="drawn")
+    assert not explainer(*small_batch()).any()
+    assert not explainer.standard_error.any()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -139,6 +174,7 @@ def test_a_mask_that_keeps_everything_gives_the_score_everywhere():
         ({"keep": 0.0}, "`keep` must be a probability above 0, got 0.0"),
         ({"keep": 1.5}, "`keep` must be a probability above 0, got 1.5"),
         ({"fill": "white"}, "`fill` must be one of mean, black, got 'white'"),
+        ({"divide_by": "none"}, "`divide_by` must be one of expected, drawn, got 'none'"),
         ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
     ],
 )

@@ -1,7 +1,4 @@
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,9 @@ from dre.models import Classifier, load_estimator
 from dre.modules import MaskTraining
 from dre.modules.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints
 from tests.networks import SmallNetwork, small_classifier
-from tests.training import SaveEverywhere, quiet_trainer, small_data, small_training
+from tests.training import SaveEverywhere, launch, quiet_trainer, small_data, small_training
+
+RANK = "tests.modules.distributed_training"
 
 
 def weights(model: MaskTraining) -> dict[str, torch.Tensor]:
@@ -267,18 +266,11 @@ def test_throughput_is_logged_and_broken_samples_end_the_run(five_shards, tmp_pa
         meter.on_train_epoch_end(trainer, None)
 
 
-def launch(ranks: int, root: Path, out: Path, *options: str, check: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options]
-    command += ["-m", "tests.modules.distributed_training", str(root), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.ddp
 def test_validation_numbers_agree_on_one_two_and_three_ranks(five_shards, tmp_path):
     values = []
     for ranks in (1, 2, 3):
-        launch(ranks, five_shards, tmp_path / str(ranks), "--standalone")
+        launch(RANK, ranks, five_shards, tmp_path / str(ranks), "--standalone")
         values.append(torch.load(tmp_path / str(ranks) / "validation.pt", weights_only=True))
     assert values[0].keys() == {"val/faithfulness", "val/explainability", "val/pearson_skewness"}
     for other in values[1:]:
@@ -291,6 +283,6 @@ def test_two_nodes_train_together(five_shards, tmp_path):
 
     nodes = ["--nnodes=2", "--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:29517", "--rdzv_id=two"]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda node: launch(1, five_shards, tmp_path, *nodes, "--local_addr=127.0.0.1"), (0, 1)))
+        list(pool.map(lambda node: launch(RANK, 1, five_shards, tmp_path, *nodes, "--local_addr=127.0.0.1"), (0, 1)))
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     torch.testing.assert_close(first, second, rtol=0, atol=0)  # averaged gradients keep the ranks in step

@@ -1,0 +1,112 @@
+"""What the saliency cache costs and saves beside cheap explainers: `python -m benchmarks.saliency_cache`."""
+
+import argparse
+import tempfile
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.timing import in_turns, machine, ratio, seconds
+from dre.caching import SaliencyCache
+from dre.caching.index import Index
+from dre.caching.maps import KeptMap
+from dre.caching.shards import FILE, ShardWriter
+from dre.explainers import CentredGaussian, Explainer, GradCAM, IntegratedGradients, VanillaGradient
+from dre.metering import Meter, Share
+from dre.models import Classifier
+
+EXPLAINERS = {
+    "centred_gaussian": CentredGaussian,
+    "grad_cam": GradCAM,
+    "vanilla_gradient": VanillaGradient,
+    "integrated_gradients": lambda classifier: IntegratedGradients(classifier, steps=16),
+}
+
+
+class CachedExplainer:
+    """One explainer with its images: with a cache and without."""
+
+    def __init__(self, classifier: Classifier, explainer: Explainer, batch: int, root: Path) -> None:
+        self.classifier, self.explainer, self.root = classifier, explainer, root
+        self.images, self.targets = classifier.sample(batch), torch.arange(batch)
+        self.keys = [f"image {number}" for number in range(batch)]
+        self.meter = Meter(explainer.cost)
+        self.fresh = count()
+        self.warm = self.opened(root / "warm")
+        self.look_up(self.warm)
+        self.warm.open()
+
+    def opened(self, directory: Path) -> SaliencyCache:
+        """Give a cache that is ready."""
+        cache = SaliencyCache(directory, self.classifier, {"it": self.explainer})
+        cache.open()
+        return cache
+
+    def explain(self, images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
+        """Explain as an evaluation does, without a cache."""
+        with self.meter.explaining(len(images), images.device):
+            saliency: Tensor = self.explainer(images, targets, keys)
+        return saliency
+
+    def look_up(self, cache: SaliencyCache) -> None:
+        """Explain what is not in a cache."""
+        cache.batch(self.images, self.targets, self.keys).maps("it", self.meter, self.explain)
+
+    def cold(self) -> SaliencyCache:
+        """Give an open cache without maps."""
+        return self.opened(self.root / f"cold {next(self.fresh)}")
+
+
+def measure(kept: CachedExplainer, repeats: int) -> list[str]:
+    """Milliseconds of an image explained, the share that writing adds, and milliseconds of an image that is read."""
+    caches = [kept.cold() for _ in range(repeats + 2)]  # opened beforehand: a run does that once
+    actions = {
+        "alone": lambda: kept.explain(kept.images, kept.targets, kept.keys),
+        "cold": lambda: kept.look_up(caches.pop()),
+        "warm": lambda: kept.look_up(kept.warm),
+    }
+    times = in_turns(actions, repeats)
+    images = len(kept.keys)
+    alone, cold, warm = (1000 * median(times[name]) / images for name in ("alone", "cold", "warm"))
+    added = 100 * (ratio(times["cold"], times["alone"]) - 1)
+    return [f"{alone:.2f}", f"{cold - alone:.2f}", f"{added:.1f}", f"{warm:.2f}", f"{alone / warm:.1f}"]
+
+
+def measure_index(maps: int, size: int, root: Path) -> tuple[float, float]:
+    """Milliseconds to look up a thousand maps in shards that lie there, and kilobytes of each."""
+    content = KeptMap.of(torch.rand(1, 1, size, size), Share(1, 1, 0, 0.1, None))[0].pack()
+    writer = ShardWriter(root, 0, {"explainers": ["it"]})
+    for number in range(maps):
+        writer.write(f"{number:032x}{FILE}", content)
+    writer.close()
+    size_of_all = sum(path.stat().st_size for path in root.iterdir())
+    return 1e6 * seconds(lambda: Index(root, ["it"])) / maps, size_of_all / maps / 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--maps", type=int, default=5000, help="maps in the shards that are looked up")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    classifier = Classifier("tf_efficientnet_lite0")
+    table = Table("explainer", "alone, ms", "writing, ms", "writing, %", "from the cache, ms", "saved, times")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, build in EXPLAINERS.items():
+            kept = CachedExplainer(classifier, build(classifier), arguments.batch, Path(folder) / name)
+            table.add_row(name, *measure(kept, arguments.repeats))
+        index, kilobytes = measure_index(arguments.maps, classifier.preprocessing.size[0], Path(folder) / "index")
+    table.title = f"Explaining an image, EfficientNet-Lite0 at 224 px, batch {arguments.batch}"
+    table.caption = f"{kilobytes:.1f} kB a map; {index:.0f} ms to index 1,000 maps; {machine()}"
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""How far an evaluation is: images per second and the time that is left, of all and of each explainer."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from dre.metering import Meter
+from dre.types import Batch
+
+REFRESHES = 2
+"""Of the table on a terminal, in a second."""
+
+
+SLOWEST = 4
+"""Explainers that a line names."""
+
+
+class Metered(Protocol):
+    """What is asked of the evaluation module."""
+
+    meters: dict[str, Meter]
+
+
+class EvaluationProgress(pl.Callback):
+    """Show how fast `Trainer.test` evaluates images, how long it still takes, and what part each explainer has in it.
+
+    On a terminal there is a table with a bar that stays up to date; elsewhere a line is printed from time to time, and
+    the last one in any case. It takes the place of the trainer's own bar and is silent where that is switched off. The
+    first rank counts for all.
+
+    Args:
+        every: Seconds between two lines.
+    """
+
+    def __init__(self, every: float = 30.0) -> None:
+        if every < 0:
+            raise ValueError(f"`every` must not be negative, got {every}; 0 prints a line for each batch")
+        self.every = every
+        self.console = Console()
+        self.seen = 0
+        self.ranks = 1
+        self.total: int | None = None
+        self._meters: Mapping[str, Meter] = {}
+        self._is_shown = False
+        self._start = self._printed = 0.0
+        self._live: Live | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the place of the trainer's bar."""
+        bar = trainer.progress_bar_callback
+        self._is_shown = stage == "test" and bar is not None and trainer.is_global_zero
+        if stage == "test" and bar is not None:
+            bar.disable()
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.seen, self.ranks, self.total = 0, trainer.world_size, images_to_evaluate(trainer)
+        self._meters = cast(Metered, pl_module).meters
+        self._start = self._printed = time.perf_counter()
+        if self._is_shown and self.console.is_terminal:
+            self._live = Live(console=self.console, get_renderable=self.table, refresh_per_second=REFRESHES)
+            self._live.start()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the batch, and print a line when it is time."""
+        self.seen += len(batch["key"]) * self.ranks
+        if self.total is not None:
+            self.seen = min(self.seen, self.total)
+        now = time.perf_counter()
+        if self._is_shown and self._live is None and now - self._printed >= self.every:
+            self.console.print(self.line(), highlight=False, soft_wrap=True)
+            self._printed = now
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how fast it was; the tables of other callbacks follow."""
+        self._stop()
+        if self._is_shown and not self.console.is_terminal:
+            self.console.print(self.line(), highlight=False, soft_wrap=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal to the error."""
+        self._stop()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the trainer its bar back."""
+        self._stop()
+        if stage == "test" and trainer.progress_bar_callback is not None and trainer.is_global_zero:
+            trainer.progress_bar_callback.enable()
+
+    def line(self) -> str:
+        """Say where it stands in one line, with the explainers that take longest."""
+        seconds = time.perf_counter() - self._start
+        slowest = sorted(self._explainers(), key=lambda row: -row[1])[:SLOWEST]
+        parts = [f"{name} {_speed(self.seen, spent)}{_left(left)}" for name, spent, left in slowest]
+        of_all = "" if self.total is None else f" of {self.total}"
+        whole = f"{self.seen}{of_all} images in {_clock(seconds)}, {_speed(self.seen, seconds)}"
+        return f"{whole}{_left(self._time_left(seconds))}; {', '.join(parts)}"
+
+    def table(self) -> Table:
+        """Show where it stands, with a row for each explainer."""
+        seconds = time.perf_counter() - self._start
+        table = Table(box=None, pad_edge=False)
+        for heading in ("", "images", "images/s", "time left", "from cache"):
+            table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+        table.add_column("", min_width=10)
+        of_all = "" if self.total is None else f" / {self.total}"
+        bar = ProgressBar(total=self.total, completed=self.seen, width=30, pulse=self.total is None)
+        left = self._time_left(seconds)
+        rate = f"{self.seen / seconds:.3g}" if self.seen else ""
+        table.add_row("all", f"{self.seen}{of_all}", rate, _clock(left), "", bar)
+        for name, spent, left in self._explainers():
+            tally = self._meters[name].tally
+            rate = f"{self.seen / spent:.3g}" if self.seen and spent else ""
+            cached = f"{tally.cached * self.ranks:.0f}" if tally.cached else ""
+            table.add_row(name, f"{tally.images * self.ranks:.0f}", rate, _clock(left), cached, "")
+        return table
+
+    def _explainers(self) -> list[tuple[str, float, float | None]]:
+        """Name each explainer with the seconds that it took and those that it will take."""
+        return [(name, meter.spent, self._time_left(meter.spent)) for name, meter in self._meters.items()]
+
+    def _time_left(self, seconds: float) -> float | None:
+        return seconds * (self.total / self.seen - 1) if self.total is not None and self.seen else None
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        self._live = None
+
+
+def images_to_evaluate(trainer: pl.Trainer) -> int | None:
+    """Say how many images all ranks together will see; None when batches are limited or the data do not say."""
+    data = getattr(trainer, "datamodule", None)
+    is_whole = isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0  # 1 is a count
+    return data.expected_images("val") if data is not None and is_whole else None
+
+
+def _speed(images: float, seconds: float) -> str:
+    return f"{images / seconds:.3g} images/s" if seconds else "no time"
+
+
+def _left(seconds: float | None) -> str:
+    return f" ({_clock(seconds)} left)" if seconds else ""
+
+
+def _clock(seconds: float | None) -> str:
+    """Give minutes and seconds, with hours where there are any; nothing for what is not known."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

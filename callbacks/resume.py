@@ -1,0 +1,133 @@
+"""An evaluation that is broken off goes on where it stopped: what was found is written down as it is found."""
+
+import math
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from dre.checks import check_not_negative
+from dre.runs import PROGRESS
+from dre.types import Batch
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A callback that can put down what it has gathered of the images of this rank, and take it up again."""
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Give tensors, numbers, texts, and lists and dicts of them."""
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """Add what was put down, by any rank of an earlier run, to what there is."""
+
+
+class EvaluationResume(pl.Callback):
+    """Write down the progress of `Trainer.test`, and go on from what an earlier process left; list it last.
+
+    After a batch every rank writes, into a file of its own under `progress/` of the run directory, which images it has
+    seen and what the callbacks have gathered of them, at most for a twentieth of the time. What `kill -9` destroys is
+    what came since. When the run starts again, with any number of ranks, each takes up some of the files; images that
+    are in one of them are neither explained nor scored again. The files go when the run ends.
+
+    Args:
+        rest: Least time between two writings, as a multiple of what the last one took; 0 writes after every batch.
+    """
+
+    def __init__(self, rest: float = 20.0) -> None:
+        check_not_negative(rest=rest)
+        self.rest = rest
+        self.seen: set[str] = set()
+        self.own: list[str] = []
+        self.replaces: list[str] = []
+        self.file = Path()
+        self.resting_until = 0.0
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up what is there."""
+        self.folder = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / PROGRESS
+        found = read_progress(self.folder)
+        trainer.strategy.barrier("progress is read")  # before any rank replaces what another has to read
+        self.seen = {key for content in found.values() for key in content["keys"]}
+        mine = dict(sorted(found.items())[trainer.global_rank :: trainer.world_size])
+        self.own = [key for content in mine.values() for key in content["keys"]]
+        self.replaces, self.resting_until = list(mine), 0.0
+        # names begin with the rank, so that what the first rank drew goes to the first
+        self.file = self.folder / f"{trainer.global_rank:05d}-{uuid.uuid4().hex}.pt"
+        for content in mine.values():
+            for name, callback in self._resumable(trainer).items():
+                callback.resume(pl_module, content["callbacks"][name])
+        if self.seen:
+            rank_zero_info(f"going on: {len(self.seen)} images are done")
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take images that are done out of the batch."""
+        if self.seen.isdisjoint(batch["key"]):
+            return
+        left = [place for place, key in enumerate(batch["key"]) if key not in self.seen]
+        rows = torch.tensor(left, dtype=torch.int64, device=batch["images"].device)
+        for name, values in list(batch.items()):
+            kept = values[rows] if isinstance(values, torch.Tensor) else [values[place] for place in left]  # type: ignore[index]
+            batch[name] = kept  # type: ignore[literal-required]
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write, unless the last time was a moment ago."""
+        self.own += batch["key"]
+        start = time.perf_counter()
+        if not batch["key"] or start < self.resting_until:
+            return
+        callbacks = {name: one.progress(pl_module) for name, one in self._resumable(trainer).items()}
+        try:
+            write_progress(self.file, {"keys": self.own, "replaces": self.replaces, "callbacks": callbacks})
+        except (OSError, RuntimeError) as error:  # torch.save says the latter of a full disk
+            rank_zero_warn(f"cannot write to {self.folder}: {error}; the run goes on, and cannot be resumed after here")
+            self.resting_until = math.inf
+            return
+        self.resting_until = time.perf_counter() + self.rest * (time.perf_counter() - start)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget everything: the results are written."""
+        trainer.strategy.barrier("results are written")
+        if trainer.is_global_zero and self.folder.is_dir():
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
+
+    def _resumable(self, trainer: pl.Trainer) -> dict[str, Resumable]:
+        """Callbacks by place and kind; the run file that is resumed lists the same."""
+        return {
+            f"{place} {type(callback).__name__}": callback
+            for place, callback in enumerate(trainer.callbacks)  # type: ignore[attr-defined]
+            if isinstance(callback, Resumable)
+        }
+
+
+def write_progress(path: Path, content: dict[str, Any]) -> None:
+    """Write a file in one stroke, then remove those that it replaces."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    torch.save(content, unfinished)
+    unfinished.replace(path)
+    for name in content["replaces"]:
+        (path.parent / name).unlink(missing_ok=True)
+
+
+def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read what the processes of an unfinished run left, by file name, without what later files replace."""
+    found = {path.name: torch.load(path, weights_only=True) for path in sorted(folder.glob("*.pt"))}
+    replaced = {name for content in found.values() for name in content["replaces"]}
+    return {name: content for name, content in found.items() if name not in replaced}

@@ -1,0 +1,77 @@
+"""A network that is to be trained: known weights below, and a head for as many classes as the data have."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from dre.models.networks import NamedNetwork, build, load
+from dre.types import Preprocessing
+
+HEAD_SPREAD = 0.01
+"""Standard deviation of a new head's weights: first logits lie close together, whatever the features' scale."""
+
+
+def load_for_training(
+    name: str, weights: str | None, num_classes: int | None, preprocessing: Preprocessing | None
+) -> NamedNetwork:
+    """Build a network, put weights into it, and give it a new head where the one of the weights has another size.
+
+    Args:
+        name: As in `Classifier`.
+        weights: As in `Classifier`; they are loaded with their own head.
+        num_classes: Size of the head; null keeps the one that the weights have.
+        preprocessing: Instead of the network's own, such as smaller images.
+    """
+    network = build(name, num_classes=num_classes) if weights is None else load(name, weights, None)
+    if num_classes is not None and head_size(network.module) != num_classes:
+        replace_head(network.module, num_classes)
+    if preprocessing is not None:
+        network = replace(network, preprocessing=preprocessing)
+    _try_out(network)
+    network.module.to(memory_format=torch.channels_last)
+    return network
+
+
+def find_head(network: nn.Module) -> str:
+    """Name the layer that gives the logits: the last linear layer or convolution in the order of construction."""
+    layers: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    if not layers:
+        raise ValueError(f"{type(network).__name__} has neither a linear layer nor a convolution to end in")
+    return layers[-1]
+
+
+def head_size(network: nn.Module) -> int:
+    """Count the classes that a network's head knows."""
+    return len(network.get_submodule(find_head(network)).get_parameter("weight"))
+
+
+def replace_head(network: nn.Module, num_classes: int) -> None:
+    """Put a new head with small random weights in place of the one that is there."""
+    name = find_head(network)
+    old = network.get_submodule(name)
+    new: nn.Linear | nn.Conv2d
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, num_classes)
+    elif isinstance(old, nn.Conv2d) and old.kernel_size == (1, 1):
+        new = nn.Conv2d(old.in_channels, num_classes, 1)
+    else:
+        raise TypeError(f"{name} is no head that could be replaced: {old}")
+    nn.init.normal_(new.weight, std=HEAD_SPREAD)
+    nn.init.zeros_(new.get_parameter("bias"))
+    network.set_submodule(name, new)
+
+
+def _try_out(network: NamedNetwork) -> None:
+    """Refuse a network that does not run on its images, or whose last layer is not its head."""
+    channels, size = network.preprocessing.channels, network.preprocessing.size
+    sample = torch.zeros(1, channels, *size)
+    try:
+        with torch.no_grad():
+            logits = network.module.eval()(sample)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{network.name} does not run on images {list(sample.shape)}: {reason}") from None
+    network.module.train()
+    if not isinstance(logits, Tensor) or logits.shape != (1, head_size(network.module)):
+        raise ValueError(f"{network.name} does not end in its last layer, {find_head(network.module)}: choose another")

@@ -1,0 +1,153 @@
+"""Which network a name means, and which weights go into it: timm's, torchvision's and our own."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torchvision
+from torch import Tensor, nn
+
+from dre.models.mnist_cnn import MNISTCNN
+from dre.models.weights import load_package, load_weights
+from dre.types import Preprocessing
+
+TORCHVISION = "torchvision/"
+OWN = {"dre/mnist_cnn": (MNISTCNN, Preprocessing((28, 28), 28, "bilinear", channels=1), (0.1307,), (0.3081,))}
+"""Networks of this project: how to build one, its preprocessing, and mean and standard deviation of its images."""
+
+AUXILIARY = {"torchvision/googlenet": ("aux1.", "aux2."), "torchvision/inception_v3": ("AuxLogits.",)}
+"""Second heads, which serve training from scratch alone; they are left out here."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedNetwork:
+    """A network and what belongs to it.
+
+    Args:
+        name: What it is called in run files, checkpoints and reports.
+        module: Maps normalised images to logits.
+        preprocessing: How it wants its images.
+        mean: One value, or one per channel.
+        std: One value, or one per channel.
+        class_names: Name of each class by index, where its weights come with them.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    mean: Sequence[float]
+    std: Sequence[float]
+    class_names: tuple[str, ...] | None = None
+
+
+def build(name: str, pretrained: bool = False, num_classes: int | None = None) -> NamedNetwork:
+    """Build a network by name, with random weights or with those that its library downloads.
+
+    Args:
+        name: A timm model name, `torchvision/NAME`, or one of `OWN`.
+        pretrained: Download weights.
+        num_classes: Size of the head when it is not the network's default.
+    """
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2, got {num_classes}; null keeps the network's own head")
+    if name in OWN:
+        if pretrained:
+            raise ValueError(f"nobody publishes weights of {name}; train it, or give a path")
+        module, preprocessing, mean, std = OWN[name]
+        return NamedNetwork(name, module(num_classes or 10), preprocessing, mean, std)
+    if name.startswith(TORCHVISION):
+        return _build_torchvision(name, pretrained, num_classes)
+    return _build_timm(name, pretrained, num_classes)
+
+
+def load(name: str | None, weights: str | None, num_classes: int | None) -> NamedNetwork:
+    """Build a network and put weights into it; the arguments are those of `Classifier`."""
+    if weights is None or weights in ("pretrained", "package"):
+        if name is None:
+            raise ValueError(
+                "`name` is left out, and `weights` is no checkpoint of classifier training: name a network"
+            )
+        network = build(name, weights == "pretrained", num_classes)
+        if weights == "package":
+            load_strictly(network.module, load_package(name), name, "the package")
+        return network
+    state, trained = load_weights(Path(weights))
+    if trained is None:
+        if name is None:
+            raise ValueError(f"{weights} does not say which network it belongs to; give its name as `name`")
+        network = build(name, num_classes=num_classes)
+        load_strictly(network.module, state, name, weights)
+        return network
+    if name not in (None, trained.name):
+        raise ValueError(f"{weights} holds weights of {trained.name}, not of {name}; give that name, or leave it out")
+    if num_classes not in (None, trained.num_classes):
+        raise ValueError(f"{weights} knows {trained.num_classes} classes, `num_classes` is {num_classes}; leave it out")
+    module = build(trained.name, num_classes=trained.num_classes).module
+    load_strictly(module, state, trained.name, weights)
+    return NamedNetwork(
+        trained.name, module, trained.preprocessing, trained.mean, trained.std, class_names=trained.class_names
+    )
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
+    """Load weights; say in one line what does not fit."""
+    state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(name, ()))}
+    own = network.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if missing or unexpected or misshapen:
+        raise ValueError(
+            f"{origin} does not fit {name}: {len(missing)} missing {missing[:2]}, {len(unexpected)} unexpected "
+            f"{unexpected[:2]}, {len(misshapen)} of another shape {misshapen[:2]}; was it saved from this network?"
+        )
+    network.load_state_dict(state)
+
+
+def _build_timm(name: str, pretrained: bool, num_classes: int | None) -> NamedNetwork:
+    architecture = name.split(".", 1)[0]
+    if not timm.is_model(architecture):
+        raise ValueError(_unknown(name))
+    size_of_head = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        network = timm.create_model(name, pretrained=pretrained, **size_of_head)
+    except RuntimeError as error:  # an unknown tag behind the dot, or no way to the weights
+        raise ValueError(f"timm cannot build {name!r}: {error}") from None
+    config = timm.data.resolve_model_data_config(network)
+    channels, height, width = config["input_size"]
+    preprocessing = Preprocessing(
+        size=(height, width),
+        resize=math.floor(min(height, width) / config["crop_pct"]),
+        interpolation=config["interpolation"],
+        channels=channels,
+    )
+    return NamedNetwork(name, network, preprocessing, config["mean"], config["std"])
+
+
+def _build_torchvision(name: str, pretrained: bool, num_classes: int | None) -> NamedNetwork:
+    """Build one of torchvision's classifiers; GoogLeNet and Inception always as their published weights want them."""
+    own_name = name.removeprefix(TORCHVISION)
+    if own_name not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(_unknown(name))
+    weights = torchvision.models.get_model_weights(own_name).DEFAULT
+    options: dict[str, object] = {} if num_classes is None else {"num_classes": num_classes}
+    if name in AUXILIARY:  # their own initialisation takes minutes, and weights follow anyway
+        options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
+    network = torchvision.models.get_model(own_name, weights=weights if pretrained else None, **options)
+    transform = weights.transforms()
+    preprocessing = Preprocessing(
+        size=(transform.crop_size[0], transform.crop_size[0]),
+        resize=transform.resize_size[0],
+        interpolation=transform.interpolation.value,
+    )
+    return NamedNetwork(name, network, preprocessing, transform.mean, transform.std)
+
+
+def _unknown(name: str) -> str:
+    known = [*timm.list_models(), *OWN]
+    known += [TORCHVISION + name for name in torchvision.models.list_models(module=torchvision.models)]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names"
+    return f"unknown model {name!r}; {hint} (torchvision's models are written torchvision/NAME)"

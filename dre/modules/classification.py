@@ -1,0 +1,274 @@
+"""Fine-tune a classifier whose checkpoint `dre.models.Classifier` reads as it is."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from dre.checks import check_labels, check_not_negative, check_shares
+from dre.models.heads import find_head, head_size, load_for_training
+from dre.models.trained import TRAINED_KEY, TrainedNetwork, check_trained_alike
+from dre.modules.rates import half_cosine, refuse_broken_loss, warmed_up
+from dre.types import Batch, Preprocessing
+
+SETTINGS_KEY = "classifier_training"
+BACKBONE = "backbone"
+"""Stands in `frozen` for everything but the head."""
+
+
+class ClassifierTraining(pl.LightningModule):
+    """Train a classifier on labelled images, from known weights or from scratch.
+
+    What is validated, and what `dre.models.Classifier(weights=CHECKPOINT)` reads, is the moving average of the weights.
+
+    Args:
+        name: A timm model name, `torchvision/NAME`, or `dre/mnist_cnn`.
+        num_classes: Size of the head; a head of another size is replaced. Null keeps the network's own.
+        weights: To start from: a path, "pretrained", "package", or null for random weights, as for `Classifier`.
+        preprocessing: Size, resize and filter of the images, where they are not to be the network's own.
+        frozen: Modules that stay as they are, batch norms and dropout included, such as `[conv_stem, blocks.0]`;
+            `[backbone]` trains the head alone.
+        optimizer: `sgd` with `momentum`, or `adamw`.
+        rate: Learning rate.
+        head_rate: Learning rate of the head; `rate` when not given.
+        momentum: Of SGD.
+        weight_decay: Of weights; biases and what normalisations learn are spared.
+        schedule: The rate falls along a half `cosine` to zero, or stays `constant`.
+        warm_up: Share of all steps in which the rate rises to its full value.
+        label_smoothing: Share of the target that is spread over all classes.
+        average_decay: Of the moving average of the weights; smaller in the first steps. 0 keeps no average.
+    """
+
+    average: ModelEmaV3 | None
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int | None = None,
+        weights: str | None = None,
+        preprocessing: Preprocessing | None = None,
+        frozen: list[str] | None = None,
+        optimizer: Literal["sgd", "adamw"] = "sgd",
+        rate: float = 1e-2,
+        head_rate: float | None = None,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        schedule: Literal["cosine", "constant"] = "cosine",
+        warm_up: float = 0.05,
+        label_smoothing: float = 0.1,
+        average_decay: float = 0.999,
+    ) -> None:
+        super().__init__()
+        check_shares(momentum=momentum, warm_up=warm_up, label_smoothing=label_smoothing, average_decay=average_decay)
+        check_not_negative(rate=rate, head_rate=head_rate or 0.0, weight_decay=weight_decay)
+        named = load_for_training(name, weights, num_classes, preprocessing)
+        self.name, self.preprocessing, self.class_names = name, named.preprocessing, named.class_names
+        self.network = named.module
+        self.num_classes = head_size(self.network)
+        self.register_buffer("mean", torch.tensor(named.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(named.std).view(1, -1, 1, 1), persistent=False)
+        self.frozen = sorted(frozen or [])
+        self._resting = _freeze(self.network, self.frozen)
+        self.average = ModelEmaV3(self.network, average_decay, use_warmup=True) if average_decay else None
+        if self.average is not None:
+            self.average.requires_grad_(False)
+        self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
+        self.rate, self.head_rate = rate, rate if head_rate is None else head_rate
+        self.schedule, self.warm_up, self.label_smoothing = schedule, warm_up, label_smoothing
+        self.train_accuracies, self.val_accuracies = _accuracies(self.num_classes), _accuracies(self.num_classes)
+        self.val_loss = MeanMetric()
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Keep the average, and what is frozen, in eval mode."""
+        super().train(mode)
+        for module in self._resting:
+            module.eval()
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Take over the names of the data's classes; refuse data of more classes than the network knows."""
+        data = getattr(self.trainer, "datamodule", None)
+        names: Sequence[str] | None = data.class_names() if data is not None else None
+        if names is None:
+            return
+        if len(names) > self.num_classes:
+            raise ValueError(
+                f"the data name {len(names)} classes, {self.name} has {self.num_classes} outputs; "
+                f"set --model.num_classes {len(names)}"
+            )
+        if len(names) < self.num_classes:
+            rank_zero_warn(
+                f"the data name {len(names)} classes, {self.name} has {self.num_classes} outputs: the others are never "
+                f"right; --model.num_classes {len(names)} leaves them out"
+            )
+        self.class_names = (*names, *[""] * (self.num_classes - len(names)))
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose weights count: the moving average, where one is kept."""
+        return self.network if self.average is None else self.average.module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images [B, C, H, W] in [0, 1], from the weights that count."""
+        logits: Tensor = self.evaluated(self._normalise(images))
+        return logits
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Smoothed cross-entropy of one batch."""
+        labels = self._labels(batch)
+        logits = self.network(self._normalise(batch["images"])).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        refuse_broken_loss(loss, self, 0, "rate")
+        self.train_accuracies.update(logits.detach(), labels)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Step, and let the average follow before anything can save a checkpoint."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
+            self.average.update(self.network, step=self.trainer.global_step + 1)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the accuracy on the training crops of the epoch, of the weights as they changed."""
+        self._log_and_reset("train", self.train_accuracies)
+
+    def on_validation_epoch_start(self) -> None:
+        """Take the first rank's batch-norm statistics on all ranks: they are the ones that are saved."""
+        if dist.is_initialized():
+            for buffer in self.evaluated.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to accuracy and loss, the latter without smoothing."""
+        labels, logits = self._labels(batch), self(batch["images"]).float()
+        self.val_accuracies.update(logits, labels)
+        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the values, which every rank computes from the merged sums."""
+        self.log("val/loss", float(self.val_loss.compute()))
+        self.val_loss.reset()
+        self._log_and_reset("val", self.val_accuracies)
+
+    def _log_and_reset(self, stage: str, accuracies: MetricCollection) -> None:
+        for name, value in accuracies.compute().items():
+            self.log(f"{stage}/{name}", float(value), prog_bar=name == "top1")
+        accuracies.reset()
+
+    def _labels(self, batch: Batch) -> Tensor:
+        check_labels(batch["labels"], self.num_classes, batch["key"], needed=True)
+        return batch["labels"]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Up to four groups: backbone and head, each with and without weight decay."""
+        optimizer: Optimizer
+        if self.optimizer == "sgd":
+            optimizer = SGD(self._groups(), lr=self.rate, momentum=self.momentum)
+        else:
+            optimizer = AdamW(self._groups(), lr=self.rate)
+        scheduler = LambdaLR(optimizer, self._factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        head = set(self.network.get_submodule(find_head(self.network)).parameters())
+        groups = []
+        for rate, is_head in ((self.rate, False), (self.head_rate, True)):
+            for decay, decays in ((self.weight_decay, True), (0.0, False)):
+                mine = [
+                    parameter
+                    for parameter in self.network.parameters()
+                    if parameter.requires_grad and (parameter in head) == is_head and (parameter.ndim > 1) == decays
+                ]
+                groups.append({"params": mine, "lr": rate, "weight_decay": decay})
+        return [group for group in groups if group["params"]]
+
+    def _factor(self, step: int) -> float:
+        """Give what all rates are multiplied with at a step."""
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("training has no end that the rate could fall towards; set --trainer.max_epochs")
+        warm_up = round(self.warm_up * total)
+        if step < warm_up or self.schedule == "constant":
+            return warmed_up(step, warm_up)
+        return half_cosine(step - warm_up, int(total) - warm_up)
+
+    def on_train_start(self) -> None:
+        """Let the rates and decays of this run count, not those that a checkpoint was trained with."""
+        (optimizer,), (setting,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        scheduler = setting.scheduler
+        factor = self._factor(scheduler.last_epoch)
+        for group, wanted in zip(optimizer.param_groups, self._groups(), strict=True):
+            group["lr"], group["initial_lr"] = wanted["lr"] * factor, wanted["lr"]
+            group["weight_decay"] = wanted["weight_decay"]
+            if self.optimizer == "sgd":
+                group["momentum"] = self.momentum
+        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+
+    def describe(self) -> TrainedNetwork:
+        """Say what a checkpoint says about the network."""
+        mean, std = (tuple(values.flatten().tolist()) for values in (self.mean, self.std))
+        return TrainedNetwork(self.name, self.num_classes, self.class_names, self.preprocessing, mean, std)
+
+    def _settings(self) -> dict[str, Any]:
+        """Give the settings that decide what is in a checkpoint."""
+        return {"optimizer": self.optimizer, "frozen": self.frozen, "averaged": self.average is not None}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the network is, so that it can be built again from the file alone."""
+        checkpoint[TRAINED_KEY], checkpoint[SETTINGS_KEY] = self.describe().to_dict(), self._settings()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network, of other classes, or of settings that it cannot go on with."""
+        check_trained_alike(TrainedNetwork.from_dict(checkpoint[TRAINED_KEY]), self.describe())
+        for setting, ours in self._settings().items():
+            theirs = checkpoint[SETTINGS_KEY][setting]
+            if theirs != ours:
+                raise ValueError(
+                    f"the checkpoint was trained with {setting} = {theirs}, this run has {setting} = {ours}; resume "
+                    "with the configuration that is saved beside it, or start anew from its weights (--model.weights)"
+                )
+
+
+def _freeze(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Switch off the gradients of modules and give those that must stay in eval mode."""
+    if BACKBONE in names:
+        network.requires_grad_(False)
+        network.get_submodule(find_head(network)).requires_grad_(True)
+        return [network]
+    modules = dict(network.named_modules())
+    for name in names:
+        if name not in modules:
+            known = [name for name, _ in network.named_children()]
+            raise ValueError(
+                f"no module {name!r} to freeze; there are {', '.join(known)}, and backbone, all but the head"
+            )
+        modules[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"`frozen` {list(names)} leaves nothing to train")
+    return [modules[name] for name in names]
+
+
+def _accuracies(classes: int) -> MetricCollection:
+    """Give the share of images whose class is the first, or among the first five, where there are more than five."""
+    kinds = {f"top{k}": MulticlassAccuracy(classes, top_k=k, average="micro") for k in (1, 5) if k == 1 or classes > k}
+    return MetricCollection(dict(kinds), compute_groups=False)

@@ -1,0 +1,83 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from callbacks import ExplanationCost, ExplanationMetrics
+from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
+from tests.training import quiet_trainer, small_data
+
+OF_EXPLAINING = ("images", "forwards", "backwards", "head_backwards", "milliseconds", "peak_bytes")
+
+
+def evaluate(out: Path, data, cache: Path | None, **options) -> tuple[pd.DataFrame, dict]:
+    out.mkdir()
+    trainer = quiet_trainer(out, callbacks=[ExplanationMetrics(show=False), ExplanationCost()])
+    trainer.test(small_evaluation(cache=cache and str(cache), **options), data, verbose=False)
+    return results(out)
+
+
+def results(out: Path) -> tuple[pd.DataFrame, dict]:
+    return pd.read_parquet(out / "scores.parquet"), json.loads((out / "cost.json").read_text())
+
+
+def cached(cost: dict) -> list[float]:
+    return [cost[name]["cached"] for name in EXPLAINERS]
+
+
+def test_a_second_run_has_the_same_scores_to_the_last_bit_and_the_same_cost(five_shards, tmp_path):
+    data = small_data(five_shards, eval_batch_size=4)
+    first, cost = evaluate(tmp_path / "first", data, tmp_path / "maps")
+    second, cost_again = evaluate(tmp_path / "second", data, tmp_path / "maps")
+    pd.testing.assert_frame_equal(second, first, check_exact=True)
+    assert (cached(cost), cached(cost_again)) == ([0] * 3, [18] * 3)
+    for name in EXPLAINERS:
+        for number in OF_EXPLAINING:
+            assert cost_again[name][number] == pytest.approx(cost[name][number]), (name, number)
+
+
+def test_rounding_moves_scores_by_little(five_shards, tmp_path):
+    data = small_data(five_shards, eval_batch_size=4)
+    exact, _ = evaluate(tmp_path / "exact", data, None)
+    rounded, _ = evaluate(tmp_path / "rounded", data, tmp_path / "maps")
+    pd.testing.assert_frame_equal(rounded.drop(columns="value"), exact.drop(columns="value"))
+    assert (rounded["value"] - exact["value"]).abs().max() < 5e-3
+    assert not (tmp_path / "exact" / "maps").exists()
+
+
+def test_an_explainer_more_is_the_only_one_that_is_explained(five_shards, tmp_path):
+    data = small_data(five_shards, eval_batch_size=4)
+    module = small_evaluation()
+    assert module.cache is None
+    few = small_data(five_shards, eval_batch_size=4, limit=7)
+    evaluate(tmp_path / "few", few, tmp_path / "maps")
+    _, cost = evaluate(tmp_path / "all", data, tmp_path / "maps")
+    assert cached(cost) == [7] * 3
+    _, cost = evaluate(tmp_path / "labels", data, tmp_path / "maps", target="label")
+    assert all(0 <= count < 18 for count in cached(cost))  # where the label is the prediction the map is there
+
+
+def run_on(ranks: int, root: Path, out: Path, cache: Path) -> tuple[pd.DataFrame, dict]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    command += ["-m", "tests.callbacks.distributed_evaluation", str(root), str(out), "1", str(cache)]
+    subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+    return results(out)
+
+
+@pytest.mark.ddp
+def test_ranks_write_shards_of_their_own_and_any_number_of_ranks_reads_them(five_shards, tmp_path):
+    scores, cost = run_on(3, five_shards, tmp_path / "three", tmp_path / "maps")
+    assert cached(cost) == [0] * 3
+    assert sorted(path.name.split("-")[1] for path in (tmp_path / "maps").iterdir()) == ["rank0", "rank1", "rank2"]
+    two, cost = run_on(2, five_shards, tmp_path / "two", tmp_path / "maps")
+    assert cached(cost) == [18] * 3
+    one, cost = evaluate(tmp_path / "one", small_data(five_shards, eval_batch_size=1), tmp_path / "maps")
+    assert cached(cost) == [18] * 3
+    for other in (two, one):
+        pd.testing.assert_frame_equal(other, scores, check_exact=True)  # batches of one image are the same everywhere
+    assert len(list((tmp_path / "maps").iterdir())) == 3  # runs that found everything wrote nothing

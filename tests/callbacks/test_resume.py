@@ -1,0 +1,163 @@
+"""An evaluation that was broken off and goes on gives what an unbroken one gives."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import callbacks
+from callbacks import (
+    EvaluationReport,
+    EvaluationResume,
+    ExplanationCost,
+    ExplanationMetrics,
+    JpegStability,
+    MapDistances,
+    SaliencyPanel,
+)
+from callbacks.resume import Resumable, read_progress, write_progress
+from dre.metrics import Explainability, Faithfulness, SensitivityN, SoftmaxInformationCurve
+from tests.callbacks.evaluation import small_evaluation
+from tests.training import quiet_trainer, small_data
+
+METRICS = {
+    "faithfulness": Faithfulness,
+    "explainability": Explainability,
+    "sic": lambda: SoftmaxInformationCurve("shared_grey_entropy"),
+    "sensitivity_n": lambda: SensitivityN(sizes=2, draws=3),
+}
+
+
+class PowerFailureError(RuntimeError):
+    """Ends a run in the middle of a step."""
+
+
+def observers() -> list[pl.Callback]:
+    return [
+        ExplanationMetrics(show=False),
+        SaliencyPanel(images=4),
+        ExplanationCost(),
+        MapDistances(comparisons=["spearman"]),
+        JpegStability(images=3),
+        EvaluationReport(examples=2),
+        EvaluationResume(rest=0),
+    ]
+
+
+def evaluate(root: Path, data, fail_at: int | None = None, **trainer):
+    """Evaluate with everything that gathers something; `fail_at` breaks the run off in that step."""
+    module = small_evaluation(metrics={name: make() for name, make in METRICS.items()})
+    step = module.test_step
+
+    def failing(batch, batch_idx):
+        outputs = step(batch, batch_idx)
+        if batch_idx == fail_at:
+            raise PowerFailureError
+        return outputs
+
+    module.test_step = failing
+    quiet_trainer(root, callbacks=observers(), **trainer).test(module, data, verbose=False)
+    return module
+
+
+def assert_same_results(one: Path, other: Path, exact: bool = True) -> None:
+    for name in ("scores", "curves", "jpeg_stability"):
+        frames = [pd.read_parquet(root / f"{name}.parquet") for root in (one, other)]
+        tolerance = {"check_exact": True} if exact and name != "curves" else {"rtol": 1e-4, "atol": 1e-6}
+        pd.testing.assert_frame_equal(*frames, **tolerance)
+    for name in ("summary.md", "gallery.png") if exact else ():
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken(five_shards, tmp_path_factory):
+    root = tmp_path_factory.mktemp("unbroken")
+    evaluate(root, small_data(five_shards, eval_batch_size=4))
+    return root
+
+
+def test_a_broken_run_goes_on_to_the_same_numbers(five_shards, unbroken, tmp_path):
+    for fail_at in (1, 3):  # the second failure comes in a run that was resumed itself
+        with pytest.raises(PowerFailureError):
+            evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), fail_at)
+    assert len(read_progress(tmp_path / "progress")) == 1  # the later file replaces the one that it went on from
+    module = evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))
+    assert module.explainers["vanilla_gradient"].cost.forwards == 18 - 3 * 4
+    assert_same_results(unbroken, tmp_path)
+    assert not (tmp_path / "progress").exists()
+
+
+def test_batches_may_be_cut_otherwise_when_a_run_goes_on(five_shards, unbroken, tmp_path):
+    with pytest.raises(PowerFailureError):
+        evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), fail_at=2)
+    evaluate(tmp_path, small_data(five_shards, eval_batch_size=5))
+    assert_same_results(unbroken, tmp_path, exact=False)
+
+
+def test_nothing_is_left_to_do_but_the_tables(five_shards, unbroken, tmp_path):
+    class Failing(EvaluationReport):
+        """Fail when everything has been scored."""
+
+        def on_test_epoch_end(self, trainer, pl_module):
+            raise PowerFailureError
+
+    module = small_evaluation(metrics={name: make() for name, make in METRICS.items()})
+    broken = [Failing(examples=2) if isinstance(one, EvaluationReport) else one for one in observers()]
+    with pytest.raises(PowerFailureError):
+        quiet_trainer(tmp_path, callbacks=broken).test(module, small_data(five_shards, eval_batch_size=4))
+    (path,) = (tmp_path / "progress").iterdir()
+    content = torch.load(path, weights_only=True)
+    content["callbacks"] = {
+        name.replace("Failing", "EvaluationReport"): one for name, one in content["callbacks"].items()
+    }
+    write_progress(path, content)
+    module = evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))
+    assert_same_results(unbroken, tmp_path, exact=len(content["keys"]) == 18)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on(five_shards, tmp_path, monkeypatch):
+    def refuse(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("callbacks.resume.write_progress", refuse)
+    with pytest.warns(UserWarning, match=r"cannot write to .*progress: .*No space left on device; the run goes on"):
+        evaluate(tmp_path, small_data(five_shards, eval_batch_size=4, limit=6))
+    assert (tmp_path / "scores.parquet").is_file()
+
+
+def test_replaced_files_do_not_count_even_where_they_could_not_be_removed(tmp_path):
+    for name, replaces in (("a.pt", []), ("b.pt", []), ("c.pt", ["a.pt"])):
+        torch.save({"keys": [name], "replaces": replaces, "callbacks": {}}, tmp_path / name)
+    assert set(read_progress(tmp_path)) == {"b.pt", "c.pt"}
+
+
+def test_whatever_gathers_something_of_batches_can_be_resumed():
+    for name in callbacks.__all__:
+        kind = getattr(callbacks, name)
+        gathers = kind.on_test_batch_end is not pl.Callback.on_test_batch_end
+        exempt = issubclass(kind, EvaluationResume | pl.callbacks.ProgressBar)
+        if gathers and not exempt and not inspect.isabstract(kind):
+            assert issubclass(kind, Resumable), name
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("later", [1, 3])
+def test_a_run_of_two_ranks_goes_on_with_another_number(five_shards, unbroken, tmp_path, later):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def run(ranks: int, fail_at: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        command += ["-m", "tests.callbacks.resumed_evaluation", str(five_shards), str(tmp_path), fail_at]
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=400)
+
+    assert run(2, "1").returncode != 0
+    assert len(list((tmp_path / "progress").glob("*.pt"))) == 2
+    done = run(later, "never")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same_results(unbroken, tmp_path, exact=False)
