@@ -50,6 +50,10 @@ class Stability(Study):
             return {"_log": -math.log10(mean) if mean > 0 else math.nan}
         return {"": mean, "_median": median}
 
+    def is_drawn(self, quantity: str) -> bool:
+        """Leave out the errors themselves, which lie decades apart."""
+        return quantity != f"{self.prefix}_error_sum"
+
     def measure(self, studied: Studied, images: Sequence[StudyImage]) -> Iterator[Row]:
         """Explain every image under both conditions."""
         first, second = self.pair(studied)

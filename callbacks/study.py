@@ -130,6 +130,10 @@ class Study(pl.Callback, ABC):
         """Say what was changed along the curve of a quantity."""
         return ""
 
+    def is_drawn(self, quantity: str) -> bool:
+        """Whether a quantity is in the figure: one that needs another axis is in the files alone."""
+        return True
+
     def settings(self, studied: Studied) -> dict[str, Any]:
         """Say what decides the numbers, as plain values."""
         return {}
@@ -238,7 +242,8 @@ class Study(pl.Callback, ABC):
         if points["x"].nunique() == 1:  # what is measured once, of the classifier, is in the file
             shown, points = shown[:-1], points[points["explainer"] != CLASSIFIER]
         labels = {quantity: self.x_label(quantity) for quantity in order}
-        figure = points_figure(points, shown, labels, self.panels_in_a_line)
+        drawn = points[points["quantity"].map(self.is_drawn)]
+        figure = points_figure(drawn, shown, labels, self.panels_in_a_line)
         path.with_suffix(".png").write_bytes(png_bytes(figure))
         for logger in wandb_loggers(trainer):
             log_points(logger, self.name, points, labels, path.with_suffix(".png"))
