@@ -21,6 +21,12 @@ FILES = {
     "curves.parquet": "the points of the curves",
     "cost.json": "the cost of an image",
     "gallery.png": "the first images",
+    "model_randomisation.png": "maps while the classifier's weights are drawn anew",
+    "weight_perturbation.png": "maps while its weights are perturbed",
+    "background_replacement.png": "maps with a checkerboard behind the object",
+    "jpeg_stability.png": "maps of images that were compressed once more",
+    "device_stability.png": "maps of the CPU and of the GPU",
+    "step_study.png": "metrics and maps against the number of steps",
     "config.yaml": "what to run to get this again",
 }
 
