@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
@@ -233,3 +234,20 @@ def test_two_ranks_write_the_same_distances(five_shards, tmp_path):
         assert (other["images"], other["left_out"]) == (entry["images"], entry["left_out"])
         values, others = (np.array(part["mean"], dtype=float) for part in (entry, other))
         np.testing.assert_allclose(others, values, rtol=1e-4)
+
+
+def test_a_run_file_can_set_everything():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--callback", type=MapDistances)
+    options = {
+        "comparisons": ["kullback_leibler"],
+        "aggregate": "pairwise",
+        "model": {"components": 5, "levels": 2, "weights": [2.0, 1.0]},
+    }
+    settings = {"class_path": "callbacks.MapDistances", "init_args": options}
+    parsed = parser.instantiate_classes(parser.parse_object({"callback": settings})).callback
+    assert parsed.comparisons == ("kullback_leibler",)
+    assert parsed.aggregate == "pairwise"
+    assert parsed.model == MapMixtures(components=5, levels=2, weights=[2.0, 1.0])
+    with pytest.raises(ArgumentError, match="emd"):
+        parser.parse_object({"callback": settings | {"init_args": {"comparisons": ["emd"]}}})
