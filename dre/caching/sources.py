@@ -23,6 +23,7 @@ DECIDE_NO_MAP = frozenset(
     {
         "arguments.py",
         "caching",
+        "classifier_cli.py",
         "cli.py",
         "curves.py",
         "environment.py",
@@ -35,6 +36,7 @@ DECIDE_NO_MAP = frozenset(
         "pictures.py",
         "reporting",
         "runs.py",
+        "smoke.py",
         "statistics",
     }
 )
