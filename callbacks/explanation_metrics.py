@@ -16,6 +16,7 @@ from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import SumMetric
 
+from callbacks.progress import images_to_evaluate
 from dre.curves import Curve, curves_frame, merged_curve
 from dre.metrics import ImageMean, ScoreTable
 from dre.metrics.feeding import arguments, check_feedable, feed, of_explainer
@@ -150,16 +151,10 @@ class ExplanationMetrics(pl.Callback):
     def _check_count(self, trainer: pl.Trainer) -> int:
         """Count the images that all ranks saw, and compare with how many there are."""
         seen = int(self.seen.compute())
-        expected = self.expected_images(trainer)
+        expected = images_to_evaluate(trainer)
         if expected is not None and seen != expected:
             raise ValueError(f"{seen} images were evaluated, the data has {expected}: the numbers would not be theirs")
         return seen
-
-    def expected_images(self, trainer: pl.Trainer) -> int | None:
-        """Read off the data how many images all ranks together must see; None when batches are limited."""
-        data = getattr(trainer, "datamodule", None)
-        is_whole = isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0  # 1 is a count
-        return data.expected_images("val") if data is not None and is_whole else None
 
     def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, facts: dict[str, Any]) -> None:
         directory = Path(trainer.default_root_dir)

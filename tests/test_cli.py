@@ -11,8 +11,9 @@ import yaml
 
 from dre.arguments import chosen_training, plain
 from dre.classifier_cli import ClassifierCommandLine, training_command_line
-from dre.cli import EvaluationCommandLine, TrainingCommandLine
+from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
+from dre.evaluation_cli import EvaluationCommandLine
 from dre.modules import ExplainerEvaluation
 from dre.runs import check_same_run, file_hash, write_record
 from tests.classification import QUARTERS, quarters

@@ -27,6 +27,7 @@ DECIDE_NO_MAP = frozenset(
         "cli.py",
         "curves.py",
         "environment.py",
+        "evaluation_cli.py",
         "explain.py",
         "losses.py",
         "metering.py",

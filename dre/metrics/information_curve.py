@@ -1,13 +1,14 @@
 """Performance information curves: the score, or the accuracy, against how much of the image is there to see."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dre.curves import NORMAL_QUANTILE, Curve
+from dre.curves import Curve
+from dre.metrics.curve_reading import area_under_curves, in_order, mean_band, median_band
+from dre.metrics.curve_reading import information_curve as information_curve
 from dre.metrics.faithfulness import SMOOTHING, STEPS
 from dre.metrics.image_mean import ImageMean
 from dre.types import Blur, InformationName, Interpolation, Readout, Substrate, Sweep
@@ -16,9 +17,6 @@ PresetName = Literal["shared", "shared_grey_entropy", "pair", "idgi", "idgi_ms_s
 
 PUBLISHED_RATIOS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75, 1.0)
 """Thresholds of the `saliency` package, with nothing and everything added."""
-
-COLUMNS_AT_ONCE = 32
-"""Grid points of which the median is taken together, so that sorting needs little memory beside the curves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,61 +73,6 @@ IDGI = InformationSettings(
 
 IDGI_MS_SSIM = replace(IDGI, information="ms_ssim", relative=False)
 GGIG = InformationSettings(PUBLISHED_RATIOS, "blur", "grey_entropy", smoothing=0, least=0.0, points=1000)
-
-
-def interpolate_curves(x: Tensor, y: Tensor, points: int) -> Tensor:
-    """Read curves off at 0, 1 / points, ..., 1, linearly between their points: float64 [B, points + 1].
-
-    Where several points share an x, the last of them counts. The end is 1.
-
-    Args:
-        x: [B, K], in any order; no grid point before the first or behind the last.
-        y: [B, K].
-        points: Of the grid.
-
-    Source: the `saliency` package, whose interpolation follows numpy's.
-    """
-    x, order = x.double().sort(dim=1, stable=True)
-    y = y.double().gather(1, order)
-    grid = (torch.arange(points, dtype=torch.float64, device=x.device) / points).expand(len(x), -1).contiguous()
-    left = (torch.searchsorted(x.contiguous(), grid, right=True) - 1).clamp(0, x.shape[1] - 2)
-    width = x.gather(1, left + 1) - x.gather(1, left)
-    share = (grid - x.gather(1, left)) / width.where(width > 0, 1.0)
-    curves = torch.lerp(y.gather(1, left), y.gather(1, left + 1), share)
-    return torch.cat([curves, torch.ones_like(curves[:, :1])], dim=1)
-
-
-def information_curve(scores: Tensor, amounts: Tensor, points: int, relative: bool = True) -> Tensor:
-    """Score against information, per image: float64 [B, points + 1], not falling while pixels come in.
-
-    The score is scaled to 0 where the curve starts and to 1 for the whole image, clipped, and replaced by its running
-    maximum. NaN where it is not higher for the whole image, or information is not.
-
-    Args:
-        scores: [B, R] from nothing to everything.
-        amounts: Information [B, R] of the same versions.
-        points: Of the grid of information.
-        relative: Scale information likewise; otherwise it must lie in [0, 1].
-
-    Source: Kapishnikov et al. 2019; clipping, running maximum and the added corners as in the `saliency` package.
-    """
-    y = _scaled(scores.double()).cummax(dim=1).values
-    x = _scaled(amounts.double()) if relative else amounts.double()
-    corners = torch.tensor([[0.0, 1.0]], dtype=torch.float64, device=x.device).expand(len(x), -1)
-    undefined = y.isnan().any(dim=1) | x.isnan().any(dim=1)
-    x, y = (torch.cat([values.nan_to_num(0.0), corners], dim=1) for values in (x, y))
-    return interpolate_curves(x, y, points).masked_fill(undefined[:, None], torch.nan)
-
-
-def _scaled(values: Tensor) -> Tensor:
-    """Scale rows to 0 at their first and 1 at their last entry and clip them; NaN where the last is not higher."""
-    first, last = values[:, :1], values[:, -1:]
-    return ((values - first) / (last - first).where(last > first, torch.nan)).clamp(0, 1)
-
-
-def area_under_curves(curves: Tensor) -> Tensor:
-    """Trapezoid area under curves [..., points + 1] over [0, 1]."""
-    return torch.trapezoid(curves.double(), dim=-1) / (curves.shape[-1] - 1)
 
 
 class InformationCurve(ImageMean):
@@ -203,7 +146,7 @@ class InformationCurve(ImageMean):
         points, curves = self.settings.points, self._stacked()
         if len(curves) == 0:
             return Curve((), (), (), (), images=0)
-        band = _median_band(curves) if self.settings.aggregate == "median" else _mean_band(curves)
+        band = median_band(curves) if self.settings.aggregate == "median" else mean_band(curves)
         curve = Curve.through((place / points for place in range(points + 1)), self._aggregate(), band, len(curves))
         return replace(curve, aggregate=self.settings.aggregate, x_label="information", y_label=self.y_label)
 
@@ -218,7 +161,7 @@ class InformationCurve(ImageMean):
         curves = self._stacked()
         if self.settings.aggregate == "mean":
             return curves.mean(dim=0, dtype=torch.float64)
-        return _in_order(curves, [(len(curves) - 1) // 2, len(curves) // 2]).mean(dim=0)
+        return in_order(curves, [(len(curves) - 1) // 2, len(curves) // 2]).mean(dim=0)
 
     def _stacked(self) -> Tensor:
         """Give the curves of all images, float32 [N, points + 1]."""
@@ -229,25 +172,6 @@ class InformationCurve(ImageMean):
 def _is_explained(scores: Tensor, least: float) -> Tensor:
     """Whether the whole image has a score, and a higher one than the background: bool [B]."""
     return (scores[:, -1] >= least) & (scores[:, -1] > scores[:, 0])
-
-
-def _in_order(rows: Tensor, places: list[int]) -> Tensor:
-    """Values at these places of the ascending order over the first axis, float64 [places, columns]."""
-    parts = torch.split(rows, COLUMNS_AT_ONCE, dim=1)
-    return torch.cat([part.sort(dim=0).values[places].double() for part in parts], dim=1)
-
-
-def _median_band(curves: Tensor) -> Tensor:
-    """Order statistics between which the median lies with 95 %, by the normal approximation, [2, columns]."""
-    half, count = NORMAL_QUANTILE * math.sqrt(len(curves)) / 2, len(curves)
-    return _in_order(curves, [max(0, math.floor(count / 2 - half)), min(count - 1, math.ceil(count / 2 + half))])
-
-
-def _mean_band(curves: Tensor) -> Tensor:
-    """Mean minus and plus 1.96 standard errors, [2, columns]."""
-    spread = curves.double().std(dim=0) if len(curves) > 1 else torch.zeros_like(curves[0]).double()
-    margin = NORMAL_QUANTILE * spread / math.sqrt(len(curves))
-    return curves.mean(dim=0, dtype=torch.float64) + torch.stack([-margin, margin])
 
 
 class SoftmaxInformationCurve(InformationCurve):

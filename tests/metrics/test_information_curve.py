@@ -11,7 +11,8 @@ from dre.metrics import (
     SoftmaxInformationCurve,
     information_curve,
 )
-from dre.metrics.information_curve import GGIG, IDGI, IDGI_MS_SSIM, PAIR, interpolate_curves
+from dre.metrics.curve_reading import interpolate_curves
+from dre.metrics.information_curve import GGIG, IDGI, IDGI_MS_SSIM, PAIR
 from dre.randomness import scattered_pixels
 from dre.sweeps import SweepEngine
 from dre.types import Blur, Interpolation
