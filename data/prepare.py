@@ -8,7 +8,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 from rich.progress import track
@@ -72,8 +72,8 @@ def prepare(options: argparse.Namespace) -> Manifest:
     return manifest
 
 
-def _show_progress(photos: Iterable[Photo], total: int) -> Iterable[Photo]:
-    return track(photos, description="packing", total=total)
+def _show_progress(photos: Iterable[Photo], total: int) -> Generator[Photo, None, None]:
+    yield from track(photos, description="packing", total=total)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
@@ -20,8 +20,13 @@ from data.packing import TAR_BYTES, BrokenPhotoError, Packing, encode_in_order
 from data.photos import Photo, names_by_index, refuse_duplicates
 from data.shards import key_order
 
-Track = Callable[[Iterable[Photo], int], Iterable[Photo]]
+Track = Callable[[Iterable[Photo], int], Generator[Photo, None, None]]
 """Passes photographs on while it shows progress; the number is how many there will be."""
+
+
+def in_silence(photos: Iterable[Photo], total: int) -> Generator[Photo, None, None]:
+    """Show nothing."""
+    yield from photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def write_dataset(
     packing: Packing,
     *,
     files: Mapping[str, bytes] | None = None,
-    track: Track = lambda photos, total: photos,
+    track: Track = in_silence,
 ) -> Manifest:
     """Write shards, what lies beside them, and at last the manifest; go on where an earlier call stopped.
 
@@ -168,16 +173,17 @@ def _fingerprint(
 
 def _write_shards(out: Path, plans: Sequence[Plan], journal: Journal, packing: Packing, track: Track) -> None:
     """Write the shards that are not finished yet."""
-    tracked = iter(track([photo for plan in plans for photo in plan.photos], sum(len(plan.photos) for plan in plans)))
-    for plan in plans:
-        photos = islice(tracked, len(plan.photos))
-        if journal.has(plan.file):
-            for _ in photos:
-                pass
-        else:
-            journal.add(*_write_shard(out / plan.file, photos, packing))
-    for _ in tracked:  # lets the progress bar end
-        pass
+    photos = [photo for plan in plans for photo in plan.photos]
+    with closing(track(photos, len(photos))) as tracked:  # a bar that is left to the garbage collector may block it
+        for plan in plans:
+            mine = islice(tracked, len(plan.photos))
+            if journal.has(plan.file):
+                for _ in mine:
+                    pass
+            else:
+                journal.add(*_write_shard(out / plan.file, mine, packing))
+        for _ in tracked:  # lets the bar end
+            pass
 
 
 def _write_shard(path: Path, photos: Iterable[Photo], packing: Packing) -> tuple[ShardInfo, dict[str, str]]:

@@ -17,7 +17,7 @@ from data.packing import BrokenPhotoError, Packing, encode
 from data.photos import Photo
 from data.samples import Transform, load_sample
 from data.shards import open_shards
-from data.writer import About, write_dataset
+from data.writer import About, in_silence, write_dataset
 from dre.types import Preprocessing
 from tests.data.trees import encode as encoded
 from tests.data.trees import labelled_folder, photo
@@ -30,7 +30,7 @@ def splits(tmp_path):
     return read_labels(labelled_folder(tmp_path / "source"))
 
 
-def write(splits, out, track=lambda photos, total: photos, **packing):
+def write(splits, out, track=in_silence, **packing):
     return write_dataset(splits, out, ABOUT, Packing(**{"shard_size": 4} | packing), track=track)
 
 
