@@ -20,6 +20,8 @@ FILES = {
     "summary.md": "the same as text",
     "curves.parquet": "the points of the curves",
     "cost.json": "the cost of an image",
+    "xmgd.json": "distances between the explainers' maps",
+    "xmgd.png": "the same as a heat map",
     "gallery.png": "the first images",
     "model_randomisation.png": "maps while the classifier's weights are drawn anew",
     "weight_perturbation.png": "maps while its weights are perturbed",
