@@ -121,7 +121,7 @@ def main() -> None:
         "--only", nargs="*", default=[], help="explain by these alone, and keep the other maps there are"
     )
     parser.add_argument("--draw", action="store_true", help="only draw the maps that there are")
-    parser.add_argument("--full", action="store_true", help="reduce nothing: a night on one core")
+    parser.add_argument("--full", action="store_true", help="reduce nothing")
     parser.add_argument("--set", nargs="*", default=[], metavar="CLASS.OPTION=NUMBER")
     parser.add_argument("--side", type=int, default=96, help="pixels of each map in the picture")
     parser.add_argument("--threads", type=int, default=1)

@@ -26,7 +26,7 @@ REDUCED: Settings = {
     "ExtremalPerturbation": {"iterations": 300},
     "FeatureInversion": {"iterations": 40},
 }
-"""With these a picture of twelve photographs takes about an hour on one core, instead of a night."""
+"""Fewer steps, samples and masks than the defaults, for a picture on a CPU."""
 
 DEMO = Path("data/demo")
 

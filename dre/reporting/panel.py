@@ -11,6 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from PIL import Image
 from torch import Tensor
 
@@ -25,8 +26,8 @@ LINE = 14
 """Height of a line of the caption, in pixels."""
 
 HEADING = 26
-LETTER = 6.2
-"""Width of a letter of a label, in pixels."""
+LABEL = 11
+"""Height of the letters of a label, in pixels."""
 
 POINTS = 72
 """A figure of as many dots an inch has fonts sized in pixels."""
@@ -76,7 +77,7 @@ def draw_panel(
     rows = [_tiles([rgb(one.image) for one in photographs], side)]
     rows += [_tiles([overlay(one.image, one.maps[name]) for one in photographs], side) for name in names]
     height, width, _ = rows[0].shape
-    left = round(LETTER * max(len(line) for text in texts.values() for line in text.splitlines())) + 2 * GAP
+    left = round(max(_width(line) for text in texts.values() for line in text.splitlines())) + 4 * GAP
     below = LINE * len(caption.splitlines()) + GAP
     tops, total = [], GAP
     for name in texts:
@@ -87,7 +88,7 @@ def draw_panel(
     for name, top, row in zip(texts, tops, rows, strict=True):
         bottom = total + below - top - height
         figure.figimage(row, left, bottom)
-        _write(figure, left - 2 * GAP, bottom + height / 2, texts[name], ha="right", va="center", fontsize=11)
+        _write(figure, left - 2 * GAP, bottom + height / 2, texts[name], ha="right", va="center", fontsize=LABEL)
         if name in headings:
             _write(figure, left, bottom + height + GAP, headings[name], fontsize=13, weight="bold")
     _write(figure, GAP, GAP, caption, fontsize=10, color="0.35")
@@ -111,6 +112,12 @@ def _tiles(pictures: Sequence[Pixels], side: int) -> Pixels:
     for picture in pictures:
         tiles += [np.asarray(picture_of(picture).resize(size, Image.Resampling.BOX)) / 255, gap]
     return np.concatenate(tiles[:-1], axis=1)
+
+
+def _width(text: str) -> float:
+    """Measure a label, in pixels."""
+    with styled():
+        return float(TextPath((0, 0), text, size=LABEL).get_extents().width)
 
 
 def _write(figure: Figure, x: float, y: float, text: str, **style: object) -> None:
