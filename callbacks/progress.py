@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from callbacks.resume import EvaluationResume
 from dre.metering import Meter
 from dre.types import Batch
 
@@ -62,6 +63,9 @@ class EvaluationProgress(pl.Callback):
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self.seen, self.ranks, self.total = 0, trainer.world_size, images_to_evaluate(trainer)
+        if self.total is not None:  # what an earlier process did took none of the time that is measured here
+            callbacks = cast(Iterable[pl.Callback], trainer.callbacks)  # type: ignore[attr-defined]
+            self.total -= sum(len(one.seen) for one in callbacks if isinstance(one, EvaluationResume))
         self._meters = cast(Metered, pl_module).meters
         self._start = self._printed = time.perf_counter()
         if self._is_shown and self.console.is_terminal:

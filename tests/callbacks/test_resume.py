@@ -13,6 +13,7 @@ import torch
 
 import callbacks
 from callbacks import (
+    EvaluationProgress,
     EvaluationReport,
     EvaluationResume,
     ExplanationCost,
@@ -121,6 +122,21 @@ def test_nothing_is_left_to_do_but_the_tables(five_shards, unbroken, tmp_path):
     assert_same_results(unbroken, tmp_path, exact=len(content["keys"]) == 18)
 
 
+def test_the_progress_counts_what_is_left(five_shards, tmp_path):
+    with pytest.raises(PowerFailureError):
+        evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), fail_at=2)
+    progress = EvaluationProgress()
+    trainer = quiet_trainer(tmp_path, callbacks=[progress, *observers()[:1], EvaluationResume()])
+    names = {"0 ExplanationMetrics": "1 ExplanationMetrics"}
+    (path,) = (tmp_path / "progress").iterdir()
+    content = torch.load(path, weights_only=True)
+    content["callbacks"] = {names.get(name, name): one for name, one in content["callbacks"].items()}
+    write_progress(path, content)
+    module = small_evaluation(metrics={name: make() for name, make in METRICS.items()})
+    trainer.test(module, small_data(five_shards, eval_batch_size=4), verbose=False)
+    assert (progress.seen, progress.total) == (18 - 8, 18 - 8)
+
+
 def test_a_full_disk_is_said_and_the_run_goes_on(five_shards, tmp_path, monkeypatch):
     def refuse(path, content):
         raise OSError(28, "No space left on device")
@@ -141,7 +157,7 @@ def test_whatever_gathers_something_of_batches_can_be_resumed():
     for name in callbacks.__all__:
         kind = getattr(callbacks, name)
         gathers = kind.on_test_batch_end is not pl.Callback.on_test_batch_end
-        exempt = issubclass(kind, EvaluationResume | pl.callbacks.ProgressBar)
+        exempt = issubclass(kind, EvaluationResume | EvaluationProgress)  # the latter counts this run's time alone
         if gathers and not exempt and not inspect.isabstract(kind):
             assert issubclass(kind, Resumable), name
 
