@@ -1,6 +1,7 @@
 """The command line of evaluate.py: checkpoints for learned explainers, and runs that are resumed."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from pytorch_lightning.cli import LightningArgumentParser
@@ -32,7 +33,7 @@ class EvaluationCommandLine(CommandLine):
 
     def config_file(self, given: list[str], default: str) -> str:
         """Take the configuration of the run that is resumed."""
-        for word, following in zip(given, [*given[1:], ""], strict=True):
+        for word, following in pairwise([*given, ""]):
             if word == "--resume" or word.startswith("--resume="):
                 directory = Path(following if word == "--resume" else word.partition("=")[2])
                 return str(unfinished_config(directory))
