@@ -31,9 +31,9 @@ def idgi(here: Waypoint, there: Waypoint) -> Tensor:
     Source: Yang et al. 2023, Algorithm 1; paper 002, section 3.
     """
     scale = here.grad.abs().amax(dim=(1, 2, 3), keepdim=True)
-    energy = (here.grad / scale.where(scale > 0, 1.0)).square()
+    energy = (here.grad / scale.where(scale > 0, 1.0)).square_()
     total = energy.sum(dim=(1, 2, 3), keepdim=True)
-    return energy * ((there.score - here.score)[:, None, None, None] / total.where(total > 0, 1.0))
+    return energy.mul_((there.score - here.score)[:, None, None, None] / total.where(total > 0, 1.0))
 
 
 def idgi_tmlr(here: Waypoint, there: Waypoint) -> Tensor:
