@@ -29,7 +29,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.timing import in_turns, machine, ratio
+from benchmarks.timing import in_turns, machine, ratio, seconds
 from dre.imaging import gaussian_blur, min_max
 from dre.mixtures import Fit, Fitting, Mixtures, distance_matrix, fit_mixtures, mixture_distances, quantise, unit_grid
 from dre.mixtures.gaussians import monomials
@@ -164,6 +164,14 @@ def compare_distances(components: int, count: int, repeats: int) -> dict[str, li
     )
 
 
+def matrix_seconds(components: int, count: int) -> tuple[float, float]:
+    """Seconds for the mixtures of so many maps of 56 px, and for the distances of all their pairs, at one scale."""
+    points, counts = unit_grid(56, 56), quantise(maps(56, count), 10).flatten(1)
+    fits: list[Mixtures] = []
+    fitting = seconds(lambda: fits.append(fit_mixtures(points, counts, Fitting(components)).mixtures))
+    return fitting, seconds(lambda: distance_matrix(fits[0]))
+
+
 def memory(bins: int, settings: argparse.Namespace, peer: bool = False) -> float:
     """Megabytes that a fit of two maps adds to a process of its own, at most."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -231,12 +239,16 @@ def main() -> None:
     parser.add_argument("--bins", type=int, default=10)
     parser.add_argument("--components", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--matrix", type=int, default=1000, help="maps whose distance matrix is timed; 0 leaves it out")
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     with threadpool_limits(settings.threads):
         console = Console(width=140)
         console.print(report(settings))
         console.print(memory_report(settings))
+        if settings.matrix:
+            fitting, comparing = matrix_seconds(settings.components, settings.matrix)
+            console.print(f"{settings.matrix} maps of 56 px: mixtures {fitting:.1f} s, all pairs {comparing:.1f} s.")
         console.print(machine())
 
 
