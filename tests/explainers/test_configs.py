@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 
 from dre import explainers
 from dre.explainers import Explainer
+from dre.explainers.catalogue import catalogue
 from dre.models import Classifier
 from tests.command_line import REPOSITORY
 from tests.networks import small_batch, small_classifier
@@ -46,6 +47,10 @@ def test_a_file_names_an_explainer_and_arguments_that_it_takes(path):
             build(small_classifier())
     else:
         assert build(small_classifier())(*small_batch()).shape == (3, 1, 64, 96)
+
+
+def test_every_explainer_has_a_file():
+    assert set(catalogue()) <= {path.stem for path in FILES}
 
 
 def test_a_run_file_may_name_the_files_by_relative_path(tmp_path):
