@@ -21,23 +21,27 @@ FILES = {
     "curves.parquet": "the points of the curves",
     "cost.json": "the cost of an image",
     "xmgd.json": "distances between the explainers' maps",
-    "xmgd.png": "the same as a heat map",
     "gallery.png": "the first images",
+    "config.yaml": "what to run to get this again",
+}
+
+PICTURES = {
+    "xmgd.png": "distances between the explainers' maps",
     "model_randomisation.png": "maps while the classifier's weights are drawn anew",
     "weight_perturbation.png": "maps while its weights are perturbed",
     "background_replacement.png": "maps with a checkerboard behind the object",
     "jpeg_stability.png": "maps of images that were compressed once more",
     "device_stability.png": "maps of the CPU and of the GPU",
     "step_study.png": "metrics and maps against the number of steps",
-    "config.yaml": "what to run to get this again",
 }
+"""Files that the page shows, too."""
 
 
 class EvaluationReport(pl.Callback):
     """Write `report.html` into the run directory when `Trainer.test` ends; list it after the callbacks it reads from.
 
-    It reads `summary.json`, `curves.parquet` and `cost.json` there, and keeps small copies of the images with the
-    lowest and highest values of one metric.
+    It reads `summary.json`, `curves.parquet`, `cost.json` and pictures there, and keeps small copies of the images with
+    the lowest and highest values of one metric.
 
     Args:
         examples: Images to show at each end.
@@ -126,7 +130,12 @@ class EvaluationReport(pl.Callback):
             chosen_for=self.extremes.explainer if self.extremes else "",
             failures=_failures(summary),
             facts=_facts(pl_module, summary, directory),
-            files={name: what for name, what in FILES.items() if (directory / name).is_file()},
+            files={name: what for name, what in (FILES | PICTURES).items() if (directory / name).is_file()},
+            pictures={
+                f"{what[0].upper()}{what[1:]}.": (directory / name).read_bytes()
+                for name, what in PICTURES.items()
+                if (directory / name).is_file()
+            },
         )
 
 

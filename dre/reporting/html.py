@@ -54,10 +54,10 @@ def image(content: bytes, kind: str, description: str) -> str:
     return f'<img src="{data_uri(content, kind)}" alt="{escape(description)}">'
 
 
-def figure(name: str, svg: bytes, caption: str) -> str:
-    """Write a drawing with its caption."""
+def figure(name: str, content: bytes, caption: str, kind: str = "svg+xml") -> str:
+    """Write a drawing, or a picture of another kind, with its caption."""
     said = escape(caption)
-    return f'<figure id="{escape(name)}">{image(svg, "svg+xml", caption)}<figcaption>{said}</figcaption></figure>'
+    return f'<figure id="{escape(name)}">{image(content, kind, caption)}<figcaption>{said}</figcaption></figure>'
 
 
 def section(name: str, title: str, parts: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ class Report:
         facts: Name and value of whatever else identifies the run.
         failures: What else went wrong, and how often.
         files: Files that lie beside the page, with a word on each.
+        pictures: PNG files that are shown whole, by what they show.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def report_html(report: Report) -> str:
@@ -56,6 +58,7 @@ def report_html(report: Report) -> str:
         ("glance", "At a glance", _glance(report)),
         ("curves", "Curves", _curves(report)),
         ("examples", "Worst and best images", _gallery(report)),
+        ("pictures", "Distances and studies", _pictures(report)),
         ("statistics", "Statistics", statistics.content(report.summary)),
         ("costs", "Cost", _cost(report)),
         ("failures", "What is missing", _failures(report)),
@@ -141,6 +144,11 @@ def _gallery(report: Report) -> list[str]:
             )
             parts.append(gallery_table(name, list(examples), explainers, caption, factor))
     return [f'<div id="gallery">{"".join(parts)}</div>'] if parts else []
+
+
+def _pictures(report: Report) -> list[str]:
+    named = enumerate(report.pictures.items())
+    return [figure(f"picture-{place}", content, said, kind="png") for place, (said, content) in named]
 
 
 def _cost(report: Report) -> list[str]:

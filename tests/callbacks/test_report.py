@@ -1,11 +1,12 @@
 import json
 import math
+from base64 import b64decode
 
 import pandas as pd
 import pytest
 import torch
 
-from callbacks import EvaluationReport, ExplanationCost, ExplanationMetrics
+from callbacks import EvaluationReport, ExplanationCost, ExplanationMetrics, MapDistances
 from callbacks.extremes import Extremes
 from dre.metrics import Deletion
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
@@ -35,6 +36,16 @@ def test_the_report_shows_what_the_files_say(five_shards, tmp_path):
     shown = [row[0] for name in ("worst", "best") for row in page.tables[name][1:]]
     assert len(shown) == 18
     assert "val_003 Somebody" in shown
+
+
+def test_the_pictures_of_other_callbacks_are_on_the_page(five_shards, tmp_path):
+    trainer = quiet_trainer(
+        tmp_path, callbacks=[ExplanationMetrics(show=False), MapDistances(), EvaluationReport(examples=0)]
+    )
+    trainer.test(small_evaluation(), small_data(five_shards), verbose=False)
+    pictures = {picture["alt"]: picture["src"] for picture in Page((tmp_path / "report.html").read_text()).pictures}
+    shown = pictures["Distances between the explainers' maps."].removeprefix("data:image/png;base64,")
+    assert b64decode(shown) == (tmp_path / "xmgd.png").read_bytes()
 
 
 def test_worst_and_best_are_the_ends_of_the_reference(five_shards, tmp_path):

@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from dre.curves import Curve, curves_frame
 from dre.metering import Tally
 from dre.reporting import Example, Report
+from dre.reporting.style import png_bytes
 from dre.statistics import Drawing, summarise
 
 NAMES = ("dre", "grad_cam", "random")
@@ -65,5 +67,6 @@ def report(**changes) -> Report:
         "facts": {"classifier": "<network> & co"},
         "failures": {"broken in the cache": 3},
         "files": {"scores.parquet": "rows"},
+        "pictures": {"Distances <between> maps.": png_bytes(Figure((1, 1)), dpi=50)},
     }
     return Report(**content | changes)

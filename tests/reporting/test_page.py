@@ -7,7 +7,7 @@ from dre.statistics import summarise
 from tests.reporting.examples import NAMES, report, scores, summary
 from tests.reporting.pages import Page, as_shown, find_browser, pixels
 
-SECTIONS = ["glance", "curves", "examples", "statistics", "costs", "failures", "run"]
+SECTIONS = ["glance", "curves", "examples", "pictures", "statistics", "costs", "failures", "run"]
 TABLES = {"scores", "worst", "best", "cost", "missing", "failed", "facts", "files"}
 PAIRS = {f"pairs-{metric}" for metric in ("deletion", "faithfulness", "faithfulness_normalised", "pearson_skewness")}
 DRAWINGS = ["intervals", "curve-panels", "ranks-deletion", "ranks-faithfulness", "quality-cost"]
@@ -24,7 +24,7 @@ def test_the_page_has_every_section_table_and_picture(page):
     assert page.tables.keys() == TABLES | PAIRS
     kinds = [picture["src"].partition(";")[0] for picture in page.pictures]
     assert kinds.count("data:image/svg+xml") == 6  # intervals, curves, three diagrams of ranks, quality against cost
-    assert kinds.count("data:image/png") == 3 * (1 + len(NAMES))
+    assert kinds.count("data:image/png") == 3 * (1 + len(NAMES)) + 1  # examples, and what a callback drew
     assert all(picture["alt"] for picture in page.pictures if "svg" in picture["src"][:20])
 
 
@@ -99,10 +99,11 @@ def test_the_cost_table(page):
         ({"cost": {}}, {"costs"}),
         ({"worst": [], "best": []}, {"examples"}),
         ({"facts": {}, "files": {}}, {"run"}),
+        ({"pictures": {}}, {"pictures"}),
         ({"summary": summarise(scores()[:0])}, {"statistics"}),
         ({"summary": summarise(scores()[lambda rows: rows["explainer"] == "dre"])}, {"statistics"}),
     ],
-    ids=["no curves", "no cost", "no examples", "no facts", "no scores", "one explainer"],
+    ids=["no curves", "no cost", "no examples", "no facts", "no pictures", "no scores", "one explainer"],
 )
 def test_what_there_is_none_of_is_left_out(changes, absent):
     if "summary" in changes:
