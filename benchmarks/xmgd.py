@@ -42,6 +42,8 @@ AGREEMENT = 1e-4
 PAIRS_OF = 20
 """Mixtures of which all pairs are compared."""
 
+PAIRS_IN_A_ROW = 40
+
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 """Where Linux says what a process holds, and where its peak is reset."""
 
@@ -150,18 +152,23 @@ def compare_fits(bins: int, components: int, size: int, repeats: int) -> Compari
 
 
 def compare_distances(components: int, count: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of three ways to compare all pairs of so many mixtures, given the mixtures."""
+    """Seconds of three ways to compare all pairs of so many mixtures, given the mixtures.
+
+    Each way takes `PAIRS_IN_A_ROW` pairs or more before the next one's turn, so that none is timed with cold caches.
+    """
     points, counts = unit_grid(56, 56), quantise(maps(56, count), 10).flatten(1)
     mixtures = fit_mixtures(points, counts, Fitting(components)).mixtures
     arrays = list(zip(*(entry.numpy() for entry in mixtures), strict=True))
-    return in_turns(
+    calls = max(1, 2 * PAIRS_IN_A_ROW // (count * (count - 1)))
+    times = in_turns(
         {
-            "ours": lambda: distance_matrix(mixtures),
-            "theirs": lambda: [peer_distance(*pair) for pair in combinations(arrays, 2)],
-            "thrifty": lambda: [thrifty_distance(*pair) for pair in combinations(arrays, 2)],
+            "ours": lambda: [distance_matrix(mixtures) for _ in range(calls)],
+            "theirs": lambda: [peer_distance(*pair) for _ in range(calls) for pair in combinations(arrays, 2)],
+            "thrifty": lambda: [thrifty_distance(*pair) for _ in range(calls) for pair in combinations(arrays, 2)],
         },
         repeats,
     )
+    return {name: [taken / calls for taken in some] for name, some in times.items()}
 
 
 def matrix_seconds(components: int, count: int) -> tuple[float, float]:
