@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import yaml
 from torch import Tensor
 
 from data import ShardDataModule
@@ -26,10 +27,10 @@ from dre.models import Classifier
 from dre.sweeps import SweepBatch, SweepEngine
 from dre.types import Batch
 
-CLASSIFIERS = {
-    "lite0": ("tf_efficientnet_lite0", "tf_efficientnet_lite0.timm.pth"),
-    "mobilenet": ("mobilenetv2_100", "mobilenetv2_100_same.keras-int8-dequant.timm.pth"),
-}
+CLASSIFIERS = {"lite0": ("efficientnet_lite0", "tf_efficientnet_lite0.timm.pth"), "mobilenet": ("mobilenetv2", None)}
+"""Run-file fragment of each, and the file of its weights where it is not the fragment's."""
+
+FRAGMENTS = Path(__file__).parents[1] / "configs" / "classifier"
 DATA_SETS = ("imagenet", "birds", "places")
 ASKING = ("ig", "gradient", "deep_lift", "guided", "grad_cam")
 """Explainers that ask the classifier: the four of poster 000, and Grad-CAM."""
@@ -91,14 +92,10 @@ class Material(NamedTuple):
 
 def load_classifier(name: str, root: Path) -> Classifier:
     """Build one of the two classifiers with its weights below `root`."""
-    model, weights = CLASSIFIERS[name]
-    if name == "lite0":
-        return Classifier(model, weights=str(root / "weights" / weights))
-    import timm  # its padding is an argument that `Classifier` does not pass on
-
-    network = timm.create_model(model, pad_type="same")
-    network.load_state_dict(torch.load(root / "weights" / weights, weights_only=True))
-    return Classifier.wrap(network, mean=[0.5] * 3, std=[0.5] * 3, name=name)
+    fragment, weights = CLASSIFIERS[name]
+    settings = yaml.safe_load((FRAGMENTS / f"{fragment}.yaml").read_text())["init_args"]
+    file = Path(weights or settings["weights"]).name
+    return Classifier(**{**settings, "weights": str(root / "weights" / file)})
 
 
 def explainers(classifier: Classifier, steps: int) -> dict[str, Explainer]:

@@ -28,6 +28,8 @@ from dre.smoke import cut_to_smoke
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 LEARNED = {"dre": DRE, "mgnet": MGnet}
+MGNET = "mgnet_"
+"""Begins the names of MGnet's runs."""
 
 
 class CommandLine(LightningCLI):
@@ -227,6 +229,12 @@ class TrainingCommandLine(CommandLine):
             sub_configs=True,
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; runs of MGnet get a folder of their own, whatever run file they vary."""
+        super().parse_arguments(parser, args)
+        if self.config.model.variant == "mgnet" and "mgnet" not in self.config.name:
+            self.config.name = f"{MGNET}{self.config.name}"
+
     def run(self) -> None:
         """Train, then score the last checkpoint and say where everything lies."""
         self.fit(read_checkpoint)
@@ -244,6 +252,6 @@ class TrainingCommandLine(CommandLine):
         checkpoint, gallery = self.run_directory / CHECKPOINT, self.run_directory / "gallery.png"
         if gallery.is_file():
             rank_zero_info(f"gallery     {gallery}")
-        run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix('mgnet_')}.yaml"
+        run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix(MGNET)}.yaml"
         if run_file.is_file():
             rank_zero_info(f"score it on all images: python evaluate.py --config {run_file} --{option} {checkpoint}")

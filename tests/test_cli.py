@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,9 @@ from tests.data.trees import packed
 
 COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
 RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
+MASK_TRAININGS = [path for path in RUN_FILES if path.parent.name == "train" and not path.stem.startswith("classifier_")]
+SMALL = ("--data.preprocessing", '{"size": [96, 96], "resize": 96}')
+"""A sixth of the pixels, which decides how long a smoke run of VGG19 takes."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +73,7 @@ def tree(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_run_file_runs_with_smoke(path):
     arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
-    run = COMMANDS[path.parent.name](arguments)
+    run = COMMANDS[path.parent.name]([*arguments, *(SMALL if path in MASK_TRAININGS else ())])
     run.run()
     written = {file.name for file in run.run_directory.iterdir()}
     assert {"config.yaml", "run.json", "metrics.csv"} <= written
@@ -77,6 +81,46 @@ def test_every_run_file_runs_with_smoke(path):
     assert scores & written == (set() if isinstance(run, ClassifierCommandLine) else scores)
     assert (run.run_directory / "checkpoints" / "last.ckpt").is_file() == (path.parent.name == "train")
     shutil.rmtree(run.run_directory)  # some networks weigh a gigabyte
+
+
+RECIPE, WITH = "configs/train/imagenet_lite0.yaml", "configs/with"
+CHAINS = {
+    "imagenet_mobilenetv2": [RECIPE, f"{WITH}/mobilenetv2.yaml", f"{WITH}/ten_minutes.yaml"],
+    "birds20_lite0": [RECIPE, f"{WITH}/birds20.yaml"],
+    "mgnet_places100_lite0": [RECIPE, f"{WITH}/places100.yaml", f"{WITH}/mgnet.yaml"],
+}
+
+
+def configured(files: Sequence[str]) -> list[str]:
+    return [word for file in files for word in ("--config", str(file))]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_run_files_are_varied_by_others_after_them(name):
+    run = TrainingCommandLine([*configured(CHAINS[name]), "--smoke", "true", "--wandb", "off", *SMALL, *QUIET])
+    run.run()
+    assert run.run_directory == Path("runs") / name / "001"
+    assert (run.run_directory / "summary.json").is_file()
+    settings, kept = run.model.estimator.settings, yaml.safe_load((REPOSITORY / RECIPE).read_text())["model"]
+    is_mgnet = name.startswith("mgnet")
+    assert (settings.variant, settings.evidence) == (("mgnet", False) if is_mgnet else ("dre", kept["evidence"]))
+    assert run.model.masks == ("controller" if is_mgnet else kept["masks"])
+    assert list(settings.widths) == kept["widths"]
+
+
+def test_every_file_that_varies_run_files_is_tried():
+    assert {Path(file).name for chain in CHAINS.values() for file in chain[1:]} == {
+        path.name for path in (REPOSITORY / WITH).glob("*.yaml")
+    }
+
+
+@pytest.mark.parametrize("path", MASK_TRAININGS, ids=lambda path: path.stem)
+def test_mgnet_takes_the_place_of_dre_in_every_run_file(path, monkeypatch):
+    monkeypatch.setattr(TrainingCommandLine, "before_instantiate_classes", lambda self: None)
+    monkeypatch.setattr(TrainingCommandLine, "instantiate_classes", lambda self: None)
+    config = TrainingCommandLine(configured([path.relative_to(REPOSITORY), f"{WITH}/mgnet.yaml"])).config
+    assert config.name == (path.stem if path.stem.startswith("mgnet_") else f"mgnet_{path.stem}")
+    assert (config.model.variant, config.model.rate, config.model.evidence) == ("mgnet", 1e-3, False)
 
 
 def test_the_default_run_file_is_read_when_no_other_is_given():

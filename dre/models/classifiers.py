@@ -1,8 +1,9 @@
 """The frozen classifier that is explained: any timm or torchvision network, or a module of the user's own."""
 
 import copy
+import json
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class Classifier(nn.Module):
         num_classes: Size of the head when it is not the network's default, or the checkpoint's.
         taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
         fold: Fold batch norms into the convolutions before them (same logits, faster).
+        options: What else timm is given to build the network, such as `{pad_type: same}`. Weights that want other
+            images than timm says it is told by `{pretrained_cfg_overlay: {mean: [...], std: [...]}}`.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Classifier(nn.Module):
     activation_tap: Tap | None
     num_classes: int
     class_names: tuple[str, ...] | None
+    options: dict[str, Any] | None
     fingerprint: str
     footprint: Footprint
     mean: Tensor
@@ -49,9 +53,10 @@ class Classifier(nn.Module):
         num_classes: int | None = None,
         taps: list[str] | None = None,
         fold: bool = True,
+        options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._adopt(load(name, weights, num_classes), taps, fold)
+        self._adopt(load(name, weights, num_classes, options), taps, fold)
 
     @classmethod
     def wrap(
@@ -90,6 +95,7 @@ class Classifier(nn.Module):
         side = max(preprocessing.size)
         sample = torch.rand(1, preprocessing.channels, side, side, generator=torch.Generator().manual_seed(0)).to(like)
         self.name, self.preprocessing, self.class_names = name, preprocessing, named.class_names
+        self.options = dict(named.options) if named.options else None
         self.fingerprint = fingerprint(network.state_dict())
         self.register_buffer("mean", torch.tensor(named.mean).to(like).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(named.std).to(like).view(1, -1, 1, 1), persistent=False)
@@ -195,7 +201,8 @@ class Classifier(nn.Module):
 
     def identity(self) -> dict[str, str | int]:
         """Say which classifier this is, so that a checkpoint can refuse another one."""
-        return {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes}
+        built_with = {"options": json.dumps(self.options, sort_keys=True)} if self.options else {}
+        return {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes, **built_with}
 
 
 def _shape_of(value: object) -> str:

@@ -1,6 +1,8 @@
 """A network that is to be trained: known weights below, and a head for as many classes as the data have."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,11 @@ HEAD_SPREAD = 0.01
 
 
 def load_for_training(
-    name: str, weights: str | None, num_classes: int | None, preprocessing: Preprocessing | None
+    name: str,
+    weights: str | None,
+    num_classes: int | None,
+    preprocessing: Preprocessing | None,
+    options: Mapping[str, Any] | None = None,
 ) -> NamedNetwork:
     """Build a network, put weights into it, and give it a new head where the one of the weights has another size.
 
@@ -22,8 +28,10 @@ def load_for_training(
         weights: As in `Classifier`; they are loaded with their own head.
         num_classes: Size of the head; null keeps the one that the weights have.
         preprocessing: Instead of the network's own, such as smaller images.
+        options: As in `Classifier`.
     """
-    network = build(name, num_classes=num_classes) if weights is None else load(name, weights, None)
+    is_new = weights is None
+    network = build(name, num_classes=num_classes, options=options) if is_new else load(name, weights, None, options)
     if num_classes is not None and head_size(network.module) != num_classes:
         replace_head(network.module, num_classes)
     if preprocessing is not None:

@@ -2,9 +2,10 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torchvision
@@ -33,6 +34,7 @@ class NamedNetwork:
         mean: One value, or one per channel.
         std: One value, or one per channel.
         class_names: Name of each class by index, where its weights come with them.
+        options: What timm was given beside the name, where it was given anything.
     """
 
     name: str
@@ -41,16 +43,22 @@ class NamedNetwork:
     mean: Sequence[float]
     std: Sequence[float]
     class_names: tuple[str, ...] | None = None
+    options: Mapping[str, Any] | None = None
 
 
-def build(name: str, pretrained: bool = False, num_classes: int | None = None) -> NamedNetwork:
+def build(
+    name: str, pretrained: bool = False, num_classes: int | None = None, options: Mapping[str, Any] | None = None
+) -> NamedNetwork:
     """Build a network by name, with random weights or with those that its library downloads.
 
     Args:
         name: A timm model name, `torchvision/NAME`, or one of `OWN`.
         pretrained: Download weights.
         num_classes: Size of the head when it is not the network's default.
+        options: What else `timm.create_model` is given; for timm's networks alone.
     """
+    if options and (name in OWN or name.startswith(TORCHVISION)):
+        raise ValueError(f"`options` are handed to timm, which does not build {name}; leave them out")
     if num_classes is not None and num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2, got {num_classes}; null keeps the network's own head")
     if name in OWN:
@@ -60,17 +68,19 @@ def build(name: str, pretrained: bool = False, num_classes: int | None = None) -
         return NamedNetwork(name, module(num_classes or 10), preprocessing, mean, std)
     if name.startswith(TORCHVISION):
         return _build_torchvision(name, pretrained, num_classes)
-    return _build_timm(name, pretrained, num_classes)
+    return _build_timm(name, pretrained, num_classes, options or {})
 
 
-def load(name: str | None, weights: str | None, num_classes: int | None) -> NamedNetwork:
+def load(
+    name: str | None, weights: str | None, num_classes: int | None, options: Mapping[str, Any] | None = None
+) -> NamedNetwork:
     """Build a network and put weights into it; the arguments are those of `Classifier`."""
     if weights is None or weights in ("pretrained", "package"):
         if name is None:
             raise ValueError(
                 "`name` is left out, and `weights` is no checkpoint of classifier training: name a network"
             )
-        network = build(name, weights == "pretrained", num_classes)
+        network = build(name, weights == "pretrained", num_classes, options)
         if weights == "package":
             load_strictly(network.module, load_package(name), name, "the package")
         return network
@@ -78,17 +88,19 @@ def load(name: str | None, weights: str | None, num_classes: int | None) -> Name
     if trained is None:
         if name is None:
             raise ValueError(f"{weights} does not say which network it belongs to; give its name as `name`")
-        network = build(name, num_classes=num_classes)
+        network = build(name, num_classes=num_classes, options=options)
         load_strictly(network.module, state, name, weights)
         return network
     if name not in (None, trained.name):
         raise ValueError(f"{weights} holds weights of {trained.name}, not of {name}; give that name, or leave it out")
     if num_classes not in (None, trained.num_classes):
         raise ValueError(f"{weights} knows {trained.num_classes} classes, `num_classes` is {num_classes}; leave it out")
-    module = build(trained.name, num_classes=trained.num_classes).module
+    if options not in (None, trained.options):
+        raise ValueError(f"{weights} was trained with the options {trained.options}, not {options}; leave them out")
+    module = build(trained.name, num_classes=trained.num_classes, options=trained.options).module
     load_strictly(module, state, trained.name, weights)
     return NamedNetwork(
-        trained.name, module, trained.preprocessing, trained.mean, trained.std, class_names=trained.class_names
+        trained.name, module, trained.preprocessing, trained.mean, trained.std, trained.class_names, trained.options
     )
 
 
@@ -106,13 +118,15 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origi
     network.load_state_dict(state)
 
 
-def _build_timm(name: str, pretrained: bool, num_classes: int | None) -> NamedNetwork:
+def _build_timm(name: str, pretrained: bool, num_classes: int | None, options: Mapping[str, Any]) -> NamedNetwork:
     architecture = name.split(".", 1)[0]
     if not timm.is_model(architecture):
         raise ValueError(_unknown(name))
     size_of_head = {} if num_classes is None else {"num_classes": num_classes}
     try:
-        network = timm.create_model(name, pretrained=pretrained, **size_of_head)
+        network = timm.create_model(name, pretrained=pretrained, **{**options, **size_of_head})
+    except TypeError as error:  # an option that the network does not know
+        raise ValueError(f"timm cannot build {name!r} with the options {dict(options)}: {error}") from None
     except RuntimeError as error:  # an unknown tag behind the dot, or no way to the weights
         raise ValueError(f"timm cannot build {name!r}: {error}") from None
     config = timm.data.resolve_model_data_config(network)
@@ -123,7 +137,7 @@ def _build_timm(name: str, pretrained: bool, num_classes: int | None) -> NamedNe
         interpolation=config["interpolation"],
         channels=channels,
     )
-    return NamedNetwork(name, network, preprocessing, config["mean"], config["std"])
+    return NamedNetwork(name, network, preprocessing, config["mean"], config["std"], options=options or None)
 
 
 def _build_torchvision(name: str, pretrained: bool, num_classes: int | None) -> NamedNetwork:

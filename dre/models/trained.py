@@ -24,6 +24,7 @@ class TrainedNetwork:
         preprocessing: How it wants its images.
         mean: One value, or one per channel.
         std: One value, or one per channel.
+        options: What timm was given beside the name, where it was given anything.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TrainedNetwork:
     preprocessing: Preprocessing
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    options: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, which a checkpoint may hold."""
@@ -51,7 +53,7 @@ def trained_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def check_trained_alike(theirs: TrainedNetwork, ours: TrainedNetwork) -> None:
     """Refuse to go on with the weights of another network, or of other classes."""
-    for setting in ("name", "num_classes", "preprocessing"):
+    for setting in ("name", "options", "num_classes", "preprocessing"):
         if getattr(theirs, setting) != getattr(ours, setting):
             raise ValueError(
                 f"the checkpoint was trained with {setting} = {getattr(theirs, setting)}, this run has {setting} = "

@@ -48,6 +48,7 @@ class ClassifierTraining(pl.LightningModule):
         warm_up: Share of all steps in which the rate rises to its full value.
         label_smoothing: Share of the target that is spread over all classes.
         average_decay: Of the moving average of the weights; smaller in the first steps. 0 keeps no average.
+        options: What else timm is given to build the network, as for `Classifier`.
     """
 
     average: ModelEmaV3 | None
@@ -70,11 +71,13 @@ class ClassifierTraining(pl.LightningModule):
         warm_up: float = 0.05,
         label_smoothing: float = 0.1,
         average_decay: float = 0.999,
+        options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_shares(momentum=momentum, warm_up=warm_up, label_smoothing=label_smoothing, average_decay=average_decay)
         check_not_negative(rate=rate, head_rate=head_rate or 0.0, weight_decay=weight_decay)
-        named = load_for_training(name, weights, num_classes, preprocessing)
+        named = load_for_training(name, weights, num_classes, preprocessing, options)
+        self.options = dict(named.options) if named.options else None
         self.name, self.preprocessing, self.class_names = name, named.preprocessing, named.class_names
         self.network = named.module
         self.num_classes = head_size(self.network)
@@ -227,7 +230,9 @@ class ClassifierTraining(pl.LightningModule):
     def describe(self) -> TrainedNetwork:
         """Say what a checkpoint says about the network."""
         mean, std = (tuple(values.flatten().tolist()) for values in (self.mean, self.std))
-        return TrainedNetwork(self.name, self.num_classes, self.class_names, self.preprocessing, mean, std)
+        return TrainedNetwork(
+            self.name, self.num_classes, self.class_names, self.preprocessing, mean, std, self.options
+        )
 
     def _settings(self) -> dict[str, Any]:
         """Give the settings that decide what is in a checkpoint."""

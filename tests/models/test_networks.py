@@ -1,13 +1,23 @@
+import os
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 import torchvision
+import yaml
 from torch import nn
 
+from data.datamodule import ShardDataModule
+from data.loader import to_float
 from dre.models import Classifier
 from dre.models.heads import find_head, head_size, load_for_training
 from dre.models.networks import build
+from dre.modules import ClassifierTraining
 from dre.types import Preprocessing
+from tests.command_line import REPOSITORY
+
+SHARED = Path(os.environ.get("DRE_DATA", "../shared/data"))
 
 
 def test_the_digit_network_is_the_papers():
@@ -67,3 +77,62 @@ def test_weights_that_do_not_say_whose_they_are_need_a_name(tmp_path):
     with pytest.raises(ValueError, match=r"plain\.pth does not say which network it belongs to"):
         Classifier(weights=str(tmp_path / "plain.pth"))
     assert Classifier("dre/mnist_cnn", weights=str(tmp_path / "plain.pth")).class_names is None
+
+
+SAME = {"pad_type": "same", "pretrained_cfg_overlay": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+
+
+def test_options_reach_timm_and_belong_to_the_classifiers_identity(tmp_path):
+    plain = Classifier("mobilenetv2_050", fold=False)
+    torch.save(plain.network.state_dict(), tmp_path / "weights.pth")
+    padded = Classifier("mobilenetv2_050", weights=str(tmp_path / "weights.pth"), fold=False, options=SAME)
+    assert padded.fingerprint == plain.fingerprint  # the same weights, and yet another function of the pixels
+    assert padded.identity() != plain.identity()
+    assert (padded.mean.flatten().tolist(), padded.std.flatten().tolist()) == ([0.5] * 3, [0.5] * 3)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = timm.create_model("mobilenetv2_050", pad_type="same").eval()
+        expected.load_state_dict(plain.network.state_dict())
+        torch.testing.assert_close(padded(images), expected((images - 0.5) / 0.5))
+        assert not torch.allclose(padded.network(images), plain.network(images))  # padding makes a difference
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        ("torchvision/resnet18", {"pad_type": "same"}, "does not build torchvision/resnet18"),
+        ("resnet18", {"pad_typ": "same"}, "cannot build 'resnet18' with the options .*pad_typ"),
+    ],
+)
+def test_options_that_are_not_timms_are_refused(name, options, line):
+    with pytest.raises(ValueError, match=line):
+        Classifier(name, options=options)
+
+
+def test_a_trained_network_keeps_its_options(tmp_path):
+    training = ClassifierTraining("mobilenetv2_050", num_classes=4, options=SAME)
+    content = {"state_dict": training.state_dict()}
+    training.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "trained.ckpt")
+    classifier = Classifier(weights=str(tmp_path / "trained.ckpt"))
+    assert classifier.options == SAME
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():  # folding rounds in float32
+        torch.testing.assert_close(classifier(images), training.eval()(images), rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="was trained with the options"):
+        Classifier(weights=str(tmp_path / "trained.ckpt"), options={"pad_type": ""})
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared images and weights (DRE_DATA)")
+def test_mobilenetv2_of_the_run_files_knows_what_it_sees():
+    settings = yaml.safe_load((REPOSITORY / "configs/classifier/mobilenetv2.yaml").read_text())["init_args"]
+    classifier = Classifier(**{**settings, "weights": str(SHARED / settings["weights"])})
+    data = ShardDataModule(
+        str(SHARED / "imagenet"), limit=64, workers=0, eval_batch_size=32, preprocessing=classifier.preprocessing
+    )
+    data.setup("test")
+    hits = 0
+    for batch in data.test_dataloader():
+        with torch.no_grad():
+            hits += int((classifier(to_float(batch)["images"]).argmax(dim=1) == batch["labels"]).sum())
+    assert 0.5 < hits / 64 < 0.85  # 68 % of 1,000 such images; of 64, three standard errors are 17 points
