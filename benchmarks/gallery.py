@@ -1,8 +1,8 @@
 """All explainers on photographs of the demo set, as one picture: `python -m benchmarks.gallery`.
 
-Written are `explainers.png` and the maps, so that the picture can be drawn again and explainers be replaced one by one
-(`--only`; `--draw` explains nothing). Steps, samples and masks of the slow ones are reduced, and the picture says so;
-`--full` takes the defaults of all, `--set GGIG.points=8` a number of one's own.
+Written are `explainers.png`, the same as a small `explainers.jpg`, and the maps, so that the picture can be drawn again
+and explainers be replaced one by one (`--only`; `--draw` explains nothing). Steps, samples and masks of the slow ones
+are reduced, and the picture says so; `--full` takes the defaults of all, `--set GGIG.points=8` a number of one's own.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.showcase import (
@@ -33,7 +34,7 @@ from dre.reporting.panel import Photograph, credits_caption, draw_panel
 from dre.reporting.style import readable
 
 CREDITS_A_LINE = 6
-COLOURS = 128
+JPEG_QUALITY = 80
 SCALE = (
     "Every map is scaled by its own 99th percentile: black is zero, or the lowest value where none is negative; yellow "
     "is high, blue and white are below zero. Every class is the one that the classifier predicts."
@@ -107,7 +108,9 @@ def draw(path: Path, images: Tensor, keys: list[str], made: Mapping[str, Made], 
     reduced = "; ".join(f"{readable(name)} {', '.join(made[name].changes)}" for name in names if made[name].changes)
     lines = [SCALE, f"Reduced: {reduced}." if reduced else "", photographers(root, keys)]
     caption = "\n".join(line for line in lines if line)
-    draw_panel(columns, path, caption, labels=labels, headings=headings, side=side, colours=COLOURS)
+    draw_panel(columns, path, caption, labels=labels, headings=headings, side=side)
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(path.with_suffix(".jpg"), quality=JPEG_QUALITY, subsampling=0, optimize=True)
 
 
 def main() -> None:
