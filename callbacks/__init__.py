@@ -8,6 +8,7 @@ from callbacks.explanation_metrics import ExplanationMetrics
 from callbacks.map_distances import MapDistances
 from callbacks.model_sanity import ModelRandomisation, WeightPerturbation
 from callbacks.panel import SaliencyPanel
+from callbacks.paper_table import PaperTables
 from callbacks.progress import EvaluationProgress
 from callbacks.report import EvaluationReport
 from callbacks.resume import EvaluationResume
@@ -27,6 +28,7 @@ __all__ = [
     "JpegStability",
     "MapDistances",
     "ModelRandomisation",
+    "PaperTables",
     "ResultsArtifact",
     "RunCheckpoints",
     "SaliencyPanel",

@@ -1,6 +1,5 @@
 """report.html: what an evaluation found, on one page that needs nothing else."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytorch_lightning as pl
 from callbacks.extremes import Extremes
 from dre.reporting import Example, Report, report_html
 from dre.reporting.cells import choose_reference
+from dre.reporting.run_results import read_json
 from dre.reporting.style import readable
 from dre.types import Batch
 
@@ -20,6 +20,8 @@ FILES = {
     "summary.md": "the same as text",
     "curves.parquet": "the points of the curves",
     "cost.json": "the cost of an image",
+    "table.md": "tables of papers, with the figures of this run beside theirs",
+    "table.json": "the same as plain values",
     "xmgd.json": "distances between the explainers' maps",
     "xmgd.png": "the same as a heat map",
     "gallery.png": "the first images",
@@ -128,12 +130,6 @@ class EvaluationReport(pl.Callback):
             facts=_facts(pl_module, summary, directory),
             files={name: what for name, what in FILES.items() if (directory / name).is_file()},
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of plain values; empty when there is none."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content
 
 
 def _credited(trainer: pl.Trainer, examples: list[Example]) -> list[Example]:

@@ -30,6 +30,7 @@ from dre.metrics.information_curve import (
     SoftmaxInformationCurve,
     information_curve,
 )
+from dre.metrics.input_similarity import InputSimilarity
 from dre.metrics.localisation import EnergyInside, PointingGame, energy_inside, pointing_game
 from dre.metrics.map_mixtures import MapMixtures
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
@@ -74,6 +75,7 @@ __all__ = [
     "ImageMean",
     "IncreaseInConfidence",
     "InformationSettings",
+    "InputSimilarity",
     "Insertion",
     "IntersectionOverUnion",
     "KullbackLeibler",
