@@ -30,6 +30,9 @@ FILES = {
     "background_replacement.png": "maps with a checkerboard behind the object",
     "jpeg_stability.png": "maps of images that were compressed once more",
     "device_stability.png": "maps of the CPU and of the GPU",
+    "projection_gap.png": "how far IDGI's step is from the score it stands for",
+    "salient_5.png": "the best 5 % of the pixels",
+    "salient_10.png": "the best 10 % of the pixels",
     "step_study.png": "metrics and maps against the number of steps",
     "config.yaml": "what to run to get this again",
 }

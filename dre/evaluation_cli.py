@@ -87,6 +87,10 @@ class EvaluationCommandLine(CommandLine):
         parts = [part for entry in explainers.values() for part in parts_of(entry)]
         if mgnet is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
             raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
+        for entry in explainers.values():
+            for settings in settings_within(entry):
+                for option in (option for option in CHECKPOINTS if settings.get(option)):
+                    settings[option] = str(newest_checkpoint(Path(settings[option])))
         for table in self.config.tables:
             paper_table_file(table)
 

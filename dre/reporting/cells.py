@@ -95,7 +95,7 @@ def _negative(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table; the first column is text, the others are figures."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """Write a table whose first columns are texts; the others are figures, to the right."""
+    marks = ["---"] * texts + ["---:"] * (len(header) - texts)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
