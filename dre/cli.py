@@ -206,9 +206,18 @@ class CommandLine(LightningCLI):
                 config=self.plain_config(),
                 group=self.config.name,
                 job_type=self.family,
+                tags=self.tags(),
             )
             loggers.append(wandb_logger)
         return loggers
+
+    def tags(self) -> list[str]:
+        """Say which network and which data a run is about, for filters on W&B."""
+        network = self.config.model.get("classifier") or self.config
+        name = network.init_args.name if "init_args" in network else self.config.model.get("name")
+        root = self.config.data.init_args.get("root")
+        smoke = ["smoke"] if self.config.smoke else []
+        return [*(str(name) for name in [name] if name), *(Path(root).name for root in [root] if root), *smoke]
 
 
 class TrainingCommandLine(CommandLine):
