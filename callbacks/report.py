@@ -1,6 +1,5 @@
 """report.html: what an evaluation found, on one page that needs nothing else."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytorch_lightning as pl
 from callbacks.extremes import Extremes
 from dre.reporting import Example, Report, report_html
 from dre.reporting.cells import choose_reference
+from dre.reporting.run_results import read_json
 from dre.reporting.style import readable
 from dre.types import Batch
 
@@ -20,6 +20,8 @@ FILES = {
     "summary.md": "the same as text",
     "curves.parquet": "the points of the curves",
     "cost.json": "the cost of an image",
+    "table.md": "tables of papers, with the figures of this run beside theirs",
+    "table.json": "the same as plain values",
     "xmgd.json": "distances between the explainers' maps",
     "gallery.png": "the first images",
     "config.yaml": "what to run to get this again",
@@ -32,6 +34,9 @@ PICTURES = {
     "background_replacement.png": "maps with a checkerboard behind the object",
     "jpeg_stability.png": "maps of images that were compressed once more",
     "device_stability.png": "maps of the CPU and of the GPU",
+    "projection_gap.png": "how far IDGI's step is from the score it stands for",
+    "salient_5.png": "the best 5 % of the pixels",
+    "salient_10.png": "the best 10 % of the pixels",
     "step_study.png": "metrics and maps against the number of steps",
 }
 """Files that the page shows, too."""
@@ -137,12 +142,6 @@ class EvaluationReport(pl.Callback):
                 if (directory / name).is_file()
             },
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of plain values; empty when there is none."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content
 
 
 def _credited(trainer: pl.Trainer, examples: list[Example]) -> list[Example]:

@@ -3,14 +3,18 @@
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import yaml
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
 
 Training = Literal["masks", "classifier"]
+
+ORIGIN = "__path__"
+"""Where the parser notes, among the entries of a mapping, from which file they came."""
 
 UNRECOGNISED = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 NOISE = re.compile(
@@ -97,3 +101,31 @@ def chosen_training(words: Sequence[str]) -> Training:
     named = [content["train"] for content in contents if isinstance(content, dict) and "train" in content]
     wanted = given.train or (named[-1] if named else "masks")
     return "classifier" if wanted == "classifier" else "masks"
+
+
+def forget_files(section: Namespace | dict[str, Any]) -> None:
+    """Leave out from which files the entries of a mapping were read; what they say stays."""
+    for value in _entries(section).values():
+        if isinstance(value, Namespace):
+            forget_files(value)
+    section.pop(ORIGIN, None)
+
+
+def parts_of(entry: Namespace) -> Iterator[Namespace]:
+    """Give an explainer's entry in a configuration, and those of the explainers that it is built on."""
+    yield entry
+    for value in _entries(entry.get("init_args") or {}).values():
+        if isinstance(value, Namespace) and "class_path" in value:
+            yield from parts_of(value)
+
+
+def settings_within(entry: Namespace) -> Iterator[Namespace]:
+    """Give the arguments of an explainer, and of those that it is built on."""
+    for part in parts_of(entry):
+        if part.get("init_args"):
+            yield part.init_args
+
+
+def _entries(section: Namespace | dict[str, Any]) -> dict[str, Any]:
+    """Give what a section holds, one level deep: the items of a namespace itself are those of all its levels."""
+    return dict(vars(section) if isinstance(section, Namespace) else section)

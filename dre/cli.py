@@ -13,7 +13,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from dre.arguments import OneLineParser, add_choice_of_training, with_value
+from dre.arguments import OneLineParser, add_choice_of_training, forget_files, with_value
 from dre.environment import has_wandb_key, keep_freed_memory, quiet_known_noise
 from dre.explainers import DRE, Explainer, MGnet
 from dre.models import Classifier, read_checkpoint
@@ -100,6 +100,8 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then settle what depends on other arguments."""
         super().parse_arguments(parser, args)
+        for mapping in ("explainers", "metrics"):
+            forget_files(self.config.model.get(mapping) or {})
         trainer = self.config.trainer
         for key, instead in (("logger", "--wandb"), ("default_root_dir", "--name")):
             if trainer[key] is not None:
@@ -206,9 +208,18 @@ class CommandLine(LightningCLI):
                 config=self.plain_config(),
                 group=self.config.name,
                 job_type=self.family,
+                tags=self.tags(),
             )
             loggers.append(wandb_logger)
         return loggers
+
+    def tags(self) -> list[str]:
+        """Say which network and which data a run is about, for filters on W&B."""
+        network = self.config.model.get("classifier") or self.config
+        name = network.init_args.name if "init_args" in network else self.config.model.get("name")
+        root = self.config.data.init_args.get("root")
+        smoke = ["smoke"] if self.config.smoke else []
+        return [*(str(name) for name in [name] if name), *(Path(root).name for root in [root] if root), *smoke]
 
 
 class TrainingCommandLine(CommandLine):

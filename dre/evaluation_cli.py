@@ -1,21 +1,27 @@
 """The command line of evaluate.py: checkpoints for learned explainers, and runs that are resumed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
+from dre.arguments import parts_of, settings_within
 from dre.cli import CommandLine
 from dre.modules import ExplainerEvaluation
-from dre.runs import check_same_run, file_hash, newest_checkpoint, unfinished_config
+from dre.reporting.papers import paper_table_file
+from dre.runs import amend_record, check_same_run, file_hash, newest_checkpoint, unfinished_config
+
+CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
 
 
 class EvaluationCommandLine(CommandLine):
     """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path stand for the learned explainers' checkpoints."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
+        self.left_out: dict[str, str] = {}
         super().__init__(ExplainerEvaluation, "configs/evaluate/demo.yaml", "results", args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -31,6 +37,13 @@ class EvaluationCommandLine(CommandLine):
             help="Directory of a run that was broken off, to go on in it with its own configuration.",
         )
 
+        parser.add_argument(
+            "--tables",
+            type=list[str],
+            default=[],
+            help="Tables of papers, by their files in configs/papers, that `callbacks.PaperTables` writes.",
+        )
+
     def config_file(self, given: list[str], default: str) -> str:
         """Take the configuration of the run that is resumed."""
         for word, following in pairwise([*given, ""]):
@@ -43,36 +56,65 @@ class EvaluationCommandLine(CommandLine):
         """Go on in the directory of the run that is resumed, if it is the same run."""
         if self.config.resume is None:
             super().make_directory(family)
+            if self.left_out and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                amend_record(self.run_directory, {"left_out": self.left_out})
             return
         self.run_directory, self.is_resumed = Path(self.config.resume), True
         check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes())
 
     def checkpoint_hashes(self) -> dict[str, str]:
         """Give the sha256 of the learned explainers' checkpoints."""
-        settings = {name: one.get("init_args") or {} for name, one in self.config.model.explainers.items()}
-        return {name: file_hash(Path(one["checkpoint"])) for name, one in settings.items() if one.get("checkpoint")}
+        hashes = {}
+        for name, entry in self.config.model.explainers.items():
+            for settings in settings_within(entry):
+                for option in (option for option in CHECKPOINTS if settings.get(option)):
+                    kind = name if option == "checkpoint" else f"{name} ({option})"
+                    hashes[kind] = file_hash(Path(settings[option]))
+        return hashes
 
     def settle_checkpoint(self) -> None:
-        """Give the learned explainers their checkpoints; MGnet is left out when it has none."""
+        """Give the learned explainers their checkpoints; those that need MGnet's are left out when it has none."""
         explainers = self.config.model.explainers
+        mgnet = self.config.mgnet_ckpt_path
         for name in list(explainers):
-            settings = explainers[name].get("init_args") or {}
-            if "checkpoint" not in settings or settings["checkpoint"] is not None:
-                continue
-            is_mgnet = explainers[name].class_path.endswith(".MGnet")
-            wanted = self.config.mgnet_ckpt_path if is_mgnet else self.config.ckpt_path
-            if wanted is not None:
-                settings["checkpoint"] = str(newest_checkpoint(Path(wanted)))
-            elif is_mgnet:
+            wanted = list(_missing(explainers[name]))
+            if mgnet is None and any(whose == "mgnet" for _, _, whose in wanted):
+                self.left_out[name] = "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
                 del explainers[name]
-            else:
-                raise ValueError(f"explainer {name} needs a checkpoint: --ckpt_path; `python train.py` trains one")
-        if self.config.mgnet_ckpt_path is not None and not any(
-            explainer.class_path.endswith(".MGnet") for explainer in explainers.values()
-        ):
+                continue
+            for settings, option, whose in wanted:
+                settings[option] = self._checkpoint(name, mgnet if whose == "mgnet" else self.config.ckpt_path)
+        parts = [part for entry in explainers.values() for part in parts_of(entry)]
+        if mgnet is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
             raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
+        for entry in explainers.values():
+            for settings in settings_within(entry):
+                for option in (option for option in CHECKPOINTS if settings.get(option)):
+                    settings[option] = str(newest_checkpoint(Path(settings[option])))
+        for table in self.config.tables:
+            paper_table_file(table)
+
+    @staticmethod
+    def _checkpoint(name: str, place: str | None) -> str:
+        if place is None:
+            raise ValueError(f"explainer {name} needs a checkpoint: --ckpt_path; `python train.py` trains one")
+        return str(newest_checkpoint(Path(place)))
 
     def run(self) -> None:
         """Evaluate and say where the results lie."""
         self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         rank_zero_info(f"results in {self.run_directory}")
+
+
+def _missing(entry: Namespace) -> Iterator[tuple[Namespace, str, str]]:
+    """Give the settings of an explainer that lack a checkpoint, the option, and whose it is: `dre` or `mgnet`.
+
+    MGnet's is not asked for where an option says that it is not read.
+    """
+    for part in parts_of(entry):
+        settings = part.get("init_args") or Namespace()  # type: ignore[no-untyped-call]
+        is_mgnet = str(part.get("class_path", "")).endswith(".MGnet")
+        if "checkpoint" in settings and settings["checkpoint"] is None:
+            yield settings, "checkpoint", "mgnet" if is_mgnet else "dre"
+        if settings.get("by") == "mgnet" and settings.get("mgnet_checkpoint") is None:
+            yield settings, "mgnet_checkpoint", "mgnet"

@@ -107,6 +107,12 @@ def write_record(
     (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
+def amend_record(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Add to run.json what came out while the run was set up."""
+    path = directory / RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict(facts), indent=2) + "\n")
+
+
 def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None) -> Path:
     """Find the newest last.ckpt below `family`, of the same configuration when one is given.
 

@@ -1,12 +1,17 @@
 """Try a run file out: what `--smoke` makes of it."""
 
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
 from jsonargparse import Namespace
+
+from dre.arguments import settings_within
 
 DATA = "data/demo"
 CLASSES = 1000
 """The demo photographs are numbered as ImageNet is."""
 
-COUNTS = {"samples", "masks", "points", "ascents", "steps"}
+COUNTS = {"samples", "masks", "points", "ascents", "steps", "fragments", "iterations", "draws"}
 CONDITIONS = {"depths": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
 """What a study of explainers is left with."""
 
@@ -29,14 +34,22 @@ def cut_to_smoke(config: Namespace) -> None:
     config.ckpt_path = None
     if "cache" in config.model:
         config.model.cache = None  # maps of random weights are of no use to anyone
+    if "images" in config.model:
+        config.model.images = "all"  # random weights are right about none
     explainers = config.model.get("explainers", {})
     for name in list(explainers):
-        settings = explainers[name].get("init_args") or {}
-        if "checkpoint" in settings:  # a trained generator reads trained features: nothing to load for random ones
-            del explainers[name]
-        for count in COUNTS.intersection(settings.keys()):
-            settings[count] = 2
+        found = list(settings_within(explainers[name]))
+        if any("checkpoint" in settings for settings in found):
+            del explainers[name]  # a trained generator reads trained features: nothing to load for random ones
+        _cut_counts(found)
+    _cut_counts([metric.get("init_args") or {} for metric in (config.model.get("metrics") or {}).values()])
     for callback in trainer.callbacks or []:
         settings = callback.get("init_args") or {}
         for condition in CONDITIONS.keys() & settings.keys():
             settings[condition] = CONDITIONS[condition]
+
+
+def _cut_counts(found: Iterable[MutableMapping[str, Any] | Namespace]) -> None:
+    for settings in found:
+        for count in COUNTS.intersection(settings.keys()):
+            settings[count] = 2

@@ -325,6 +325,67 @@ def score_file(place, photographs):
     return path
 
 
+LEARNED = """
+dre: {class_path: dre.explainers.DRE, init_args: {checkpoint: null}}
+controlled:
+  class_path: dre.explainers.ControlledExplainer
+  init_args: {explainer: {class_path: dre.explainers.MGnet, init_args: {checkpoint: null}}}
+by_mgnet: {class_path: dre.explainers.DREPlus, init_args: {checkpoint: null, by: mgnet, mgnet_checkpoint: null}}
+by_self: {class_path: dre.explainers.DREPlus, init_args: {checkpoint: null, by: self, mgnet_checkpoint: null}}
+random: dre.explainers.Random
+"""
+
+
+def settled(score_file, *arguments) -> EvaluationCommandLine:
+    """Parse explainers from a file, those within others too, and settle their checkpoints without building any."""
+    (score_file.parent / "learned.yaml").write_text(LEARNED)
+
+    class Parsed(EvaluationCommandLine):
+        def instantiate_classes(self):
+            self.before_instantiate_classes()
+
+        def make_directory(self, family):
+            pass
+
+    words = ["--config", str(score_file), "--model.explainers", str(score_file.parent / "learned.yaml"), *arguments]
+    return Parsed(words)
+
+
+def test_checkpoints_reach_explainers_within_explainers(score_file):
+    for name in ("dre.ckpt", "mgnet.ckpt"):
+        (score_file.parent / name).write_bytes(name.encode())
+    run = settled(score_file, "--ckpt_path", "dre.ckpt", "--mgnet_ckpt_path", "mgnet.ckpt")
+    explainers = run.config.model.explainers
+    assert set(explainers) == {"dre", "controlled", "by_mgnet", "by_self", "random"}
+    assert explainers["controlled"].init_args.explainer.init_args.checkpoint == "mgnet.ckpt"
+    both = explainers["by_mgnet"].init_args
+    assert (both.checkpoint, both.mgnet_checkpoint) == ("dre.ckpt", "mgnet.ckpt")
+    assert explainers["by_self"].init_args.mgnet_checkpoint is None
+    assert run.checkpoint_hashes()["by_mgnet (mgnet_checkpoint)"] == file_hash(Path("mgnet.ckpt"))
+
+
+def test_what_needs_mgnet_is_left_out_and_recorded(score_file):
+    (score_file.parent / "dre.ckpt").write_bytes(b"dre")
+    run = settled(score_file, "--ckpt_path", "dre.ckpt")
+    assert set(run.config.model.explainers) == {"dre", "by_self", "random"}
+    assert set(run.left_out) == {"controlled", "by_mgnet"}
+    assert run.left_out["controlled"] == "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
+
+
+def test_a_table_that_there_is_not_is_refused_before_anything_is_made(score_file):
+    line = refusal(EvaluationCommandLine, ["--config", str(score_file), "--tables", '["dre_tabel3"]'])
+    assert line.startswith("error: no table 'dre_tabel3' of a paper; did you mean dre_table3")
+    assert not Path("results").exists()
+
+
+def test_the_table_of_a_paper_is_written_with_the_run(score_file):
+    run = EvaluationCommandLine(["--config", str(score_file), "--tables", '["dre_table4"]', *QUIET])
+    run.run()
+    text = (run.run_directory / "table.md").read_text()
+    assert "mobilenetv3_small_050" in text
+    assert re.search(r"\| GCAM \| 79.28 \| 74.93 \| 82.15 \| 78.79 \| \d", text), text
+
+
 def broken_off(score_file, monkeypatch) -> Path:
     """Run until the second batch and give the directory of the run."""
     step = ExplainerEvaluation.test_step

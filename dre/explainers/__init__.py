@@ -8,7 +8,7 @@ from dre.explainers.deep_lift import DeepLift
 from dre.explainers.extremal import ExtremalPerturbation
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
 from dre.explainers.guided_path import GuidedIG, GuidedPath
-from dre.explainers.integration import PathExplainer, completeness, idgi, idgi_tmlr, riemann
+from dre.explainers.integration import PathExplainer, bare_gradient, completeness, idgi, idgi_tmlr, riemann
 from dre.explainers.inversion import FeatureInversion
 from dre.explainers.lime import LIME
 from dre.explainers.lrp import LRP, Conservation
@@ -56,6 +56,7 @@ __all__ = [
     "SmoothGrad",
     "StraightPath",
     "VanillaGradient",
+    "bare_gradient",
     "completeness",
     "idgi",
     "idgi_tmlr",

@@ -21,6 +21,17 @@ def riemann(here: Waypoint, there: Waypoint) -> Tensor:
     return here.grad * here.step
 
 
+def bare_gradient(here: Waypoint, there: Waypoint) -> Tensor:
+    """Gradient alone, whatever was moved.
+
+    The map ranks pixels as the mean gradient of the nodes does (`quadrature="pair"` takes all of them); it is not
+    complete.
+
+    Source: paper 004, which compares with integrated gradients in this form.
+    """
+    return here.grad
+
+
 def idgi(here: Waypoint, there: Waypoint) -> Tensor:
     """Share the change in score among pixels in proportion to their squared gradient.
 

@@ -30,8 +30,10 @@ from dre.metrics.information_curve import (
     SoftmaxInformationCurve,
     information_curve,
 )
+from dre.metrics.input_similarity import InputSimilarity
 from dre.metrics.localisation import EnergyInside, PointingGame, energy_inside, pointing_game
 from dre.metrics.map_mixtures import MapMixtures
+from dre.metrics.middle_share import MiddleShare, middle_share
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
@@ -74,11 +76,13 @@ __all__ = [
     "ImageMean",
     "IncreaseInConfidence",
     "InformationSettings",
+    "InputSimilarity",
     "Insertion",
     "IntersectionOverUnion",
     "KullbackLeibler",
     "LogSquaredError",
     "MapMixtures",
+    "MiddleShare",
     "Pearson",
     "PearsonSkewness",
     "PointingGame",
@@ -108,6 +112,7 @@ __all__ = [
     "intersection_over_union",
     "kullback_leibler",
     "log_squared_error",
+    "middle_share",
     "pearson",
     "pearson_skewness",
     "pointing_game",

@@ -40,7 +40,7 @@ class ExplainerEvaluation(pl.LightningModule):
         explainers: Name in tables -> how to build the explainer from the classifier.
         metrics: Name in tables -> what `callbacks.ExplanationMetrics` computes; M_F, M_E and skewness when not given.
         target: Explain the classifier's own `predicted` class, or the data's `label`.
-        images: `all`, or only those that the classifier gets right (`correct`).
+        images: `all`, or only those that the classifier gets right (`correct`), or `wrong`.
         score: Score of the target that sweeps read.
         chunk: Most masked images in one forward pass; chosen by device when not given.
         cache: Directory that keeps maps, rounded to float16, for later runs; none keeps nothing and rounds nothing.
@@ -52,7 +52,7 @@ class ExplainerEvaluation(pl.LightningModule):
         explainers: dict[str, Callable[[Classifier], Explainer]],
         metrics: dict[str, ImageMean] | None = None,
         target: Literal["predicted", "label"] = "predicted",
-        images: Literal["all", "correct"] = "all",
+        images: Literal["all", "correct", "wrong"] = "all",
         score: ScoreName = "probability",
         chunk: int | None = None,
         cache: str | None = None,
@@ -119,7 +119,10 @@ class ExplainerEvaluation(pl.LightningModule):
                 f"{keys[int((~named).nonzero()[0])]} has no label to explain; use --model.target predicted"
             )
         targets = predicted if self.target == "predicted" else labels
-        kept = torch.ones_like(named) if self.images == "all" else predicted == labels
+        if self.images == "all":
+            return targets, torch.ones_like(named)
+        right = predicted == labels
+        kept = right if self.images == "correct" else named & ~right
         return targets, kept
 
     def _explain_all(self, images: Tensor, targets: Tensor, keys: list[str]) -> dict[str, Tensor]:

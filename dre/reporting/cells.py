@@ -1,6 +1,6 @@
 """What one cell of a table says, the same in Markdown and in HTML."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 UNSCALED = ("pearson_skewness",)
@@ -93,3 +93,9 @@ def choose_reference(names: Collection[str], reference: str | None = None) -> st
 
 def _negative(value: float | None) -> float | None:
     return None if value is None else -value
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """Write a table whose first columns are texts; the others are figures, to the right."""
+    marks = ["---"] * texts + ["---:"] * (len(header) - texts)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))

@@ -9,6 +9,7 @@ from dre.reporting.cells import (
     choose_reference,
     digits,
     exceptions,
+    markdown_table,
     number,
     p_text,
     range_text,
@@ -122,7 +123,7 @@ def _means(summary: dict[str, Any], names: Sequence[str], factors: dict[str, flo
     parts = [f"Means over images with {summary['level']:.0%} bootstrap intervals, x 100{exceptions(factors)}."]
     for block in _blocks(factors):
         rows = [[name, *(cell(scores[name][metric], factor) for metric, factor in block.items())] for name in names]
-        parts.append(_table(["explainer", *block], rows))
+        parts.append(markdown_table(["explainer", *block], rows))
     return "\n\n".join(parts)
 
 
@@ -136,7 +137,7 @@ def _differences(summary: dict[str, Any], names: Sequence[str], factors: dict[st
         for rival in (name for name in names if name != reference):
             pairs = {metric: turned(summary["comparisons"][metric], reference, rival) for metric in block}
             rows.append([f"{reference} - {rival}", *(cell(pairs[metric], factor) for metric, factor in block.items())])
-        parts.append(_table(["difference", *block], rows))
+        parts.append(markdown_table(["difference", *block], rows))
     return "\n\n".join(parts)
 
 
@@ -148,7 +149,7 @@ def _scores(summary: dict[str, Any], metric: str, factor: float) -> str:
         counts = [str(entry[count]) for count in ("count", "nan", "skipped")]
         rows.append([name, number(entry["mean"], factor), error, range_text(entry, factor) or "-", *counts])
     header = ["explainer", "mean", "standard error", f"{summary['level']:.0%} interval", "images", "NaN", "skipped"]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _pairs(comparisons: Sequence[dict[str, Any]], factor: float) -> str:
@@ -158,9 +159,4 @@ def _pairs(comparisons: Sequence[dict[str, Any]], factor: float) -> str:
         tests = [p_text(entry["p_value"]), p_text(entry["p_holm"]), number(entry["effect_size"])]
         rows.append([*difference, range_text(entry, factor) or "-", *tests, str(entry["count"])])
     header = ["difference", "mean", "interval", "Wilcoxon's p", "after Holm", "rank-biserial", "common images"]
-    return _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(header, rows)

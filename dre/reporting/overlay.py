@@ -51,6 +51,28 @@ def overlay(image: Tensor, saliency: Tensor) -> Pixels:
     return blended
 
 
+def coloured(saliency: Tensor, colours: str) -> Tensor:
+    """Draw a map by a colour map of matplotlib instead of laying it over the photograph: [3, H, W] in [0, 1].
+
+    Args:
+        saliency: [H, W] in [-1, 1]; one with negative values has its zero in the middle of the colours.
+        colours: Name of the colour map.
+    """
+    if colours not in mpl.colormaps:
+        raise ValueError(f"no colour map {colours!r} in matplotlib; gray, inferno, coolwarm and Reds are some")
+    level = (saliency + 1) / 2 if bool((saliency < 0).any()) else saliency
+    return torch.from_numpy(mpl.colormaps[colours](level.numpy())[..., :3]).permute(2, 0, 1).float()
+
+
+def with_patch(picture: Pixels, value: float) -> Pixels:
+    """Put a square into the lower left corner whose colour, from blue to yellow, says a value in [0, 1]."""
+    side = max(2, min(picture.shape[:2]) // 6)
+    marked = picture.copy()
+    marked[-side - 1 :, : side + 1] = 1.0
+    marked[-side:, :side] = mpl.colormaps["viridis"](value)[:3]
+    return marked
+
+
 def picture_of(pixels: Pixels) -> Image.Image:
     """Round [H, W, 3] in [0, 1] to 8 bits."""
     return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))

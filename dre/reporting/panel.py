@@ -1,7 +1,7 @@
 """One picture of many maps: photographs across, explainers down."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,7 +15,7 @@ from matplotlib.textpath import TextPath
 from PIL import Image
 from torch import Tensor
 
-from dre.reporting.overlay import Pixels, overlay, picture_of, png, rgb
+from dre.reporting.overlay import Pixels, overlay, picture_of, png, rgb, with_patch
 from dre.reporting.style import readable, styled
 
 SIDE = 192
@@ -42,12 +42,20 @@ class Photograph:
     Args:
         key: Its name.
         image: [C, H, W] in [0, 1].
-        maps: [H, W] in [-1, 1] of each explainer, as `for_display` scales them.
+        maps: [H, W] in [-1, 1] of each explainer, as `for_display` scales them; [3, H, W] is drawn as it is.
+        values: In [0, 1], of some explainers; drawn as a coloured square on their maps.
     """
 
     key: str
     image: Tensor
     maps: Mapping[str, Tensor]
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def drawn(self, name: str) -> Pixels:
+        """Give the map of an explainer as a picture."""
+        shown = self.maps[name]
+        picture = rgb(shown) if shown.ndim == 3 else overlay(self.image, shown)
+        return with_patch(picture, self.values[name]) if name in self.values else picture
 
 
 def draw_panel(
@@ -75,7 +83,7 @@ def draw_panel(
     headings = headings or {}
     texts = {"": "photograph"} | {name: (labels or {}).get(name, readable(name)) for name in names}
     rows = [_tiles([rgb(one.image) for one in photographs], side)]
-    rows += [_tiles([overlay(one.image, one.maps[name]) for one in photographs], side) for name in names]
+    rows += [_tiles([one.drawn(name) for one in photographs], side) for name in names]
     height, width, _ = rows[0].shape
     left = round(max(_width(line) for text in texts.values() for line in text.splitlines())) + 4 * GAP
     below = LINE * len(caption.splitlines()) + GAP

@@ -128,13 +128,15 @@ def test_limited_batches_are_not_compared_with_the_data(five_shards, tmp_path):
     assert pd.read_parquet(tmp_path / "scores.parquet")["key"].nunique() == 4
 
 
-def test_only_correct_images_are_scored_and_a_batch_without_any_is_skipped(five_shards, tmp_path):
+@pytest.mark.parametrize("wanted", ["correct", "wrong"])
+def test_only_wanted_images_are_scored_and_a_batch_without_any_is_skipped(five_shards, tmp_path, wanted):
     data = small_data(five_shards, eval_batch_size=1)  # so that there are batches in which nothing is kept
     classifier = small_evaluation(classes=2).classifier
-    correct = {b["key"][0] for b in all_batches(data) if int(classifier(b["images"]).argmax()) == int(b["labels"])}
-    assert 0 < len(correct) < 18
-    frame = evaluate(tmp_path, data, small_evaluation(classes=2, images="correct"))
-    assert set(frame["key"]) == correct
+    right = {b["key"][0]: int(classifier(b["images"]).argmax()) == int(b["labels"]) for b in all_batches(data)}
+    expected = {key for key, is_right in right.items() if is_right == (wanted == "correct")}
+    assert 0 < len(expected) < 18
+    frame = evaluate(tmp_path, data, small_evaluation(classes=2, images=wanted))
+    assert set(frame["key"]) == expected
 
 
 def test_the_label_can_be_explained_instead_of_the_prediction(five_shards, tmp_path):

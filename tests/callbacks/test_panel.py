@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from callbacks import SaliencyPanel
+from callbacks import ExplanationMetrics, SaliencyPanel
 from dre.explainers import CentredGaussian, Random
 from dre.modules import ExplainerEvaluation
 from tests.networks import small_classifier
@@ -49,3 +49,33 @@ def test_the_gallery_credits_the_photographers_that_the_data_names(five_shards, 
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="`images` must be at least 1, got 0"):
         SaliencyPanel(images=0)
+
+
+def with_metrics(root, data, panel):
+    root.mkdir(exist_ok=True)
+    module = ExplainerEvaluation(small_classifier(), {"centred_gaussian": CentredGaussian, "random": Random})
+    quiet_trainer(root, callbacks=[ExplanationMetrics(show=False), panel]).test(module, data, verbose=False)
+    return panel.photographs
+
+
+def test_maps_carry_their_value_between_the_worst_and_the_best_of_the_image(five_shards, tmp_path):
+    found = with_metrics(tmp_path, small_data(five_shards), SaliencyPanel(images=4, values="faithfulness"))
+    assert all(sorted(one.values.values()) in ([0, 1], []) for one in found)
+    assert any(one.values for one in found)
+
+
+def test_values_that_there_are_not_are_refused(five_shards, tmp_path):
+    with pytest.raises(ValueError, match="'sic', which is not computed"):
+        with_metrics(tmp_path, small_data(five_shards), SaliencyPanel(values="sic"))
+    with pytest.raises(ValueError, match="list SaliencyPanel after ExplanationMetrics"):
+        evaluate(tmp_path, small_data(five_shards), SaliencyPanel(values="faithfulness"))
+
+
+def test_colours_are_those_of_matplotlib(five_shards, tmp_path):
+    panel = SaliencyPanel(images=2, explainers=["random"], colours="gray")
+    evaluate(tmp_path, small_data(five_shards), panel)
+    shown = panel.photographs[0].maps["random"]
+    assert shown.shape[0] == 3
+    np.testing.assert_allclose(shown[0], shown[2])
+    with pytest.raises(ValueError, match="no colour map 'grae'"):
+        SaliencyPanel(colours="grae")

@@ -15,6 +15,7 @@ from tests.command_line import REPOSITORY
 from tests.networks import small_batch, small_classifier
 
 FILES = sorted(path for path in (REPOSITORY / "configs" / "explainer").glob("*.yaml") if path.stem != "quick")
+SETS = sorted((REPOSITORY / "configs" / "explainer" / "sets").glob("*.yaml"))
 COUNTS = ("samples", "masks", "points", "ascents", "steps", "fragments", "iterations")
 """Arguments that a test cuts to two."""
 
@@ -39,7 +40,7 @@ def builders(entries: dict[str, object]) -> dict[str, Callable[[Classifier], Exp
 def test_a_file_names_an_explainer_and_arguments_that_it_takes(path):
     entry = yaml.safe_load(path.read_text())
     assert entry["class_path"].removeprefix("dre.explainers.") in explainers.__all__
-    is_learned = "checkpoint" in entry.get("init_args", {})
+    is_learned = "checkpoint" in str(entry.get("init_args", {}))
     cut_counts(entry)
     build = builders({path.stem: entry})[path.stem]
     if is_learned:
@@ -62,3 +63,9 @@ def test_a_run_file_may_name_the_files_by_relative_path(tmp_path):
     parser.add_argument("--explainers", type=dict[str, Callable[[Classifier], Explainer]], sub_configs=True)
     parsed = parser.instantiate_classes(parser.parse_args(["--config", str(run)])).explainers
     assert type(parsed["rise"](small_classifier())).__name__ == "RISE"
+
+
+@pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
+def test_a_set_names_files_that_there_are(path):
+    for entry in yaml.safe_load(path.read_text()).values():
+        assert (path.parent / entry).resolve() in FILES

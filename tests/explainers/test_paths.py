@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from dre.explainers import SAMP, BlurIG, BlurPath, GuidedIG, IntegratedGradients, SampPath
+from dre.explainers import (
+    SAMP,
+    BlurIG,
+    BlurPath,
+    GuidedIG,
+    IntegratedGradients,
+    SampPath,
+    VanillaGradient,
+    bare_gradient,
+)
 from dre.explainers.paths import quadrature
 from dre.imaging import BlurSpectrum, blur_with_slope, gaussian_blur
 from tests.explainers.analytic import ZERO, formula_classifier, linear_classifier, random_image
@@ -40,6 +49,15 @@ def test_every_quadrature_is_exact_on_a_linear_classifier(name, channels):
     expected = (weight * (images - 1)).sum(1, keepdim=True).float()
     torch.testing.assert_close(explainer(images, ZERO), expected)
     assert explainer.gap.max() < 1e-12
+
+
+def test_the_bare_gradient_of_a_linear_classifier_is_its_weight_at_every_node():
+    weight = torch.randn(3, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    classifier, images = linear_classifier(weight), random_image(3)
+    options = {"score": "logit", "reduce": "max_abs"}
+    explainer = IntegratedGradients(classifier, steps=5, quadrature="pair", rule=bare_gradient, **options)
+    gradient = VanillaGradient(classifier, **options)(images, ZERO)
+    torch.testing.assert_close(explainer(images, ZERO), 5 * gradient)
 
 
 @pytest.mark.parametrize("score", ["probability", "logit", "log_probability"])

@@ -57,6 +57,25 @@ def test_negative_values_exchange_red_and_blue():
     assert positive[1, 1, 0] > positive[1, 1, 2]  # the highest is yellow
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_value_is_a_square_in_the_corner_of_its_map(tmp_path, value):
+    photograph = Photograph("a", torch.full((3, 60, 60), 0.5), {"x": torch.zeros(60, 60)}, {"x": value})
+    plain = Photograph("a", photograph.image, photograph.maps)
+    draw_panel([photograph], tmp_path / "with.png")
+    draw_panel([plain], tmp_path / "without.png")
+    changed = (pixels(tmp_path / "with.png") != pixels(tmp_path / "without.png")).any(axis=2)
+    assert 0 < changed.mean() < 0.05
+    low, high = photograph.drawn("x")[-1, 0], plain.drawn("x")[-1, 0]
+    assert not np.allclose(low, high)
+    np.testing.assert_allclose(low, [0.267, 0.005, 0.329] if value == 0 else [0.993, 0.906, 0.144], atol=1e-3)
+
+
+def test_a_map_that_is_a_picture_is_drawn_as_it_is():
+    picture = torch.rand(3, 4, 5)
+    drawn = Photograph("a", torch.zeros(3, 4, 5), {"x": picture}).drawn("x")
+    np.testing.assert_allclose(drawn, picture.permute(1, 2, 0))
+
+
 def test_credits_are_on_the_picture(tmp_path):
     photographs = [one({"dre": torch.rand(8, 8)})]
     draw_panel(photographs, tmp_path / "plain.png")

@@ -1,0 +1,172 @@
+"""Which claims of the papers hold: `python -m benchmarks.claims [results/RUN/001 ...] --out docs/reproduction.md`.
+
+Every claim of configs/claims.yaml is decided on each network and data set that was evaluated by a run it names; without
+such a run it is listed as not run, with the command that makes it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.verdicts import Finding, Verdict, check_claim, decide, decide_by_study
+from dre.environment import one_line_errors
+from dre.reporting.cells import markdown_table
+from dre.reporting.run_results import RunResults
+
+CLAIMS = Path("configs/claims.yaml")
+STUDY = Path("results/xmgd/study.json")
+STUDY_COMMAND = "python -m benchmarks.xmgd_study --out results/xmgd"
+HEADER = ("", "claim", "place", "on", "verdict", "ours, with 95 % interval", "command")
+SHOWN = 3
+"""Comparisons in a row; those that decide come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One claim on one run.
+
+    Args:
+        claim: As the list has it.
+        verdict: What came out.
+        on: Network and data.
+        findings: What decided.
+        command: That made the run, or would.
+    """
+
+    claim: dict[str, Any]
+    verdict: Verdict
+    on: str = ""
+    findings: Sequence[Finding] = field(default_factory=list)
+    command: str = ""
+
+
+def read_claims(path: Path = CLAIMS) -> list[dict[str, Any]]:
+    """Read the list of claims; refuse entries that cannot be decided and names that occur twice."""
+    claims: list[dict[str, Any]] = yaml.safe_load(path.read_text())
+    for claim in claims:
+        claim["id"] = str(claim["id"])
+        check_claim(claim)
+    names = [claim["id"] for claim in claims]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path} has claim {twice[0]} twice")
+    return claims
+
+
+def read_runs(directories: Sequence[Path]) -> list[RunResults]:
+    """Read runs, the newest of each run file, network and data set; those that were only tried out do not count."""
+    newest: dict[tuple[str, str, str], RunResults] = {}
+    for directory in directories:
+        run = RunResults(directory)
+        place = (run.name, run.network, run.data)
+        if not run.is_smoke and (place not in newest or run.record["started"] >= newest[place].record["started"]):
+            newest[place] = run
+    return list(newest.values())
+
+
+def evaluate(claims: Sequence[dict[str, Any]], runs: Sequence[RunResults], study: Path = STUDY) -> list[Row]:
+    """Decide every claim on every run that it names."""
+    rows: list[Row] = []
+    for claim in claims:
+        if "tests" in claim:
+            rows += _on_runs(claim, runs)
+        elif "study_file" in claim:
+            rows.append(_on_study(claim, study))
+        else:
+            rows.append(_exception(claim, rows))
+    return rows
+
+
+def _on_runs(claim: dict[str, Any], runs: Sequence[RunResults]) -> list[Row]:
+    fitting = [run for run in runs if run.name in claim["runs"] and run.data in claim.get("data", [run.data])]
+    if not fitting:
+        on = " or ".join(claim.get("data", []))
+        return [
+            Row(claim, "not run", on, command=f"python evaluate.py --config configs/evaluate/{claim['runs'][0]}.yaml")
+        ]
+    rows = []
+    for run in fitting:
+        verdict, findings = decide(claim["tests"], run)
+        rows.append(Row(claim, verdict, f"{run.network}, {run.data} ({run.images})", findings, run.record["command"]))
+    return rows
+
+
+def _on_study(claim: dict[str, Any], study: Path) -> Row:
+    if not study.is_file():
+        return Row(claim, "not run", command=STUDY_COMMAND)
+    verdict, findings = decide_by_study(claim["study_file"], study)
+    return Row(claim, verdict, "two classifiers, three data sets", findings, STUDY_COMMAND)
+
+
+def _exception(claim: dict[str, Any], rows: Sequence[Row]) -> Row:
+    """Whether another claim fails somewhere; only where all hold on several networks is there no exception."""
+    decided = [row for row in rows if row.claim["id"] in claim["exception_to"] and row.verdict != "not run"]
+    if not decided:
+        return Row(claim, "not run", command="as for claims " + ", ".join(claim["exception_to"]))
+    failed = dict.fromkeys(row.on.split(",")[0] for row in decided if row.verdict == "does not hold")
+    verdict: Verdict = "holds" if failed else "undecided"
+    if not failed and all(row.verdict == "holds" for row in decided) and len({row.on for row in decided}) > 1:
+        verdict = "does not hold"
+    return Row(claim, verdict, "exceptions: " + ", ".join(failed) if failed else "no exception found")
+
+
+def page(rows: Sequence[Row]) -> str:
+    """Write the page: counts, the table, and what stands behind each row."""
+    counts = {
+        verdict: sum(row.verdict == verdict for row in rows) for verdict in ("holds", "does not hold", "undecided")
+    }
+    missing = sum(row.verdict == "not run" for row in rows)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    lines = [[_text(cell) for cell in _cells(row)] for row in rows]
+    notes = {row.claim["id"]: row.claim["note"] for row in rows if "note" in row.claim}
+    remarks = "\n".join(f"- {name}: {note.strip()}" for name, note in notes.items())
+    return (
+        "# Which claims hold\n\n"
+        "Made by `python -m benchmarks.claims --out docs/reproduction.md` from `configs/claims.yaml`, which says what "
+        "decides each claim: paired differences on the same images with 95 % bootstrap intervals. **Holds**: every "
+        "interval lies on the claimed side. **Does not hold**: one lies wholly on the other. **Undecided**: neither, "
+        f"or something is missing. A row is a claim on one network and one data set: {told}, {missing} not run.\n\n"
+        f"{markdown_table(HEADER, lines, len(HEADER))}\n\n## How they are decided\n{remarks}\n"
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    order = {"does not hold": 0, "undecided": 1, "holds": 2}
+    findings = sorted(row.findings, key=lambda finding: order[finding.verdict])
+    figures = "; ".join(finding.figure() for finding in findings[:SHOWN])
+    if len(findings) > SHOWN:
+        figures += f"; and {sum(one.verdict == 'holds' for one in findings)} of {len(findings)} comparisons hold"
+    command = f"`{row.command}`" if row.command.startswith("python") else row.command
+    claim = row.claim
+    return [claim["id"], claim["claim"], claim["place"], row.on, f"**{row.verdict}**", figures, command]
+
+
+def _text(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "runs", nargs="*", type=Path, help="directories of runs; all finished ones under results/ if none"
+    )
+    parser.add_argument("--claims", type=Path, default=CLAIMS)
+    parser.add_argument("--study", type=Path, default=STUDY, help="of benchmarks.xmgd_study")
+    parser.add_argument("--out", type=Path, help="page to write; printed if not given")
+    given = parser.parse_args(arguments)
+    found = given.runs or sorted(path.parent for path in Path("results").glob("*/*/summary.json"))
+    text = page(evaluate(read_claims(given.claims), read_runs(found), given.study))
+    if given.out is None:
+        print(text)
+    else:
+        given.out.write_text(text)
+        print(f"{given.out}: {text.count('**not run**')} rows not run")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,198 @@
+"""What decides a claim: intervals of paired differences on the images of a run, and what follows from them."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from dre.reporting.run_results import RunResults
+from dre.statistics import Interval, bootstrap_mean, paired_difference
+
+Verdict = Literal["holds", "does not hold", "undecided", "not run"]
+FORMS = ("better", "level", "not_worse", "mean_of")
+TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric", "higher"} | {
+    "study",
+    "quantity",
+    "x",
+    "since",
+}
+CLAIM_KEYS = {"id", "claim", "place", "note", "runs", "data", "tests", "exception_to", "study_file"}
+NORMAL = 1.959963984540054
+"""Standard errors on each side of a 95 % interval, where a study gives a deviation alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One comparison.
+
+    Args:
+        text: What was compared.
+        interval: Of what was compared; None where it could not be.
+        low: The interval must lie above; None without such a bound.
+        high: The interval must lie below.
+        missing: Why there is no interval.
+    """
+
+    text: str
+    interval: Interval | None
+    low: float | None = 0.0
+    high: float | None = None
+    missing: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval says of the bounds: within them, outside, or neither."""
+        if self.interval is None or self.interval.low is None or self.interval.high is None:
+            return "undecided"
+        above = self.low is None or self.interval.low > self.low
+        below = self.high is None or self.interval.high < self.high
+        if above and below:
+            return "holds"
+        if self.low is not None and self.interval.high <= self.low:
+            return "does not hold"
+        return "does not hold" if self.high is not None and self.interval.low >= self.high else "undecided"
+
+    def figure(self) -> str:
+        """Write the comparison with its interval."""
+        if self.interval is None or self.interval.mean is None:
+            return f"{self.text}: {self.missing or 'no common image'}"
+        if self.interval.low is None or self.interval.high is None:
+            return f"{self.text} {self.interval.mean:.3f}, no interval"
+        return f"{self.text} {self.interval.mean:.3f} [{self.interval.low:.3f}, {self.interval.high:.3f}]"
+
+
+def check_claim(claim: Mapping[str, Any]) -> None:
+    """Refuse an entry of the list that nothing here can decide, with what is wrong in it."""
+    unknown = sorted(set(claim) - CLAIM_KEYS)
+    if unknown:
+        raise ValueError(f"claim {claim.get('id')} has {unknown[0]!r}; known are {', '.join(sorted(CLAIM_KEYS))}")
+    kinds = [kind for kind in ("tests", "exception_to", "study_file") if kind in claim]
+    if len(kinds) != 1 or ("runs" in claim) != (kinds == ["tests"]):
+        raise ValueError(f"claim {claim['id']} needs `tests` with `runs`, or `exception_to`, or `study_file`")
+    for test in claim.get("tests", []):
+        forms = [form for form in FORMS if form in test]
+        unknown = sorted(set(test) - TEST_KEYS)
+        if len(forms) != 1 or unknown or ("metric" in test) == ("study" in test):
+            raise ValueError(
+                f"claim {claim['id']}: a test needs one of {', '.join(FORMS)} of a metric or study: {test}"
+            )
+
+
+def all_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """One that fails decides; all must hold."""
+    found = list(verdicts)
+    if "does not hold" in found:
+        return "does not hold"
+    return "holds" if found and all(verdict == "holds" for verdict in found) else "undecided"
+
+
+def any_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """One that holds decides; all must fail."""
+    found = list(verdicts)
+    if "holds" in found:
+        return "holds"
+    return "does not hold" if found and all(verdict == "does not hold" for verdict in found) else "undecided"
+
+
+def decide(tests: Sequence[Mapping[str, Any]], run: RunResults) -> tuple[Verdict, list[Finding]]:
+    """Decide all tests of a claim on one run."""
+    verdicts: list[Verdict] = []
+    shown: list[Finding] = []
+    for test in tests:
+        candidates = list(_findings(test, run))
+        verdicts.append(any_of(all_of(one.verdict for one in findings) for findings in candidates))
+        best = max(candidates, key=lambda findings: sum(one.verdict == "holds" for one in findings))
+        shown += best
+    return all_of(verdicts), shown
+
+
+def _findings(test: Mapping[str, Any], run: RunResults) -> Iterator[list[Finding]]:
+    """Give the comparisons of a test, once for each candidate of which one is enough."""
+    sign = _sign(test, run)
+    what = test.get("metric") or test["quantity"]
+    if "mean_of" in test:
+        values = {name: _values(test, run, name) for name in test["mean_of"]}
+        bounds = (test.get("above"), test.get("below"))
+        yield [_single(f"{name} {what}", found, bounds) for name, found in values.items()]
+        return
+    form = next(form for form in FORMS if form in test)
+    first, rivals = test[form], test["with" if form == "level" else "than"]
+    margin = test.get("margin", 0.0)
+    bounds = {"better": (test.get("by", 0.0), None), "level": (-margin, margin), "not_worse": (-margin, None)}[form]
+    for name in first if isinstance(first, list) else [first]:
+        values = _values(test, run, name)
+        yield [_paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds) for rival in rivals]
+
+
+Values = pd.Series | str
+"""By image, or why there are none."""
+
+
+def _single(text: str, values: Values, bounds: tuple[float | None, float | None]) -> Finding:
+    if isinstance(values, str):
+        return Finding(text, None, *bounds, missing=values)
+    return Finding(text, bootstrap_mean(values.to_numpy(dtype=np.float64)), *bounds)
+
+
+def _paired(text: str, one: Values, other: Values, sign: int, bounds: tuple[float | None, float | None]) -> Finding:
+    if isinstance(one, str) or isinstance(other, str):
+        return Finding(text, None, *bounds, missing=one if isinstance(one, str) else str(other))
+    common = pd.concat({"one": sign * one, "other": sign * other}, axis=1, join="inner")
+    text = text if sign > 0 else f"-({text})"
+    return Finding(text, paired_difference(common["one"], common["other"]), *bounds)
+
+
+def _sign(test: Mapping[str, Any], run: RunResults) -> int:
+    """Give 1 where higher is better, -1 where lower is."""
+    known = run.summary["directions"].get(test.get("metric"))
+    return -1 if test.get("higher", known) is False else 1
+
+
+def _values(test: Mapping[str, Any], run: RunResults, explainer: str) -> Values:
+    """Give one value for each image: of the metric, or of the study at `x`, less that at `since`."""
+    if "metric" in test:
+        rows = run.scores[(run.scores["explainer"] == explainer) & (run.scores["metric"] == test["metric"])]
+        if rows.empty:
+            return run.measured({"explainer": explainer, "metric": test["metric"]}).reason or "no value"
+        return rows.set_index("key")["value"]
+    path = run.directory / f"{test['study']}.parquet"
+    if not path.is_file():
+        return f"{test['study']} is not part of {run.directory}"
+    frame = pd.read_parquet(path)
+    frame = frame[(frame["explainer"] == explainer) & (frame["quantity"] == test["quantity"])]
+    found = frame[frame["x"] == test["x"]].set_index("key")["value"]
+    if "since" in test:
+        found = found - frame[frame["x"] == test["since"]].set_index("key")["value"]
+    return "not measured in this run" if found.empty else found
+
+
+def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[Verdict, list[Finding]]:
+    """Decide by the study of distances, whose deviations over resamples make intervals; without one: undecided."""
+    content = json.loads(path.read_text())
+    findings = []
+    for entry in entries:
+        first, error = _of_study(content, entry["first"], entry.get("deviations"))
+        text = " ".join(entry["first"][1:])
+        if "second" in entry:
+            second, other_error = _of_study(content, entry["second"], entry.get("deviations"))
+            first, text = first - second, f"{text} - {' '.join(entry['second'][1:])}"
+            error = None if error is None or other_error is None else float(np.hypot(error, other_error))
+        ends = (None, None) if error is None else (first - NORMAL * error, first + NORMAL * error)
+        findings.append(Finding(text, Interval(first, *ends, error, 0)))
+    return all_of(finding.verdict for finding in findings), findings
+
+
+def _of_study(content: Mapping[str, Any], place: Sequence[str], deviations: str | None) -> tuple[float, float | None]:
+    found: Any = content
+    for name in place:
+        if name not in found:
+            raise ValueError(f"the study of distances has no {' / '.join(place)}; it was made by other code")
+        found = found[name]
+    if isinstance(found, list):  # mean and deviation, or mean and range
+        return float(found[0]), float(found[1]) if len(found) == 2 else None
+    spread = content.get(deviations or "", {}).get(place[1], {}).get(place[2])
+    return float(found), None if spread is None else float(spread)

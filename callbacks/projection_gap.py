@@ -1,0 +1,105 @@
+"""How far IDGI's assumption is from the truth: whether the point it steps to has the score of the next stop."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from callbacks.chosen import StudyImage
+from callbacks.study import Row, Studied, Study
+from dre.types import IntegrationPath, Probe, Waypoint
+
+
+class ProjectionGap(Study):
+    """Follow |f(x_jp) - f(x_j+1)|, the mean over the steps of a path, against the number of steps.
+
+    x_jp is where IDGI moves from stop j along the gradient, as far as a straight score would need to reach the score
+    of stop j + 1: x_j + g (f(x_j+1) - f(x_j)) / |g|^2. IDGI explains the step as if both had the same score. Stops
+    without a gradient lead nowhere and are left out. `projection_relative` is the gap over the mean of
+    |f(x_j+1) - f(x_j)|.
+
+    Args:
+        images: Images to study.
+        explainers: Evaluated path explainers to study; all when not given. A rule does not change a path.
+        steps: Ascending numbers of gradient evaluations.
+
+    Source: paper 002, sections 3 and 4.5.1.
+    """
+
+    name = "projection_gap"
+
+    def __init__(
+        self, images: int = 16, explainers: list[str] | None = None, steps: Sequence[int] = (8, 16, 32, 64, 128)
+    ) -> None:
+        super().__init__(images, explainers)
+        if len(steps) < 2 or steps[0] < 2 or list(steps) != sorted(set(steps)):
+            raise ValueError(f"`steps` must be at least two ascending numbers from 2 on, got {list(steps)}")
+        self.steps = tuple(steps)
+
+    def names(self, studied: Studied) -> list[str]:
+        """Name the explainers whose steps can be chosen, those of a rule left out where their path is there without."""
+        walking = studied.variants.path_explainers()
+        if self.explainers is not None:
+            return [name for name in self.explainers if name in walking]
+        return [name for name in walking if name.partition("+")[0] not in walking or "+" not in name]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse explainers without steps before anything is explained."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "test":
+            walking = cast(Studied, pl_module).variants.path_explainers()
+            for name in self.explainers or []:
+                if name not in walking:
+                    raise ValueError(f"{name!r} walks no path in steps; those that do: {', '.join(walking) or 'none'}")
+
+    def obstacle(self, studied: Studied) -> str:
+        """See `Study`."""
+        return "" if self.names(studied) else "no path explainer is evaluated"
+
+    def points(self, studied: Studied) -> list[tuple[str, float]]:
+        """Both quantities at every number of steps."""
+        return [(name, float(steps)) for name in ("projection_gap", "projection_relative") for steps in self.steps]
+
+    def measure(self, studied: Studied, images: Sequence[StudyImage]) -> Iterator[Row]:
+        """Walk every path with every number of steps."""
+        for steps in self.steps:
+            for name, explainer in studied.variants.explainers(self.names(studied), steps=steps).items():
+                for image in images:
+                    walker = cast(Any, explainer)
+                    probe = walker.probe(image.target.to(studied.device))
+                    gap, moved = path_gap(walker.path, image.pixels.to(studied.device), probe)
+                    yield Row(image.key, name, "projection_gap", float(steps), float(gap))
+                    yield Row(image.key, name, "projection_relative", float(steps), float(gap / moved))
+
+    def x_label(self, quantity: str) -> str:
+        """Say what was changed."""
+        return "steps"
+
+    def settings(self, studied: Studied) -> dict[str, Any]:
+        """See `Study`."""
+        return {"steps": list(self.steps)}
+
+
+def path_gap(path: IntegrationPath, images: Tensor, probe: Probe) -> tuple[Tensor, Tensor]:
+    """Mean over the steps of a path of |f(x_jp) - f(x_j+1)| and of |f(x_j+1) - f(x_j)|, of one image: two scalars."""
+    gaps, moves = [], []
+    for here, there in pairwise(path.walk(images, probe)):
+        target = projected(here, there)
+        if target is not None:
+            gaps.append((probe.scores(target) - there.score).abs())
+            moves.append((there.score - here.score).abs())
+    if not gaps:
+        return torch.tensor(torch.nan), torch.tensor(torch.nan)
+    return torch.cat(gaps).mean(), torch.cat(moves).mean()
+
+
+def projected(here: Waypoint, there: Waypoint) -> Tensor | None:
+    """Where IDGI steps to, [1, C, H, W]; None where there is no gradient."""
+    energy = here.grad.double().square().sum()
+    if not energy > 0:
+        return None
+    reach = (there.score - here.score).double() / energy
+    return here.image + (here.grad.double() * reach).to(here.image.dtype)

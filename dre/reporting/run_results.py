@@ -1,0 +1,195 @@
+"""What the directory of an evaluation says: its conditions, and any figure of it by its coordinates."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+NEEDS = "python evaluate.py --config configs/evaluate/NAME.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure of a run.
+
+    Args:
+        value: None where there is none.
+        low: Lower end of its 95 % interval, where there is one.
+        high: Upper end.
+        count: Images behind it.
+        reason: Why there is no value.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    count: int = 0
+    reason: str = ""
+
+
+class RunResults:
+    """Read the directory of a finished evaluation.
+
+    Args:
+        directory: As evaluate.py made it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        missing = [name for name in ("config.yaml", "summary.json", "run.json") if not (directory / name).is_file()]
+        if missing:
+            what = "is no finished evaluation" if directory.is_dir() else "is not there"
+            raise FileNotFoundError(f"{directory} {what}: it has no {missing[0]}; `{NEEDS}` makes one")
+        self.summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
+        self.record: dict[str, Any] = json.loads((directory / "run.json").read_text())
+        self.config: dict[str, Any] = yaml.safe_load((directory / "config.yaml").read_text())
+
+    @property
+    def name(self) -> str:
+        """Name of the run file."""
+        return str(self.config.get("name", "run"))
+
+    @property
+    def tables(self) -> list[str]:
+        """Tables of papers that its figures belong to."""
+        return list(self.config.get("tables") or [])
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether the run was only tried out, with random weights."""
+        return bool(self.config.get("smoke"))
+
+    @property
+    def network(self) -> str:
+        """Name of the classifier; of one that was trained here, the name of that run beside it."""
+        settings = self.config["model"]["classifier"].get("init_args") or {}
+        weights = str(settings.get("weights") or "")
+        if weights.endswith(".ckpt"):
+            return f"{settings.get('name') or ''} {Path(weights).parent.parent.parent.name}".strip()
+        return str(settings.get("name") or "classifier")
+
+    @property
+    def weights(self) -> str:
+        """Where its weights come from; only the file's name."""
+        found = (self.config["model"]["classifier"].get("init_args") or {}).get("weights")
+        return "random" if found is None else Path(str(found)).name
+
+    @property
+    def data(self) -> str:
+        """Name of the data's folder."""
+        settings = self.config["data"].get("init_args") or {}
+        return Path(str(settings.get("val_root") or settings.get("root") or "data")).name
+
+    @property
+    def images(self) -> int:
+        """How many images were explained."""
+        return int(self.summary["explained"])
+
+    @property
+    def label(self) -> str:
+        """Say what was run on what, shortly."""
+        smoke = ", tried out with random weights" if self.is_smoke else ""
+        return f"{self.network}, {self.data} ({self.images}{smoke})"
+
+    def options(self, explainer: str) -> Mapping[str, Any]:
+        """Give the options of an explainer."""
+        entry = self.config["model"]["explainers"].get(explainer)
+        return (entry.get("init_args") or {}) if isinstance(entry, dict) else {}
+
+    def is_about(self, condition: Mapping[str, Any]) -> bool:
+        """Whether this run has the network and the data that are named."""
+        network, data = condition.get("network", self.network), condition.get("data", self.data)
+        return bool(network == self.network and data == self.data)
+
+    def measured(self, at: Mapping[str, Any]) -> Measured:
+        """Find a figure, or the reason why there is none."""
+        explainer = at.get("explainer")
+        if explainer is None:
+            return Measured(None, reason="nothing of ours belongs to this figure")
+        if explainer not in self.summary["explainers"]:
+            return Measured(None, reason=self.record.get("left_out", {}).get(explainer, "not evaluated in this run"))
+        if "study" in at:
+            return self._of_study(explainer, at)
+        if "cost" in at:
+            return self._of_cost(explainer, at["cost"])
+        return self._of_metric(explainer, at.get("metric"), at.get("statistic", "mean"))
+
+    def _of_metric(self, explainer: str, metric: str | None, statistic: str) -> Measured:
+        if metric is None:
+            return Measured(None, reason="the table names no metric")
+        if metric not in self.summary["metrics"]:
+            return Measured(None, reason=f"{metric}: {self._why_no_metric(metric)}")
+        entry = self.summary["scores"][explainer][metric]
+        if entry["mean"] is None:
+            return Measured(None, reason=f"{metric} of {explainer}: every image was left out")
+        if statistic != "mean":
+            values = self._values(explainer, metric)
+            if len(values) < 2:
+                return Measured(None, count=len(values), reason=f"the {statistic} needs two images")
+            found = np.median(values) if statistic == "median" else values.std(ddof=1)
+            return Measured(float(found), count=len(values))
+        area = self._median_areas.get((explainer, metric))
+        if area is not None:  # of a median curve: the mean of the images' own areas is another quantity
+            return Measured(area, count=entry["count"])
+        return Measured(entry["mean"], entry["low"], entry["high"], entry["count"])
+
+    def _why_no_metric(self, metric: str) -> str:
+        base = metric.removesuffix("_normalised")
+        if base in self.summary["metrics"]:
+            return "min-max across explainers needs two of them"
+        computed = (self.config["model"].get("metrics") or {}) if isinstance(self.config["model"], dict) else {}
+        return "no image has a value" if base in computed else "not computed in this run"
+
+    def _of_study(self, explainer: str, at: Mapping[str, Any]) -> Measured:
+        study = read_json(self.directory / f"{at['study']}.json")
+        if not study:
+            return Measured(None, reason=f"{at['study']}: not part of this run, or it could not take place")
+        if "x" not in at:
+            value = study["logged"].get(f"{explainer}/{at['quantity']}")
+            if value is None:
+                return Measured(None, reason=f"{at['quantity']} of {explainer}: undefined")
+            return Measured(float(value), count=study["images"]["studied"])
+        for point in study["points"]:
+            if (point["explainer"], point["quantity"], point["x"]) == (explainer, at["quantity"], float(at["x"])):
+                ends = (point["mean"], point["low"], point["high"])
+                return Measured(*ends, point["count"], "" if ends[0] is not None else "undefined on every image")
+        return Measured(None, reason=f"{at['quantity']} at {at['x']}: not measured in this run")
+
+    def _of_cost(self, explainer: str, kind: str) -> Measured:
+        cost = read_json(self.directory / "cost.json").get(explainer, {})
+        value = cost.get(kind)
+        return Measured(value, count=self.images, reason="" if value is not None else f"{kind} was not counted")
+
+    def _values(self, explainer: str, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        rows = self.scores[(self.scores["explainer"] == explainer) & (self.scores["metric"] == metric)]
+        values = rows["value"].to_numpy(dtype=np.float64)
+        finite: np.ndarray[Any, np.dtype[np.float64]] = values[np.isfinite(values)]
+        return finite
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """The table of scores: a row for each image, explainer and metric."""
+        return pd.read_parquet(self.directory / "scores.parquet")
+
+    @cached_property
+    def _median_areas(self) -> dict[tuple[str, str], float]:
+        """Areas under the curves that are medians over the images, by explainer and metric."""
+        path = self.directory / "curves.parquet"
+        curves = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["aggregate"])
+        medians = curves[curves["aggregate"] == "median"]
+        if medians.empty:
+            return {}
+        groups = medians.groupby(["explainer", "metric"])
+        return {(str(one), str(two)): float(np.trapezoid(part["y"], part["x"])) for (one, two), part in groups}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is no file."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content

@@ -1,0 +1,214 @@
+"""Claims are decided by intervals: what holds, what does not, what is left open, and what was not run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.claims import evaluate, main, page, read_claims, read_runs
+from benchmarks.verdicts import Finding, all_of, any_of, check_claim
+from dre.explainers.catalogue import catalogue
+from dre.reporting.run_results import RunResults
+from dre.statistics import Interval
+from tests.command_line import REPOSITORY
+from tests.reporting.runs import write_run
+
+IMAGES = 60
+LIST = REPOSITORY / "configs" / "claims.yaml"
+ENTRY = {"id": "a", "claim": "c", "place": "p"}
+WANTED = [*map(str, range(1, 25)), "10b", "10c", "19b", "22b", "22c", "24b"]
+
+
+def values(mean: float, seed: int = 0, spread: float = 0.05) -> list[float]:
+    return np.random.default_rng(seed).normal(mean, spread, IMAGES).tolist()
+
+
+def run_of(tmp_path, means, metric="faithfulness", **options) -> RunResults:
+    table = {(name, metric): values(mean, seed) for seed, (name, mean) in enumerate(means.items())}
+    return RunResults(write_run(tmp_path / str(len(list(tmp_path.iterdir()))), table, **options))
+
+
+def claim(**test):
+    return {
+        "id": "a",
+        "claim": "c",
+        "place": "p",
+        "runs": ["dre_table3"],
+        "tests": [{"metric": "faithfulness", **test}],
+    }
+
+
+def verdicts(claims, runs, **options):
+    return [row.verdict for row in evaluate(claims, runs, **options)]
+
+
+def test_every_claim_is_in_the_list_and_can_be_decided():
+    assert sorted(entry["id"] for entry in read_claims(LIST)) == sorted(WANTED)
+
+
+def test_claims_name_explainers_and_metrics_of_the_run_files_that_they_name():
+    known = {*catalogue(), "dre", "mgnet", "classifier"}
+    for entry in read_claims(LIST):
+        paths = [REPOSITORY / "configs" / "evaluate" / f"{name}.yaml" for name in entry.get("runs", [])]
+        assert all(path.is_file() for path in paths)
+        for path in paths[:1]:  # the others have a part of it
+            model = yaml.safe_load(path.read_text())["model"]
+            explainers, metrics = (set(_section(path, model[part])) for part in ("explainers", "metrics"))
+            for test in entry["tests"]:
+                assert {test["metric"]} <= metrics if "metric" in test else test["quantity"], (entry["id"], metrics)
+                assert names_in(test) - {"classifier"} <= explainers, (entry["id"], names_in(test) - explainers)
+                assert names_in(test) <= known | explainers
+
+
+def names_in(test) -> set[str]:
+    found = [test.get(key, []) for key in ("better", "than", "level", "with", "not_worse", "mean_of")]
+    return {name for names in found for name in (names if isinstance(names, list) else [names])}
+
+
+def _section(path, found):
+    return found if isinstance(found, dict) else yaml.safe_load((path.parent / found).resolve().read_text())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.1, 0.3, "holds"), (-0.3, -0.1, "does not hold"), (-0.1, 0.1, "undecided")]
+)
+def test_an_interval_decides(low, high, verdict):
+    assert Finding("x", Interval(0.0, low, high, 0.1, 5)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(-0.1, 0.1, "holds"), (0.3, 0.5, "does not hold"), (0.1, 0.3, "undecided")]
+)
+def test_level_means_within_a_margin(low, high, verdict):
+    assert Finding("x", Interval(0.0, low, high, 0.1, 5), -0.2, 0.2).verdict == verdict
+
+
+def test_one_failure_decides_a_claim_and_one_gap_leaves_it_open():
+    assert all_of(["holds", "does not hold", "undecided"]) == "does not hold"
+    assert all_of(["holds", "undecided"]) == all_of([]) == "undecided"
+    assert any_of(["does not hold", "holds"]) == "holds"
+    assert any_of(["does not hold", "undecided"]) == "undecided"
+
+
+def test_better_is_decided_on_common_images(tmp_path):
+    run = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5, "mgnet": 0.8})
+    assert verdicts([claim(better=["dre"], than=["grad_cam"])], [run]) == ["holds"]
+    assert verdicts([claim(better=["grad_cam"], than=["dre"])], [run]) == ["does not hold"]
+    assert verdicts([claim(better=["dre"], than=["mgnet"])], [run]) == ["undecided"]
+    assert verdicts([claim(better=["mgnet", "dre"], than=["grad_cam"])], [run]) == ["holds"]
+    assert verdicts([claim(better=["dre"], than=["grad_cam"], by=0.5)], [run]) == ["does not hold"]
+    assert verdicts([claim(level="dre", margin=0.05, **{"with": ["mgnet"]})], [run]) == ["holds"]
+    assert verdicts([claim(not_worse="dre", than=["mgnet"], margin=0.05)], [run]) == ["holds"]
+    assert verdicts([claim(mean_of=["dre"], below=0.9)], [run]) == ["holds"]
+
+
+def test_lower_is_better_where_the_metric_says_so(tmp_path):
+    run = run_of(tmp_path, {"samp": 0.1, "lrp": 0.4}, "deletion_samp")
+    (row,) = evaluate(
+        [
+            claim(better=["samp"], than=["lrp"])
+            | {"tests": [{"metric": "deletion_samp", "better": ["samp"], "than": ["lrp"]}]}
+        ],
+        [run],
+    )
+    assert row.verdict == "holds"
+    assert row.findings[0].figure().startswith("-(samp - lrp deletion_samp) 0.")
+
+
+def test_a_rival_that_was_not_run_leaves_the_claim_open_and_is_named(tmp_path):
+    (row,) = evaluate(
+        [claim(better=["dre"], than=["grad_cam", "lime"])], [run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})]
+    )
+    assert row.verdict == "undecided"
+    assert "dre - lime faithfulness: not evaluated in this run" in row.findings[1].figure()
+
+
+def test_every_network_has_its_row_and_other_data_none(tmp_path):
+    runs = [
+        run_of(tmp_path, {"dre": mean, "grad_cam": 0.5}, network=name) for name, mean in (("one", 0.8), ("two", 0.2))
+    ]
+    entry = claim(better=["dre"], than=["grad_cam"])
+    assert verdicts([entry], runs) == ["holds", "does not hold"]
+    assert verdicts([entry | {"data": ["birds"]}], runs) == ["not run"]
+    exception = ENTRY | {"id": "b", "exception_to": ["a"]}
+    *_, row = evaluate([entry, exception], runs)
+    assert (row.verdict, row.on) == ("holds", "exceptions: two")
+    assert verdicts([entry, exception], runs[:1])[-1] == "undecided"
+    assert verdicts([entry, exception], [])[-1] == "not run"
+
+
+def test_studies_decide_by_their_own_images(tmp_path):
+    run = run_of(tmp_path, {"ig": 0.5})
+    rows = [
+        {"key": str(image), "explainer": name, "quantity": "q", "x": x, "value": image / 10 + gain * x}
+        for name, gain in (("ig", 0.01), ("ig+idgi", 0.03))
+        for x in (8.0, 128.0)
+        for image in range(10)
+    ]
+    pd.DataFrame(rows).to_parquet(run.directory / "step_study.parquet")
+    test = {"study": "step_study", "quantity": "q", "x": 128, "since": 8, "better": ["ig+idgi"], "than": ["ig"]}
+    (row,) = evaluate([claim() | {"tests": [test]}], [run])
+    assert row.verdict == "holds"
+    assert row.findings[0].interval.mean == pytest.approx(0.02 * 120)
+    (row,) = evaluate([claim() | {"tests": [test | {"study": "jpeg_stability"}]}], [run])
+    assert "jpeg_stability is not part of" in row.findings[0].figure()
+
+
+def test_the_study_of_distances_decides_where_it_has_deviations(tmp_path):
+    content = {"spread": {"a": {"q": 0.5}, "b": {"q": 0.2}}, "spread deviation": {"a": {"q": 0.01}, "b": {"q": 0.01}}}
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(content | {"preferences": {"r": {"IIC": [0.3, 0.1, 0.5]}}}))
+    entry = {
+        "id": "x",
+        "claim": "c",
+        "place": "p",
+        "study_file": [
+            {"first": ["spread", "a", "q"], "second": ["spread", "b", "q"], "deviations": "spread deviation"}
+        ],
+    }
+    assert verdicts([entry], [], study=path) == ["holds"]
+    assert verdicts([entry | {"study_file": [{"first": ["preferences", "r", "IIC"]}]}], [], study=path) == ["undecided"]
+    assert verdicts([entry], [], study=tmp_path / "no.json") == ["not run"]
+    with pytest.raises(ValueError, match=r"has no spread / z / q"):
+        evaluate([entry | {"study_file": [{"first": ["spread", "z", "q"]}]}], [], study=path)
+
+
+def test_runs_that_were_tried_out_do_not_count_and_the_newest_does(tmp_path):
+    older = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    newer = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    record = json.loads((newer.directory / "run.json").read_text())
+    (newer.directory / "run.json").write_text(json.dumps(record | {"started": "2"}))
+    smoke = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5}, smoke=True, network="other")
+    found = read_runs([newer.directory, older.directory, smoke.directory])
+    assert [run.directory for run in found] == [newer.directory]
+
+
+def test_with_nothing_run_every_claim_is_listed_with_its_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["--claims", str(LIST), "--out", "page.md"])
+    text = (tmp_path / "page.md").read_text()
+    assert text.count("**not run**") == len(WANTED)
+    assert "`python evaluate.py --config configs/evaluate/ggig_table2.yaml`" in text
+    assert "30 rows not run" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_decides_first(tmp_path):
+    means = {"dre": 0.8, "b": 0.5, "c": 0.5, "d": 0.5, "e": 0.95}
+    text = page(evaluate([claim(better=["dre"], than=["b", "c", "d", "e"])], [run_of(tmp_path, means)]))
+    assert "**does not hold** | dre - e faithfulness -0.1" in text
+    assert "and 3 of 4 comparisons hold" in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"id": "a", "test": []}, "claim a has 'test'"),
+        ({"id": "a", "tests": []}, "claim a needs `tests` with `runs`"),
+        ({"id": "a", "runs": ["x"], "tests": [{"metric": "m", "bettr": ["x"]}]}, "claim a: a test needs one of better"),
+    ],
+)
+def test_a_list_that_cannot_be_decided_is_refused(entry, line):
+    with pytest.raises(ValueError, match=line):
+        check_claim(entry)

@@ -1,0 +1,73 @@
+"""The results page: joint tables with their origins, charts, and photographs of the demo set alone."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import results
+from benchmarks.results import build
+from tests.command_line import REPOSITORY
+from tests.reporting.runs import write_run
+
+VALUES = {("dre", "explainability"): [0.9, 0.7, 0.8], ("grad_cam", "explainability"): [0.6, 0.7, 0.4]}
+
+
+def run_with_pictures(place, demo: bool, **options):
+    run = write_run(place, VALUES, **options)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for name in ("gallery.png", "salient_5.png", "xmgd.png"):
+        Image.fromarray(noise).save(run / name)
+    summary = json.loads((run / "summary.json").read_text())
+    digest = hashlib.sha256((REPOSITORY / "data" / "demo" / "manifest.json").read_bytes()).hexdigest()
+    summary |= {"reference": "dre", "data": {"manifest_sha256": {"x": digest if demo else "other"}}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+
+def test_tables_of_all_runs_and_photographs_of_the_demo_set_alone(tmp_path):
+    demo = run_with_pictures(tmp_path / "a", True, tables=["dre_table4"])
+    other = run_with_pictures(
+        tmp_path / "b", False, tables=["dre_table4"], network="torchvision/vgg19", data="x/imagenet"
+    )
+    lonely = run_with_pictures(tmp_path / "c", False, name="own", data="x/places")
+    out = tmp_path / "docs"
+    build([demo, other, lonely], [], out)
+    written = {path.name for path in out.iterdir()}
+    assert {"dre_table4.md", "own_tf_efficientnet_lite0_places.md", "README.md"} <= written
+    assert "dre_table3_tf_efficientnet_lite0_demo_gallery.png" in written
+    assert {name for name in written if "gallery" in name or "salient" in name} == {
+        "dre_table3_tf_efficientnet_lite0_demo_gallery.png",
+        "dre_table3_tf_efficientnet_lite0_demo_salient_5.png",
+    }
+    assert sum("xmgd" in name for name in written) == 3
+    text = (out / "dre_table4.md").read_text()
+    assert "**tf_efficientnet_lite0, demo (3)** | **torchvision/vgg19, imagenet (3)**" in text
+    assert text.count("commit abc, 1, torch 2.") == 2
+    page = (out / "README.md").read_text()
+    assert all(name in page for name in written - {"README.md"})
+
+
+def test_an_old_page_is_replaced_and_kept_when_something_is_wrong(tmp_path, monkeypatch):
+    out = tmp_path / "docs"
+    build([run_with_pictures(tmp_path / "a", True)], [], out)
+    (out / "old.png").write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"b was only tried out \(--smoke\)"):
+        build([run_with_pictures(tmp_path / "b", True, smoke=True)], [], out)
+    with pytest.raises(FileNotFoundError, match=r"no PNG under .*nothing; `python -m benchmarks\.controller`"):
+        build([tmp_path / "a"], [tmp_path / "nothing"], out)
+    monkeypatch.setattr(results, "LARGEST", 1000)
+    with pytest.raises(ValueError, match=r"MB are more than 0\.001: leave out runs; the largest is dre_table3"):
+        build([tmp_path / "a"], [], out)
+    assert (out / "old.png").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(REPOSITORY)
+    build([tmp_path / "a"], [], out)
+    assert not (out / "old.png").exists()

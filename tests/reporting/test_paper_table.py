@@ -1,0 +1,239 @@
+"""Tables of papers: what is printed is kept, ours stands in its place, holes have reasons, differences are said."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.results import main
+from dre.explainers.catalogue import catalogue
+from dre.reporting.paper_table import differences, join, joint_json, joint_markdown
+from dre.reporting.papers import paper_table_file, read_paper_table
+from dre.reporting.run_results import RunResults
+from tests.command_line import REPOSITORY
+from tests.reporting.runs import write_run
+
+FILES = sorted((REPOSITORY / "configs" / "papers").glob("*.yaml"))
+NUMBER = re.compile(r"-?\d*\.?\d+(\(±\d\.\d+\))?")
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.fixture
+def run(tmp_path):
+    values = {
+        ("dre", "faithfulness"): [0.9, 0.7, 0.8],
+        ("grad_cam", "faithfulness"): [0.6, 0.7, 0.4],
+        ("random", "faithfulness"): [0.1, 0.2, 0.3],
+    }
+    return write_run(tmp_path / "001", values)
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {row[0].rstrip(" †").strip("*"): row[1:] for row in cells}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_fills_its_table_with_figures_and_names_what_there_is(path):
+    table = read_paper_table(path)
+    for figures in table.figures:
+        assert all(figure == "-" or NUMBER.fullmatch(figure) for figure in figures), figures
+    known = {
+        entry.at["explainer"].removesuffix("+idgi")
+        for entry in (*table.rows, *table.columns)
+        if "explainer" in entry.at
+    }
+    methods = set(catalogue()) | {"dre", "mgnet"}
+    assert known <= methods
+
+
+def test_means_that_a_paper_prints_are_those_of_its_figures():
+    """A check of what was copied: the columns MEAN of paper 003."""
+    for name, columns in (("dre_table3", (0, 4)), ("dre_table4", (0,))):
+        table = read_paper_table(paper_table_file(name))
+        for row, figures in zip(table.rows, table.figures, strict=True):
+            for first in columns:
+                *three, mean = map(float, figures[first : first + 4])
+                assert abs(sum(three) / 3 - mean) < 0.0101 or (row.label, name) in PRINTED_OTHERWISE, (
+                    row.label,
+                    figures,
+                )
+
+
+PRINTED_OTHERWISE = {("MPert", "dre_table3")}
+
+
+def test_fewer_steps_never_have_another_row_than_the_table_of_128_has():
+    full = read_paper_table(paper_table_file("idgi_table1"))
+    for number in (6, 9, 12, 15):
+        part = read_paper_table(paper_table_file(f"idgi_table{number}"))
+        assert [row.label for row in part.rows] == [row.label for row in full.rows]
+        gained = float(full.figures[3][1]) - float(part.figures[3][1])
+        assert gained > 0  # IG + IDGI on InceptionV3 gains with steps
+    eight = read_paper_table(paper_table_file("idgi_table15"))
+    table_4 = read_paper_table(paper_table_file("idgi_table4"))
+    for row, column in (("IG", 0), ("IG + IDGI", 1)):
+        printed = float(table_4.figures[[one.label for one in table_4.rows].index(row)][0])
+        assert float(full.figures[3][column]) - float(eight.figures[3][column]) == pytest.approx(printed, abs=1e-3)
+
+
+def test_ours_stands_beside_the_papers_figures_with_its_interval(run):
+    text = joint_markdown(join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)]))
+    rows = rows_of(text)
+    assert rows["GCAM"][:4] == ["70.13", "64.56", "67.84", "67.51"]
+    scaled = RunResults(run).summary["scores"]["grad_cam"]["faithfulness_normalised"]
+    assert rows["GCAM"][-1].startswith(f"{100 * scaled['mean']:.2f} [{100 * scaled['low']:.2f}, ")
+    assert "scaled across dre, grad_cam, random" in text
+
+
+def test_a_missing_cell_shows_the_hole_and_its_reason_and_lonely_figures_are_marked(run):
+    joint = join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)])
+    text = joint_markdown(joint)
+    rows = rows_of(text)
+    assert rows["MGnet"][-1] == "- (1)"
+    assert "(1) no." in text  # as the record of the run says
+    assert rows["MPert"][-1] == "- (2)"
+    assert "(2) not evaluated in this run." in text
+    assert "| MGnet † |" in text
+    assert "| GCAM |" in text
+    lonely = {entry.label for entry in joint.lonely}
+    assert {"ResNet50", "MGnet"} <= lonely
+    assert "DRE" not in lonely
+
+
+def test_a_run_on_the_papers_network_and_data_is_its_counterpart(tmp_path):
+    values = {("dre", "faithfulness"): [0.9, 0.7], ("grad_cam", "faithfulness"): [0.6, 0.8]}
+    same = write_run(tmp_path / "a", values, network="torchvision/vgg19", data="shards/imagenet")
+    joint = join(read_paper_table(paper_table_file("dre_table3")), [RunResults(same)])
+    text = joint_markdown(joint)
+    assert "ImageNet VGG19 |" in text
+    assert "Birds VGG19 † |" in text
+    assert "ImageNet ResNet50 † |" in text
+
+
+def test_rows_about_networks_are_followed_by_one_of_each_run(tmp_path):
+    values = {("integrated_gradients", "insertion_idgi"): [0.2, 0.4], ("blur_ig", "insertion_idgi"): [0.1, 0.3]}
+    runs = [write_run(tmp_path / name, values, network=name) for name in ("one", "two")]
+    joint = join(read_paper_table(paper_table_file("idgi_table1")), [RunResults(run) for run in runs])
+    text = joint_markdown(joint)
+    assert len(joint.rows) == 20 + 2 * 2
+    assert rows_of(text)["one, demo (2)"][0].startswith("- (")  # the last block, of the ratio, was not computed
+    assert "0.300 [0.200, 0.400]" in text
+    assert "insertion_idgi_ratio: not computed in this run" in text
+
+
+def test_settings_other_than_the_papers_are_pointed_out(tmp_path):
+    values = {("ggig", "sic_ggig"): [0.5, 0.6], ("random", "sic_ggig"): [0.2, 0.1]}
+    run = write_run(tmp_path / "a", values, explainers={"ggig": {"points": 8, "ascents": 25}})
+    joint = join(read_paper_table(paper_table_file("ggig_table2")), [RunResults(run)])
+    said = " ".join(differences(joint))
+    assert "ggig: points 8 instead of 25" in said
+    assert "ggig: ascents 25 instead of 200" in said
+    assert "weights package (paper: Inception v3, ResNet101)" in said
+
+
+def test_a_run_that_was_only_tried_out_says_so(tmp_path):
+    run = write_run(tmp_path / "a", {("dre", "faithfulness"): [1.0, 0.5]}, smoke=True)
+    assert "these are no results" in joint_markdown(
+        join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)])
+    )
+
+
+def test_medians_deviations_and_areas_of_median_curves_are_no_means(tmp_path):
+    values = {("ggig", "input_spearman"): [0.1, 0.2, 0.6], ("ggig", "sic_ggig"): [0.5, 0.5, 0.5]}
+    run = write_run(tmp_path / "a", values)
+    curve = {
+        "metric": "sic_ggig",
+        "explainer": "ggig",
+        "aggregate": "median",
+        "x": [0.0, 0.5, 1.0],
+        "y": [0.0, 1.0, 1.0],
+    }
+    pd.DataFrame(curve).to_parquet(run / "curves.parquet")
+    results = RunResults(run)
+    assert results.measured({"explainer": "ggig", "metric": "input_spearman", "statistic": "median"}).value == 0.2
+    deviation = results.measured({"explainer": "ggig", "metric": "input_spearman", "statistic": "std"}).value
+    assert deviation == pytest.approx(((0.2**2 + 0.1**2 + 0.3**2) / 2) ** 0.5)
+    area = results.measured({"explainer": "ggig", "metric": "sic_ggig"})
+    assert (area.value, area.low) == (0.75, None)
+
+
+def test_studies_and_costs_are_read_where_they_are(tmp_path):
+    run = write_run(tmp_path / "a", {("ggig", "faithfulness"): [0.1, 0.2]})
+    point = {
+        "explainer": "ggig",
+        "quantity": "steps_faithfulness",
+        "x": 8.0,
+        "mean": 0.3,
+        "low": 0.2,
+        "high": 0.4,
+        "count": 5,
+    }
+    study = {"logged": {"ggig/steps_faithfulness_gained": 0.25}, "images": {"studied": 5}, "points": [point]}
+    (run / "step_study.json").write_text(json.dumps(study))
+    (run / "cost.json").write_text(json.dumps({"ggig": {"forwards": 12.0}}))
+    results = RunResults(run)
+    at = {"explainer": "ggig", "study": "step_study", "quantity": "steps_faithfulness", "x": 8}
+    assert results.measured(at).low == 0.2
+    assert "not measured" in results.measured({**at, "x": 16}).reason
+    assert results.measured({**at, "study": "jpeg_stability"}).reason.startswith("jpeg_stability: not part of this run")
+    gained = {"explainer": "ggig", "study": "step_study", "quantity": "steps_faithfulness_gained"}
+    assert results.measured(gained).value == 0.25
+    assert results.measured({"explainer": "ggig", "cost": "forwards"}).value == 12
+    assert results.measured({"explainer": "ggig", "cost": "backwards"}).reason == "backwards was not counted"
+    assert results.measured({"metric": "faithfulness"}).reason == "nothing of ours belongs to this figure"
+
+
+def test_the_joint_table_as_plain_values_has_every_figure(run):
+    content = json.loads(
+        json.dumps(joint_json(join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)])))
+    )
+    assert len(content["paper"]) == 80
+    assert len(content["ours"]) == 10
+    assert {"DRE", "GCAM"} == {entry["row"] for entry in content["ours"] if entry["value"] is not None}
+
+
+def test_one_command_joins_several_runs(run, tmp_path, capsys):
+    other = write_run(
+        tmp_path / "002", {("dre", "faithfulness"): [0.5, 0.6], ("grad_cam", "faithfulness"): [0.1, 0.2]}, network="b"
+    )
+    main(["table", "dre_table3", str(run), str(other)])
+    said = capsys.readouterr().out
+    assert "**tf_efficientnet_lite0, demo (3)** | **b, demo (2)**" in said
+
+
+def test_what_is_missing_is_said_in_a_line(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no table 'dre_tabel3' of a paper; did you mean dre_table3"):
+        main(["table", "dre_tabel3", str(run)])
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not there: it has no config\.yaml; `python evaluate\.py"):
+        main(["table", "dre_table3", str(tmp_path / "nowhere")])
+    (run / "summary.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"001 is no finished evaluation: it has no summary\.json"):
+        main(["table", "dre_table3", str(run)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"rows": [{"label": "a", "figures": "1 2"}]}, "row 'a' has 2 figures for 1 columns"),
+        ({"columns": [{"label": "b", "metrc": "x"}]}, "'b' has the coordinate 'metrc'; known: network"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, changes, line):
+    content = {
+        "source": "s",
+        "place": "p",
+        "caption": "c",
+        "columns": [{"label": "b"}],
+        "rows": [{"label": "a", "figures": "1"}],
+    }
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    with pytest.raises(ValueError, match=line):
+        read_paper_table(path)
