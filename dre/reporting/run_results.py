@@ -1,6 +1,7 @@
 """What the directory of an evaluation says: its conditions, and any figure of it by its coordinates."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+RUN_FILE = re.compile(r"(?:--config|-c)[= ](?:\S*/)?([\w.-]+)\.yaml")
 NEEDS = "python evaluate.py --config configs/evaluate/NAME.yaml"
 
 
@@ -52,8 +54,9 @@ class RunResults:
 
     @property
     def name(self) -> str:
-        """Name of the run file."""
-        return str(self.config.get("name", "run"))
+        """Name of the run file, by the command of the run; the name of the run where that names none."""
+        found = RUN_FILE.findall(str(self.record.get("command", "")))
+        return found[-1] if found else str(self.config.get("name", "run"))
 
     @property
     def tables(self) -> list[str]:

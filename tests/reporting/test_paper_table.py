@@ -164,6 +164,17 @@ def test_medians_deviations_and_areas_of_median_curves_are_no_means(tmp_path):
     assert (area.value, area.low) == (0.75, None)
 
 
+def test_a_run_is_known_by_its_run_file_whatever_it_was_called(run):
+    record = json.loads((run / "run.json").read_text())
+    for command, name in (
+        ("python evaluate.py --config configs/evaluate/ggig_table2.yaml --name mine", "ggig_table2"),
+        ("python evaluate.py --config=a.yaml --config=b/idgi.v2.yaml", "idgi.v2"),
+        ("python evaluate.py", "dre_table3"),
+    ):
+        (run / "run.json").write_text(json.dumps(record | {"command": command}))
+        assert RunResults(run).name == name
+
+
 def test_studies_and_costs_are_read_where_they_are(tmp_path):
     run = write_run(tmp_path / "a", {("ggig", "faithfulness"): [0.1, 0.2]})
     point = {
