@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 RUN_FILE = re.compile(r"(?:--config|-c)[= ](?:\S*/)?([\w.-]+)\.yaml")
+ABSOLUTE = re.compile(r"(?<![\w.~:/])/(?:[^\s'\"=]*/)?([^\s'\"=/]+)")
 NEEDS = "python evaluate.py --config configs/evaluate/NAME.yaml"
 
 
@@ -57,6 +58,11 @@ class RunResults:
         """Name of the run file, by the command of the run; the name of the run where that names none."""
         found = RUN_FILE.findall(str(self.record.get("command", "")))
         return found[-1] if found else str(self.config.get("name", "run"))
+
+    @property
+    def command(self) -> str:
+        """The command of the run, without the folders of the machine that it ran on."""
+        return without_folders(str(self.record.get("command", "")))
 
     @property
     def tables(self) -> list[str]:
@@ -190,6 +196,11 @@ class RunResults:
             return {}
         groups = medians.groupby(["explainer", "metric"])
         return {(str(one), str(two)): float(np.trapezoid(part["y"], part["x"])) for (one, two), part in groups}
+
+
+def without_folders(text: str) -> str:
+    """Write absolute paths as `PATH/NAME`, and a script by its name."""
+    return ABSOLUTE.sub(r"PATH/\1", text).replace("python PATH/", "python ")
 
 
 def read_json(path: Path) -> dict[str, Any]:
