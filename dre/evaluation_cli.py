@@ -74,8 +74,8 @@ class EvaluationCommandLine(CommandLine):
             yield
         except FileNotFoundError as error:
             needs = [f"this run file needs {self.config.needs}"] if self.config.needs else []
-            root = str(self.config.data.init_args.get("root"))
-            if "://" not in root and not Path(root).exists():
+            root = self.config.data.init_args.get("root")
+            if isinstance(root, str) and "://" not in root and not Path(root).exists():
                 needs.append("`python -m data.prepare --help` says where data sets come from and packs them")
             raise FileNotFoundError("; ".join([str(error), *needs])) from None
 

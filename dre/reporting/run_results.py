@@ -91,9 +91,10 @@ class RunResults:
 
     @property
     def data(self) -> str:
-        """Name of the data's folder."""
+        """Name of the data's folder, or folders."""
         settings = self.config["data"].get("init_args") or {}
-        return Path(str(settings.get("val_root") or settings.get("root") or "data")).name
+        found = settings.get("val_root") or settings.get("root") or "data"
+        return "+".join(Path(root).name for root in (found if isinstance(found, list) else [found]))
 
     @property
     def images(self) -> int:
