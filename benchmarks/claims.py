@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.verdicts import Finding, Verdict, check_claim, decide, decide_by_study
+from benchmarks.verdicts import LEAST, Finding, Verdict, check_claim, decide, decide_by_study
 from dre.environment import one_line_errors
 from dre.reporting.cells import markdown_table
 from dre.reporting.run_results import RunResults
@@ -91,7 +91,7 @@ def _on_runs(claim: dict[str, Any], runs: Sequence[RunResults]) -> list[Row]:
     rows = []
     for run in fitting:
         verdict, findings = decide(claim["tests"], run)
-        rows.append(Row(claim, verdict, f"{run.network}, {run.data} ({run.images})", findings, run.record["command"]))
+        rows.append(Row(claim, verdict, f"{run.network}, {run.data} ({run.images})", findings, run.command))
     return rows
 
 
@@ -129,7 +129,8 @@ def page(rows: Sequence[Row]) -> str:
         "Made by `python -m benchmarks.claims --out docs/reproduction.md` from `configs/claims.yaml`, which says what "
         "decides each claim: paired differences on the same images with 95 % bootstrap intervals. **Holds**: every "
         "interval lies on the claimed side. **Does not hold**: one lies wholly on the other. **Undecided**: neither, "
-        f"or something is missing. A row is a claim on one network and one data set: {told}, {missing} not run.\n\n"
+        f"or something is missing, or fewer than {LEAST} images. A row is a claim on one network and one data set: "
+        f"{told}, {missing} not run.\n\n"
         f"{markdown_table(HEADER, lines, len(HEADER))}\n\n## How they are decided\n{remarks}\n"
     )
 

@@ -130,7 +130,7 @@ def _origin(run: RunResults) -> str:
     """Say by which command, commit and versions a run was made."""
     record = run.record
     versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
-    return f"- {run.label}: `{record['command']}`; commit {record['commit']}, {record['started']}, {versions}."
+    return f"- {run.label}: `{run.command}`; commit {record['commit']}, {record['started']}, {versions}."
 
 
 def _contents(runs: Sequence[RunResults], pages: Mapping[str, str], pictures: Mapping[str, bytes]) -> str:

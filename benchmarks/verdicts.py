@@ -21,6 +21,9 @@ TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric",
     "since",
 }
 CLAIM_KEYS = {"id", "claim", "place", "note", "runs", "data", "tests", "exception_to", "study_file"}
+LEAST = 16
+"""Images below which an interval decides nothing: percentile intervals of a handful are too narrow."""
+
 NORMAL = 1.959963984540054
 """Standard errors on each side of a 95 % interval, where a study gives a deviation alone."""
 
@@ -35,6 +38,7 @@ class Finding:
         low: The interval must lie above; None without such a bound.
         high: The interval must lie below.
         missing: Why there is no interval.
+        least: Images below which nothing is decided.
     """
 
     text: str
@@ -42,11 +46,14 @@ class Finding:
     low: float | None = 0.0
     high: float | None = None
     missing: str = ""
+    least: int = LEAST
 
     @property
     def verdict(self) -> Verdict:
         """What the interval says of the bounds: within them, outside, or neither."""
         if self.interval is None or self.interval.low is None or self.interval.high is None:
+            return "undecided"
+        if self.interval.count < self.least:
             return "undecided"
         above = self.low is None or self.interval.low > self.low
         below = self.high is None or self.interval.high < self.high
@@ -62,7 +69,8 @@ class Finding:
             return f"{self.text}: {self.missing or 'no common image'}"
         if self.interval.low is None or self.interval.high is None:
             return f"{self.text} {self.interval.mean:.3f}, no interval"
-        return f"{self.text} {self.interval.mean:.3f} [{self.interval.low:.3f}, {self.interval.high:.3f}]"
+        few = f" of {self.interval.count} images, too few" if self.interval.count < self.least else ""
+        return f"{self.text} {self.interval.mean:.3f} [{self.interval.low:.3f}, {self.interval.high:.3f}]{few}"
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:
@@ -182,7 +190,7 @@ def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[V
             first, text = first - second, f"{text} - {' '.join(entry['second'][1:])}"
             error = None if error is None or other_error is None else float(np.hypot(error, other_error))
         ends = (None, None) if error is None else (first - NORMAL * error, first + NORMAL * error)
-        findings.append(Finding(text, Interval(first, *ends, error, 0)))
+        findings.append(Finding(text, Interval(first, *ends, error, 0), least=0))
     return all_of(finding.verdict for finding in findings), findings
 
 

@@ -215,11 +215,11 @@ class CommandLine(LightningCLI):
 
     def tags(self) -> list[str]:
         """Say which network and which data a run is about, for filters on W&B."""
-        network = self.config.model.get("classifier") or self.config
-        name = network.init_args.name if "init_args" in network else self.config.model.get("name")
-        root = self.config.data.init_args.get("root")
+        model, root = self.config.model, self.config.data.init_args.get("root")
+        name = model.classifier.init_args.get("name") if "classifier" in model else model.get("name")
+        roots = root if isinstance(root, list) else [root] if root else []
         smoke = ["smoke"] if self.config.smoke else []
-        return [*(str(name) for name in [name] if name), *(Path(root).name for root in [root] if root), *smoke]
+        return [str(tag) for tag in (name, *(Path(one).name for one in roots), *smoke) if tag]
 
 
 class TrainingCommandLine(CommandLine):

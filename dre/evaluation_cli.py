@@ -1,6 +1,7 @@
 """The command line of evaluate.py: checkpoints for learned explainers, and runs that are resumed."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,10 @@ class EvaluationCommandLine(CommandLine):
             help="Tables of papers, by their files in configs/papers, that `callbacks.PaperTables` writes.",
         )
 
+        parser.add_argument(
+            "--needs", type=str, default="", help="What the run file needs and where it comes from, said when it lacks."
+        )
+
     def config_file(self, given: list[str], default: str) -> str:
         """Take the configuration of the run that is resumed."""
         for word, following in pairwise([*given, ""]):
@@ -51,6 +56,28 @@ class EvaluationCommandLine(CommandLine):
                 directory = Path(following if word == "--resume" else word.partition("=")[2])
                 return str(unfinished_config(directory))
         return default
+
+    def before_instantiate_classes(self) -> None:
+        """See `CommandLine`."""
+        with self._saying_needs():
+            super().before_instantiate_classes()
+
+    def instantiate_classes(self) -> None:
+        """See `CommandLine`."""
+        with self._saying_needs():
+            super().instantiate_classes()
+
+    @contextmanager
+    def _saying_needs(self) -> Iterator[None]:
+        """Add to a refusal for what is not there what the run file needs and where it comes from."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            needs = [f"this run file needs {self.config.needs}"] if self.config.needs else []
+            root = self.config.data.init_args.get("root")
+            if isinstance(root, str) and "://" not in root and not Path(root).exists():
+                needs.append("`python -m data.prepare --help` says where data sets come from and packs them")
+            raise FileNotFoundError("; ".join([str(error), *needs])) from None
 
     def make_directory(self, family: Path) -> None:
         """Go on in the directory of the run that is resumed, if it is the same run."""
@@ -102,7 +129,8 @@ class EvaluationCommandLine(CommandLine):
 
     def run(self) -> None:
         """Evaluate and say where the results lie."""
-        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        with self._saying_needs():
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         rank_zero_info(f"results in {self.run_directory}")
 
 

@@ -386,6 +386,41 @@ def test_the_table_of_a_paper_is_written_with_the_run(score_file):
     assert re.search(r"\| GCAM \| 79.28 \| 74.93 \| 82.15 \| 78.79 \| \d", text), text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["ggig_table1"],
+            r"no weights at runs/classifier_mnist.*; this run file needs digits .*classifier_mnist\.yaml",
+        ),
+        (
+            ["dre_figure10b"],
+            r"no checkpoint under runs/dre_0\.5_2\.5; .*; this run file needs the five trainings at its",
+        ),
+        (["idgi_table1", "--data.root", "nowhere"], r".*nowhere.*; `python -m data\.prepare --help` says where"),
+        (["dre_table3"], r"no checkpoint under runs/demo; `python train\.py` trains one"),
+    ],
+)
+def test_a_run_file_says_what_it_needs_and_where_it_comes_from(place, arguments, line):
+    name, *more = arguments
+    assert re.match(
+        f"error: {line}", refusal(EvaluationCommandLine, ["--config", f"configs/evaluate/{name}.yaml", *more])
+    )
+
+
+def test_weights_that_cannot_be_downloaded_are_named_with_their_address(place, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(place / "hub"))
+    options = ["--model.classifier.name", "torchvision/resnet18", "--model.classifier.weights", "pretrained"]
+    line = refusal(EvaluationCommandLine, ["--config", "configs/evaluate/idgi_table1.yaml", *options])
+    assert re.match(
+        r"error: the weights of torchvision/resnet18 cannot be downloaded from https://\S+\.pth: no route", line
+    )
+
+
 def broken_off(score_file, monkeypatch) -> Path:
     """Run until the second batch and give the directory of the run."""
     step = ExplainerEvaluation.test_step

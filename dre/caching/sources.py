@@ -26,6 +26,7 @@ DECIDE_NO_MAP = frozenset(
         "classifier_cli.py",
         "cli.py",
         "curves.py",
+        "dashboard.py",
         "environment.py",
         "evaluation_cli.py",
         "explain.py",

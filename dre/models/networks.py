@@ -149,7 +149,13 @@ def _build_torchvision(name: str, pretrained: bool, num_classes: int | None) -> 
     options: dict[str, object] = {} if num_classes is None else {"num_classes": num_classes}
     if name in AUXILIARY:  # their own initialisation takes minutes, and weights follow anyway
         options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
-    network = torchvision.models.get_model(own_name, weights=weights if pretrained else None, **options)
+    try:
+        network = torchvision.models.get_model(own_name, weights=weights if pretrained else None, **options)
+    except OSError as error:  # no way to where they lie
+        raise ConnectionError(
+            f"the weights of {name} cannot be downloaded from {weights.url}: {error}; fetch that file elsewhere and "
+            "give its path as `weights`"
+        ) from None
     transform = weights.transforms()
     preprocessing = Preprocessing(
         size=(transform.crop_size[0], transform.crop_size[0]),

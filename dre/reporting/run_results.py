@@ -1,6 +1,7 @@
 """What the directory of an evaluation says: its conditions, and any figure of it by its coordinates."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+RUN_FILE = re.compile(r"(?:--config|-c)[= ](?:\S*/)?([\w.-]+)\.yaml")
+ABSOLUTE = re.compile(r"(?<![\w.~:/])/(?:[^\s'\"=]*/)?([^\s'\"=/]+)")
 NEEDS = "python evaluate.py --config configs/evaluate/NAME.yaml"
 
 
@@ -52,8 +55,14 @@ class RunResults:
 
     @property
     def name(self) -> str:
-        """Name of the run file."""
-        return str(self.config.get("name", "run"))
+        """Name of the run file, by the command of the run; the name of the run where that names none."""
+        found = RUN_FILE.findall(str(self.record.get("command", "")))
+        return found[-1] if found else str(self.config.get("name", "run"))
+
+    @property
+    def command(self) -> str:
+        """The command of the run, without the folders of the machine that it ran on."""
+        return without_folders(str(self.record.get("command", "")))
 
     @property
     def tables(self) -> list[str]:
@@ -82,9 +91,10 @@ class RunResults:
 
     @property
     def data(self) -> str:
-        """Name of the data's folder."""
+        """Name of the data's folder, or folders."""
         settings = self.config["data"].get("init_args") or {}
-        return Path(str(settings.get("val_root") or settings.get("root") or "data")).name
+        found = settings.get("val_root") or settings.get("root") or "data"
+        return "+".join(Path(root).name for root in (found if isinstance(found, list) else [found]))
 
     @property
     def images(self) -> int:
@@ -187,6 +197,11 @@ class RunResults:
             return {}
         groups = medians.groupby(["explainer", "metric"])
         return {(str(one), str(two)): float(np.trapezoid(part["y"], part["x"])) for (one, two), part in groups}
+
+
+def without_folders(text: str) -> str:
+    """Write absolute paths as `PATH/NAME`, and a script by its name."""
+    return ABSOLUTE.sub(r"PATH/\1", text).replace("python PATH/", "python ")
 
 
 def read_json(path: Path) -> dict[str, Any]:

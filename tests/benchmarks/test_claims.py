@@ -75,14 +75,14 @@ def _section(path, found):
     ("low", "high", "verdict"), [(0.1, 0.3, "holds"), (-0.3, -0.1, "does not hold"), (-0.1, 0.1, "undecided")]
 )
 def test_an_interval_decides(low, high, verdict):
-    assert Finding("x", Interval(0.0, low, high, 0.1, 5)).verdict == verdict
+    assert Finding("x", Interval(0.0, low, high, 0.1, 50)).verdict == verdict
 
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"), [(-0.1, 0.1, "holds"), (0.3, 0.5, "does not hold"), (0.1, 0.3, "undecided")]
 )
 def test_level_means_within_a_margin(low, high, verdict):
-    assert Finding("x", Interval(0.0, low, high, 0.1, 5), -0.2, 0.2).verdict == verdict
+    assert Finding("x", Interval(0.0, low, high, 0.1, 50), -0.2, 0.2).verdict == verdict
 
 
 def test_one_failure_decides_a_claim_and_one_gap_leaves_it_open():
@@ -145,7 +145,7 @@ def test_studies_decide_by_their_own_images(tmp_path):
         {"key": str(image), "explainer": name, "quantity": "q", "x": x, "value": image / 10 + gain * x}
         for name, gain in (("ig", 0.01), ("ig+idgi", 0.03))
         for x in (8.0, 128.0)
-        for image in range(10)
+        for image in range(20)
     ]
     pd.DataFrame(rows).to_parquet(run.directory / "step_study.parquet")
     test = {"study": "step_study", "quantity": "q", "x": 128, "since": 8, "better": ["ig+idgi"], "than": ["ig"]}
@@ -212,3 +212,9 @@ def test_the_page_shows_what_decides_first(tmp_path):
 def test_a_list_that_cannot_be_decided_is_refused(entry, line):
     with pytest.raises(ValueError, match=line):
         check_claim(entry)
+
+
+def test_a_handful_of_images_decides_nothing():
+    few = Finding("x", Interval(0.2, 0.1, 0.3, 0.1, 4))
+    assert few.verdict == "undecided"
+    assert few.figure().endswith("of 4 images, too few")

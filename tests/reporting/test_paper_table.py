@@ -11,7 +11,7 @@ from benchmarks.results import main
 from dre.explainers.catalogue import catalogue
 from dre.reporting.paper_table import differences, join, joint_json, joint_markdown
 from dre.reporting.papers import paper_table_file, read_paper_table
-from dre.reporting.run_results import RunResults
+from dre.reporting.run_results import RunResults, without_folders
 from tests.command_line import REPOSITORY
 from tests.reporting.runs import write_run
 
@@ -162,6 +162,23 @@ def test_medians_deviations_and_areas_of_median_curves_are_no_means(tmp_path):
     assert deviation == pytest.approx(((0.2**2 + 0.1**2 + 0.3**2) / 2) ** 0.5)
     area = results.measured({"explainer": "ggig", "metric": "sic_ggig"})
     assert (area.value, area.low) == (0.75, None)
+
+
+def test_a_run_is_known_by_its_run_file_whatever_it_was_called(run):
+    record = json.loads((run / "run.json").read_text())
+    for command, name in (
+        ("python evaluate.py --config configs/evaluate/ggig_table2.yaml --name mine", "ggig_table2"),
+        ("python evaluate.py --config=a.yaml --config=b/idgi.v2.yaml", "idgi.v2"),
+        ("python evaluate.py", "dre_table3"),
+    ):
+        (run / "run.json").write_text(json.dumps(record | {"command": command}))
+        assert RunResults(run).name == name
+
+
+def test_folders_of_a_machine_are_not_passed_on():
+    command = "python /home/me/evaluate.py --config configs/evaluate/a.yaml --data.root=/data/big/imagenet --out https://a/b/c"
+    expected = "python evaluate.py --config configs/evaluate/a.yaml --data.root=PATH/imagenet --out https://a/b/c"
+    assert without_folders(command) == expected
 
 
 def test_studies_and_costs_are_read_where_they_are(tmp_path):
