@@ -4,7 +4,7 @@ python -m benchmarks.results table dre_table3 results/dre_table3/001 results/dre
 python -m benchmarks.results build results/dre_table3/001 results/idgi_table5/001 --charts results/controller
 
 `build` writes docs/results anew: a joint table for each table of a paper that the runs belong to, their charts, and the
-galleries of runs on the demo photographs, which alone may be passed on; each with its command, commit and versions.
+galleries of figures on the demo photographs, which alone may be passed on; each with its command, commit and versions.
 """
 
 import argparse
@@ -94,7 +94,8 @@ def _pictures(runs: Sequence[RunResults], charts: Sequence[Path]) -> dict[str, b
     """Give the pictures by the names of their files."""
     found: dict[str, bytes] = {}
     for run in runs:
-        patterns = (*CHARTS, *(PHOTOGRAPHS if _is_demo(run) else ()))
+        shows_maps = "figure" in run.name and _is_demo(run)
+        patterns = (*CHARTS, *(PHOTOGRAPHS if shows_maps else ()))
         for path in sorted(path for pattern in patterns for path in run.directory.glob(pattern)):
             found[f"{_slug(run)}_{path.name}"] = _small(path.read_bytes())
         curves = run.directory / "curves.parquet"

@@ -6,7 +6,7 @@ from typing import Any
 
 from dre.reporting.cells import markdown_table
 from dre.reporting.papers import NO_FIGURE, Entry, PaperTable
-from dre.reporting.run_results import Measured, RunResults, without_folders
+from dre.reporting.run_results import Measured, RunResults
 
 HOLE = "-"
 NO_COUNTERPART = "†"
@@ -172,7 +172,6 @@ def differences(table: JointTable) -> list[str]:
     """Say what differs between the paper's figures and ours."""
     paper, notes = table.paper, []
     for run in table.runs:
-        place = without_folders(str(run.directory))
         smoke = "**tried out with random weights: these are no results.** " if run.is_smoke else ""
         ours = {
             "networks": f"{run.network}, weights {run.weights}",
@@ -180,10 +179,10 @@ def differences(table: JointTable) -> list[str]:
             "images": f"{run.images} explained",
         }
         said = "; ".join(f"{name}: {ours[name]} (paper: {paper.facts[name]})" for name in ours if name in paper.facts)
-        notes.append(f"{smoke}{place}: {said or run.label}.")
+        notes.append(f"{smoke}{run.place}: {said or run.label}.")
         changed = [text for name, options in paper.settings.items() for text in _changed(run, name, options)]
         if changed:
-            notes.append(f"**Settings other than the paper's** in {place}: {'; '.join(changed)}.")
+            notes.append(f"**Settings other than the paper's** in {run.place}: {'; '.join(changed)}.")
         notes += _scaled_across(table, run)
     if any(slot.run is not None for slot in (*table.rows, *table.columns)):
         notes.append(
@@ -200,8 +199,8 @@ def _scaled_across(table: JointTable, run: RunResults) -> list[str]:
     """Name the explainers that a min-max of this run depends on, where the table shows it."""
     entries = [slot.entry.at.get("metric") for slot in (*table.rows, *table.columns)]
     shown = [name for name in run.summary["normalised"] if name in entries]
-    place, across = without_folders(str(run.directory)), run.summary["normalised"]
-    return [f"{name} in {place} is scaled across {', '.join(across[name]['explainers'])}." for name in shown]
+    across = run.summary["normalised"]
+    return [f"{name} in {run.place} is scaled across {', '.join(across[name]['explainers'])}." for name in shown]
 
 
 def _changed(run: RunResults, explainer: str, options: Mapping[str, Any]) -> Iterable[str]:

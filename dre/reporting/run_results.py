@@ -102,6 +102,11 @@ class RunResults:
         return int(self.summary["explained"])
 
     @property
+    def place(self) -> str:
+        """Folder and number of the run."""
+        return f"{self.directory.resolve().parent.name}/{self.directory.resolve().name}"
+
+    @property
     def label(self) -> str:
         """Say what was run on what, shortly."""
         smoke = ", tried out with random weights" if self.is_smoke else ""

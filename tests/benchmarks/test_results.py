@@ -33,7 +33,7 @@ def _at_the_root(monkeypatch):
 
 
 def test_tables_of_all_runs_and_photographs_of_the_demo_set_alone(tmp_path):
-    demo = run_with_pictures(tmp_path / "a", True, tables=["dre_table4"])
+    demo = run_with_pictures(tmp_path / "a", True, tables=["dre_table4"], name="dre_figure7")
     other = run_with_pictures(
         tmp_path / "b", False, tables=["dre_table4"], network="torchvision/vgg19", data="x/imagenet"
     )
@@ -42,10 +42,10 @@ def test_tables_of_all_runs_and_photographs_of_the_demo_set_alone(tmp_path):
     build([demo, other, lonely], [], out)
     written = {path.name for path in out.iterdir()}
     assert {"dre_table4.md", "own_tf_efficientnet_lite0_places.md", "README.md"} <= written
-    assert "dre_table3_tf_efficientnet_lite0_demo_gallery.png" in written
+    assert "dre_figure7_tf_efficientnet_lite0_demo_gallery.png" in written
     assert {name for name in written if "gallery" in name or "salient" in name} == {
-        "dre_table3_tf_efficientnet_lite0_demo_gallery.png",
-        "dre_table3_tf_efficientnet_lite0_demo_salient_5.png",
+        "dre_figure7_tf_efficientnet_lite0_demo_gallery.png",
+        "dre_figure7_tf_efficientnet_lite0_demo_salient_5.png",
     }
     assert sum("xmgd" in name for name in written) == 3
     text = (out / "dre_table4.md").read_text()
