@@ -8,6 +8,7 @@ import argparse
 import io
 import os
 import random
+import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -97,21 +98,28 @@ def steps_of(root: str, arguments: argparse.Namespace) -> dict[str, Callable[[],
 
 
 def cpu_seconds(action: Callable[[], object]) -> float:
-    start = time.process_time()
+    """CPU time of one call, its processes included once they have ended: other programs hardly change it."""
+    start, ended = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     action()
-    return time.process_time() - start
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = time.process_time() - start
+    return own + children.ru_utime + children.ru_stime - ended.ru_utime - ended.ru_stime
 
 
 def profile(root: str, arguments: argparse.Namespace) -> Table:
     """Say what each step adds, in milliseconds of CPU time an image, the least of the rounds."""
     steps = steps_of(root, arguments)
     rounds = [{name: cpu_seconds(step) for name, step in steps.items()} for _ in range(3 * arguments.repeats)]
+    loader = open_data(root, arguments, 1).train_dataloader()
+    epochs = [cpu_seconds(lambda: list(map(len, loader))) for _ in range(arguments.repeats)]
     table = Table("step", "ms of CPU", "all so far", title=f"{root}, one process")
     before = 0.0
     for name in steps:
         now = min(each[name] for each in rounds) / arguments.batch * 1000
         table.add_row(name, f"{now - before:.3f}", f"{now:.3f}")
         before = now
+    now = min(epochs) / (len(loader) * arguments.batch) * 1000
+    table.add_row("an epoch by a worker, its start and the main process included", f"{now - before:.3f}", f"{now:.3f}")
     return table
 
 
@@ -119,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", help="packed data sets with a split `train`")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cpu", action="store_true", help="CPU time alone, where the machine is busy")
     parser.add_argument("--images", type=int, default=2000, help="of an epoch")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
@@ -126,6 +135,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as train.py does
+    console = Console(width=110)
+    if not arguments.cpu:
+        console.print(compare(arguments))
+    for root in arguments.roots:
+        console.print(profile(root, arguments))
+
+
+def compare(arguments: argparse.Namespace) -> Table:
+    """Give the rates of all data sets by the clock on the wall."""
     table = Table("data", "workers", "bare, images/s", "loader, images/s", "loader / bare", title="training loader")
     started = time.perf_counter()
     for root in arguments.roots:
@@ -137,10 +155,7 @@ def main() -> None:
             table.add_row(root, str(workers), *(f"{rate:.0f}" for rate in rates), f"{100 * share:.0f} %")
     cores = len(os.sched_getaffinity(0))
     table.caption = f"{machine()}; may use {cores} of them; {time.perf_counter() - started:.0f} s"
-    console = Console(width=110)
-    console.print(table)
-    for root in arguments.roots:
-        console.print(profile(root, arguments))
+    return table
 
 
 if __name__ == "__main__":
