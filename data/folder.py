@@ -18,6 +18,8 @@ LABELS = "labels.csv"
 SPLITS = ("train", "val", "test")
 """Sub-folders of these names divide a tree into splits; a tree without them serves every split."""
 
+SIDES = ("x0", "y0", "x1", "y1")
+
 FileBoxes = list[tuple[float, ...]]
 
 PIECE = 1000
@@ -120,13 +122,10 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
     `class_name` or `wnid`, and `boxes` as `x0 y0 x1 y1` with `;` between boxes.
     """
     splits: dict[str, list[Photo]] = {}
-    with (root / LABELS).open(newline="") as file:
-        rows = csv.DictReader(file)
-        missing = {"file", split_column} - set(rows.fieldnames or ())
-        if missing:
-            raise ValueError(f"{root / LABELS} has no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
-        for row in rows:
-            splits.setdefault(row[split_column], []).append(_labelled_photo(root, row))
+    for row in _read_rows(root / LABELS, ("file", split_column)):
+        splits.setdefault(row[split_column], []).append(_labelled_photo(root, row))
+    if not splits:
+        raise ValueError(f"{root / LABELS} lists no images")
     for photos in splits.values():
         refuse_duplicates(photos)
     return splits
@@ -161,14 +160,29 @@ def read_tree(
 def read_boxes(path: Path) -> dict[str, FileBoxes]:
     """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row."""
     boxes: dict[str, FileBoxes] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                box = tuple(float(row[side]) for side in ("x0", "y0", "x1", "y1"))
-                boxes.setdefault(row["file"], []).append(box)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}: bad row {row} ({error!r}); expected columns file, x0, y0, x1, y1") from error
+    for row in _read_rows(path, ("file", *SIDES)):
+        try:
+            boxes.setdefault(row["file"], []).append(tuple(float(row[side]) for side in SIDES))
+        except ValueError as error:
+            raise ValueError(f"{path}: bad row {row} ({error!r}); expected columns file, x0, y0, x1, y1") from error
     return boxes
+
+
+def _read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """Read a CSV file whose first line names its columns; refuse one without the needed columns, or with odd rows."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a readable CSV file ({error}); save it as UTF-8") from error
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; it has {columns}")
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise ValueError(f"{path}: row {number}, {row[columns[0]]!r}, does not have the {len(columns)} columns")
+    return rows
 
 
 def refuse_unknown(boxes_of: Mapping[str, FileBoxes], folder: Path) -> None:
@@ -197,6 +211,8 @@ def _labelled_photo(root: Path, row: dict[str, str]) -> Photo:
     try:
         boxes = tuple(tuple(map(float, box.split())) for box in row.get("boxes", "").split(";") if box.strip())
         label = int(row.get("class_index") or -1)
+        if label < -1:
+            raise ValueError(f"class_index {label} is below 0; leave it empty for an image without class")
     except ValueError as error:
         raise ValueError(f"{root / LABELS}, {row['file']}: {error}") from error
     name = row.get("class_name") or row.get("wnid") or ""

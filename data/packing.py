@@ -57,7 +57,7 @@ class Packing:
         """Say how many shards hold that many photographs of `size` bytes together."""
         if self.shard_size is not None:
             return -(-photos // self.shard_size)
-        return min(photos, -(-(size + photos * TAR_BYTES) // round(self.shard_megabytes * 1e6)))
+        return min(photos, -(-(size + photos * TAR_BYTES) // max(1, round(self.shard_megabytes * 1e6))))
 
 
 Sample = dict[str, str | bytes]

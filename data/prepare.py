@@ -1,7 +1,7 @@
 """Pack images into shards: `python -m data.prepare RECIPE --source DIR --out DIR`.
 
-Recipes: imagenet, cub200, places365, mnist, cifar10, cifar100, labels_csv, folder; see docs/data.md. After a stop the
-same command goes on.
+Recipes: imagenet, cub200, places365, mnist, cifar10, cifar100, labels_csv, folder; see docs/datasets.md. After a stop
+the same command goes on.
 """
 
 import argparse
@@ -49,6 +49,8 @@ def prepare(options: argparse.Namespace) -> Manifest:
     source, out, recipe = options.source, options.out, RECIPES[options.recipe]
     if not source.is_dir():
         raise FileNotFoundError(f"--source {source} is not a folder")
+    if out.exists() and (not out.is_dir() or out.samefile(source)):
+        raise ValueError(f"--out {out} is {'the source' if out.is_dir() else 'a file'}; name another folder")
     found = recipe.read(source, options)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)

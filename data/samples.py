@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.augment import Augmentation
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
-from dre.pictures import centre, resampling, resize, stand_upright, to_tensor
+from dre.pictures import centre, larger_size, rescale, resize, stand_upright, to_picture, to_tensor
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -48,12 +48,12 @@ class Sample:
 
 
 class Window(NamedTuple):
-    """Part of an image that becomes the crop, in pixels."""
+    """Part of an image that becomes a random resized crop, in pixels."""
 
-    left: float
-    top: float
-    width: float
-    height: float
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,42 +73,38 @@ class Transform:
     flip: float = 0.0
     augment: Augmentation | None = None
 
-    def __call__(self, image: Image.Image, boxes: Boxes, draws: random.Random | None) -> tuple[Image.Image, Boxes]:
-        """Give the crop and its boxes; without `draws` the centre crop of evaluation."""
-        if draws is not None and self.crop_scale is not None:
-            window = _random_window(image.size, self.crop_scale, draws)
-        else:
-            image, boxes = self._resize(image, boxes)
-            window = self._place(image.size, draws)
-        image, boxes = self._cut(image, boxes, window)
-        if draws is not None and draws.random() < self.flip:
-            image, boxes = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirror(boxes, image.width)
-        if draws is not None and self.augment is not None:
-            image = self.augment(image, draws)
-        return image, boxes
-
-    def _resize(self, image: Image.Image, boxes: Boxes) -> tuple[Image.Image, Boxes]:
-        new = resize(image, self.preprocessing)
-        if new is image:
-            return image, boxes
-        return new, shift_and_scale(boxes, 0, 0, new.width / image.width, new.height / image.height)
-
-    def _place(self, image_size: tuple[int, int], draws: random.Random | None) -> Window:
-        height, width = self.preprocessing.size
+    def __call__(self, image: Image.Image, boxes: Boxes, draws: random.Random | None) -> tuple[Tensor, Boxes]:
+        """Give the crop, uint8 [C, H, W], and its boxes; without `draws` the centre crop of evaluation."""
         if draws is None:
-            return Window(*centre(image_size, self.preprocessing), width, height)
-        left, top = draws.randint(0, image_size[0] - width), draws.randint(0, image_size[1] - height)
-        return Window(left, top, width, height)
+            return self._centre(image, boxes)
+        pixels, boxes = self._resize_and_cut(image, boxes, draws)
+        if draws.random() < self.flip:
+            pixels, boxes = pixels.flip(2), mirror(boxes, pixels.shape[2])
+        if self.augment is not None:
+            pixels = to_tensor(self.augment(to_picture(pixels), draws))
+        return pixels, boxes
 
-    def _cut(self, image: Image.Image, boxes: Boxes, window: Window) -> tuple[Image.Image, Boxes]:
+    def _centre(self, image: Image.Image, boxes: Boxes) -> tuple[Tensor, Boxes]:
+        """Resize by Pillow, as the networks were evaluated by those who published them."""
+        new = resize(image, self.preprocessing)
+        boxes = shift_and_scale(boxes, 0, 0, new.width / image.width, new.height / image.height)
         height, width = self.preprocessing.size
-        left, top = window.left, window.top
-        if (window.width, window.height) == (width, height):
-            image = image.crop((int(left), int(top), int(left) + width, int(top) + height))
-        else:
-            area = (left, top, left + window.width, top + window.height)
-            image = image.resize((width, height), resampling(self.preprocessing), box=area)
-        return image, shift_and_scale(boxes, left, top, width / window.width, height / window.height)
+        left, top = centre(new.size, self.preprocessing)
+        return to_tensor(new.crop((left, top, left + width, top + height))), shift_and_scale(boxes, left, top, 1, 1)
+
+    def _resize_and_cut(self, image: Image.Image, boxes: Boxes, draws: random.Random) -> tuple[Tensor, Boxes]:
+        """Cut, then resize what is left, for a random resized crop; else the other way round."""
+        height, width = self.preprocessing.size
+        if self.crop_scale is not None:
+            left, top, across, down = _random_window(image.size, self.crop_scale, draws)
+            boxes = shift_and_scale(boxes, left, top, width / across, height / down)
+            pixels = to_tensor(image.crop((left, top, left + across, top + down)))
+            return rescale(pixels, (height, width), self.preprocessing.interpolation), boxes
+        new_width, new_height = larger_size(image.size, self.preprocessing)
+        boxes = shift_and_scale(boxes, 0, 0, new_width / image.width, new_height / image.height)
+        left, top = draws.randint(0, new_width - width), draws.randint(0, new_height - height)
+        pixels = rescale(to_tensor(image), (new_height, new_width), self.preprocessing.interpolation)
+        return pixels[:, top : top + height, left : left + width], shift_and_scale(boxes, left, top, 1, 1)
 
 
 def _random_window(image_size: tuple[int, int], scale: tuple[float, float], draws: random.Random) -> Window:
@@ -145,8 +141,8 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         if "size" in facts and tuple(facts["size"]) != stored_size:
             raise ValueError(f"the image is {list(stored_size)}, its json entry says {facts['size']} (height, width)")
         boxes = reorient(check_boxes(facts.get("boxes", []), stored_size), stored_size, orientation)
-        image, boxes = transform(image, boxes, draws)
-        return Sample(key, to_tensor(image), int(facts["label"]), boxes)
+        pixels, boxes = transform(image, boxes, draws)
+        return Sample(key, pixels, int(facts["label"]), boxes)
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
         raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason(error)}") from error
 

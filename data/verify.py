@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that read shards")
     options = parser.parse_args(arguments)
     try:
+        if options.workers < 1:
+            raise ValueError(f"--workers must be at least 1, got {options.workers}")
         broken = sum(verify(open_root(root, Remote(options.cache)), options.workers) for root in options.roots)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -19,6 +20,8 @@ from data.manifest import Manifest, ShardInfo, checksum, keys_file
 from data.packing import TAR_BYTES, BrokenPhotoError, Packing, encode_in_order
 from data.photos import Photo, names_by_index, refuse_duplicates
 from data.shards import key_order
+
+SPLIT_NAME = re.compile(r"\w[\w-]*")
 
 Track = Callable[[Iterable[Photo], int], Generator[Photo, None, None]]
 """Passes photographs on while it shows progress; the number is how many there will be."""
@@ -146,6 +149,10 @@ def _plan(split: str, photos: Sequence[Photo], packing: Packing) -> list[Plan]:
     """Spread the photographs of a split evenly over its shards."""
     if not photos:
         raise ValueError(f"split {split!r} has no photographs; leave it out or name another source")
+    if not SPLIT_NAME.fullmatch(split):
+        raise ValueError(
+            f"the split {split!r}, of {photos[0].path} for one, cannot name files; use letters, digits, - and _"
+        )
     refuse_duplicates(photos)
     ordered = sorted(photos, key=lambda photo: key_order(photo.key))
     sizes = [photo.size() for photo in ordered]

@@ -122,3 +122,53 @@ def test_missing_source_is_refused(tmp_path, capsys):
     assert "is not a folder" in refusal(capsys, "folder", tmp_path / "nowhere", tmp_path / "out")
     message = refusal(capsys, "labels_csv", tmp_path, tmp_path / "out")
     assert message.startswith("error: no labels.csv in")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",1,dog,\n", "\n", r"labels\.csv: row 2, 'train_001\.jpg', does not have the 5 columns"),
+        (",1,dog,\n", ",1,dog,,more\n", "row 2, .* does not have the 5 columns"),
+        (",1,dog,\n", ",-5,dog,\n", r"train_001\.jpg: class_index -5 is below 0"),
+        (",1,dog,\n", ",one,dog,\n", r"train_001\.jpg: invalid literal for int"),
+        (",1,dog,\n", ",0,dog,\n", "class 0 is called 'dog' here and 'cat' elsewhere"),
+        (",train,1,", ",,1,", r"the split '', of .*train_001\.jpg for one, cannot name files"),
+        (",train,1,", ",../train,1,", r"the split '\.\./train', of .* cannot name files"),
+        ("train_001.jpg", "train_999.jpg", r"lists 'train_999\.jpg', which is neither in"),
+        ("train_001.jpg", "train_000.jpg", "have the same key 'train_000'"),
+        ("file,split", "name,split", r"labels\.csv has no column file; it has \['name', 'split'"),
+        ("cat", "\udcff", r"labels\.csv is not a readable CSV file \('utf-8' .*\); save it as UTF-8"),
+    ],
+)
+def test_bad_labels_are_refused(tmp_path, capsys, old, new, message):
+    source = labelled_folder(tmp_path / "source")
+    path = source / "labels.csv"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1), errors="surrogateescape")
+    assert re.search(message, refusal(capsys, "labels_csv", source, tmp_path / "out"))
+
+
+def test_labels_without_rows_are_refused(tmp_path, capsys):
+    source = labelled_folder(tmp_path / "source", 0, 0)
+    assert "labels.csv lists no images" in refusal(capsys, "labels_csv", source, tmp_path / "out")
+
+
+def test_output_that_is_no_folder_of_its_own_is_refused_and_kept(tmp_path, capsys):
+    source = labelled_folder(tmp_path / "source")
+    (source / "ATTRIBUTION.csv").write_text("file,author\ntrain_000.jpg,An\\303\\240s\n")
+    before = {path: path.read_bytes() for path in source.rglob("*.*")}
+    assert main(["labels_csv", "--source", str(source), "--out", str(source)]) == 1
+    assert main(["labels_csv", "--source", str(source), "--out", str(source / "labels.csv")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" is ")[2] for line in lines] == [
+        "the source; name another folder",
+        "a file; name another folder",
+    ]
+    assert {path: path.read_bytes() for path in source.rglob("*.*")} == before
+
+
+def test_shards_smaller_than_a_photograph_hold_one_each(tmp_path):
+    source = tree(tmp_path / "tree", *(f"{number}.png" for number in range(3)))
+    prepare("folder", source, tmp_path / "out", "--shard-megabytes", "1e-9")
+    assert [info.samples for info in Manifest.load(tmp_path / "out").splits["train"]] == [1, 1, 1]

@@ -7,7 +7,9 @@ from PIL import Image
 
 from data.boxes import check_boxes, rasterise, reorient
 from data.samples import BrokenSampleError, Transform, load_sample
+from dre.pictures import centre, rescale, resize, to_picture, to_tensor
 from dre.types import Preprocessing
+from tests.data.layouts import DATA
 from tests.data.trees import SMALL, encode, photo, raw_sample
 
 WHOLE = Preprocessing(size=(20, 24), resize=20, interpolation="nearest")  # shows a 24 x 20 image as it is
@@ -51,6 +53,61 @@ def test_evaluation_takes_the_centre():
     sample = load(painted((30, 20, 50, 40)), Transform(Preprocessing((20, 20), 60)), boxes=[(30, 20, 50, 40)])
     assert rasterise(sample.boxes, (20, 20)).all()
     assert (sample.image[0] == 255).all()
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_evaluation_sees_what_pillow_makes(interpolation):
+    preprocessing = Preprocessing((20, 24), 30, interpolation)
+    larger = resize(photo(3, (60, 80)), preprocessing)
+    left, top = centre(larger.size, preprocessing)
+    crop = np.asarray(larger)[top : top + 20, left : left + 24]
+    assert np.array_equal(load(photo(3, (60, 80)), Transform(preprocessing)).image.permute(1, 2, 0), crop)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(48, 64), (33, 51), (90, 120), (60, 80)])
+def test_training_resizes_as_pillow_does(interpolation, mode, size):
+    picture = photo(0, (60, 80)).convert(mode)
+    ours = rescale(to_tensor(picture), size, interpolation)
+    difference = (ours.int() - to_tensor(picture.resize(size[::-1], Image.Resampling[interpolation.upper()]))).abs()
+    assert difference.max() <= 2  # torch keeps weights in 16 bits, Pillow in 32, and both round after each axis
+    assert (difference > 1).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_training_resizes_photographs_as_pillow_does(interpolation):
+    paths = sorted((DATA / "birds" / "images").glob("*.jpg"))[:8]
+    if not paths:
+        pytest.skip(f"no photographs in {DATA}; set DRE_DATA")
+    for path in paths:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+        theirs = to_tensor(picture.resize((213, 160), Image.Resampling[interpolation.upper()]))
+        difference = rescale(to_tensor(picture), (160, 213), interpolation).int() - theirs
+        assert (difference.abs() > 1).float().mean() < 0.01  # a sharp edge may differ by several levels
+        assert difference.float().mean().abs() < 0.01  # no brightness is gained or lost
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pixels_and_pictures_are_two_forms_of_one_thing(mode):
+    picture = photo(0).convert(mode)
+    assert (to_picture(to_tensor(picture)).mode, to_picture(to_tensor(picture)).tobytes()) == (mode, picture.tobytes())
+
+
+@pytest.mark.parametrize("crop_scale", [None, (0.2, 0.9)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_crops_have_the_size_and_channels_of_the_classifier(crop_scale, channels):
+    preprocessing = Preprocessing((20, 30), 32, channels=channels)
+    for seed in range(8):
+        sample = load(photo(seed, (60, 44)), Transform(preprocessing, crop_scale, 0.5), random.Random(seed))
+        assert sample.image.shape == (channels, 20, 30)
+        assert sample.image.dtype == torch.uint8
+
+
+def test_a_flip_mirrors_the_pixels():
+    plain, flipped = (load(photo(0), Transform(SMALL, flip=flip), random.Random(1)).image for flip in (0.0, 1.0))
+    assert torch.equal(flipped, plain.flip(2))
 
 
 def test_a_box_outside_the_crop_gives_an_empty_mask():

@@ -122,3 +122,8 @@ def test_folder_without_manifest_is_refused(tmp_path, capsys):
     assert status == 1
     assert error.startswith("error: no manifest.json in")
     assert error.count("\n") == 1
+
+
+def test_no_workers_are_refused(root, capsys):
+    assert main([str(root), "--workers", "0"]) == 1
+    assert capsys.readouterr().err == "error: --workers must be at least 1, got 0\n"

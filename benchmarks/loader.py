@@ -1,0 +1,162 @@
+"""The training loader against bare JPEG decoding: `python -m benchmarks.loader shards/imagenet shards/birds`.
+
+The bare loop opens the same images by the same decoder, from memory, in as many processes as the loader has workers; an
+epoch of the loader and the loop run in turns. Then a table says what each step of one sample costs.
+"""
+
+import argparse
+import io
+import os
+import random
+import resource
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import in_turns, machine, ratio
+from data import ShardDataModule
+from data.loader import collate_training
+from data.samples import IMAGE_SUFFIXES, Transform, decode, load_sample
+from data.streams import Drawn
+from dre.environment import keep_freed_memory
+from dre.types import Preprocessing
+
+
+def open_data(root: str, arguments: argparse.Namespace, workers: int) -> ShardDataModule:
+    data = ShardDataModule(
+        root,
+        batch_size=arguments.batch,
+        workers=workers,
+        epoch_images=arguments.images,
+        crop_scale=(0.08, 1.0) if arguments.random_resized else None,
+        verify="size",
+        preprocessing=Preprocessing(size=(224, 224), resize=256),
+    )
+    data.setup("fit")
+    return data
+
+
+def image_of(raw: dict[str, bytes]) -> bytes:
+    return next(raw[name] for name in IMAGE_SUFFIXES if name in raw)
+
+
+def decode_bare(images: Sequence[bytes]) -> None:
+    for image in images:
+        Image.open(io.BytesIO(image)).load()
+
+
+def measure(root: str, arguments: argparse.Namespace, workers: int) -> dict[str, list[float]]:
+    """Give the seconds of an epoch of the loader, start of its workers included, and of the bare loop."""
+    data = open_data(root, arguments, workers)
+    loader = data.train_dataloader()
+    images = [image_of(raw) for shard in data._open("train") for raw in shard.stream()]
+    images = (images * (arguments.images // len(images) + 1))[: len(loader) * arguments.batch]
+    parts = [images[worker::workers] for worker in range(workers)]
+    with ProcessPoolExecutor(workers, get_context("fork"), initializer=_take, initargs=(parts,)) as pool:
+        return in_turns(
+            {"loader": lambda: list(map(len, loader)), "bare": lambda: list(pool.map(_decode_part, range(workers)))},
+            arguments.repeats,
+            warm_up=1,
+        )
+
+
+_PARTS: list[list[bytes]] = []
+
+
+def _take(parts: list[list[bytes]]) -> None:
+    _PARTS[:] = parts
+
+
+def _decode_part(part: int) -> None:
+    decode_bare(_PARTS[part])
+
+
+def steps_of(root: str, arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """Give the steps of `arguments.batch` samples in one process, each with all that comes before it."""
+    data = open_data(root, arguments, 0)
+    shard = data._open("train")[0]
+    places = range(min(arguments.batch, shard.samples))
+    raws = [shard.read(place) for place in places]
+    transform: Transform = data.train_dataloader().stream.transform
+
+    def load() -> Drawn:
+        return Drawn([load_sample(raw, transform, random.Random(f"0/{place}")) for place, raw in enumerate(raws)])
+
+    return {
+        "decode in a bare loop": lambda: decode_bare([image_of(raw) for raw in raws]),
+        "stand upright, RGB": lambda: [decode(image_of(raw), 3) for raw in raws],
+        "json, boxes, crop, resize, flip": load,
+        "stack": lambda: collate_training(load()),
+        "read from the shard": lambda: ([shard.read(place) for place in places], collate_training(load())),
+    }
+
+
+def cpu_seconds(action: Callable[[], object]) -> float:
+    """CPU time of one call, its processes included once they have ended: other programs hardly change it."""
+    start, ended = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    action()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = time.process_time() - start
+    return own + children.ru_utime + children.ru_stime - ended.ru_utime - ended.ru_stime
+
+
+def profile(root: str, arguments: argparse.Namespace) -> Table:
+    """Say what each step adds, in milliseconds of CPU time an image, the least of the rounds."""
+    steps = steps_of(root, arguments)
+    rounds = [{name: cpu_seconds(step) for name, step in steps.items()} for _ in range(3 * arguments.repeats)]
+    loader = open_data(root, arguments, 1).train_dataloader()
+    epochs = [cpu_seconds(lambda: list(map(len, loader))) for _ in range(arguments.repeats)]
+    table = Table("step", "ms of CPU", "all so far", title=f"{root}, one process")
+    before = 0.0
+    for name in steps:
+        now = min(each[name] for each in rounds) / arguments.batch * 1000
+        table.add_row(name, f"{now - before:.3f}", f"{now:.3f}")
+        before = now
+    now = min(epochs) / (len(loader) * arguments.batch) * 1000
+    table.add_row("an epoch by a worker, its start and the main process included", f"{now - before:.3f}", f"{now:.3f}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+", help="packed data sets with a split `train`")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cpu", action="store_true", help="CPU time alone, where the machine is busy")
+    parser.add_argument("--images", type=int, default=2000, help="of an epoch")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--random-resized", action="store_true", help="random resized crops, not crops alone")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as train.py does
+    console = Console(width=110)
+    if not arguments.cpu:
+        console.print(compare(arguments))
+    for root in arguments.roots:
+        console.print(profile(root, arguments))
+
+
+def compare(arguments: argparse.Namespace) -> Table:
+    """Give the rates of all data sets by the clock on the wall."""
+    table = Table("data", "workers", "bare, images/s", "loader, images/s", "loader / bare", title="training loader")
+    started = time.perf_counter()
+    for root in arguments.roots:
+        for workers in arguments.workers:
+            seconds = measure(root, arguments, workers)
+            images = arguments.images // arguments.batch * arguments.batch
+            rates = [images / sorted(seconds[name])[len(seconds[name]) // 2] for name in ("bare", "loader")]
+            share = ratio(seconds["bare"], seconds["loader"])
+            table.add_row(root, str(workers), *(f"{rate:.0f}" for rate in rates), f"{100 * share:.0f} %")
+    cores = len(os.sched_getaffinity(0))
+    table.caption = f"{machine()}; may use {cores} of them; {time.perf_counter() - started:.0f} s"
+    return table
+
+
+if __name__ == "__main__":
+    main()
