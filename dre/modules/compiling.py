@@ -15,7 +15,7 @@ def compile_in_place(module: nn.Module, device: torch.device) -> None:
     except Exception as error:  # each back end and compiler has errors of its own
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"torch.compile does not work here ({reason}); leave out --model.compiled") from None
-    module.compile()  # type: ignore[no-untyped-call]
+    module.compile()
 
 
 def _one_operation(values: Tensor) -> Tensor:

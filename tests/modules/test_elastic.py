@@ -3,15 +3,20 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
-from dre.launch import is_restarted, job_name
+from dre.cli import TrainingCommandLine
+from dre.environment import one_line_errors
+from dre.launch import follow_torchrun, is_restarted, job_name
 from dre.runs import newest_checkpoint, write_record
 from tests.command_line import REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -107,7 +112,7 @@ def two_hosts():
 
 def start_host(name: str, number: int, path: Path, place: Path) -> subprocess.CompletedProcess:
     options = ["--nnodes=2", "--rdzv_backend=c10d", "--rdzv_endpoint=10.77.13.1:29519", "--rdzv_id=hosts"]
-    options += [f"--local_addr=10.77.13.{number}", "--rdzv_conf=read_timeout=10"]
+    options += [f"--local_addr=10.77.13.{number}", f"--rdzv_conf=read_timeout=10,is_host={int(number == 1)}"]
     words = [TRAIN, "--config", str(path), "--peer_timeout", "10"]
     before = ["ip", "netns", "exec", name]
     return torchrun(words, 1, *options, place=place, before=before, GLOO_SOCKET_IFNAME=name, TP_SOCKET_IFNAME=name)
@@ -155,3 +160,34 @@ def test_a_restart_does_not_go_on_from_another_job(tmp_path):
     assert newest_checkpoint(tmp_path, {"model": {}}, "torchrun b").parts[-3] == "002"
     with pytest.raises(FileNotFoundError):
         newest_checkpoint(tmp_path, {"model": {}}, "torchrun c")
+
+
+def test_the_patience_of_processes_is_a_setting(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    words = ["--config", str(run_file(place)), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    run = TrainingCommandLine([*words, "--peer_timeout", "7"])
+    assert run.trainer.strategy._timeout == timedelta(seconds=7)
+    with pytest.raises(ValueError, match=r"--peer_timeout must be above 0 seconds, got 0\.0"):
+        TrainingCommandLine([*words, "--peer_timeout", "0"])
+
+
+def test_torchrun_says_how_many_processes_there_are(place, monkeypatch):
+    told = {"RUN_ID": "a", "MAX_RESTARTS": "1", "USE_AGENT_STORE": "True"}
+    for name, value in {f"TORCHELASTIC_{name}": value for name, value in told.items()}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "3")
+    trainer = Namespace(devices=1, num_nodes=1, strategy="auto")
+    with pytest.warns(UserWarning, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        follow_torchrun(trainer)
+    assert trainer == Namespace(devices=2, num_nodes=3, strategy="ddp")
+
+
+@pytest.mark.parametrize(
+    ("message", "is_lost"), [("[x/gloo/transport/tcp/pair.cc:561] closed\nmore", True), ("shapes differ", False)]
+)
+def test_a_lost_peer_is_told_in_a_line(message, is_lost):
+    with pytest.raises(SystemExit if is_lost else RuntimeError) as stop, one_line_errors():
+        raise RuntimeError(message)
+    assert not is_lost or ("--ckpt_path last" in stop.value.code and "\n" not in stop.value.code)
