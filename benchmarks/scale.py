@@ -24,7 +24,8 @@ from dre.sweeps import SweepEngine
 GPUS = (1, 8, 64)
 IMAGES = 50_000
 IMAGENET, EPOCHS = 1_281_167, 10
-SIDE = 64
+SIDE, METRICS_SIDE = 64, 176
+"""Pixels; MS-SSIM wants more than 160."""
 LEARNED = {"dre": "one forward and the generator", "mgnet": "one forward and the generator"}
 
 
@@ -70,13 +71,14 @@ def explainers(generator: float) -> Iterator[Work]:
             explainer(image, torch.zeros(1, dtype=torch.int64))
         except (ValueError, TypeError):  # needs a checkpoint, or another kind of network
             continue
-        yield Work(name, explainer.cost.forwards, explainer.cost.backwards)
+        if explainer.cost.forwards:
+            yield Work(name, explainer.cost.forwards, explainer.cost.backwards)
 
 
 def metrics() -> Iterator[Work]:
     """Count the masked versions that each metric asks for by itself, of one image and one explainer."""
-    classifier = small_classifier()
-    image, saliency = torch.rand(2, 3, SIDE, SIDE)[:1], torch.rand(1, 1, SIDE, SIDE)
+    classifier, side = small_classifier(), METRICS_SIDE
+    image, saliency = torch.rand(1, 3, side, side), torch.rand(1, 1, side, side)
     for name in sorted(dre.metrics.__all__):
         kind = getattr(dre.metrics, name)
         if not (isinstance(kind, type) and issubclass(kind, ImageMean)) or kind is ImageMean:
@@ -127,7 +129,7 @@ def duration(value: float) -> str:
 
 def table(works: list[Work], rate: float, backward: float) -> Iterator[str]:
     """Rows of a Markdown table."""
-    yield f"| work | F | B | worth F | an image | images | {' | '.join(f'{gpus} GPU' for gpus in GPUS)} |"
+    yield f"| work | F | B | worth F | an image | images | {' | '.join(f'{gpus} GPU{"s" * (gpus > 1)}' for gpus in GPUS)} |"
     yield "|---|" + "---:|" * (5 + len(GPUS))
     for work in works:
         equivalents = work.equivalents(backward)

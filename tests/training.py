@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -73,14 +72,9 @@ def torchrun(
     ranks: int,
     *options: str,
     place: Path | None = None,
-    before: Sequence[str] = (),
-    timeout: float = 300,
     **variables: str,
 ) -> subprocess.CompletedProcess:
-    """Run a script on several ranks of this machine with torchrun, in a folder of its own.
-
-    `before` stands before the command, as `ip netns exec` does.
-    """
-    command = [*before, sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options, *words]
+    """Run a script on several ranks of this machine with torchrun; `variables` are of its environment."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
-    return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=300)

@@ -21,13 +21,13 @@ class Mortal(pl.Callback):
 
 
 class Waiting(pl.Callback):
-    """Say that a step is reached, and wait there until the test has done something to the machine."""
+    """Say which process has reached a step, and wait there until the test has done something to the machine."""
 
     def __init__(self, step: int, reached: str, go_on: str) -> None:
         self.step, self.reached, self.go_on = step, Path(reached), Path(go_on)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
-            self.reached.with_suffix(f".{trainer.global_rank}").touch()
+            self.reached.with_suffix(f".{trainer.global_rank}").write_text(str(os.getpid()))
             while not self.go_on.exists():
                 time.sleep(0.1)
