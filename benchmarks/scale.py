@@ -129,7 +129,8 @@ def duration(value: float) -> str:
 
 def table(works: list[Work], rate: float, backward: float) -> Iterator[str]:
     """Rows of a Markdown table."""
-    yield f"| work | F | B | worth F | an image | images | {' | '.join(f'{gpus} GPU{"s" * (gpus > 1)}' for gpus in GPUS)} |"
+    machines = " | ".join(f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs" for gpus in GPUS)
+    yield f"| work | F | B | worth F | an image | images | {machines} |"
     yield "|---|" + "---:|" * (5 + len(GPUS))
     for work in works:
         equivalents = work.equivalents(backward)
