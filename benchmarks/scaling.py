@@ -6,7 +6,9 @@ so the share of the all-reduce is the most that it can cost. Every process has a
 """
 
 import argparse
+import json
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -50,7 +52,7 @@ class Clock:
             self.taken[name] += time.perf_counter() - start
 
 
-def train(rank: int, ranks: int, batch: int, steps: int, network: str, results: "mp.SimpleQueue[list[float]]") -> None:
+def train(rank: int, ranks: int, batch: int, steps: int, network: str, out: Path) -> None:
     """Train in one process of several; the first one reports the mean seconds of each part."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
     on_gpu = torch.cuda.device_count() >= ranks
@@ -70,7 +72,8 @@ def train(rank: int, ranks: int, batch: int, steps: int, network: str, results: 
     seconds = torch.tensor(list(clock.taken.values()), dtype=torch.float64, device=device) / steps
     dist.all_reduce(seconds)
     if rank == 0:
-        results.put((seconds / ranks).tolist())
+        out.write_text(json.dumps((seconds / ranks).tolist()))
+    del batches  # ends the loader's worker, which a process would wait for
     dist.destroy_process_group()
 
 
@@ -111,9 +114,10 @@ def main() -> None:
     shown = Table("processes", "images/s", "over one", *(f"{part}" for part in PARTS), title=arguments.network)
     alone = None
     for ranks in arguments.processes:
-        results: mp.SimpleQueue[list[float]] = mp.get_context("spawn").SimpleQueue()
-        mp.spawn(train, (ranks, arguments.batch, arguments.steps, arguments.network, results), ranks)
-        taken = results.get()
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "seconds.json"
+            mp.spawn(train, (ranks, arguments.batch, arguments.steps, arguments.network, out), ranks)
+            taken = json.loads(out.read_text())
         rate = ranks * arguments.batch / sum(taken)
         alone = alone or rate / ranks
         shares = [f"{100 * share:.0f} %" for share in (part / sum(taken) for part in taken)]
