@@ -15,6 +15,8 @@ LEAST_TO_JUDGE = 100
 class Throughput(pl.Callback):
     """Log `train/images_per_second` (all ranks) and `train/data_wait` (share of wall time), and count broken samples.
 
+    Before training it says, and logs as `train/images_per_step`, how many images a step of the optimiser sees.
+
     Args:
         every: Steps between two logged values.
         broken_share: Largest share of unreadable training samples; above it the run stops.
@@ -29,6 +31,18 @@ class Throughput(pl.Callback):
         self._window = (0, 0.0, 0.0)
         self._batch_end = 0.0
         self._batch_start = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say and log the effective batch."""
+        data, steps = getattr(trainer, "datamodule", None), trainer.accumulate_grad_batches
+        if data is None:
+            return
+        images = data.batch_size
+        rank_zero_info(
+            f"each step of the optimiser sees {images * steps} images: batches of {images} over {trainer.world_size} "
+            f"ranks, gradients added up over {steps}"
+        )
+        pl_module.log("train/images_per_step", float(images * steps))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; time between epochs (validation, checkpoints) does not count."""

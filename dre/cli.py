@@ -16,14 +16,10 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from dre.arguments import OneLineParser, add_choice_of_training, forget_files, with_value
 from dre.environment import has_wandb_key, keep_freed_memory, quiet_known_noise
 from dre.explainers import DRE, Explainer, MGnet
+from dre.launch import follow_torchrun, is_restarted, job_name, limit_waiting
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
-from dre.runs import (
-    CHECKPOINT,
-    new_directory,
-    newest_checkpoint,
-    write_record,
-)
+from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
 from dre.smoke import cut_to_smoke
 
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -87,6 +83,12 @@ class CommandLine(LightningCLI):
             "evaluate.py: checkpoint of DRE, or a folder whose newest run has it.",
         )
         parser.add_argument(
+            "--peer_timeout",
+            type=float,
+            default=1800.0,
+            help="Seconds that a process of several waits for the others before it gives up.",
+        )
+        parser.add_argument(
             "--wandb", type=WandbMode, default="auto", help="'auto' is online with a W&B key and offline without."
         )
         parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
@@ -111,6 +113,9 @@ class CommandLine(LightningCLI):
                 "--trainer.sync_batchnorm would rewrite the frozen classifier too; the generator's batch norms are "
                 "synchronised over GPUs already (--model.sync_batch_norm)"
             )
+        if self.config.peer_timeout <= 0:
+            raise ValueError(f"--peer_timeout must be above 0 seconds, got {self.config.peer_timeout}")
+        follow_torchrun(trainer)
         if trainer.accelerator == "auto" and not torch.cuda.is_available():
             trainer.accelerator = "cpu"  # Apple's GPU has no float64, which metrics add up in
         if self.config.smoke:
@@ -130,7 +135,7 @@ class CommandLine(LightningCLI):
                 self.config, self.run_directory / "config.yaml", skip_none=False, multifile=False, skip_validation=True
             )
             parent = str(self.checkpoint) if self.checkpoint is not None else None
-            write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes())
+            write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes(), job_name())
 
     def checkpoint_hashes(self) -> dict[str, str]:
         """Give the sha256 of the checkpoints that decide the numbers of the run, by what they are for."""
@@ -139,10 +144,21 @@ class CommandLine(LightningCLI):
     def settle_checkpoint(self) -> None:
         """Resolve --ckpt_path before a new run directory exists."""
         wanted = self.config.ckpt_path
-        if wanted == "last":
+        if is_restarted():
+            self.checkpoint = self.checkpoint_of_this_job()
+        if self.checkpoint is not None:
+            rank_zero_info("this job was started again")
+        elif wanted == "last":
             self.checkpoint = newest_checkpoint(Path(self.family) / self.config.name, self.plain_config())
         elif wanted is not None:
             self.checkpoint = newest_checkpoint(Path(wanted))
+
+    def checkpoint_of_this_job(self) -> Path | None:
+        """Find what the same job wrote before it was started again; `None` where it had not come to a checkpoint."""
+        try:
+            return newest_checkpoint(Path(self.family) / self.config.name, self.plain_config(), job_name())
+        except FileNotFoundError:
+            return None
 
     def plain_config(self) -> dict[str, Any]:
         """Give the configuration as nested plain values, without what does not change a number."""
@@ -166,7 +182,9 @@ class CommandLine(LightningCLI):
         """Point the trainer at the run directory and its loggers."""
         kwargs.setdefault("default_root_dir", str(self.run_directory))
         kwargs.setdefault("logger", self.loggers())
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        limit_waiting(trainer, self.config.peer_timeout)
+        return trainer
 
     def fit(self, read: Callable[[Path], Mapping[str, Any]]) -> None:
         """Train, from a checkpoint where one is given.

@@ -4,6 +4,7 @@ import ctypes
 import logging
 import netrc
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 1 << 30
+LOST_PEER = re.compile(r"\bgloo/transport|Gloo \w+ failed|NCCL", re.IGNORECASE)
+"""What the errors of collectives say, which are of no type of their own."""
 
 
 def keep_freed_memory() -> None:
@@ -50,6 +53,11 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("DRE_TRACEBACK"):
             raise
         sys.exit(f"error: {error} (DRE_TRACEBACK=1 shows where)")
+    except RuntimeError as error:
+        if os.environ.get("DRE_TRACEBACK") or not LOST_PEER.search(str(error)):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        sys.exit(f"error: another process of this job is gone or out of reach; go on with --ckpt_path last: {reason}")
 
 
 def has_wandb_key() -> bool:

@@ -91,7 +91,11 @@ def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapp
 
 
 def write_record(
-    directory: Path, config: Mapping[str, Any], parent: str | None, checkpoints: Mapping[str, str] | None = None
+    directory: Path,
+    config: Mapping[str, Any],
+    parent: str | None,
+    checkpoints: Mapping[str, str] | None = None,
+    job: str | None = None,
 ) -> None:
     """Write run.json: when, by which command, from which parent and checkpoints, with which code and versions."""
     record = {
@@ -100,6 +104,7 @@ def write_record(
         "config_hash": config_hash(config),
         "parent": parent,
         "checkpoints": dict(checkpoints or {}),
+        "job": job,
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in RECORDED_PACKAGES},
@@ -113,12 +118,13 @@ def amend_record(directory: Path, facts: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | dict(facts), indent=2) + "\n")
 
 
-def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None) -> Path:
+def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job: str | None = None) -> Path:
     """Find the newest last.ckpt below `family`, of the same configuration when one is given.
 
     Args:
         family: A directory of runs, a run directory, or a checkpoint file.
         config: The resolved configuration that the run must have been started with.
+        job: The launcher's job that it must have been started by; any when not given.
     """
     if family.is_file():
         return family
@@ -127,8 +133,9 @@ def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None) -> 
     if config is None and found:
         return found[0]
     for path in found:
-        record = path.parent.parent / RECORD
-        if record.is_file() and json.loads(record.read_text())["config_hash"] == config_hash(config or {}):
+        file = path.parent.parent / RECORD
+        record = json.loads(file.read_text()) if file.is_file() else {}
+        if record.get("config_hash") == config_hash(config or {}) and job in (None, record.get("job")):
             return path
     if found:
         raise FileNotFoundError(

@@ -61,7 +61,20 @@ def launch(
     module: str, ranks: int, root: Path, out: Path, *options: str, check: bool = True
 ) -> subprocess.CompletedProcess:
     """Run a module on several ranks with torchrun; it is given the folder of the data and one to write to."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options]
-    command += ["-m", module, str(root), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=300)
+    done = torchrun(["-m", module, str(root), str(out)], ranks, *options)
+    if check:
+        done.check_returncode()
+    return done
+
+
+def torchrun(
+    words: list[str],
+    ranks: int,
+    *options: str,
+    place: Path | None = None,
+    **variables: str,
+) -> subprocess.CompletedProcess:
+    """Run a script on several ranks of this machine with torchrun; `variables` are of its environment."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
+    return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=300)

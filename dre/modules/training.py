@@ -20,6 +20,7 @@ from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
 from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
+from dre.modules.compiling import compile_in_place
 from dre.modules.objectives import (
     EQUATION_2,
     PUBLISHED_MGNET,
@@ -67,6 +68,7 @@ class MaskTraining(pl.LightningModule):
         constraints: Weights of the terms of the loss; by default those that belong to the objective.
         mgnet_fake_share: Share of stage-2 images for which `published_mgnet` asks for a class that is not there.
         sync_batch_norm: On several GPUs, share the statistics of the generator's batch norms between them.
+        compiled: Let torch.compile build the generator; the classifier, whose maps are read by hooks, runs as it is.
 
     Source: paper 003, section 3 and implementation details.
     """
@@ -99,6 +101,7 @@ class MaskTraining(pl.LightningModule):
         constraints: Constraints | None = None,
         mgnet_fake_share: float = 0.3,
         sync_batch_norm: bool = True,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
@@ -133,7 +136,7 @@ class MaskTraining(pl.LightningModule):
             embedding_epochs, embedding_rate, embedding_decay, rate, weight_decay, schedule, rate_epochs, rate_factor
         )
         self.embedding_epochs, self.embedding_loss, self.fake_share = embedding_epochs, embedding_loss, fake_share
-        self.blur_share, self.sync_batch_norm = blur_share, sync_batch_norm
+        self.blur_share, self.sync_batch_norm, self.compiled = blur_share, sync_batch_norm, compiled
         is_mgnet = variant == "mgnet"
         self.objective: ObjectiveName = objective or ("published_mgnet" if is_mgnet else "cross_entropy")
         usual = {"eq2": EQUATION_2, "published_mgnet": PUBLISHED_MGNET}
@@ -212,13 +215,15 @@ class MaskTraining(pl.LightningModule):
         return 0.0 * total
 
     def on_fit_start(self) -> None:
-        """Refuse a run whose generator would never train; synchronise its batch norms over GPUs."""
+        """Refuse a run whose generator would never train; compile the generator where that is asked for."""
         epochs = self.trainer.max_epochs
         if epochs is not None and 0 <= epochs <= self.embedding_epochs:
             raise ValueError(
                 f"{epochs} epochs are all of stage 1 ({self.embedding_epochs} embedding epochs): the generator would "
                 "not train; raise --trainer.max_epochs or lower --model.embedding_epochs"
             )
+        if self.compiled:
+            compile_in_place(self.estimator.generator, self.device)
 
     def configure_model(self) -> None:
         """Share the statistics of the generator's batch norms over GPUs; the classifier is left alone."""

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,52 @@ def test_mixed_precision_trains_with_masks_in_float32(five_shards, tmp_path):
     trainer.fit(model, small_data(five_shards))
     assert set(types) == {torch.float32}
     assert math.isfinite(trainer.callback_metrics["val/faithfulness"])
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch_and_its_size_is_logged(five_shards, tmp_path):
+    steps = {}
+    for name, batch, accumulated in (("whole", 20, 1), ("parts", 10, 2)):
+        model = small_training(embedding_epochs=0, blur_share=1.0)  # no noise, whose draws follow the batches
+        for module in model.estimator.modules():  # statistics of half a batch are not those of the whole
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.forward = partial(batch_norm_of_running_statistics, module)
+        trainer = quiet_trainer(
+            tmp_path, max_epochs=1, callbacks=[Throughput(every=1)], accumulate_grad_batches=accumulated
+        )
+        trainer.fit(model, small_data(five_shards, batch_size=batch))
+        assert trainer.callback_metrics["train/images_per_step"] == 20
+        assert trainer.global_step == 1
+        steps[name] = dict(model.estimator.generator.named_parameters())
+    for name, value in steps["whole"].items():  # Adam's first step is the rate times the gradient's sign
+        agree = (value - steps["parts"][name]).abs() < 1e-3
+        assert agree.float().mean() > 0.98, name  # rounding turns the sign of gradients near zero
+
+
+def batch_norm_of_running_statistics(module, maps):
+    return torch.nn.functional.batch_norm(
+        maps, module.running_mean, module.running_var, module.weight, module.bias, training=False
+    )
+
+
+@pytest.mark.slow
+def test_a_compiled_generator_trains_to_the_same_weights(five_shards, tmp_path):
+    plain, compiled = small_training(embedding_epochs=0), small_training(embedding_epochs=0, compiled=True)
+    for model in (plain, compiled):
+        trainer = quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, callbacks=[RunCheckpoints()])
+        trainer.fit(model, small_data(five_shards))
+    for name, value in weights(plain).items():  # one step of Adam at 1e-2, whose sign rounding may turn near zero
+        torch.testing.assert_close(weights(compiled)[name], value, rtol=0, atol=2.1e-2)
+        assert ((weights(compiled)[name] - value).abs() < 1e-3).float().mean() > 0.95, name
+    DRE(small_classifier(), checkpoint=str(tmp_path / "checkpoints" / "last.ckpt"))
+
+
+def test_where_nothing_can_be_compiled_a_line_says_so(five_shards, tmp_path, monkeypatch):
+    def refuse(function):
+        raise RuntimeError("no C++ compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(ValueError, match=r"^torch\.compile does not work here \(no C\+\+ compiler\); leave out"):
+        quiet_trainer(tmp_path).fit(small_training(compiled=True), small_data(five_shards))
 
 
 def test_learning_rates_follow_the_paper():

@@ -1,0 +1,130 @@
+"""Images per second of training on 1, 2 and more processes, and where the time goes: `python -m benchmarks.scaling`.
+
+Each process trains DRE on its share of the batch, step by step: data, forward, backward, all-reduce, optimiser, each
+with a clock of its own. Gradients are averaged after the backward pass, where DistributedDataParallel overlaps the two,
+so the share of the all-reduce is the most that it can cost. Every process has a GPU, or one thread of a CPU.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import machine
+from data import ShardDataModule
+from dre.environment import keep_freed_memory
+from dre.imaging import background_mixture, blend, upsample
+from dre.models import Classifier
+from dre.modules import MaskTraining
+
+DEMO = Path(__file__).parents[1] / "data" / "demo"
+PARTS = ("data", "forward", "backward", "all-reduce", "optimiser")
+WARM_UP = 2
+PORT = "29563"
+
+
+class Clock:
+    """Seconds of each part, without those of the first steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.taken = dict.fromkeys(PARTS, 0.0)
+
+    @contextmanager
+    def part(self, name: str, counts: bool) -> Iterator[None]:
+        """Time what happens inside."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        if counts:
+            self.taken[name] += time.perf_counter() - start
+
+
+def train(rank: int, ranks: int, batch: int, steps: int, network: str, out: Path) -> None:
+    """Train in one process of several; the first one reports the mean seconds of each part."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
+    on_gpu = torch.cuda.device_count() >= ranks
+    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    keep_freed_memory()
+    dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=ranks)
+    torch.manual_seed(0)
+    model = MaskTraining(Classifier(network), embedding_epochs=0).to(device)
+    optimizer = torch.optim.Adam(model.estimator.generator.parameters(), lr=1e-3)
+    data = ShardDataModule(str(DEMO), batch_size=batch * ranks, preprocessing=model.classifier.preprocessing)
+    data.setup("fit")
+    batches, clock = iter(data.train_dataloader()), Clock(device)
+    for step in range(WARM_UP + steps):
+        one_step(model, optimizer, batches, clock, step >= WARM_UP, ranks)
+    seconds = torch.tensor(list(clock.taken.values()), dtype=torch.float64, device=device) / steps
+    dist.all_reduce(seconds)
+    if rank == 0:
+        out.write_text(json.dumps((seconds / ranks).tolist()))
+    del batches  # ends the loader's worker, which a process would wait for
+    dist.destroy_process_group()
+
+
+def one_step(
+    model: MaskTraining, optimizer: torch.optim.Optimizer, batches: Iterator, clock: Clock, counts: bool, ranks: int
+) -> None:
+    """Make one step, timing its parts."""
+    classifier, estimator = model.classifier, model.estimator
+    with clock.part("data", counts):
+        images = next(batches)["images"].to(clock.device).float().div_(255)
+    with clock.part("forward", counts):
+        with torch.no_grad():
+            features, logits = classifier.features(images)
+            background = background_mixture(images, model.blur_share)
+        targets = logits.argmax(dim=1)
+        mask = upsample(estimator(features, targets), (images.shape[-2], images.shape[-1]))
+        loss = torch.nn.functional.cross_entropy(classifier(blend(images, mask, background)), targets)
+    weights = list(estimator.generator.parameters())
+    with clock.part("backward", counts):
+        gradients = torch.autograd.grad(loss, weights)
+    with clock.part("all-reduce", counts):
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+    with clock.part("optimiser", counts):
+        parts = (flat / ranks).split([weight.numel() for weight in weights])
+        for weight, gradient in zip(weights, parts, strict=True):
+            weight.grad = gradient.view_as(weight)
+        optimizer.step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch", type=int, default=8, help="images of each process")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--network", default="tf_efficientnet_lite0", help="with random weights")
+    arguments = parser.parse_args()
+    shown = Table("processes", "images/s", "over one", *(f"{part}" for part in PARTS), title=arguments.network)
+    alone = None
+    for ranks in arguments.processes:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "seconds.json"
+            mp.spawn(train, (ranks, arguments.batch, arguments.steps, arguments.network, out), ranks)
+            taken = json.loads(out.read_text())
+        rate = ranks * arguments.batch / sum(taken)
+        alone = alone or rate / ranks
+        shares = [f"{100 * share:.0f} %" for share in (part / sum(taken) for part in taken)]
+        shown.add_row(str(ranks), f"{rate:.1f}", f"{rate / alone:.2f}", *shares)
+    shown.caption = machine()
+    Console(width=120).print(shown)
+
+
+if __name__ == "__main__":
+    main()

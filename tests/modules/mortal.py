@@ -1,0 +1,33 @@
+"""Ways to lose a process of a training that tests start with torchrun."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class Mortal(pl.Callback):
+    """End one rank of the first attempt in the middle of an epoch, as a machine that fails does."""
+
+    def __init__(self, rank: int, step: int) -> None:
+        self.rank, self.step = rank, step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        is_first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if is_first and (trainer.global_rank, trainer.global_step) == (self.rank, self.step):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Waiting(pl.Callback):
+    """Say which process has reached a step, and wait there until the test has done something to the machine."""
+
+    def __init__(self, step: int, reached: str, go_on: str) -> None:
+        self.step, self.reached, self.go_on = step, Path(reached), Path(go_on)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            self.reached.with_suffix(f".{trainer.global_rank}").write_text(str(os.getpid()))
+            while not self.go_on.exists():
+                time.sleep(0.1)

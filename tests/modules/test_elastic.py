@@ -1,0 +1,217 @@
+"""Lost processes: the job ends in bounded time, and what it wrote is gone on from in a world of any size."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from jsonargparse import Namespace
+
+from dre.cli import TrainingCommandLine
+from dre.environment import one_line_errors
+from dre.launch import follow_torchrun, is_restarted, job_name
+from dre.runs import newest_checkpoint, write_record
+from tests.command_line import REPOSITORY, tiny_run_file, workplace
+from tests.data.trees import packed
+from tests.training import torchrun
+
+TRAIN = str(REPOSITORY / "train.py")
+NEW_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+STEPS = 2
+"""Of an epoch: twelve photographs, six a step."""
+
+
+@pytest.fixture
+def place(tmp_path):
+    return workplace(tmp_path)
+
+
+def run_file(place: Path, *callbacks: dict, **trainer) -> Path:
+    path = tiny_run_file(place / "tiny.yaml", packed(place / "photographs", train=12, val=4))
+    content = yaml.safe_load(path.read_text())
+    del content["score"], content["data"]["init_args"]["limit"]
+    content["data"]["init_args"]["batch_size"] = 6
+    content["trainer"] |= {"max_epochs": 4, "callbacks": [{"class_path": "callbacks.RunCheckpoints"}, *callbacks]}
+    content["trainer"] |= trainer
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def mortal(rank: int, step: int) -> dict:
+    return {"class_path": "tests.modules.mortal.Mortal", "init_args": {"rank": rank, "step": step}}
+
+
+def reached(place: Path, run: str) -> tuple[int, int]:
+    """Give epochs and steps that a run's last checkpoint counts."""
+    content = torch.load(place / "runs" / "tiny" / run / "checkpoints" / "last.ckpt", weights_only=True)
+    loop = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return loop["completed"], content["global_step"]
+
+
+def parent(place: Path, run: str) -> str | None:
+    return json.loads((place / "runs" / "tiny" / run / "run.json").read_text())["parent"]
+
+
+@pytest.mark.ddp
+def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on_by_itself(place):
+    path = run_file(place, mortal(rank=2, step=2 * STEPS + 1))
+    words = [TRAIN, "--config", str(path)]
+    done = torchrun(words, 3, "--standalone", "--max-restarts=1", place=place, **NEW_STORE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(folder.name for folder in (place / "runs" / "tiny").iterdir()) == ["001", "002"]
+    assert reached(place, "001")[1] == 2 * STEPS  # two epochs were whole
+    assert parent(place, "002") == "runs/tiny/001/checkpoints/last.ckpt"
+    assert reached(place, "002")[1] == 4 * STEPS
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_a_job_that_lost_a_rank_is_gone_on_with_by_fewer_and_by_more(place):
+    path = run_file(place, mortal(rank=2, step=STEPS + 1))
+    began = time.monotonic()
+    done = torchrun([TRAIN, "--config", str(path)], 3, "--standalone", place=place)
+    assert done.returncode != 0
+    assert time.monotonic() - began < 120  # of which the start of three processes is the most
+    checkpoints = place / "runs" / "tiny" / "001" / "checkpoints"
+    assert "last.ckpt" in {file.name for file in checkpoints.iterdir()}
+    assert reached(place, "001")[1] == STEPS
+    for ranks, run, epochs in ((2, "002", 3), (3, "003", 4)):
+        words = [TRAIN, "--config", str(path), "--ckpt_path", "last", "--trainer.max_epochs", str(epochs)]
+        done = torchrun(words, ranks, "--standalone", place=place)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert reached(place, run)[1] == epochs * STEPS
+        assert parent(place, run).startswith(f"runs/tiny/{int(run) - 1:03d}/")
+
+
+@pytest.fixture
+def two_hosts():
+    """Make two network namespaces joined by a cable; give the interface of each, and cut nothing yet."""
+    names = [f"dre{os.getpid()}{end}" for end in "ab"]
+    try:
+        commands = [f"link add {names[0]} type veth peer name {names[1]}"]
+        for number, name in enumerate(names, 1):
+            commands += [f"netns add {name}", f"link set {name} netns {name}", f"-n {name} link set lo up"]
+            commands += [f"-n {name} addr add 10.77.13.{number}/24 dev {name}", f"-n {name} link set {name} up"]
+        try:
+            for command in commands:
+                subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("network namespaces cannot be created here")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def start_host(name: str, number: int, path: Path, place: Path) -> subprocess.Popen:
+    options = ["--nproc_per_node=1", "--nnodes=2", "--rdzv_backend=c10d", "--rdzv_endpoint=10.77.13.1:29519"]
+    options += [f"--local_addr=10.77.13.{number}", f"--rdzv_conf=read_timeout=10,is_host={int(number == 1)}"]
+    command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *options, "--rdzv_id=hosts"]
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": name}
+    return subprocess.Popen(
+        [*command, TRAIN, "--config", str(path), "--peer_timeout", "10"],
+        env={**os.environ, **variables},
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def is_running(process: int) -> bool:
+    """Say whether a process is there and not only waits for its parent to take note of its end."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Wait for something; say whether it came in time."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.2)
+    return holds()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_training_ends_on_both_hosts_when_one_is_cut_off(place, two_hosts):
+    waiting = {"step": STEPS + 1, "reached": str(place / "reached"), "go_on": str(place / "go_on")}
+    path = run_file(place, {"class_path": "tests.modules.mortal.Waiting", "init_args": waiting})
+    agents = [start_host(name, number, path, place) for number, name in enumerate(two_hosts, 1)]
+    try:
+        files = [place / f"reached.{rank}" for rank in (0, 1)]
+        assert wait_until(lambda: all(file.exists() and file.read_text() for file in files), 240)
+        workers = [int(file.read_text()) for file in files]
+        subprocess.run(["ip", "-n", two_hosts[1], "link", "set", two_hosts[1], "down"], check=True)
+        (place / "go_on").touch()
+        # two collectives of ten seconds, and what torchrun gives a process to end
+        assert wait_until(lambda: not any(map(is_running, workers)), 90)
+        assert reached(place, "001")[1] == STEPS
+    finally:
+        for agent in agents:  # torchrun's own patience with its store is minutes
+            agent.kill()
+            agent.wait()
+
+
+def test_a_job_is_known_by_its_launcher(monkeypatch):
+    for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert (job_name(), is_restarted()) == (None, False)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert (job_name(), is_restarted()) == ("slurm 12", False)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert is_restarted()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "birds")
+    assert job_name() == "torchrun birds"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert job_name().startswith("torchrun on ")
+
+
+def test_a_restart_does_not_go_on_from_another_job(tmp_path):
+    for run, job in (("001", "torchrun a"), ("002", "torchrun b")):
+        (tmp_path / run / "checkpoints").mkdir(parents=True)
+        write_record(tmp_path / run, {"model": {}}, None, job=job)
+        (tmp_path / run / "checkpoints" / "last.ckpt").touch()
+    assert newest_checkpoint(tmp_path, {"model": {}}, "torchrun a").parts[-3] == "001"
+    assert newest_checkpoint(tmp_path, {"model": {}}, "torchrun b").parts[-3] == "002"
+    with pytest.raises(FileNotFoundError):
+        newest_checkpoint(tmp_path, {"model": {}}, "torchrun c")
+
+
+def test_the_patience_of_processes_is_a_setting(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    words = ["--config", str(run_file(place)), "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    run = TrainingCommandLine([*words, "--peer_timeout", "7"])
+    assert run.trainer.strategy._timeout == timedelta(seconds=7)
+    with pytest.raises(ValueError, match=r"--peer_timeout must be above 0 seconds, got 0\.0"):
+        TrainingCommandLine([*words, "--peer_timeout", "0"])
+
+
+def test_torchrun_says_how_many_processes_there_are(place, monkeypatch):
+    told = {"RUN_ID": "a", "MAX_RESTARTS": "1", "USE_AGENT_STORE": "True"}
+    for name, value in {f"TORCHELASTIC_{name}": value for name, value in told.items()}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "3")
+    trainer = Namespace(devices=1, num_nodes=1, strategy="auto")
+    with pytest.warns(UserWarning, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        follow_torchrun(trainer)
+    assert trainer == Namespace(devices=2, num_nodes=3, strategy="ddp")
+
+
+@pytest.mark.parametrize(
+    ("message", "is_lost"), [("[x/gloo/transport/tcp/pair.cc:561] closed\nmore", True), ("shapes differ", False)]
+)
+def test_a_lost_peer_is_told_in_a_line(message, is_lost):
+    with pytest.raises(SystemExit if is_lost else RuntimeError) as stop, one_line_errors():
+        raise RuntimeError(message)
+    assert not is_lost or ("--ckpt_path last" in stop.value.code and "\n" not in stop.value.code)
