@@ -179,7 +179,7 @@ def preferences(material: Material, measures: Measures, images: int) -> dict[str
         square = mean_matrix(list(material.maps.values()), measure)
         for setting in SETTINGS:
             readings = _readings(square, groups, setting)
-            if setting[1] in material.objects:
+            if setting[1] in material.objects and material.objects[setting[1]][:images].any():
                 readings["boxes"] = _to_boxes(material, measure, setting, images)
             for reading, values in readings.items():
                 for metric, scores in _all_confidence(material, setting).items():

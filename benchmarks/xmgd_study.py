@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,32 +107,64 @@ def show(title: str, rows: Rows, spreads: Rows | None = None) -> None:
 def _cell(value: Any, error: float | None) -> str:
     if value is None:
         return ""
-    if isinstance(value, tuple) and len(value) == 3:
+    if isinstance(value, list) and len(value) == 3:
         return f"{value[0]:.2f} ({value[1]:.2f} .. {value[2]:.2f})"
-    if isinstance(value, tuple):
+    if isinstance(value, list):
         value, error = value
     return f"{value:.3g}" + ("" if error is None else f" \u00b1 {error:.2g}")
 
 
-def answers(given: Material, resamples: int) -> dict[str, Any]:
+class Answers:
+    """Answers by question, written to a file one by one; those of an earlier call that was broken off are kept.
+
+    Args:
+        path: Of the file.
+        about: What the answers are about; a file about anything else is begun anew.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        self.path = path
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        same = all(kept.get(name) == value for name, value in about.items())
+        self.known: dict[str, Any] = kept if same else dict(about)
+
+    def ask(self, names: Sequence[str], question: Callable[[], Mapping[str, Any]]) -> None:
+        """Ask what is not known yet."""
+        if not set(names) <= self.known.keys():
+            self.known |= json.loads(json.dumps(question()))
+            self.path.write_text(json.dumps(self.known, indent=1) + "\n")
+
+
+def answers(given: Material, resamples: int, path: Path) -> dict[str, Any]:
     """Ask everything, and print each answer when it is there."""
     measures = distances()
-    result: dict[str, Any] = {"groups": list(map(str, given.maps)), "images": len(next(iter(given.objects.values())))}
-    result |= compare_groups(given, resamples)
-    show("Distances between the mean maps of all groups", result["spread"], result["spread deviation"])
+    images = len(next(iter(given.objects.values())))
+    answered = Answers(path, {"groups": list(map(str, given.maps)), "images": images, "resamples": resamples})
+    known = answered.known
+    answered.ask(["matrices", "spread", "kinship"], lambda: compare_groups(given, resamples))
+    show("Distances between the mean maps of all groups", known["spread"], known["spread deviation"])
     title = "Correlation of the distances between explainers where settings share ..."
-    show(title, result["kinship"], result["kinship deviation"])
-    result["sample size"] = ask.by_sample_size(given.maps, measures)
-    show("Distances from fewer images against those from all", result["sample size"])
-    result["single pixel"] = ask.by_single_pixel(given.maps, measures)
-    show("What one pixel moves, over the distance to other explainers' maps", result["single pixel"])
-    result["begin"] = ask.by_begin(given.maps)
-    show("XMGD to the same map at half the size", result["begin"])
-    result["confidence"] = ask.confidence_means(given)
-    show("Confidence metrics of the reliefs", result["confidence"])
-    result["preferences"] = ask.preferences(given, {name: measures[name] for name in PREFERRED_BY}, BOXED)
-    show("Rank correlation over explainers of nearness and confidence metrics", result["preferences"])
-    return result
+    show(title, known["kinship"], known["kinship deviation"])
+    questions: dict[str, tuple[str, Callable[[], Any]]] = {
+        "sample size": (
+            "Distances from fewer images against those from all",
+            lambda: ask.by_sample_size(given.maps, measures),
+        ),
+        "single pixel": (
+            "What one pixel moves, over the distance to other explainers' maps",
+            lambda: ask.by_single_pixel(given.maps, measures),
+        ),
+        "begin": ("XMGD to the same map at half the size", lambda: ask.by_begin(given.maps)),
+        "confidence": ("Confidence metrics of the reliefs", lambda: ask.confidence_means(given)),
+        "preferences": (
+            "Rank correlation over explainers of nearness and confidence metrics",
+            lambda: ask.preferences(given, {name: measures[name] for name in PREFERRED_BY}, BOXED),
+        ),
+    }
+    for name, (title, question) in questions.items():
+        answered.ask([name], lambda name=name, question=question: {name: question()})  # type: ignore[misc]
+        show(title, known[name])
+    return known
 
 
 def main() -> None:
@@ -149,9 +181,7 @@ def main() -> None:
     start = time.process_time()
     given = material(settings.out / "maps.pt", settings.data, settings.images, settings.steps)
     made = time.process_time() - start
-    result = answers(given, settings.resamples)
-    draw(result, settings.out)
-    (settings.out / "study.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(answers(given, settings.resamples, settings.out / "study.json"), settings.out)
     Console().print(f"{made:.0f} s for the maps, {time.process_time() - start - made:.0f} s for the rest. {machine()}")
 
 
