@@ -118,11 +118,17 @@ def test_addresses_of_files(root, url):
 # A server that fails
 
 
-@pytest.mark.parametrize("fault", [503, 429, "half", "short", "damaged", "silent"])
-@pytest.mark.parametrize("name", ["manifest.json", *SHARDS])
+FAULTS = (503, 429, "half", "short", "silent")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *((name, fault) for name in ("manifest.json", *SHARDS) for fault in FAULTS),
+        *((name, "damaged") for name in SHARDS),  # a manifest with one other character may still be one
+    ],
+)
 def test_a_failing_server_costs_a_warning(server, quick, caplog, name, fault):
-    if name == "manifest.json" and fault == "damaged":
-        pytest.skip("a manifest with one other character may still be one")
     server.faults[name] += [fault]
     data = module(server.url, quick)
     assert len(keys_of(data.train_dataloader())) == 5
