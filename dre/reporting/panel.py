@@ -66,7 +66,6 @@ def draw_panel(
     labels: Mapping[str, str] | None = None,
     headings: Mapping[str, str] | None = None,
     side: int = SIDE,
-    colours: int | None = None,
 ) -> None:
     """Draw photographs and below each its maps as one PNG file.
 
@@ -77,7 +76,6 @@ def draw_panel(
         labels: What is written beside the maps of an explainer, where it is not its name.
         headings: What is written above the maps of an explainer, with some space.
         side: Pixels of the longer side of each photograph and map.
-        colours: Of the file, where it has to be small; all by default.
     """
     names = list(photographs[0].maps)
     headings = headings or {}
@@ -100,7 +98,7 @@ def draw_panel(
         if name in headings:
             _write(figure, left, bottom + height + GAP, headings[name], fontsize=13, weight="bold")
     _write(figure, GAP, GAP, caption, fontsize=10, color="0.35")
-    path.write_bytes(png(_rendered(figure), colours))
+    path.write_bytes(png(_rendered(figure)))
     plt.close(figure)
 
 
