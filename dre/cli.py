@@ -220,7 +220,7 @@ class CommandLine(LightningCLI):
             wandb_logger = WandbLogger(
                 name=name,
                 project=self.config.wandb_project,
-                save_dir=self.run_directory,
+                save_dir=self.run_directory.resolve(),  # W&B's process may have started in another folder
                 offline=mode == "offline",
                 mode=mode,
                 config=self.plain_config(),

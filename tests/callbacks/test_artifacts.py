@@ -122,6 +122,7 @@ def test_results_before_the_metrics_are_said(five_shards, tmp_path):
     trainer.loggers = [logger]
     with pytest.warns(UserWarning, match="list ResultsArtifact after ExplanationMetrics"):
         trainer.test(small_evaluation(), small_data(five_shards), verbose=False)
+    wandb.finish()
 
 
 def test_without_wandb_nothing_happens(five_shards, tmp_path):
