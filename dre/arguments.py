@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
 
 Training = Literal["masks", "classifier"]
+
+CONFIG = ("--config", "-c")
 
 ORIGIN = "__path__"
 """Where the parser notes, among the entries of a mapping, from which file they came."""
@@ -73,6 +76,21 @@ def with_value(switch: str, words: Sequence[str]) -> list[str]:
         else:
             spelled.append(word)
     return [word if word != switch else f"{switch}=true" for word in spelled]
+
+
+def files_first(words: Sequence[str]) -> list[str]:
+    """Move run files before all other arguments, in their own order: what is written out overrides any file."""
+    files: list[str] = []
+    others: list[str] = []
+    coming = iter(words)
+    for word in coming:
+        if word in CONFIG:
+            files += [word, *itertools.islice(coming, 1)]
+        elif word.startswith(("--config=", "-c")):
+            files.append(word)
+        else:
+            others.append(word)
+    return files + others
 
 
 def add_choice_of_training(parser: LightningArgumentParser, default: Training) -> None:

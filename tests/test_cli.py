@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dre.arguments import chosen_training, plain
+from dre.arguments import chosen_training, files_first, plain
 from dre.classifier_cli import ClassifierCommandLine, training_command_line
 from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
@@ -93,6 +93,18 @@ CHAINS = {
 
 def configured(files: Sequence[str]) -> list[str]:
     return [word for file in files for word in ("--config", str(file))]
+
+
+def test_run_files_come_first_wherever_they_stand():
+    words = ["--data.limit", "3", "--config", "a.yaml", "--name=x", "-c", "b.yaml", "--config=c.yaml", "-cd.yaml"]
+    files = ["--config", "a.yaml", "-c", "b.yaml", "--config=c.yaml", "-cd.yaml"]
+    assert files_first(words) == [*files, "--data.limit", "3", "--name=x"]
+    assert files_first(["--name", "x", "--config"]) == ["--config", "--name", "x"]  # refused by the parser
+
+
+def test_what_is_written_out_overrides_a_run_file_behind_it(run_file):
+    run = TrainingCommandLine(["--data.batch_size", "3", "--config", str(run_file), *QUIET])
+    assert run.config.data.init_args.batch_size == 3
 
 
 @pytest.mark.parametrize("name", CHAINS)
