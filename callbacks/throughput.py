@@ -38,10 +38,9 @@ class Throughput(pl.Callback):
         if data is None:
             return
         images = data.batch_size
-        rank_zero_info(
-            f"each step of the optimiser sees {images * steps} images: batches of {images} over {trainer.world_size} "
-            f"ranks, gradients added up over {steps}"
-        )
+        over = f" over {trainer.world_size} ranks" if trainer.world_size > 1 else ""
+        added = f", {steps} batches to a step" if steps > 1 else ""
+        rank_zero_info(f"each step of the optimiser sees {images * steps} images: batches of {images}{over}{added}")
         pl_module.log("train/images_per_step", float(images * steps))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

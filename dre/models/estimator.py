@@ -23,6 +23,7 @@ class EstimatorSettings:
     variant: Variant = "dre"
     eta: float = 1.5
     h: float = 2.5
+    monotone: bool = True
     upsample: UpsampleName = "pixelshuffle"
     filter_gain: float = 0.0
     evidence: bool = False
@@ -58,7 +59,7 @@ class MaskEstimator(nn.Module):
         self.generator = MaskGenerator(
             settings.tap_channels, settings.widths, 1 if is_dre else 2, settings.upsample, settings.evidence
         )
-        self.to_scores = SkewController(settings.eta, settings.h) if is_dre else PairRatio()
+        self.to_scores = SkewController(settings.eta, settings.h, settings.monotone) if is_dre else PairRatio()
 
     def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Relevance scores [B, 1, H / 4, W / 4] in [0, 1]."""

@@ -27,11 +27,10 @@ from dre.modules.objectives import (
     Constraints,
     ObjectiveName,
     fake_targets,
-    mask_of_area,
     objective,
-    random_shares,
 )
 from dre.modules.rates import ScheduleName, StageRates, refuse_broken_loss
+from dre.modules.shown import ShownName, mask_of_area, random_shares, tuned_mask
 from dre.sweeps import SweepEngine
 from dre.types import Batch
 
@@ -44,12 +43,14 @@ class MaskTraining(pl.LightningModule):
         variant: `dre` has the skew controller, `mgnet` MGnet's head.
         eta: Slope of the controller.
         h: Exponent of the controller.
+        monotone: Off, the controller takes the square of the standardised scores: the ablation of the paper's figure 4.
         widths: Channels of the cells at strides 4, 8 and 16; the paper's for its classifiers, else half of the taps'.
         upsample: Pixel shuffle (published code) or transposed convolution (the paper's text).
         filter_gain: 0 is the paper's spatial filter; above, the filter reads the standardised resemblance times this.
         evidence: Add the class's own activation map to the raw scores, so that training starts from it.
-        masks: What training shows: masks of the `controller`, as the paper does, or of a `random_area`, which trains
-            the ranking at every share of kept pixels. Explanations always come from the controller.
+        masks: What training shows: masks of the `controller`, as the paper does; of a `random_area`, which trains the
+            ranking at every share of kept pixels; or `tuned`, weighted as DRE+ does (nine more passes an image, an
+            experiment of the paper's appendix C). Explanations always come from the controller.
         area_softness: Edge of masks of a random area, in standard deviations of the raw scores.
         embedding_start: `random`, or `head`: each class starts with the classifier's own weights for it, which needs
             a linear head on the last tap.
@@ -79,11 +80,12 @@ class MaskTraining(pl.LightningModule):
         variant: Variant = "dre",
         eta: float = 1.5,
         h: float = 2.5,
+        monotone: bool = True,
         widths: list[int] | None = None,
         upsample: UpsampleName = "pixelshuffle",
         filter_gain: float = 0.0,
         evidence: bool = False,
-        masks: Literal["controller", "random_area"] = "controller",
+        masks: ShownName = "controller",
         area_softness: float = 0.2,
         embedding_start: Literal["random", "head"] = "random",
         embedding_epochs: int = 2,
@@ -119,6 +121,7 @@ class MaskTraining(pl.LightningModule):
             variant=variant,
             eta=eta,
             h=h,
+            monotone=monotone,
             upsample=upsample,
             filter_gain=filter_gain,
             evidence=evidence,
@@ -181,13 +184,17 @@ class MaskTraining(pl.LightningModule):
             filtered = self.estimator.filter(features[-1], asked)  # embeddings are done learning
         raw = self.estimator.raw(features, filtered)
         scores = self.estimator.to_scores(raw)
-        is_ranked = self.masks == "random_area"
-        shown = mask_of_area(raw, random_shares(raw, draws), self.area_softness) if is_ranked else scores
+        shown = (
+            mask_of_area(raw, random_shares(raw, draws), self.area_softness) if self.masks == "random_area" else scores
+        )
+        mask = upsample(shown, (images.shape[-2], images.shape[-1]))
+        if self.masks == "tuned":
+            mask = tuned_mask(mask, images, targets, self.sweeps)
         loss, logits = objective(
             self.objective,
             self.classifier,
             images,
-            upsample(shown, (images.shape[-2], images.shape[-1])),
+            mask,
             background,
             targets,
             asked == targets,

@@ -36,6 +36,15 @@ def test_controller_is_monotone_within_an_image_and_independent_between_images()
     torch.testing.assert_close(SkewController()(5 * scores + 3), controlled, rtol=1e-2, atol=1e-3)  # eps of the norm
 
 
+def test_a_controller_that_is_not_monotone_ranks_by_the_distance_to_the_mean():
+    torch.manual_seed(0)
+    scores = torch.randn(3, 1, 7, 9)
+    controlled = SkewController(monotone=False)(scores)
+    distance = (scores - scores.mean((1, 2, 3), keepdim=True)).abs()
+    assert (distance.flatten(1).argsort() == controlled.flatten(1).argsort()).all()
+    torch.testing.assert_close(SkewController(monotone=False)(-scores), controlled)
+
+
 def test_controller_of_a_constant_map_and_of_a_left_skewed_setting_stays_finite():
     scores = torch.zeros(1, 1, 8, 8, requires_grad=True)
     assert SkewController(1.5, 0.5)(scores).unique().item() == pytest.approx(0.5**0.5)

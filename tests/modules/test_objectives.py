@@ -12,7 +12,7 @@ from dre.losses import (
     target_probability,
     total_variation,
 )
-from dre.modules.objectives import PUBLISHED_MGNET, Constraints, fake_targets, mask_of_area, objective
+from dre.modules.objectives import PUBLISHED_MGNET, Constraints, fake_targets, objective
 
 
 def test_embedding_loss_is_equation_4_as_a_mean():
@@ -61,19 +61,6 @@ def test_generalised_cross_entropy_lies_between_cross_entropy_and_one_minus_p():
     torch.testing.assert_close(generalised_cross_entropy(logits, targets, 0.5), (2 * (1 - probability.sqrt())).mean())
     limit = generalised_cross_entropy(logits, targets, 1e-7)
     torch.testing.assert_close(limit, F.cross_entropy(logits, targets), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("softness", [0.05, 0.2])
-def test_a_mask_of_an_area_keeps_that_share_and_the_ranking(softness):
-    torch.manual_seed(0)
-    raw, shares = 5 + 3 * torch.randn(4, 1, 6, 10), torch.tensor([0.1, 0.35, 0.5, 0.9])
-    mask = mask_of_area(raw, shares, softness)
-    kept = (mask > 0.5).flatten(1).sum(1)
-    assert kept.tolist() == [round(60 * share) - 1 for share in shares.tolist()]  # the threshold itself is at 0.5
-    order = raw.flatten(1).argsort(1)
-    assert (mask.flatten(1).gather(1, order).diff(dim=1) >= 0).all()
-    torch.testing.assert_close(mask_of_area(7 * raw - 2, shares, softness), mask, rtol=1e-3, atol=1e-4)
-    assert (mask_of_area(torch.ones(1, 1, 4, 4), torch.tensor([0.3]), softness) == 0.5).all()
 
 
 def test_fake_targets_never_equal_the_target():

@@ -103,6 +103,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
             Constraints(),
         ),
         ({"eta": 1.5, "h": 0.5, "embedding_loss": "bce", "upsample": "transposed"}, "cross_entropy", Constraints()),
+        ({"masks": "tuned", "monotone": False}, "cross_entropy", Constraints()),
     ],
 )
 def test_variants_and_ablations_train(five_shards, tmp_path, options, objective, constraints):
