@@ -30,7 +30,7 @@ LARGEST = 6_000_000
 """Bytes that the folder may have."""
 
 COLOURS = 128
-PHOTOGRAPHS = ("gallery.png", "salient_*.png")
+PHOTOGRAPHS = ("gallery.png", "salient_*.png", "*_maps.png")
 CHARTS = (
     "xmgd.png",
     "step_study.png",

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from callbacks.chosen import StudyImage
-from callbacks.study import CLASSIFIER, Row, Studied, Study, compared, explain, probability
+from callbacks.studied import Studied
+from callbacks.study import CLASSIFIER, Row, Study, compared, explain, probability
 from dre.checks import check_count
 from dre.imaging import blend, checkerboard
 from dre.metrics import background_share, inside, spearman
@@ -30,15 +31,24 @@ class BackgroundReplacement(Study):
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
         cell: Side of a square of the checkerboard in pixels.
+        photographs: Images whose maps are drawn into `background_replacement_maps.png`.
+        colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: paper 004, figure 8; what is measured is our choice, the paper shows pictures.
+    Source: paper 004, figures 8, 19 and 20; what is measured is our choice, the paper shows pictures.
     """
 
     name = "background_replacement"
     with_objects = True
 
-    def __init__(self, images: int = 16, explainers: list[str] | None = None, cell: int = 16) -> None:
-        super().__init__(images, explainers)
+    def __init__(
+        self,
+        images: int = 16,
+        explainers: list[str] | None = None,
+        cell: int = 16,
+        photographs: int = 4,
+        colours: str | None = None,
+    ) -> None:
+        super().__init__(images, explainers, photographs, colours)
         check_count("cell", cell)
         self.cell = cell
 
@@ -57,10 +67,13 @@ class BackgroundReplacement(Study):
             pixels = image.pixels.to(studied.device)
             objects = cast(Tensor, image.objects).to(studied.device)
             changed = blend(pixels, objects, checkerboard(pixels, self.cell))
+            self.maps.keep_picture(image, "background replaced", "checkerboard", changed[0])
             for name, value in self._of_classifier(studied, image, pixels, changed, objects).items():
                 yield Row(image.key, CLASSIFIER, f"checkerboard_{name}", 0.0, value)
             for explainer_name, explainer in explainers.items():
                 before, after = explain(explainer, image, pixels), explain(explainer, image, changed)
+                for label, saliency, shown in (("before", before, pixels), ("after", after, changed)):
+                    self.maps.keep(image, explainer_name, label, saliency, shown)
                 for name, value in _moves(before, after, objects).items():
                     yield Row(image.key, explainer_name, f"checkerboard_{name}", 0.0, value)
 

@@ -10,7 +10,9 @@ import pandas as pd
 from torch import Tensor
 
 from callbacks.chosen import StudyImage
-from callbacks.study import CLASSIFIER, Compare, Network, Row, Studied, Study, compared, explain, probability
+from callbacks.studied import Compare, Network, Studied
+from callbacks.study import CLASSIFIER, Row, Study, compared, explain, probability
+from callbacks.study_maps import spread
 from dre.checks import check_choice, check_count
 from dre.metrics import gradient_correlation, spearman, structural_similarity
 
@@ -53,6 +55,12 @@ class ChangedClassifier(Study):
         named = [(prefix, f"{prefix}_{end}") for prefix in prefixes for end in (*SIMILARITIES, "probability")]
         return [(quantity, one.x) for prefix, quantity in named for one in conditions if one.prefix == prefix]
 
+    def drawn(self, studied: Studied) -> set[tuple[str, float]]:
+        """Choose the conditions whose maps are drawn: some of the first kind, from the first to the last."""
+        first, *_ = conditions = self.conditions(studied)
+        places = [one.x for one in conditions if one.prefix == first.prefix]
+        return {(first.prefix, x) for x in spread(places)}
+
     def measure(self, studied: Studied, images: Sequence[StudyImage]) -> Iterator[Row]:
         """Explain every image under every condition."""
         names = self.names(studied)
@@ -61,6 +69,7 @@ class ChangedClassifier(Study):
             for name, explainer in studied.variants.explainers(names).items()
             for image in images
         }
+        drawn = self.drawn(studied)
         for condition in self.conditions(studied) if images else ():
             classifier = condition.build()
             explainers = studied.variants.explainers(names, classifier)
@@ -70,6 +79,9 @@ class ChangedClassifier(Study):
                 yield Row(image.key, CLASSIFIER, f"{condition.prefix}_probability", condition.x, value)
                 for name, explainer in explainers.items():
                     saliency = explain(explainer, image, pixels)
+                    if condition[:2] in drawn:
+                        heading = f"{name}, {self.x_label(condition.prefix)}"
+                        self.maps.keep(image, heading, f"{condition.x:g}", saliency, pixels)
                     yield from _similarities(image.key, name, condition, saliency, references[name, image.key])
 
 
@@ -88,8 +100,10 @@ class ModelRandomisation(ChangedClassifier):
         depths: Groups of about equally many layers that are redrawn together; null takes every layer by itself.
         redraw: `initial` draws the usual start of training, `shuffled` permutes each tensor's own values.
         seed: With the name of a tensor it decides what is drawn.
+        photographs: Images whose maps are drawn, of the first order, into `model_randomisation_maps.png`.
+        colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: Adebayo et al. 2018; paper 004, figure 7.
+    Source: Adebayo et al. 2018; paper 004, figures 7 and 21 to 23.
     """
 
     name = "model_randomisation"
@@ -102,8 +116,10 @@ class ModelRandomisation(ChangedClassifier):
         depths: int | None = 8,
         redraw: Literal["initial", "shuffled"] = "initial",
         seed: int = 0,
+        photographs: int = 4,
+        colours: str | None = None,
     ) -> None:
-        super().__init__(images, explainers)
+        super().__init__(images, explainers, photographs, colours)
         self.orders: list[Order] = orders if orders is not None else ["top_down", "independent"]
         if not self.orders:
             raise ValueError(f"`orders` is empty; choose among {', '.join(ORDERS)}")
@@ -177,6 +193,8 @@ class WeightPerturbation(ChangedClassifier):
         levels: Standard deviations of the noise, as shares of sigma, ascending from 0.
         sigma: Standard deviation of all parameters together (`global`, as the paper has it), or of each `tensor`.
         seed: With the level and the name of a parameter it decides what is drawn.
+        photographs: Images whose maps are drawn, into `weight_perturbation_maps.png`.
+        colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
     Source: paper 004, section 4, figure 4.
     """
@@ -190,8 +208,10 @@ class WeightPerturbation(ChangedClassifier):
         levels: list[float] | None = None,
         sigma: Literal["global", "tensor"] = "global",
         seed: int = 0,
+        photographs: int = 4,
+        colours: str | None = None,
     ) -> None:
-        super().__init__(images, explainers)
+        super().__init__(images, explainers, photographs, colours)
         self.levels = levels if levels is not None else [step / 10 for step in range(11)]
         ascends = all(math.isfinite(level) for level in self.levels) and self.levels == sorted(set(self.levels))
         if not self.levels or not ascends or self.levels[0] < 0:

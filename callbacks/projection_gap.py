@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from callbacks.chosen import StudyImage
-from callbacks.study import Row, Studied, Study
+from callbacks.studied import Studied
+from callbacks.study import Row, Study
 from dre.types import IntegrationPath, Probe, Waypoint
 
 

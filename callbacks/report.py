@@ -30,8 +30,11 @@ FILES = {
 PICTURES = {
     "xmgd.png": "distances between the explainers' maps",
     "model_randomisation.png": "maps while the classifier's weights are drawn anew",
+    "model_randomisation_maps.png": "maps while the classifier's weights are drawn anew, of a few photographs",
     "weight_perturbation.png": "maps while its weights are perturbed",
+    "weight_perturbation_maps.png": "maps while its weights are perturbed, of a few photographs",
     "background_replacement.png": "maps with a checkerboard behind the object",
+    "background_replacement_maps.png": "maps with a checkerboard behind the object, of a few photographs",
     "jpeg_stability.png": "maps of images that were compressed once more",
     "device_stability.png": "maps of the CPU and of the GPU",
     "projection_gap.png": "how far IDGI's step is from the score it stands for",

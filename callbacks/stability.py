@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from callbacks.chosen import StudyImage
-from callbacks.study import Compare, Explain, Row, Studied, Study, compared, explain
+from callbacks.studied import Compare, Explain, Studied
+from callbacks.study import Row, Study, compared, explain
 from dre.information import recompress
 from dre.metrics import log_squared_error, scaled_squared_error, spearman
 

@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.chosen import StudyImage
-from callbacks.study import Row, Studied, Study, compared, explain
+from callbacks.studied import Studied
+from callbacks.study import Row, Study, compared, explain
 from dre.metrics import ImageMean, spearman
 from dre.metrics.feeding import arguments, check_feedable, feed
 

@@ -5,9 +5,9 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -18,65 +18,19 @@ from torch import Tensor
 from callbacks.artifacts import wandb_loggers
 from callbacks.chosen import ChosenImages, StudyImage
 from callbacks.curve_charts import log_points
+from callbacks.panel import photographers
+from callbacks.studied import Compare, Explain, Network, Studied
+from callbacks.study_maps import StudyMaps
 from dre.checks import NonFiniteError, check_count
-from dre.metrics import ImageMean, ScoreTable
+from dre.metrics import ScoreTable
 from dre.reporting.studies import points_figure
 from dre.reporting.style import png_bytes
 from dre.scoring import score
 from dre.statistics import summarise_points
-from dre.sweeps import SweepEngine
 from dre.types import Batch
 
 CLASSIFIER = "classifier"
 """Stands in the column of explainers beside what was measured of the classifier itself."""
-
-Network = Callable[[Tensor], Tensor]
-Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
-Compare = Callable[[Tensor, Tensor], Tensor]
-
-
-class Variants(Protocol):
-    """The evaluated explainers under other conditions, as the evaluation module builds them."""
-
-    def explainers(
-        self, names: Sequence[str], classifier: Any = None, steps: int | None = None
-    ) -> Mapping[str, Explain]:
-        """Build explainers anew."""
-
-    def path_explainers(self) -> list[str]:
-        """Name those whose steps can be chosen."""
-
-    def layers(self) -> list[str]:
-        """Name the classifier's layers with weights, from the image up."""
-
-    def randomised(self, layers: Sequence[str], seed: int, redraw: Literal["initial", "shuffled"]) -> Network:
-        """Give a copy of the classifier in which these layers are drawn anew."""
-
-    def noisy(self, level: float, seed: int, sigma: Literal["global", "tensor"]) -> Network:
-        """Give a copy of the classifier with noise on its parameters."""
-
-    def on_device(self, device: torch.device) -> Network:
-        """Give a copy of the classifier on another device."""
-
-
-class Classifier(Protocol):
-    """What is asked of the evaluated classifier."""
-
-    num_classes: int
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Logits [B, K]."""
-
-
-class Studied(Protocol):
-    """What is asked of the evaluation module."""
-
-    explainers: dict[str, object]
-    classifier: Classifier
-    variants: Variants
-    engine: SweepEngine
-    metrics: Mapping[str, ImageMean]
-    device: torch.device
 
 
 class Row(NamedTuple):
@@ -94,20 +48,30 @@ class Study(pl.Callback, ABC):
 
     Images are chosen by a hash of their keys and explained in batches of one, so that neither ranks nor batches change
     a number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left
-    out) and `NAME.png` into the run directory, logs `test/EXPLAINER/QUANTITY`, and curves to W&B.
+    out), `NAME.png` and, of studies that keep maps, `NAME_maps.png` into the run directory, logs
+    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
 
     Args:
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
+        photographs: Images whose maps are drawn, of those that the first rank studies.
+        colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
     """
 
     name: ClassVar[str]
     panels_in_a_line: ClassVar[int] = 3
     with_objects: ClassVar[bool] = False
 
-    def __init__(self, images: int = 16, explainers: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        images: int = 16,
+        explainers: list[str] | None = None,
+        photographs: int = 0,
+        colours: str | None = None,
+    ) -> None:
         check_count("images", images)
         self.images, self.explainers = images, explainers
+        self.maps = StudyMaps(photographs, colours)
         self.chosen = ChosenImages(images, self.with_objects)
 
     @abstractmethod
@@ -159,6 +123,7 @@ class Study(pl.Callback, ABC):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start empty."""
         self.chosen = ChosenImages(self.images, self.with_objects)
+        self.maps = StudyMaps(self.maps.photographs, self.maps.colours)
 
     def on_test_batch_end(
         self,
@@ -245,7 +210,11 @@ class Study(pl.Callback, ABC):
         drawn = points[points["quantity"].map(self.is_drawn)]
         figure = points_figure(drawn, shown, labels, self.panels_in_a_line)
         path.with_suffix(".png").write_bytes(png_bytes(figure))
+        pictured = path.with_name(f"{self.name}_maps.png")
+        is_pictured = self.maps.draw(pictured, lambda keys: photographers(trainer, keys))
         for logger in wandb_loggers(trainer):
+            if is_pictured:
+                logger.log_image(f"test/{self.name}/maps", [str(pictured)])
             log_points(logger, self.name, points, labels, path.with_suffix(".png"))
 
 

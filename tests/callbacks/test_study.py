@@ -77,7 +77,8 @@ def test_wandb_receives_points_curves_and_the_figure(five_shards, tmp_path):
         f"test/weight_perturbation/perturbed_{end}"
         for end in ("spearman", "spearman_abs", "ssim", "hog", "probability")
     }
-    assert set(logger.sent) == names | {"test/weight_perturbation/points", "test/weight_perturbation/figure"}
+    whole = {f"test/weight_perturbation/{name}" for name in ("points", "figure", "maps")}
+    assert set(logger.sent) == names | whole
     points = logger.sent["test/weight_perturbation/points"]
     chart = logger.sent["test/weight_perturbation/perturbed_ssim"]
     drawn = {(row[1], row[0]): row[2] for row in chart.table.data}

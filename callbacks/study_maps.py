@@ -1,0 +1,77 @@
+"""The maps behind a study's curves, of its first photographs, as one picture."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from callbacks.chosen import StudyImage
+from dre.checks import check_count
+from dre.reporting.overlay import coloured, for_display, overlay
+from dre.reporting.panel import Photograph, draw_panel
+from dre.reporting.style import readable
+
+ROWS = 6
+"""Conditions that are drawn of each explainer, at most."""
+
+
+class StudyMaps:
+    """Keep the maps of a few photographs under several conditions, and draw them: explainers and conditions down.
+
+    Args:
+        photographs: Columns of the picture, the first that the study explains; 0 draws none.
+        colours: A colour map of matplotlib in which maps are drawn alone; by default they lie over the photograph.
+    """
+
+    def __init__(self, photographs: int, colours: str | None = None) -> None:
+        check_count("photographs", photographs, 0)
+        if colours is not None:
+            coloured(torch.zeros(1, 1), colours)  # refuses an unknown name now
+        self.photographs, self.colours = photographs, colours
+        self.images: dict[str, Tensor] = {}
+        self.pictures: dict[str, dict[str, dict[str, Tensor]]] = {}
+        """Heading -> label -> key -> [3, H, W] in [0, 1]."""
+
+    def keep(self, image: StudyImage, explainer: str, condition: str, saliency: Tensor, pixels: Tensor) -> None:
+        """Keep the map [1, 1, H, W] of `pixels` [1, C, H, W], what became of an image; NaN is drawn as 0."""
+        shown = for_display(torch.where(saliency.isfinite(), saliency, 0.0))[0, 0].detach().cpu()
+        if self.colours is not None:
+            self.keep_picture(image, explainer, condition, coloured(shown, self.colours))
+        else:
+            laid = torch.from_numpy(overlay(pixels[0].cpu(), shown)).permute(2, 0, 1)
+            self.keep_picture(image, explainer, condition, laid)
+
+    def keep_picture(self, image: StudyImage, heading: str, label: str, picture: Tensor) -> None:
+        """Keep a picture [C, H, W] in [0, 1] as it is, if its photograph is one of the first."""
+        if image.key not in self.images and len(self.images) >= self.photographs:
+            return
+        self.images[image.key] = image.pixels[0]
+        self.pictures.setdefault(heading, {}).setdefault(label, {})[image.key] = picture.expand(3, -1, -1).cpu()
+
+    def draw(self, path: Path, credit: Callable[[list[str]], str]) -> bool:
+        """Draw the picture, if there is one; `credit` names the photographers of keys. Says whether there is."""
+        if not self.images:
+            return False
+        rows = [(heading, label) for heading, found in self.pictures.items() for label in found]
+        names = {row: "\n".join(row) for row in rows}
+        columns = [
+            Photograph(key, image, {names[row]: self.pictures[row[0]][row[1]][key] for row in rows})
+            for key, image in self.images.items()
+        ]
+        first = {heading: names[heading, next(iter(found))] for heading, found in self.pictures.items()}
+        draw_panel(
+            columns,
+            path,
+            credit(list(self.images)),
+            labels={names[row]: row[1] for row in rows},
+            headings={name: readable(heading) for heading, name in first.items()},
+        )
+        return True
+
+
+def spread(values: Sequence[float], most: int = ROWS) -> list[float]:
+    """Choose at most so many values, evenly by their place, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
