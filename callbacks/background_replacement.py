@@ -62,7 +62,7 @@ class BackgroundReplacement(Study):
 
     def measure(self, studied: Studied, images: Sequence[StudyImage]) -> Iterator[Row]:
         """Explain every image on its own background and on the checkerboard."""
-        explainers = studied.variants.explainers(self.names(studied))
+        explainers = studied.variants.explain_with(self.names(studied))
         for image in images:
             pixels = image.pixels.to(studied.device)
             objects = cast(Tensor, image.objects).to(studied.device)
@@ -70,8 +70,9 @@ class BackgroundReplacement(Study):
             self.maps.keep_picture(image, "background replaced", "checkerboard", changed[0])
             for name, value in self._of_classifier(studied, image, pixels, changed, objects).items():
                 yield Row(image.key, CLASSIFIER, f"checkerboard_{name}", 0.0, value)
+            unchanged = {name: explain(explainer, image, pixels) for name, explainer in explainers.items()}
             for explainer_name, explainer in explainers.items():
-                before, after = explain(explainer, image, pixels), explain(explainer, image, changed)
+                before, after = unchanged[explainer_name], explain(explainer, image, changed)
                 for label, saliency, shown in (("before", before, pixels), ("after", after, changed)):
                     self.maps.keep(image, explainer_name, label, saliency, shown)
                 for name, value in _moves(before, after, objects).items():

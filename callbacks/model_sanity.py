@@ -64,15 +64,16 @@ class ChangedClassifier(Study):
     def measure(self, studied: Studied, images: Sequence[StudyImage]) -> Iterator[Row]:
         """Explain every image under every condition."""
         names = self.names(studied)
+        unchanged = studied.variants.explain_with(names)
         references = {
             (name, image.key): explain(explainer, image, image.pixels.to(studied.device))
-            for name, explainer in studied.variants.explainers(names).items()
             for image in images
+            for name, explainer in unchanged.items()
         }
         drawn = self.drawn(studied)
         for condition in self.conditions(studied) if images else ():
             classifier = condition.build()
-            explainers = studied.variants.explainers(names, classifier)
+            explainers = studied.variants.explain_with(names, classifier)
             for image in images:
                 pixels = image.pixels.to(studied.device)
                 value = probability(classifier, image, pixels)

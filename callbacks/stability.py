@@ -60,11 +60,12 @@ class Stability(Study):
         first, second = self.pair(studied)
         for image in images:
             here, there = self.shown(image, studied)
-            for name in self.names(studied):
-                reference = explain(first[name], image, here).cpu()
-                saliency = explain(second[name], image, there).cpu()
+            references = {name: explain(one, image, here).cpu() for name, one in first.items()}
+            for name, explainer in second.items():
+                saliency = explain(explainer, image, there).cpu()
                 for end, compare in DISTANCES.items():
-                    yield Row(image.key, name, f"{self.prefix}_{end}", 0.0, compared(compare, saliency, reference))
+                    value = compared(compare, saliency, references[name])
+                    yield Row(image.key, name, f"{self.prefix}_{end}", 0.0, value)
 
 
 class JpegStability(Stability):
@@ -98,7 +99,7 @@ class JpegStability(Stability):
 
     def pair(self, studied: Studied) -> tuple[Mapping[str, Explain], Mapping[str, Explain]]:
         """See `Stability`."""
-        explainers = studied.variants.explainers(self.names(studied))
+        explainers = studied.variants.explain_with(self.names(studied))
         return explainers, explainers
 
     def shown(self, image: StudyImage, studied: Studied) -> tuple[Tensor, Tensor]:
@@ -139,7 +140,7 @@ class DeviceStability(Stability):
         """See `Stability`."""
         names = self.names(studied)
         other = studied.variants.on_device(self._other(studied))
-        return studied.variants.explainers(names), studied.variants.explainers(names, other)
+        return studied.variants.explain_with(names), studied.variants.explain_with(names, other)
 
     def shown(self, image: StudyImage, studied: Studied) -> tuple[Tensor, Tensor]:
         """See `Stability`."""

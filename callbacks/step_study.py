@@ -89,8 +89,9 @@ class StepStudy(Study):
         """Explain every image with every number of steps, the most first."""
         metrics, finest = self.followed(studied), dict[tuple[str, str], Tensor]()
         for steps in self.steps[::-1]:
-            for name, explainer in studied.variants.explainers(self.names(studied), steps=steps).items():
-                for image in images:
+            explainers = studied.variants.explain_with(self.names(studied), steps=steps)
+            for image in images:
+                for name, explainer in explainers.items():
                     saliency = explain(explainer, image, image.pixels.to(studied.device))
                     reference = finest.setdefault((name, image.key), saliency)
                     values = _qualities(metrics, studied, image, saliency)

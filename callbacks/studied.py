@@ -22,6 +22,11 @@ class Variants(Protocol):
     ) -> Mapping[str, Explain]:
         """Build explainers anew."""
 
+    def explain_with(
+        self, names: Sequence[str], classifier: Any = None, steps: int | None = None
+    ) -> Mapping[str, Explain]:
+        """Build them as functions that share walks, as long as all are asked about one image before the next."""
+
     def path_explainers(self) -> list[str]:
         """Name those whose steps can be chosen."""
 

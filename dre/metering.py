@@ -159,10 +159,16 @@ class Meter:
         self.tally.scored += images
         self.tally.score_seconds += seconds
 
-    def read(self, share: Share) -> None:
+    def follow(self, leader: "Meter", images: int) -> None:
+        """Count images whose maps were made along with those of another explainer, at what the walk for both took."""
+        self.last = leader.last
+        for _ in range(images):
+            self.read(leader.last, from_cache=False)
+
+    def read(self, share: Share, from_cache: bool = True) -> None:
         """Count an image whose map came from a cache, at what it took when it was explained."""
         tally = self.tally
-        tally.images, tally.cached = tally.images + 1, tally.cached + 1
+        tally.images, tally.cached = tally.images + 1, tally.cached + int(from_cache)
         for name in _PASSES:
             setattr(tally, name, getattr(tally, name) + getattr(share, name))
         if share.seconds is not None:

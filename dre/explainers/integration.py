@@ -97,20 +97,22 @@ class Integral:
         return Integral(attribution, self.gap * abs(weight), self.dropped * weight)
 
 
-def integrate(path: IntegrationPath, rule: IntegrationRule, images: Tensor, probe: Probe) -> Integral:
-    """Walk one path and add up what `rule` gives for its steps; an image whose walk stays in place gets zeros."""
+def integrate(path: IntegrationPath, rules: Sequence[IntegrationRule], images: Tensor, probe: Probe) -> list[Integral]:
+    """Walk one path and add up what each rule gives for its steps; an image whose walk stays in place gets zeros."""
     walk = path.walk(images, probe)
     first = last = next(walk)
-    attribution = torch.zeros_like(first.image)
+    attributions = [torch.zeros_like(first.image) for _ in rules]
     dropped = torch.zeros_like(first.score)
     for here, there in pairwise(chain([first], walk)):
-        attribution += rule(here, there)
+        for attribution, rule in zip(attributions, rules, strict=True):
+            attribution += rule(here, there)
         dropped += (there.score - here.score).where(is_flat(here.grad), 0.0)
         last = there
     moved = (first.image != last.image).flatten(1).any(1)  # in place, two scores may still differ by their rounding
-    attribution *= moved[:, None, None, None]
-    gap = completeness(attribution, first.score, last.score) * moved
-    return Integral(attribution, gap, dropped * moved)
+    for attribution in attributions:
+        attribution *= moved[:, None, None, None]
+    gaps = [completeness(attribution, first.score, last.score) * moved for attribution in attributions]
+    return [Integral(found, gap, dropped * moved) for found, gap in zip(attributions, gaps, strict=True)]
 
 
 class PathExplainer(Explainer):
@@ -150,17 +152,25 @@ class PathExplainer(Explainer):
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
-        integral = self.integrate(images, targets)
-        self.gap, self.dropped_mass = integral.gap, integral.dropped
-        return reduce_channels(integral.attribution, self.reduce)
+        return self.read(self.integrate(images, targets))
 
     def integrate(self, images: Tensor, targets: Tensor) -> Integral:
         """Attribution of each channel, with what completeness asks for; walks of one path are weighted and added."""
+        (integral,) = self.integrals(images, targets, [self.rule])
+        return integral
+
+    def integrals(self, images: Tensor, targets: Tensor, rules: Sequence[IntegrationRule]) -> list[Integral]:
+        """Walk once for several rules."""
         images = images.contiguous(memory_format=torch.channels_last)
         probe = self.probe(targets)
         walks = self.path.walks() if isinstance(self.path, SeveralWalks) else [(1.0, self.path)]
-        integrals = [integrate(path, self.rule, images, probe) * weight for weight, path in walks]
-        return sum(integrals[1:], start=integrals[0])
+        weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in walks]
+        return [sum(of_rule[1:], start=of_rule[0]) for of_rule in zip(*weighted, strict=True)]
+
+    def read(self, integral: Integral) -> Tensor:
+        """Keep what completeness asks for and give the saliency."""
+        self.gap, self.dropped_mass = integral.gap, integral.dropped
+        return reduce_channels(integral.attribution, self.reduce)
 
     def completeness_gap(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
         """Explain, and give |sum of the map - change in score| of each image, [B], summed over the path's walks."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dre.caching import SaliencyCache
 from dre.checks import NonFiniteSaliencyError, check_labels
 from dre.explainers import Explainer
+from dre.explainers.shared_walks import SharedWalks
 from dre.metering import Meter
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier
@@ -33,7 +34,8 @@ def default_metrics() -> dict[str, ImageMean]:
 class ExplainerEvaluation(pl.LightningModule):
     """Run several named explainers on one classifier; it knows no metric, callbacks say which sweeps they need.
 
-    What each explainer costs is in `meters`; `variants` builds the explainers anew under other conditions.
+    Explainers that walk the same path share the walk; what each costs is in `meters`, the walk in full for each of
+    them. `variants` builds the explainers anew under other conditions.
 
     Args:
         classifier: What is explained; held once and shared by all explainers.
@@ -63,6 +65,7 @@ class ExplainerEvaluation(pl.LightningModule):
         self.classifier = classifier
         self.explainers = {name: build(classifier) for name, build in explainers.items()}
         self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
+        self.walks = SharedWalks(self.explainers)
         self.variants = Variants(classifier, explainers, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
@@ -132,9 +135,13 @@ class ExplainerEvaluation(pl.LightningModule):
         return {name: batch.maps(name, meter, partial(self._explain, name)) for name, meter in self.meters.items()}
 
     def _explain(self, name: str, images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
+        made = self.walks.waiting(name, images, targets, keys)
+        if made is not None:
+            self.meters[name].follow(self.meters[self.walks.leaders[name]], len(images))
+            return made
         with self.meters[name].explaining(len(images), images.device):
             try:
-                saliency: Tensor = self.explainers[name](images, targets, keys)
+                saliency = self.walks.explain(name, images, targets, keys)
             except NonFiniteSaliencyError as failure:
                 saliency = failure.saliency
         return saliency

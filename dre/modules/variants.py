@@ -2,13 +2,18 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from dre.explainers import Explainer, PathExplainer
 from dre.explainers.catalogue import options_of
+from dre.explainers.shared_walks import SharedWalks
 from dre.models import Classifier
 from dre.models.perturbation import Deviation, Redraw, WeightLayer, add_noise, randomise, weight_layers
+
+Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
 
 
 class Variants:
@@ -43,6 +48,16 @@ class Variants:
         chosen = classifier or self.classifier
         options = {} if steps is None else {"steps": steps}
         return {name: self.builders[name](chosen, **options).to(chosen.mean.device).eval() for name in names}
+
+    def explain_with(
+        self, names: Sequence[str], classifier: Classifier | None = None, steps: int | None = None
+    ) -> dict[str, Explain]:
+        """Like `explainers`, but as functions that share walks, see `dre.explainers.shared_walks`.
+
+        A walk is shared when all are asked about one image before the next.
+        """
+        walks = SharedWalks(self.explainers(names, classifier, steps))
+        return {name: partial(walks.explain, name) for name in names}
 
     def path_explainers(self) -> list[str]:
         """Name the evaluated explainers that walk a path in a number of steps that can be chosen."""
