@@ -11,6 +11,9 @@ from dre.reporting.paper_table import join, joint_json, joint_markdown
 from dre.reporting.papers import paper_table_file, read_paper_table
 from dre.reporting.run_results import RunResults
 
+IN_A_FILE = 160
+"""Letters in a line where no terminal says how many: tables of papers have up to fourteen columns."""
+
 
 class PaperTables(pl.Callback):
     """Write `table.md` and `table.json` when `Trainer.test` ends: tables in their papers' layout, ours beside theirs.
@@ -44,4 +47,7 @@ class PaperTables(pl.Callback):
         content = [joint_json(table) for table in joint]
         (directory / "table.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         if self.show:
-            Console().print(Markdown(text))
+            console = Console()
+            if not console.is_terminal:
+                console.width = max(console.width, IN_A_FILE)
+            console.print(Markdown(text))

@@ -213,7 +213,9 @@ def _changed(run: RunResults, explainer: str, options: Mapping[str, Any]) -> Ite
 def _heading(slot: Slot, table: JointTable) -> str:
     entry = slot.entry
     if slot.run is not None:
-        return f"{slot.run.label}: {entry.label}" if _names_a_place(table.columns) else f"**{slot.run.label}**"
+        alike = [other for other in table.columns if other.run is slot.run and other.entry.label == entry.label]
+        name = entry.label if len(alike) == 1 else f"{entry.group} {entry.label}"
+        return f"{slot.run.label}: {name}" if _names_a_place(table.columns) else f"**{slot.run.label}**"
     mark = f" {NO_COUNTERPART}" if entry in table.lonely else ""
     return f"{entry.group} {entry.label}{mark}".strip()
 

@@ -164,6 +164,15 @@ def test_medians_deviations_and_areas_of_median_curves_are_no_means(tmp_path):
     assert (area.value, area.low) == (0.75, None)
 
 
+def test_our_columns_are_told_apart_where_labels_are_alike(tmp_path):
+    values = {("ggig", "input_spearman"): [0.1, 0.2, 0.6]}
+    run = RunResults(write_run(tmp_path / "a", values))
+    header = joint_markdown(join(read_paper_table(paper_table_file("ggig_table1")), [run])).splitlines()[4]
+    ours = [cell.strip() for cell in header.split("|") if run.label in cell]
+    assert len(ours) == len(set(ours)) == 8
+    assert ours[0] == f"{run.label}: Spearman median"
+
+
 def test_a_run_is_known_by_its_run_file_whatever_it_was_called(run):
     record = json.loads((run / "run.json").read_text())
     for command, name in (
