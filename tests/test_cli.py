@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -382,6 +383,16 @@ def test_what_needs_mgnet_is_left_out_and_recorded(score_file):
     assert set(run.config.model.explainers) == {"dre", "by_self", "random"}
     assert set(run.left_out) == {"controlled", "by_mgnet"}
     assert run.left_out["controlled"] == "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
+
+
+def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(score_file):
+    table = ["--tables", '["samp_table1"]', "--model.explainers.cam", "dre.explainers.CAM"]
+    assert "CAM needs" in refusal(EvaluationCommandLine, ["--config", str(score_file), *table])
+    with pytest.warns(UserWarning, match="cam is left out: CAM needs"):
+        run = EvaluationCommandLine(["--config", str(score_file), *table, "--model.unsuited", "leave_out", *QUIET])
+    run.run()
+    reason = json.loads((run.run_directory / "run.json").read_text())["left_out"]["cam"]
+    assert reason in (run.run_directory / "table.md").read_text()
 
 
 def test_a_table_that_there_is_not_is_refused_before_anything_is_made(score_file):

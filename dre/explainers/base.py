@@ -14,7 +14,11 @@ from dre.probes import Cost, Probe, Vanished, image_generators
 from dre.scoring import ScoreName
 
 
-def unsuited(obstacle: str, classifier: Classifier) -> ValueError:
+class UnsuitedError(ValueError):
+    """A method that does not work for a classifier, as `Explainer.require` tells before anything is explained."""
+
+
+def unsuited(obstacle: str, classifier: Classifier) -> UnsuitedError:
     """Say what stands in a method's way, and which methods work for this classifier.
 
     Args:
@@ -23,7 +27,7 @@ def unsuited(obstacle: str, classifier: Classifier) -> ValueError:
     """
     from dre.explainers.catalogue import suitable_explainers  # not at the top: it is made of explainers
 
-    return ValueError(f"{obstacle}; these work for {classifier.name}: {', '.join(suitable_explainers(classifier))}")
+    return UnsuitedError(f"{obstacle}; these work for {classifier.name}: {', '.join(suitable_explainers(classifier))}")
 
 
 class Explainer(nn.Module, ABC):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dre.caching import SaliencyCache
 from dre.checks import NonFiniteSaliencyError, check_labels
 from dre.explainers import Explainer
+from dre.explainers.base import UnsuitedError
 from dre.explainers.shared_walks import SharedWalks
 from dre.metering import Meter
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
@@ -46,6 +47,8 @@ class ExplainerEvaluation(pl.LightningModule):
         score: Score of the target that sweeps read.
         chunk: Most masked images in one forward pass; chosen by device when not given.
         cache: Directory that keeps maps, rounded to float16, for later runs; none keeps nothing and rounds nothing.
+        unsuited: What to do about explainers that do not work for the classifier: `refuse`, or `leave_out`, which
+            `left_out` then names with the reason.
     """
 
     def __init__(
@@ -58,21 +61,39 @@ class ExplainerEvaluation(pl.LightningModule):
         score: ScoreName = "probability",
         chunk: int | None = None,
         cache: str | None = None,
+        unsuited: Literal["refuse", "leave_out"] = "refuse",
     ) -> None:
         super().__init__()
         if not explainers:
             raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
         self.classifier = classifier
-        self.explainers = {name: build(classifier) for name, build in explainers.items()}
+        self.left_out: dict[str, str] = {}
+        self.explainers = self._build(explainers, refuse=unsuited == "refuse")
         self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
         self.walks = SharedWalks(self.explainers)
-        self.variants = Variants(classifier, explainers, self.explainers)
+        builders = {name: explainers[name] for name in self.explainers}
+        self.variants = Variants(classifier, builders, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
         self._sweeps: list[Sweep] = []
         self.meters = self._new_meters()
+
+    def _build(
+        self, explainers: Mapping[str, Callable[[Classifier], Explainer]], refuse: bool
+    ) -> dict[str, Explainer]:
+        """Build the explainers; those that do not work for the classifier are left out, unless they are refused."""
+        built: dict[str, Explainer] = {}
+        for name, build in explainers.items():
+            try:
+                built[name] = build(self.classifier)
+            except UnsuitedError as error:
+                if refuse or len(self.left_out) + 1 == len(explainers):
+                    raise
+                self.left_out[name] = str(error).partition("; these work")[0]
+                rank_zero_warn(f"{name} is left out: {self.left_out[name]}")
+        return built
 
     def request(self, sweep: Sweep) -> None:
         """Ask for the scores of these masked versions in every test step; asked twice, it is run once."""
