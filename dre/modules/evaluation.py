@@ -80,9 +80,7 @@ class ExplainerEvaluation(pl.LightningModule):
         self._sweeps: list[Sweep] = []
         self.meters = self._new_meters()
 
-    def _build(
-        self, explainers: Mapping[str, Callable[[Classifier], Explainer]], refuse: bool
-    ) -> dict[str, Explainer]:
+    def _build(self, explainers: Mapping[str, Callable[[Classifier], Explainer]], refuse: bool) -> dict[str, Explainer]:
         """Build the explainers; those that do not work for the classifier are left out, unless they are refused."""
         built: dict[str, Explainer] = {}
         for name, build in explainers.items():
