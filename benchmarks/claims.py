@@ -140,7 +140,8 @@ def _cells(row: Row) -> list[str]:
     findings = sorted(row.findings, key=lambda finding: order[finding.verdict])
     figures = "; ".join(finding.figure() for finding in findings[:SHOWN])
     if len(findings) > SHOWN:
-        figures += f"; and {sum(one.verdict == 'holds' for one in findings)} of {len(findings)} comparisons hold"
+        compared = [one for one in findings if one.counts]
+        figures += f"; and {sum(one.verdict == 'holds' for one in compared)} of {len(compared)} comparisons hold"
     command = f"`{row.command}`" if row.command.startswith("python") else row.command
     claim = row.claim
     return [claim["id"], claim["claim"], claim["place"], row.on, f"**{row.verdict}**", figures, command]

@@ -39,6 +39,7 @@ class Finding:
         high: The interval must lie below.
         missing: Why there is no interval.
         least: Images below which nothing is decided.
+        counts: Whether it takes part in the verdict; one that is only mentioned does not.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Finding:
     high: float | None = None
     missing: str = ""
     least: int = LEAST
+    counts: bool = True
 
     @property
     def verdict(self) -> Verdict:
@@ -107,10 +109,15 @@ def any_of(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def decide(tests: Sequence[Mapping[str, Any]], run: RunResults) -> tuple[Verdict, list[Finding]]:
-    """Decide all tests of a claim on one run."""
+    """Decide all tests of a claim on one run; rivals that do not work for its network are shown and do not count."""
     verdicts: list[Verdict] = []
     shown: list[Finding] = []
+    unsuited = set(run.record.get("unsuited", []))
     for test in tests:
+        for key in ("than", "with"):
+            absent = [name for name in test.get(key, []) if name in unsuited]
+            shown += [Finding(name, None, missing=run.record["left_out"][name], counts=False) for name in absent]
+            test = {**test, key: [name for name in test[key] if name not in unsuited]} if absent else test
         candidates = list(_findings(test, run))
         verdicts.append(any_of(all_of(one.verdict for one in findings) for findings in candidates))
         best = max(candidates, key=lambda findings: sum(one.verdict == "holds" for one in findings))

@@ -66,7 +66,7 @@ class EvaluationCommandLine(CommandLine):
         """See `CommandLine`."""
         with self._saying_needs():
             super().instantiate_classes()
-        self._record_left_out(self.model.left_out)
+        self._record_left_out(self.model.left_out, unsuited=list(self.model.left_out))
 
     @contextmanager
     def _saying_needs(self) -> Iterator[None]:
@@ -84,16 +84,16 @@ class EvaluationCommandLine(CommandLine):
         """Go on in the directory of the run that is resumed, if it is the same run."""
         if self.config.resume is None:
             super().make_directory(family)
-            self._record_left_out({})
+            self._record_left_out({}, unsuited=[])
             return
         self.run_directory, self.is_resumed = Path(self.config.resume), True
         check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes())
 
-    def _record_left_out(self, more: Mapping[str, str]) -> None:
-        """Write down on the first rank why explainers are left out, for the holes in tables."""
+    def _record_left_out(self, more: Mapping[str, str], unsuited: list[str]) -> None:
+        """Write down on the first rank why explainers are left out, and which of them could not be there at all."""
         self.left_out |= more
         if self.left_out and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            amend_record(self.run_directory, {"left_out": self.left_out})
+            amend_record(self.run_directory, {"left_out": self.left_out, "unsuited": unsuited})
 
     def checkpoint_hashes(self) -> dict[str, str]:
         """Give the sha256 of the learned explainers' checkpoints."""

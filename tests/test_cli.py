@@ -391,7 +391,9 @@ def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(score_f
     with pytest.warns(UserWarning, match="cam is left out: CAM needs"):
         run = EvaluationCommandLine(["--config", str(score_file), *table, "--model.unsuited", "leave_out", *QUIET])
     run.run()
-    reason = json.loads((run.run_directory / "run.json").read_text())["left_out"]["cam"]
+    record = json.loads((run.run_directory / "run.json").read_text())
+    assert record["unsuited"] == ["cam"]
+    assert (reason := record["left_out"]["cam"]).startswith("CAM needs")
     assert reason in (run.run_directory / "table.md").read_text()
 
 

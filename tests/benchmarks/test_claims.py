@@ -125,6 +125,22 @@ def test_a_rival_that_was_not_run_leaves_the_claim_open_and_is_named(tmp_path):
     assert "dre - lime faithfulness: not evaluated in this run" in row.findings[1].figure()
 
 
+def test_a_rival_that_does_not_work_for_the_network_is_named_and_does_not_count(tmp_path):
+    run = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    record = {
+        **run.record,
+        "left_out": {"cam": "CAM needs a linear head", "mgnet": "no checkpoint"},
+        "unsuited": ["cam"],
+    }
+    (run.directory / "run.json").write_text(json.dumps(record))
+    run = RunResults(run.directory)
+    (row,) = evaluate([claim(better=["dre"], than=["cam", "grad_cam"])], [run])
+    assert row.verdict == "holds"
+    assert row.findings[0].figure() == "cam: CAM needs a linear head"
+    assert verdicts([claim(better=["dre"], than=["mgnet", "grad_cam"])], [run]) == ["undecided"]
+    assert verdicts([claim(better=["dre"], than=["cam"])], [run]) == ["undecided"]  # nothing is left to compare
+
+
 def test_every_network_has_its_row_and_other_data_none(tmp_path):
     runs = [
         run_of(tmp_path, {"dre": mean, "grad_cam": 0.5}, network=name) for name, mean in (("one", 0.8), ("two", 0.2))
