@@ -24,6 +24,9 @@ CLAIM_KEYS = {"id", "claim", "place", "note", "runs", "data", "tests", "exceptio
 LEAST = 16
 """Images below which an interval decides nothing: percentile intervals of a handful are too narrow."""
 
+SMALL = 0.0005
+"""Below this three decimals show nothing."""
+
 NORMAL = 1.959963984540054
 """Standard errors on each side of a 95 % interval, where a study gives a deviation alone."""
 
@@ -70,9 +73,15 @@ class Finding:
         if self.interval is None or self.interval.mean is None:
             return f"{self.text}: {self.missing or 'no common image'}"
         if self.interval.low is None or self.interval.high is None:
-            return f"{self.text} {self.interval.mean:.3f}, no interval"
+            return f"{self.text} {_figure(self.interval.mean)}, no interval"
         few = f" of {self.interval.count} images, too few" if self.interval.count < self.least else ""
-        return f"{self.text} {self.interval.mean:.3f} [{self.interval.low:.3f}, {self.interval.high:.3f}]{few}"
+        mean, low, high = map(_figure, (self.interval.mean, self.interval.low, self.interval.high))
+        return f"{self.text} {mean} [{low}, {high}]{few}"
+
+
+def _figure(value: float) -> str:
+    """Write three decimals, or two digits of what they would round away."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= SMALL else f"{value:.1e}"
 
 
 def check_claim(claim: Mapping[str, Any]) -> None:

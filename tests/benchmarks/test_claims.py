@@ -117,6 +117,12 @@ def test_lower_is_better_where_the_metric_says_so(tmp_path):
     assert row.findings[0].figure().startswith("-(samp - lrp deletion_samp) 0.")
 
 
+def test_small_figures_keep_their_digits():
+    small = Finding("a - b concentration", Interval(-4.1e-05, -6e-05, 0.0, 1e-5, 30))
+    assert small.figure() == "a - b concentration -4.1e-05 [-6.0e-05, 0.000]"
+    assert Finding("a", Interval(0.0006, -0.2, 1.25, 0.1, 30)).figure() == "a 0.001 [-0.200, 1.250]"
+
+
 def test_a_rival_that_was_not_run_leaves_the_claim_open_and_is_named(tmp_path):
     (row,) = evaluate(
         [claim(better=["dre"], than=["grad_cam", "lime"])], [run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})]
