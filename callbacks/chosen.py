@@ -73,15 +73,15 @@ class ChosenImages:
 
     def share(self) -> list[StudyImage]:
         """Give this rank its part of the images that were chosen among those of all ranks; every rank must call it."""
-        ranks = _gathered([one.place for one in self.kept])
+        ranks = gathered([one.place for one in self.kept])
         chosen = set(sorted(place for places in ranks for place in places)[: self.count])
         offered = [one for one in self.kept if one.place in chosen]
-        everything = sorted((one for part in _gathered(offered) for one in part), key=lambda one: one.place)
+        everything = sorted((one for part in gathered(offered) for one in part), key=lambda one: one.place)
         return everything[_rank() :: len(ranks)]
 
     def counts(self) -> tuple[int, int]:
         """How many images all ranks saw, and how many of these were suited; every rank must call it."""
-        ranks = _gathered([self.seen, self.suited])
+        ranks = gathered([self.seen, self.suited])
         return sum(rank[0] for rank in ranks), sum(rank[1] for rank in ranks)
 
     def _fits(self, outputs: Explained) -> list[bool]:
@@ -105,7 +105,7 @@ def _rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def _gathered(own: list[Item]) -> list[list[Item]]:
+def gathered(own: list[Item]) -> list[list[Item]]:
     """Give what every rank has, by rank."""
     if not (dist.is_available() and dist.is_initialized()):
         return [own]

@@ -70,7 +70,9 @@ class ChangedClassifier(Study):
             for image in images
             for name, explainer in unchanged.items()
         }
+        del unchanged  # learned explainers are large
         drawn = self.drawn(studied)
+        self.maps.caption = f"Rows: {self.x_label(next(iter(drawn))[0])}"
         for condition in self.conditions(studied) if images else ():
             classifier = condition.build()
             explainers = studied.variants.explain_with(names, classifier)
@@ -81,8 +83,7 @@ class ChangedClassifier(Study):
                 for name, explainer in explainers.items():
                     saliency = explain(explainer, image, pixels)
                     if condition[:2] in drawn:
-                        heading = f"{name}, {self.x_label(condition.prefix)}"
-                        self.maps.keep(image, heading, f"{condition.x:g}", saliency, pixels)
+                        self.maps.keep(image, name, f"{condition.x:g}", saliency, pixels)
                     yield from _similarities(image.key, name, condition, saliency, references[name, image.key])
 
 

@@ -109,7 +109,7 @@ class EvaluationProgress(pl.Callback):
     def line(self) -> str:
         """Say where it stands in one line, with the explainers that take longest."""
         seconds = time.perf_counter() - self._start
-        slowest = sorted(self._explainers(), key=lambda row: -row[1])[:SLOWEST]
+        slowest = [row for row in sorted(self._explainers(), key=lambda row: -row[1])[:SLOWEST] if row[1]]
         parts = [f"{name} {_speed(self.seen, spent)}{_left(left)}" for name, spent, left in slowest]
         of_all = "" if self.total is None else f" of {self.total}"
         whole = f"{self.seen}{of_all} images in {_clock(seconds)}, {_speed(self.seen, seconds)}"

@@ -54,7 +54,7 @@ class Study(pl.Callback, ABC):
     Args:
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
-        photographs: Images whose maps are drawn, of those that the first rank studies.
+        photographs: Images whose maps are drawn.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
     """
 
@@ -156,6 +156,7 @@ class Study(pl.Callback, ABC):
             return
         start = time.perf_counter()
         frame = self._measured(trainer, studied)
+        self.maps.gather()
         points = summarise_points(frame)
         counts = {"seen": seen, "suited": suited, "studied": int(frame["key"].nunique())}
         rank_zero_info(_line(self.name, counts, points, time.perf_counter() - start))

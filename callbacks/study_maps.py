@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from callbacks.chosen import StudyImage
+from callbacks.chosen import StudyImage, gathered, place_of
 from dre.checks import check_count
 from dre.reporting.overlay import coloured, for_display, overlay
 from dre.reporting.panel import Photograph, draw_panel
@@ -15,12 +15,15 @@ from dre.reporting.style import readable
 ROWS = 6
 """Conditions that are drawn of each explainer, at most."""
 
+Pictures = dict[str, dict[str, dict[str, Tensor]]]
+"""Heading -> label -> key -> uint8 [3, H, W]."""
+
 
 class StudyMaps:
     """Keep the maps of a few photographs under several conditions, and draw them: explainers and conditions down.
 
     Args:
-        photographs: Columns of the picture, the first that the study explains; 0 draws none.
+        photographs: Columns of the picture, the first of all that the study explains; 0 draws none.
         colours: A colour map of matplotlib in which maps are drawn alone; by default they lie over the photograph.
     """
 
@@ -30,24 +33,45 @@ class StudyMaps:
             coloured(torch.zeros(1, 1), colours)  # refuses an unknown name now
         self.photographs, self.colours = photographs, colours
         self.images: dict[str, Tensor] = {}
-        self.pictures: dict[str, dict[str, dict[str, Tensor]]] = {}
-        """Heading -> label -> key -> [3, H, W] in [0, 1]."""
+        self.pictures: Pictures = {}
+        self.caption = ""
+
+    def wants(self, image: StudyImage) -> bool:
+        """Whether an image is one of the first that this rank explains."""
+        return image.key in self.images or len(self.images) < self.photographs
 
     def keep(self, image: StudyImage, explainer: str, condition: str, saliency: Tensor, pixels: Tensor) -> None:
         """Keep the map [1, 1, H, W] of `pixels` [1, C, H, W], what became of an image; NaN is drawn as 0."""
+        if not self.wants(image):
+            return
         shown = for_display(torch.where(saliency.isfinite(), saliency, 0.0))[0, 0].detach().cpu()
         if self.colours is not None:
-            self.keep_picture(image, explainer, condition, coloured(shown, self.colours))
+            picture = coloured(shown, self.colours)
         else:
-            laid = torch.from_numpy(overlay(pixels[0].cpu(), shown)).permute(2, 0, 1)
-            self.keep_picture(image, explainer, condition, laid)
+            picture = torch.from_numpy(overlay(pixels[0].cpu(), shown)).permute(2, 0, 1)
+        self.keep_picture(image, explainer, condition, picture)
 
     def keep_picture(self, image: StudyImage, heading: str, label: str, picture: Tensor) -> None:
         """Keep a picture [C, H, W] in [0, 1] as it is, if its photograph is one of the first."""
-        if image.key not in self.images and len(self.images) >= self.photographs:
+        if not self.wants(image):
             return
         self.images[image.key] = image.pixels[0]
-        self.pictures.setdefault(heading, {}).setdefault(label, {})[image.key] = picture.expand(3, -1, -1).cpu()
+        small = (picture * 255).round().to("cpu", torch.uint8).expand(3, -1, -1)
+        self.pictures.setdefault(heading, {}).setdefault(label, {})[image.key] = small
+
+    def gather(self) -> None:
+        """Bring together what all ranks kept, the first photographs of all; every rank must call it."""
+        ranks = gathered([(self.images, self.pictures)])
+        everything = {key: image for [(images, _)] in ranks for key, image in images.items()}
+        first = sorted(everything, key=place_of)[: self.photographs]
+        self.images = {key: everything[key] for key in first}
+        merged: Pictures = {}
+        for [(_, pictures)] in ranks:
+            for heading, rows in pictures.items():
+                for label, found in rows.items():
+                    row = merged.setdefault(heading, {}).setdefault(label, {})
+                    row |= {key: picture for key, picture in found.items() if key in self.images}
+        self.pictures = merged
 
     def draw(self, path: Path, credit: Callable[[list[str]], str]) -> bool:
         """Draw the picture, if there is one; `credit` names the photographers of keys. Says whether there is."""
@@ -56,14 +80,14 @@ class StudyMaps:
         rows = [(heading, label) for heading, found in self.pictures.items() for label in found]
         names = {row: "\n".join(row) for row in rows}
         columns = [
-            Photograph(key, image, {names[row]: self.pictures[row[0]][row[1]][key] for row in rows})
+            Photograph(key, image, {names[row]: self.pictures[row[0]][row[1]][key] / 255 for row in rows})
             for key, image in self.images.items()
         ]
         first = {heading: names[heading, next(iter(found))] for heading, found in self.pictures.items()}
         draw_panel(
             columns,
             path,
-            credit(list(self.images)),
+            "\n".join(filter(None, [self.caption, credit(list(self.images))])),
             labels={names[row]: row[1] for row in rows},
             headings={name: readable(heading) for heading, name in first.items()},
         )

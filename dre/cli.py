@@ -64,7 +64,10 @@ class CommandLine(LightningCLI):
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            parser_kwargs={"description": (model_class.__doc__ or "").splitlines()[0]},
+            parser_kwargs={
+                "description": (model_class.__doc__ or "").splitlines()[0],
+                "allow_abbrev": False,  # a run file must be told from other arguments before they are parsed
+            },
             args=given if args is not None else None,
         )
 

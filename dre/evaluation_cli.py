@@ -13,7 +13,7 @@ from dre.arguments import parts_of, settings_within
 from dre.cli import CommandLine
 from dre.modules import ExplainerEvaluation
 from dre.reporting.papers import paper_table_file
-from dre.runs import amend_record, check_same_run, file_hash, newest_checkpoint, unfinished_config
+from dre.runs import amend_record, check_same_run, file_hash, newest_checkpoint, read_record, unfinished_config
 
 CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
 
@@ -93,7 +93,8 @@ class EvaluationCommandLine(CommandLine):
         """Write down on the first rank why explainers are left out, and which of them could not be there at all."""
         self.left_out |= more
         if self.left_out and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            amend_record(self.run_directory, {"left_out": self.left_out, "unsuited": unsuited})
+            known = read_record(self.run_directory).get("left_out", {})  # of the run that is resumed
+            amend_record(self.run_directory, {"left_out": known | self.left_out, "unsuited": unsuited})
 
     def checkpoint_hashes(self) -> dict[str, str]:
         """Give the sha256 of the learned explainers' checkpoints."""

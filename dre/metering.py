@@ -161,7 +161,7 @@ class Meter:
 
     def follow(self, leader: "Meter", images: int) -> None:
         """Count images whose maps were made along with those of another explainer, at what the walk for both took."""
-        self.last = leader.last
+        self.last, self.is_cold = leader.last, False
         for _ in range(images):
             self.read(leader.last, from_cache=False)
 

@@ -77,7 +77,7 @@ def unfinished_config(directory: Path) -> Path:
 def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapping[str, str]) -> None:
     """Refuse to go on in a run directory with another configuration or with checkpoints of another content."""
     unfinished_config(directory)
-    record = json.loads((directory / RECORD).read_text())
+    record = read_record(directory)
     if record["config_hash"] != config_hash(config):
         raise ValueError(
             f"the run in {directory} has another configuration of model, data or seed; leave out what changes it, or "
@@ -112,10 +112,15 @@ def write_record(
     (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
+def read_record(directory: Path) -> dict[str, Any]:
+    """Give what run.json says."""
+    record: dict[str, Any] = json.loads((directory / RECORD).read_text())
+    return record
+
+
 def amend_record(directory: Path, facts: Mapping[str, Any]) -> None:
     """Add to run.json what came out while the run was set up."""
-    path = directory / RECORD
-    path.write_text(json.dumps(json.loads(path.read_text()) | dict(facts), indent=2) + "\n")
+    (directory / RECORD).write_text(json.dumps(read_record(directory) | dict(facts), indent=2) + "\n")
 
 
 def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job: str | None = None) -> Path:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -101,6 +102,13 @@ def test_run_files_come_first_wherever_they_stand():
     files = ["--config", "a.yaml", "-c", "b.yaml", "--config=c.yaml", "-cd.yaml"]
     assert files_first(words) == [*files, "--data.limit", "3", "--name=x"]
     assert files_first(["--name", "x", "--config"]) == ["--config", "--name", "x"]  # refused by the parser
+
+
+def test_abbreviated_arguments_are_refused(run_file, capsys):
+    with pytest.raises(SystemExit) as stop:
+        TrainingCommandLine(["--data.batch_size", "3", "--conf", str(run_file)])
+    assert stop.value.code == 2
+    assert "error: unrecognized arguments: --conf" in capsys.readouterr().err
 
 
 def test_what_is_written_out_overrides_a_run_file_behind_it(run_file):
@@ -395,6 +403,15 @@ def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(score_f
     assert record["unsuited"] == ["cam"]
     assert (reason := record["left_out"]["cam"]).startswith("CAM needs")
     assert reason in (run.run_directory / "table.md").read_text()
+
+
+def test_a_resumed_run_keeps_the_reasons_of_the_first(place):
+    (place / "run.json").write_text(json.dumps({"left_out": {"mgnet": "it needs a checkpoint"}}))
+    resumed = SimpleNamespace(left_out={}, run_directory=place)
+    EvaluationCommandLine._record_left_out(resumed, {"cam": "CAM needs a linear head"}, ["cam"])
+    record = json.loads((place / "run.json").read_text())
+    assert record["left_out"] == {"mgnet": "it needs a checkpoint", "cam": "CAM needs a linear head"}
+    assert record["unsuited"] == ["cam"]
 
 
 def test_a_table_that_there_is_not_is_refused_before_anything_is_made(score_file):

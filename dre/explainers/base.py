@@ -15,7 +15,17 @@ from dre.scoring import ScoreName
 
 
 class UnsuitedError(ValueError):
-    """A method that does not work for a classifier, as `Explainer.require` tells before anything is explained."""
+    """A method that does not work for a classifier, as `Explainer.require` tells before anything is explained.
+
+    Args:
+        obstacle: A sentence that names the method and what it lacks.
+        suited: Methods that work.
+        classifier: Its name.
+    """
+
+    def __init__(self, obstacle: str, suited: Sequence[str], classifier: str) -> None:
+        super().__init__(f"{obstacle}; these work for {classifier}: {', '.join(suited)}")
+        self.obstacle = obstacle
 
 
 def unsuited(obstacle: str, classifier: Classifier) -> UnsuitedError:
@@ -27,7 +37,7 @@ def unsuited(obstacle: str, classifier: Classifier) -> UnsuitedError:
     """
     from dre.explainers.catalogue import suitable_explainers  # not at the top: it is made of explainers
 
-    return UnsuitedError(f"{obstacle}; these work for {classifier.name}: {', '.join(suitable_explainers(classifier))}")
+    return UnsuitedError(obstacle, suitable_explainers(classifier), classifier.name)
 
 
 class Explainer(nn.Module, ABC):

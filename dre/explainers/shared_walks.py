@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass
 import torch
 from torch import Tensor
 
+from dre.checks import check_saliency
 from dre.explainers.base import Explainer
 from dre.explainers.integration import PathExplainer
 
@@ -66,15 +67,23 @@ class SharedWalks:
         self._waiting: dict[str, Waiting] = {}
 
     def waiting(self, name: str, images: Tensor, targets: Tensor, keys: Sequence[str]) -> Tensor | None:
-        """Take the map [B, 1, H, W] that was made along with the leader's; None where there is none of these images."""
+        """Take the unchecked map [B, 1, H, W] that was made with the leader's; None where these images have none."""
         found = self._waiting.pop(name, None)
         return found.saliency if found is not None and found.answers(images, targets, keys) else None
+
+    def forget(self) -> None:
+        """Let go of maps that nobody asked for."""
+        self._waiting.clear()
 
     def explain(self, name: str, images: Tensor, targets: Tensor, keys: Sequence[str]) -> Tensor:
         """Explain with one of them, and with all that follow it where it leads; see `Explainer.forward`."""
         if name not in self._walks:
             made = self.waiting(name, images, targets, keys)
-            return self.explainers[name](images, targets, keys) if made is None else made
+            if made is None:
+                alone: Tensor = self.explainers[name](images, targets, keys)
+                return alone
+            check_saliency(made, images)
+            return made
         walk = self._walks[name]
         try:
             saliency: Tensor = walk(images, targets, keys)
@@ -94,11 +103,17 @@ def walk_alike(one: Explainer, other: Explainer) -> bool:
     return (
         isinstance(one, PathExplainer)
         and isinstance(other, PathExplainer)
-        and type(one).explain is type(other).explain is PathExplainer.explain
+        and all(_is_plain(each) for each in (one, other))
         and one.classifier is other.classifier
         and (one.score, one.chunk.size) == (other.score, other.chunk.size)
         and _equal(one.path, other.path)
     )
+
+
+def _is_plain(explainer: PathExplainer) -> bool:
+    """Whether an explainer walks and reads as every path explainer does, so that another can do it for it."""
+    ways = ("forward", "explain", "integrate", "integrals", "read", "probe", "generators")
+    return all(getattr(type(explainer), way) is getattr(PathExplainer, way) for way in ways)
 
 
 def _equal(one: object, other: object) -> bool:

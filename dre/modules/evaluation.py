@@ -89,7 +89,7 @@ class ExplainerEvaluation(pl.LightningModule):
             except UnsuitedError as error:
                 if refuse or len(self.left_out) + 1 == len(explainers):
                     raise
-                self.left_out[name] = str(error).partition("; these work")[0]
+                self.left_out[name] = error.obstacle
                 rank_zero_warn(f"{name} is left out: {self.left_out[name]}")
         return built
 
@@ -101,6 +101,7 @@ class ExplainerEvaluation(pl.LightningModule):
     def on_test_start(self) -> None:
         """Start the counts of cost anew, and look up what is cached."""
         self.meters = self._new_meters()
+        self.walks.forget()
         if self.cache is not None:
             self.cache.open(self.global_rank)
 
@@ -151,7 +152,9 @@ class ExplainerEvaluation(pl.LightningModule):
         if self.cache is None:
             return {name: self._explain(name, images, targets, keys) for name in self.explainers}
         batch = self.cache.batch(images, targets, keys)
-        return {name: batch.maps(name, meter, partial(self._explain, name)) for name, meter in self.meters.items()}
+        maps = {name: batch.maps(name, meter, partial(self._explain, name)) for name, meter in self.meters.items()}
+        self.walks.forget()  # those of followers that were in the cache
+        return maps
 
     def _explain(self, name: str, images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
         made = self.walks.waiting(name, images, targets, keys)

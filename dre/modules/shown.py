@@ -8,7 +8,7 @@ from torch import Tensor
 from dre.explainers.masks import remaining_gain
 from dre.models.generator import standardise
 from dre.sweeps import SweepEngine, rank
-from dre.types import Sweep
+from dre.types import Batch, Sweep
 
 ShownName = Literal["controller", "random_area", "tuned"]
 
@@ -43,19 +43,20 @@ def mask_of_area(raw: Tensor, shares: Tensor, softness: float) -> Tensor:
     return ((standard - threshold) / softness).sigmoid()
 
 
-def tuned_mask(mask: Tensor, images: Tensor, targets: Tensor, engine: SweepEngine) -> Tensor:
+def tuned_mask(mask: Tensor, batch: Batch, targets: Tensor, engine: SweepEngine) -> Tensor:
     """Weight every pixel by the score that is still to be gained once those above it are shown: [B, 1, H, W].
 
     The weights are those of DRE+ (self-based), of fewer versions; they are constants for the gradient.
 
     Args:
         mask: Of the estimator, [B, 1, H, W] in [0, 1].
-        images: [B, C, H, W] in [0, 1].
+        batch: Images [B, C, H, W] in [0, 1] and their keys.
         targets: int64 [B].
         engine: Forwards the masked versions and counts them, 9 for each image.
 
     Source: paper 003, appendix C: M' = M x W takes the place of M in the loss; left there as future work.
     """
     fixed = mask.detach().float()
-    (scores,) = engine.run(images, targets, fixed, [Sweep(tuple(k / TUNING_STEPS for k in range(TUNING_STEPS + 1)))])
+    versions = Sweep(tuple(step / TUNING_STEPS for step in range(TUNING_STEPS + 1)))
+    (scores,) = engine.run(batch["images"], targets, fixed, [versions], batch["key"])
     return mask * remaining_gain(scores, rank(fixed)).view_as(mask)

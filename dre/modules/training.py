@@ -126,8 +126,9 @@ class MaskTraining(pl.LightningModule):
             filter_gain=filter_gain,
             evidence=evidence,
         )
-        if masks == "random_area" and variant != "dre":
-            raise ValueError("`masks: random_area` ranks one score map, which the variant mgnet does not have")
+        if variant != "dre" and (masks != "controller" or not monotone):
+            option = "monotone: false" if masks == "controller" else f"masks: {masks}"
+            raise ValueError(f"`{option}` is about DRE's scores, which the variant mgnet does not have")
         if area_softness <= 0:
             raise ValueError(f"`area_softness` must be positive, got {area_softness}")
         self.masks, self.area_softness = masks, area_softness
@@ -157,19 +158,16 @@ class MaskTraining(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch: of the embeddings in stage 1, of the generator in stage 2."""
-        images = batch["images"]
         with torch.no_grad():
-            features, logits = self.classifier.features(images)
+            features, logits = self.classifier.features(batch["images"])
         targets = logits.argmax(dim=1)
         step = self._embedding_step if self.trains_embeddings else self._mask_step
-        loss = step(images, features, targets, self._draws(batch_idx))
+        loss = step(batch, features, targets, self._draws(batch_idx))
         group, option = (0, "embedding_rate") if self.trains_embeddings else (1, "rate")
         refuse_broken_loss(loss, self, group, option)
         return loss + self._touch_idle_parameters()
 
-    def _embedding_step(
-        self, images: Tensor, features: list[Tensor], targets: Tensor, draws: torch.Generator
-    ) -> Tensor:
+    def _embedding_step(self, batch: Batch, features: list[Tensor], targets: Tensor, draws: torch.Generator) -> Tensor:
         asked = fake_targets(targets, self.classifier.num_classes, self.fake_share, draws)
         resemblance = self.estimator.filter.resemblance(features[-1], asked)
         criterion = embedding_loss if self.embedding_loss == "eq4" else embedding_bce
@@ -177,7 +175,8 @@ class MaskTraining(pl.LightningModule):
         self.log("train/embedding_loss", loss, prog_bar=True)
         return loss
 
-    def _mask_step(self, images: Tensor, features: list[Tensor], targets: Tensor, draws: torch.Generator) -> Tensor:
+    def _mask_step(self, batch: Batch, features: list[Tensor], targets: Tensor, draws: torch.Generator) -> Tensor:
+        images = batch["images"]
         asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
         with torch.no_grad():
             background = background_mixture(images, self.blur_share, draws)
@@ -189,7 +188,7 @@ class MaskTraining(pl.LightningModule):
         )
         mask = upsample(shown, (images.shape[-2], images.shape[-1]))
         if self.masks == "tuned":
-            mask = tuned_mask(mask, images, targets, self.sweeps)
+            mask = tuned_mask(mask, batch, targets, self.sweeps)
         loss, logits = objective(
             self.objective,
             self.classifier,

@@ -62,7 +62,7 @@ def test_ranks_share_the_choice_of_all_of_them_evenly(cuts, monkeypatch):
     shares = []
     for number, rank in enumerate(ranks):
         answers = iter([places, images])
-        monkeypatch.setattr(callbacks.chosen, "_gathered", lambda own, answers=answers: next(answers))
+        monkeypatch.setattr(callbacks.chosen, "gathered", lambda own, answers=answers: next(answers))
         monkeypatch.setattr(callbacks.chosen, "_rank", lambda number=number: number)
         shares.append([image.key for image in rank.share()])
     assert sorted(itertools.chain(*shares), key=place_of) == sorted(KEYS, key=place_of)[:6]

@@ -15,6 +15,7 @@ from tests.callbacks.studies import EXPLAINERS, evaluation, run, steps_explainer
 from tests.training import small_data
 
 STUDIES = ("weight_perturbation", "background_replacement", "jpeg_stability")
+WITH_MAPS = STUDIES[:2]
 
 
 class Recorder(WandbLogger):
@@ -68,6 +69,10 @@ def test_one_two_and_three_ranks_write_the_same_files(five_shards, tmp_path):
             pd.testing.assert_frame_equal(other, alone, check_exact=True)  # images are explained one by one
         summaries = [json.loads((tmp_path / str(ranks) / f"{study}.json").read_text()) for ranks in (1, 2, 3)]
         assert summaries[1] == summaries[0] == summaries[2]
+        pictures = [tmp_path / str(ranks) / f"{study}_maps.png" for ranks in (1, 2, 3)]
+        drawn = [path.read_bytes() if path.is_file() else b"" for path in pictures]
+        assert drawn[1] == drawn[0] == drawn[2]
+        assert bool(drawn[0]) == (study in WITH_MAPS)
 
 
 def test_wandb_receives_points_curves_and_the_figure(five_shards, tmp_path):

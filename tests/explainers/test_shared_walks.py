@@ -1,6 +1,8 @@
 import pytest
 import torch
+import yaml
 
+import dre
 from dre.checks import NonFiniteSaliencyError
 from dre.explainers import (
     SAMP,
@@ -16,6 +18,7 @@ from dre.explainers import (
 )
 from dre.explainers.shared_walks import SharedWalks, walk_alike
 from dre.modules import ExplainerEvaluation
+from tests.command_line import REPOSITORY
 from tests.networks import small_batch, small_classifier
 
 KINDS = [IntegratedGradients, BlurIG, GuidedIG, SAMP, SAMPPlusPlus]
@@ -115,11 +118,63 @@ def test_an_evaluation_walks_once_and_charges_each_for_the_walk():
     passes.clear()
     saliency = module._explain_all(images, targets, KEYS)
     taken = len(passes)
-    passes.clear()
+    alone = {}
     for name, build in builders.items():
-        assert torch.equal(saliency[name], build(classifier)(images, targets, KEYS))
+        explainer = build(classifier)
+        passes.clear()
+        assert torch.equal(saliency[name], explainer(images, targets, KEYS))
+        alone[name] = len(passes)
     walk = module.meters["plain"].tally
-    assert taken < len(passes)
+    assert taken == alone["plain"] + alone["random"]
+    assert alone["idgi"] == alone["plain"]
     assert module.meters["idgi"].tally.summary() == walk.summary() | {"cached": 0}
     assert walk.backwards == 9 * 3
     assert module.meters["idgi"].spent == 0
+
+
+@pytest.mark.parametrize(
+    ("explainers", "followers"),
+    [
+        ("idgi_six", {"integrated_gradients+idgi", "guided_ig+idgi", "blur_ig+idgi"}),
+        ("idgi_four", {"integrated_gradients+idgi", "blur_ig+idgi"}),
+    ],
+)
+def test_the_sets_of_paper_002_walk_half_as_often(explainers, followers):
+    place = REPOSITORY / "configs" / "explainer" / "sets"
+    files = yaml.safe_load((place / f"{explainers}.yaml").read_text())
+    built, classifier = {}, small_classifier()
+    for name, file in files.items():
+        content = yaml.safe_load((place / file).read_text())
+        options = content["init_args"]
+        if "rule" in options:
+            assert options["rule"] == "dre.explainers.idgi"
+            options["rule"] = idgi
+        built[name] = getattr(dre.explainers, content["class_path"].rpartition(".")[2])(classifier, **options)
+    assert set(SharedWalks(built).leaders) == followers
+
+
+def test_a_map_that_is_refused_alone_is_refused_when_it_was_made_along():
+    classifier, (images, targets) = small_classifier(), small_batch()
+
+    def broken(here, there):
+        return here.grad * torch.nan
+
+    walks = SharedWalks(
+        {
+            "plain": IntegratedGradients(classifier, steps=9),
+            "broken": IntegratedGradients(classifier, steps=9, rule=broken),
+        }
+    )
+    walks.explain("plain", images, targets, KEYS)
+    with pytest.raises(NonFiniteSaliencyError):
+        walks.explain("broken", images, targets, KEYS)
+
+
+def test_an_explainer_of_its_own_ways_walks_alone():
+    class Halved(IntegratedGradients):
+        def integrals(self, images, targets, rules):
+            return [one * 0.5 for one in super().integrals(images, targets, rules)]
+
+    classifier = small_classifier()
+    assert not walk_alike(Halved(classifier, steps=9), IntegratedGradients(classifier, steps=9))
+    assert not walk_alike(IntegratedGradients(classifier, steps=9), Halved(classifier, steps=9))

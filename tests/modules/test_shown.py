@@ -30,7 +30,7 @@ def test_a_tuned_mask_is_weighted_by_what_is_still_to_be_gained():
     image = torch.rand(1, 3, 8, 8)
     mask = torch.rand(1, 1, 8, 8, requires_grad=True)
     engine = SweepEngine(brightness)
-    tuned = tuned_mask(mask, image, torch.tensor([0]), engine)
+    tuned = tuned_mask(mask, {"images": image, "key": ["a"]}, torch.tensor([0]), engine)
     assert engine.forwards == TUNING_STEPS + 1
 
     order = mask.detach().flatten().argsort(descending=True)

@@ -133,7 +133,12 @@ def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shard
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"masks": "random_area", "variant": "mgnet"}, "random_area"), ({"area_softness": 0.0}, "area_softness")],
+    [
+        ({"masks": "random_area", "variant": "mgnet"}, "random_area"),
+        ({"masks": "tuned", "variant": "mgnet"}, "masks: tuned"),
+        ({"monotone": False, "variant": "mgnet"}, "monotone: false"),
+        ({"area_softness": 0.0}, "area_softness"),
+    ],
 )
 def test_masks_of_a_random_area_refuse_what_they_cannot_use(options, message):
     with pytest.raises(ValueError, match=message):
