@@ -137,7 +137,7 @@ def page(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> list[str]:
     order = {"does not hold": 0, "undecided": 1, "holds": 2}
-    findings = sorted(row.findings, key=lambda finding: order[finding.verdict])
+    findings = sorted(row.findings, key=lambda finding: (not finding.counts, order[finding.verdict]))
     figures = "; ".join(finding.figure() for finding in findings[:SHOWN])
     if len(findings) > SHOWN:
         compared = [one for one in findings if one.counts]

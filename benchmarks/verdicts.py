@@ -125,7 +125,8 @@ def decide(tests: Sequence[Mapping[str, Any]], run: RunResults) -> tuple[Verdict
     for test in tests:
         for key in ("than", "with"):
             absent = [name for name in test.get(key, []) if name in unsuited]
-            shown += [Finding(name, None, missing=run.record["left_out"][name], counts=False) for name in absent]
+            mentioned = [Finding(name, None, missing=run.record["left_out"][name], counts=False) for name in absent]
+            shown += [one for one in mentioned if one not in shown]
             test = {**test, key: [name for name in test[key] if name not in unsuited]} if absent else test
         candidates = list(_findings(test, run))
         verdicts.append(any_of(all_of(one.verdict for one in findings) for findings in candidates))
