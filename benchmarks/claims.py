@@ -114,14 +114,20 @@ def _exception(claim: dict[str, Any], rows: Sequence[Row]) -> Row:
     return Row(claim, verdict, "exceptions: " + ", ".join(failed) if failed else "no exception found")
 
 
-def page(rows: Sequence[Row]) -> str:
-    """Write the page: counts, the table, and what stands behind each row."""
+def page(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -> str:
+    """Write the page: counts, the table, what stands behind each row, and how long the runs took."""
     counts = {
         verdict: sum(row.verdict == verdict for row in rows) for verdict in ("holds", "does not hold", "undecided")
     }
     missing = sum(row.verdict == "not run" for row in rows)
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     lines = [[_text(cell) for cell in _cells(row)] for row in rows]
+    took = [
+        f"- `{run.name}`, {run.label}: {run.record['seconds'] / 60:.0f} minutes"
+        for run in runs
+        if "seconds" in run.record
+    ]
+    taken = "\n\n## What it took\n" + "\n".join(took) if took else ""
     notes = {row.claim["id"]: row.claim["note"] for row in rows if "note" in row.claim}
     remarks = "\n".join(f"- {name}: {note.strip()}" for name, note in notes.items())
     return (
@@ -131,7 +137,7 @@ def page(rows: Sequence[Row]) -> str:
         "interval lies on the claimed side. **Does not hold**: one lies wholly on the other. **Undecided**: neither, "
         f"or something is missing, or fewer than {LEAST} images. A row is a claim on one network and one data set: "
         f"{told}, {missing} not run.\n\n"
-        f"{markdown_table(HEADER, lines, len(HEADER))}\n\n## How they are decided\n{remarks}\n"
+        f"{markdown_table(HEADER, lines, len(HEADER))}\n\n## How they are decided\n{remarks}{taken}\n"
     )
 
 
@@ -161,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="page to write; printed if not given")
     given = parser.parse_args(arguments)
     found = given.runs or sorted(path.parent for path in Path("results").glob("*/*/summary.json"))
-    text = page(evaluate(read_claims(given.claims), read_runs(found), given.study))
+    runs = read_runs(found)
+    text = page(evaluate(read_claims(given.claims), runs, given.study), runs)
     if given.out is None:
         print(text)
     else:

@@ -1,5 +1,6 @@
 """The command line of evaluate.py: checkpoints for learned explainers, and runs that are resumed."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -135,9 +136,12 @@ class EvaluationCommandLine(CommandLine):
         return str(newest_checkpoint(Path(place)))
 
     def run(self) -> None:
-        """Evaluate and say where the results lie."""
+        """Evaluate, write down how long it took unless it was resumed, and say where the results lie."""
+        start = time.perf_counter()
         with self._saying_needs():
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        if rank_zero_only.rank == 0 and not self.is_resumed:  # type: ignore[attr-defined]
+            amend_record(self.run_directory, {"seconds": round(time.perf_counter() - start, 1)})
         rank_zero_info(f"results in {self.run_directory}")
 
 

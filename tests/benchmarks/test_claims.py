@@ -216,6 +216,13 @@ def test_with_nothing_run_every_claim_is_listed_with_its_command(tmp_path, monke
     assert "30 rows not run" in capsys.readouterr().out
 
 
+def test_the_page_says_what_runs_took(tmp_path):
+    run = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    assert "What it took" not in page(evaluate([claim(better=["dre"], than=["grad_cam"])], [run]), [run])
+    run.record["seconds"] = 754.2
+    assert page([], [run]).endswith("## What it took\n- `dre_table3`, tf_efficientnet_lite0, demo (60): 13 minutes\n")
+
+
 def test_the_page_shows_what_decides_first(tmp_path):
     means = {"dre": 0.8, "b": 0.5, "c": 0.5, "d": 0.5, "e": 0.95}
     text = page(evaluate([claim(better=["dre"], than=["b", "c", "d", "e"])], [run_of(tmp_path, means)]))
