@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import io
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -137,13 +137,25 @@ def _origin(run: RunResults) -> str:
 def _contents(runs: Sequence[RunResults], pages: Mapping[str, str], pictures: Mapping[str, bytes]) -> str:
     """Write the page that lists everything."""
     tables = "\n".join(f"- [{name.removesuffix('.md')}]({name})" for name in pages)
-    drawn = "\n\n".join(f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in pictures)
+    drawn = "\n\n".join(_figures(runs, pictures))
     origins = "\n".join(_origin(run) for run in runs)
     return (
         "# Results\n\nRebuilt by `python -m benchmarks.results build`. Photographs are demo photographs (CC BY 2.0, "
         "[credits](../../data/demo/ATTRIBUTION.csv)).\n\n"
         f"## Tables\n{tables}\n\n## Figures\n\n{drawn}\n\n## Runs\n{origins}\n"
     )
+
+
+def _figures(runs: Sequence[RunResults], pictures: Iterable[str]) -> Iterator[str]:
+    """Show the pictures below the run that they are of, each with what it is called there."""
+    left = list(pictures)
+    for heading, slug in [*((f"{run.name}, {run.label}", f"{_slug(run)}_") for run in runs), ("No run", "")]:
+        own = [name for name in left if name.startswith(slug)]
+        left = [name for name in left if name not in own]
+        yield from [f"### {heading}"] * bool(own)
+        for name in own:
+            title = name.removeprefix(slug).removesuffix(".png").replace("_", " ")
+            yield f"{title}\n\n![{title}]({name})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

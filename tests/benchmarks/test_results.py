@@ -52,7 +52,8 @@ def test_tables_of_all_runs_and_photographs_of_the_demo_set_alone(tmp_path):
     assert "**tf_efficientnet_lite0, demo (3)** | **torchvision/vgg19, imagenet (3)**" in text
     assert text.count("commit abc, 1, torch 2.") == 2
     page = (out / "README.md").read_text()
-    assert all(name in page for name in written - {"README.md"})
+    assert all(page.count(f"({name})") == 1 for name in written - {"README.md"})
+    assert page.index("### dre_figure7, tf_efficientnet_lite0, demo (3)") < page.index("_gallery.png)")
 
 
 def test_an_old_page_is_replaced_and_kept_when_something_is_wrong(tmp_path, monkeypatch):
