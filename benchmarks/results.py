@@ -30,6 +30,11 @@ LARGEST = 6_000_000
 """Bytes that the folder may have."""
 
 COLOURS = 128
+"""Of a chart."""
+
+SIDE = 1000
+"""Most pixels of a side of a picture of photographs."""
+
 PHOTOGRAPHS = ("gallery.png", "salient_*.png", "*_maps.png")
 CHARTS = (
     "xmgd.png",
@@ -95,9 +100,10 @@ def _pictures(runs: Sequence[RunResults], charts: Sequence[Path]) -> dict[str, b
     found: dict[str, bytes] = {}
     for run in runs:
         shows_maps = "figure" in run.name and _is_demo(run)
-        patterns = (*CHARTS, *(PHOTOGRAPHS if shows_maps else ()))
-        for path in sorted(path for pattern in patterns for path in run.directory.glob(pattern)):
+        for path in sorted(path for pattern in CHARTS for path in run.directory.glob(pattern)):
             found[f"{_slug(run)}_{path.name}"] = _small(path.read_bytes())
+        for path in sorted(path for pattern in PHOTOGRAPHS if shows_maps for path in run.directory.glob(pattern)):
+            found[f"{_slug(run)}_{path.name}"] = _shrunk(path.read_bytes())
         curves = run.directory / "curves.parquet"
         frame = pd.read_parquet(curves) if curves.is_file() else pd.DataFrame()
         if not frame.empty:
@@ -114,6 +120,15 @@ def _small(content: bytes) -> bytes:
     picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
     picture.save(buffer, "PNG", optimize=True)
     return min(content, buffer.getvalue(), key=len)
+
+
+def _shrunk(content: bytes) -> bytes:
+    """Make a picture of photographs smaller; fewer colours would show in them."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def _is_demo(run: RunResults) -> bool:
