@@ -113,7 +113,7 @@ class EvaluationProgress(pl.Callback):
         parts = [f"{name} {_speed(self.seen, spent)}{_left(left)}" for name, spent, left in slowest]
         of_all = "" if self.total is None else f" of {self.total}"
         whole = f"{self.seen}{of_all} images in {_clock(seconds)}, {_speed(self.seen, seconds)}"
-        return f"{whole}{_left(self._time_left(seconds))}; {', '.join(parts)}"
+        return "; ".join([f"{whole}{_left(self._time_left(seconds))}", *filter(None, [", ".join(parts)])])
 
     def table(self) -> Table:
         """Show where it stands, with a row for each explainer."""

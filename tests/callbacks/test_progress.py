@@ -95,6 +95,13 @@ def test_speed_and_time_left_are_those_of_the_clock(monkeypatch):
     )
 
 
+def test_an_explainer_that_took_no_time_of_its_own_is_not_among_the_slowest(monkeypatch):
+    progress = EvaluationProgress()
+    monkeypatch.setattr("callbacks.progress.time.perf_counter", lambda: 20.0)
+    progress._meters, progress.total, progress.seen = {"follower": Meter(Cost())}, 50, 10
+    assert progress.line() == "10 of 50 images in 0:20, 0.5 images/s (1:20 left)"
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(None, ""), (0, "0:00"), (59.2, "1:00"), (3725, "1:02:05")])
 def test_times_are_read_at_a_glance(seconds, shown):
     assert _clock(seconds) == shown
