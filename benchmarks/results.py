@@ -22,7 +22,7 @@ from dre.reporting.figures import curves_figure
 from dre.reporting.markdown import summary_markdown
 from dre.reporting.paper_table import join, joint_markdown
 from dre.reporting.papers import paper_table_file, read_paper_table
-from dre.reporting.run_results import RunResults
+from dre.reporting.run_results import RunResults, without_folders
 from dre.reporting.style import png_bytes
 
 OUT = Path("docs/results")
@@ -78,7 +78,7 @@ def build(directories: Sequence[Path], charts: Sequence[Path], out: Path = OUT) 
         (out / name).write_bytes(content)
     for name, page in pages.items():
         (out / name).write_text(page)
-    (out / "README.md").write_text(_contents(runs, pages, pictures))
+    (out / "README.md").write_text(_contents(runs, charts, pages, pictures))
     print(f"{out}: {len(pages)} tables, {len(pictures)} pictures, {size / 1e6:.1f} MB")
 
 
@@ -149,13 +149,17 @@ def _origin(run: RunResults) -> str:
     return f"- {run.label}: `{run.command}`; commit {record['commit']}, {record['started']}, {versions}."
 
 
-def _contents(runs: Sequence[RunResults], pages: Mapping[str, str], pictures: Mapping[str, bytes]) -> str:
+def _contents(
+    runs: Sequence[RunResults], charts: Sequence[Path], pages: Mapping[str, str], pictures: Mapping[str, bytes]
+) -> str:
     """Write the page that lists everything."""
+    words = [*(run.directory for run in runs), *(["--charts", *charts] if charts else [])]
+    command = without_folders(" ".join(["python -m benchmarks.results build", *map(str, words)]))
     tables = "\n".join(f"- [{name.removesuffix('.md')}]({name})" for name in pages)
     drawn = "\n\n".join(_figures(runs, pictures))
     origins = "\n".join(_origin(run) for run in runs)
     return (
-        "# Results\n\nRebuilt by `python -m benchmarks.results build`. Photographs are demo photographs (CC BY 2.0, "
+        f"# Results\n\nRebuilt by\n```\n{command}\n```\nPhotographs are demo photographs (CC BY 2.0, "
         "[credits](../../data/demo/ATTRIBUTION.csv)).\n\n"
         f"## Tables\n{tables}\n\n## Figures\n\n{drawn}\n\n## Runs\n{origins}\n"
     )

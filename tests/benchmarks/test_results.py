@@ -53,6 +53,7 @@ def test_tables_of_all_runs_and_photographs_of_the_demo_set_alone(tmp_path):
     assert text.count("commit abc, 1, torch 2.") == 2
     page = (out / "README.md").read_text()
     assert all(page.count(f"({name})") == 1 for name in written - {"README.md"})
+    assert "python -m benchmarks.results build PATH/a PATH/b PATH/c\n" in page
     assert page.index("### dre_figure7, tf_efficientnet_lite0, demo (3)") < page.index("_gallery.png)")
 
 
