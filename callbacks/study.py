@@ -18,7 +18,7 @@ from torch import Tensor
 from callbacks.artifacts import wandb_loggers
 from callbacks.chosen import ChosenImages, StudyImage
 from callbacks.curve_charts import log_points
-from callbacks.panel import photographers
+from callbacks.first_photographs import photographers
 from callbacks.studied import Compare, Explain, Network, Studied
 from callbacks.study_maps import StudyMaps
 from dre.checks import NonFiniteError, check_count

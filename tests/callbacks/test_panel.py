@@ -24,9 +24,10 @@ def pixels(path) -> np.ndarray:
 def test_the_gallery_has_the_wanted_photographs_and_explainers(five_shards, tmp_path):
     panel = SaliencyPanel(images=3, explainers=["random", "absent"])
     evaluate(tmp_path, small_data(five_shards, eval_batch_size=2), panel)
-    assert len(panel.photographs) == 3
-    assert all(list(one.maps) == ["random"] for one in panel.photographs)
-    assert all(one.maps["random"].amin() == 0 and one.maps["random"].amax() == 1 for one in panel.photographs)
+    found = panel.photographs["gallery"]
+    assert len(found) == 3
+    assert all(list(one.maps) == ["random"] for one in found)
+    assert all(one.maps["random"].amin() == 0 and one.maps["random"].amax() == 1 for one in found)
     narrow = pixels(tmp_path / "gallery.png").shape
     wide = pixels(evaluate(tmp_path / "all", small_data(five_shards), SaliencyPanel(images=8))).shape
     assert wide[0] > narrow[0]  # one row of maps more
@@ -36,7 +37,8 @@ def test_the_gallery_has_the_wanted_photographs_and_explainers(five_shards, tmp_
 def test_the_gallery_credits_the_photographers_that_the_data_names(five_shards, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "callbacks.panel.draw_panel", lambda photographs, path, caption: drawn.append((photographs, caption))
+        "callbacks.first_photographs.draw_panel",
+        lambda photographs, path, caption: drawn.append((photographs, caption)),
     )
     data = small_data(five_shards)
     evaluate(tmp_path, data, SaliencyPanel(images=8))
@@ -55,7 +57,7 @@ def with_metrics(root, data, panel):
     root.mkdir(exist_ok=True)
     module = ExplainerEvaluation(small_classifier(), {"centred_gaussian": CentredGaussian, "random": Random})
     quiet_trainer(root, callbacks=[ExplanationMetrics(show=False), panel]).test(module, data, verbose=False)
-    return panel.photographs
+    return panel.photographs["gallery"]
 
 
 def test_maps_carry_their_value_between_the_worst_and_the_best_of_the_image(five_shards, tmp_path):
@@ -74,7 +76,7 @@ def test_values_that_there_are_not_are_refused(five_shards, tmp_path):
 def test_colours_are_those_of_matplotlib(five_shards, tmp_path):
     panel = SaliencyPanel(images=2, explainers=["random"], colours="gray")
     evaluate(tmp_path, small_data(five_shards), panel)
-    shown = panel.photographs[0].maps["random"]
+    shown = panel.photographs["gallery"][0].maps["random"]
     assert shown.shape[0] == 3
     np.testing.assert_allclose(shown[0], shown[2])
     with pytest.raises(ValueError, match="no colour map 'grae'"):

@@ -1,0 +1,87 @@
+"""Pictures of the first photographs of an evaluation, which the first rank draws."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from callbacks.artifacts import wandb_loggers
+from dre.checks import check_count
+from dre.reporting.panel import Photograph, credits_caption, draw_panel
+from dre.types import Batch
+
+
+class FirstPhotographs(pl.Callback):
+    """Collect the first evaluated photographs for pictures, draw each into `TITLE.png`, and log it as `test/TITLE`.
+
+    The first rank draws what it saw itself. A subclass names its pictures with `titles` and makes their columns with
+    `columns`.
+
+    Args:
+        images: Photographs to draw.
+        explainers: Rows to draw, in this order; all that are evaluated when not given.
+
+    Attributes:
+        photographs: Title -> the columns so far.
+    """
+
+    def __init__(self, images: int, explainers: list[str] | None) -> None:
+        check_count("images", images, 1)
+        self.images, self.explainers = images, explainers
+        self.photographs: dict[str, list[Photograph]] = {}
+
+    def titles(self) -> list[str]:
+        """Name the pictures."""
+        raise NotImplementedError
+
+    def columns(self, outputs: Any, names: list[str], count: int) -> dict[str, list[Photograph]]:
+        """Make the columns of each title from the first `count` images of a step, with the maps of `names`."""
+        raise NotImplementedError
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start empty."""
+        self.photographs = {title: [] for title in self.titles()}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the photographs that are still wanted."""
+        missing = self.images - len(self.photographs[self.titles()[0]])
+        if outputs is None or missing <= 0 or not trainer.is_global_zero:
+            return
+        names = [name for name in self.explainers or outputs["saliency"] if name in outputs["saliency"]]
+        for title, found in self.columns(outputs, names, min(missing, len(outputs["key"]))).items():
+            self.photographs[title] += found
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return {title: [asdict(one) for one in found] for title, found in self.photographs.items()}
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        for title, found in self.photographs.items():
+            earlier = [Photograph(**one) for one in progress[title]]
+            self.photographs[title] = [*found, *earlier][: self.images]
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw on the first rank."""
+        for title, photographs in self.photographs.items():
+            if not photographs or not trainer.is_global_zero:
+                continue
+            path = Path(trainer.default_root_dir) / f"{title}.png"
+            draw_panel(photographs, path, photographers(trainer, [one.key for one in photographs]))
+            for logger in wandb_loggers(trainer):
+                logger.log_image(f"test/{title}", [str(path)])
+
+
+def photographers(trainer: pl.Trainer, keys: list[str]) -> str:
+    """Name the photographers of the drawn photographs, as far as the data knows them."""
+    data = getattr(trainer, "datamodule", None)
+    return credits_caption(keys, data.credits() if data is not None else {})
