@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from dre.arguments import parts_of, settings_within
 from dre.cli import CommandLine
@@ -122,12 +122,24 @@ class EvaluationCommandLine(CommandLine):
         parts = [part for entry in explainers.values() for part in parts_of(entry)]
         if mgnet is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
             raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
-        for entry in explainers.values():
-            for settings in settings_within(entry):
-                for option in (option for option in CHECKPOINTS if settings.get(option)):
-                    settings[option] = str(newest_checkpoint(Path(settings[option])))
+        self._find_named(explainers)
         for table in self.config.tables:
             paper_table_file(table)
+
+    def _find_named(self, explainers: Namespace) -> None:
+        """Find the checkpoints that the run file names; `unsuited: leave_out` does without those that are not there."""
+        for name in list(explainers):
+            for settings in settings_within(explainers[name]):
+                for option in (option for option in CHECKPOINTS if settings.get(option)):
+                    try:
+                        settings[option] = str(newest_checkpoint(Path(settings[option])))
+                    except FileNotFoundError as error:
+                        if self.config.model.unsuited == "refuse":
+                            raise
+                        self.left_out[name] = str(error)
+            if name in self.left_out:
+                rank_zero_warn(f"{name} is left out: {self.left_out[name]}")
+                del explainers[name]
 
     @staticmethod
     def _checkpoint(name: str, place: str | None) -> str:

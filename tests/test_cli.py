@@ -409,6 +409,17 @@ def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(score_f
     assert reason in (run.run_directory / "table.md").read_text()
 
 
+def test_a_generator_that_a_run_file_names_and_that_is_not_trained_is_a_hole_where_the_run_allows_it(score_file):
+    named = ["--model.explainers.tuned", "{class_path: dre.explainers.DRE, init_args: {checkpoint: runs/tuned}}"]
+    assert "no checkpoint under runs/tuned" in refusal(EvaluationCommandLine, ["--config", str(score_file), *named])
+    with pytest.warns(UserWarning, match="tuned is left out: no checkpoint under runs/tuned"):
+        run = EvaluationCommandLine(["--config", str(score_file), *named, "--model.unsuited", "leave_out", *QUIET])
+    assert "tuned" not in run.config.model.explainers
+    record = json.loads((run.run_directory / "run.json").read_text())
+    assert record["left_out"]["tuned"].startswith("no checkpoint under runs/tuned")
+    assert record["unsuited"] == []  # a claim about it stays undecided
+
+
 def test_a_resumed_run_keeps_the_reasons_of_the_first(place):
     (place / "run.json").write_text(json.dumps({"left_out": {"mgnet": "it needs a checkpoint"}}))
     resumed = SimpleNamespace(left_out={}, run_directory=place)

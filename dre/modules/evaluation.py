@@ -48,7 +48,8 @@ class ExplainerEvaluation(pl.LightningModule):
         chunk: Most masked images in one forward pass; chosen by device when not given.
         cache: Directory that keeps maps, rounded to float16, for later runs; none keeps nothing and rounds nothing.
         unsuited: What to do about explainers that do not work for the classifier: `refuse`, or `leave_out`, which
-            `left_out` then names with the reason.
+            `left_out` then names with the reason. On the command line, generators that a run file names and that were
+            not trained are left out too.
     """
 
     def __init__(
