@@ -124,7 +124,7 @@ class PathExplainer(Explainer):
     Args:
         classifier: What is explained.
         path: Where to walk.
-        rule: What a step explains, `riemann` or `idgi`.
+        rule: What a step explains: a function, `dre.explainers.riemann` or `dre.explainers.idgi`.
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
@@ -146,6 +146,8 @@ class PathExplainer(Explainer):
         chunk: int | None = None,
     ) -> None:
         super().__init__(classifier, score=score, chunk=chunk)
+        if not callable(rule):
+            raise TypeError(f"`rule` is a function such as dre.explainers.riemann or dre.explainers.idgi, got {rule!r}")
         self.path = path
         self.rule = rule
         self.reduce: Reduction = reduce

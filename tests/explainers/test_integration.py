@@ -208,3 +208,8 @@ def test_the_classifier_is_left_as_it_was_found():
 def test_a_chunk_of_nothing_is_refused():
     with pytest.raises(ValueError, match="`chunk` must be at least one image, got 0"):
         IntegratedGradients(small_classifier(), chunk=0)
+
+
+def test_a_rule_by_name_is_refused_before_the_walk():
+    with pytest.raises(TypeError, match=r"`rule` is a function such as dre\.explainers\.riemann .* got 'idgi'"):
+        IntegratedGradients(small_classifier(), rule="idgi")
