@@ -1,12 +1,12 @@
 """What the study of distances asks of its maps: spread, kinship, sample size, single pixels, starts, preferences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from statistics import mean
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import sem, spearmanr
 from torch import Tensor
 
 from benchmarks.distances import XMGD, Distance, distances, matrix, mean_map, off_diagonal
@@ -89,16 +89,19 @@ def kinship(groups: Sequence[Group], square: Tensor) -> dict[str, float]:
     return {common: mean(values) for common, values in found.items()}
 
 
-def by_sample_size(maps: Maps, measures: Measures) -> dict[str, dict[str, tuple[float, float]]]:
+def by_sample_size(maps: Maps, measures: Measures) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
     """Say what becomes of the distances between the explainers of a setting when mean maps are of fewer.
 
     By size: the mean relative change against all images, and the rank correlation with their distances; `halves` is
     the distance of mean maps of two halves of a group, over the mean distance between groups, which a measure that
-    needs few images has low. Each with its standard deviation over settings and draws.
+    needs few images has low. Each comes under `sample size` with its standard deviation over settings and draws, and
+    under `sample size error` with the standard error of its mean over the settings, whose draws share their images.
     """
     draw = np.random.default_rng(0)
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
+    settings: list[dict[str, dict[str, list[float]]]] = []
     for setting in SETTINGS:
+        found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
+        settings.append(found)
         chosen = [maps[group_of(*setting, method)] for method in ASKING]
         images = len(chosen[0])
         picks = [(size, torch.from_numpy(draw.permutation(images)[:size])) for size in SIZES for _ in range(DRAWS)]
@@ -113,10 +116,26 @@ def by_sample_size(maps: Maps, measures: Measures) -> dict[str, dict[str, tuple[
             for some in chosen:
                 gap = mean_matrix([some[half] for half in halves], measure)[0, 1]
                 entry.setdefault("halves", []).append(float(gap / whole.mean()))
-    return {
-        name: {what: (mean(values), float(np.std(values, ddof=1))) for what, values in entry.items()}
-        for name, entry in found.items()
+    values = {
+        name: {what: [found[name][what] for found in settings] for what in entry} for name, entry in settings[0].items()
     }
+    return {
+        "sample size": _each(values, _of_all),
+        "sample size error": _each(values, lambda rows: (_of_all(rows)[0], float(sem([mean(row) for row in rows])))),
+    }
+
+
+def _of_all(rows: list[list[float]]) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    everything = [value for row in rows for value in row]
+    return mean(everything), float(np.std(everything, ddof=1))
+
+
+def _each(
+    values: Mapping[str, Mapping[str, list[list[float]]]], say: Callable[[list[list[float]]], tuple[float, float]]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Say something of the rows of every entry, one row for each setting."""
+    return {name: {what: say(rows) for what, rows in entry.items()} for name, entry in values.items()}
 
 
 def by_single_pixel(maps: Maps, measures: Measures, images: int = 10) -> dict[str, dict[str, float]]:

@@ -145,11 +145,9 @@ def answers(given: Material, resamples: int, path: Path) -> dict[str, Any]:
     show("Distances between the mean maps of all groups", known["spread"], known["spread deviation"])
     title = "Correlation of the distances between explainers where settings share ..."
     show(title, known["kinship"], known["kinship deviation"])
+    answered.ask(["sample size", "sample size error"], lambda: ask.by_sample_size(given.maps, measures))
+    show("Distances from fewer images against those from all", known["sample size"])
     questions: dict[str, tuple[str, Callable[[], Any]]] = {
-        "sample size": (
-            "Distances from fewer images against those from all",
-            lambda: ask.by_sample_size(given.maps, measures),
-        ),
         "single pixel": (
             "What one pixel moves, over the distance to other explainers' maps",
             lambda: ask.by_single_pixel(given.maps, measures),

@@ -82,7 +82,7 @@ class ExplanationMetrics(pl.Callback):
             for name in names
         }
         self.flaws = {name: {flaw: SumMetric().to(device) for flaw in FLAWS} for name in names}
-        self.seen = SumMetric().to(device)
+        self.seen, self.explained = SumMetric().to(device), SumMetric().to(device)
 
     def on_test_batch_end(
         self,
@@ -96,6 +96,7 @@ class ExplanationMetrics(pl.Callback):
         """Add a batch's values to the metrics and, one row an image, to the table."""
         self.seen.update(len(batch["key"]))
         if outputs is not None:
+            self.explained.update(len(outputs["key"]))
             outputs["values"] = {name: self._add(name, outputs) for name in outputs["saliency"]}
 
     def _add(self, name: str, outputs: Explained) -> dict[str, Tensor]:
@@ -130,10 +131,10 @@ class ExplanationMetrics(pl.Callback):
                 if math.isfinite(value):
                     pl_module.log(f"test/{name}/{metric_name}", value)
         flaws = {flaw: {name: int(counts[flaw].compute()) for name, counts in self.flaws.items()} for flaw in FLAWS}
-        frame = self.table.to_frame()
+        frame, explained = self.table.to_frame(), int(self.explained.compute())
         if trainer.is_global_zero:
             curves_frame(curves).to_parquet(Path(trainer.default_root_dir) / "curves.parquet")
-            self._write(trainer, frame, {"evaluated": evaluated, "maps": flaws})
+            self._write(trainer, frame, explained, {"evaluated": evaluated, "maps": flaws})
         self.on_test_start(trainer, pl_module)
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -146,7 +147,8 @@ class ExplanationMetrics(pl.Callback):
         add_states(self._gathered(), progress)
 
     def _gathered(self) -> dict[str, Any]:
-        return {"table": self.table, "metrics": self.metrics, "flaws": self.flaws, "seen": self.seen}
+        counts = {"seen": self.seen, "explained": self.explained}
+        return {"table": self.table, "metrics": self.metrics, "flaws": self.flaws, **counts}
 
     def _check_count(self, trainer: pl.Trainer) -> int:
         """Count the images that all ranks saw, and compare with how many there are."""
@@ -156,12 +158,12 @@ class ExplanationMetrics(pl.Callback):
             raise ValueError(f"{seen} images were evaluated, the data has {expected}: the numbers would not be theirs")
         return seen
 
-    def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, facts: dict[str, Any]) -> None:
+    def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, explained: int, facts: dict[str, Any]) -> None:
         directory = Path(trainer.default_root_dir)
         frame.to_parquet(directory / "scores.parquet")
         metrics = next(iter(self.metrics.values()))
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
-        summary = summarise(frame, directions, order=list(self.metrics)) | facts
+        summary = summarise(frame, directions, order=list(self.metrics), explained=explained) | facts
         summary["unscaled"] = [name for name, metric in metrics.items() if not metric.is_share]
         summary["images"] = {metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric")}
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]

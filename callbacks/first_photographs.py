@@ -1,12 +1,12 @@
-"""Pictures of the first photographs of an evaluation, which the first rank draws."""
+"""Pictures of a few photographs of an evaluation: the same ones whatever the batches and the ranks."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from callbacks.artifacts import wandb_loggers
+from callbacks.chosen import gathered, place_of
 from dre.checks import check_count
 from dre.reporting.panel import Photograph, credits_caption, draw_panel
 from dre.types import Batch
@@ -15,8 +15,8 @@ from dre.types import Batch
 class FirstPhotographs(pl.Callback):
     """Collect the first evaluated photographs for pictures, draw each into `TITLE.png`, and log it as `test/TITLE`.
 
-    The first rank draws what it saw itself. A subclass names its pictures with `titles` and makes their columns with
-    `columns`.
+    First in the order of `callbacks.chosen.place_of`. A subclass names its pictures with `titles` and makes their
+    columns with `columns`.
 
     Args:
         images: Photographs to draw.
@@ -35,8 +35,8 @@ class FirstPhotographs(pl.Callback):
         """Name the pictures."""
         raise NotImplementedError
 
-    def columns(self, outputs: Any, names: list[str], count: int) -> dict[str, list[Photograph]]:
-        """Make the columns of each title from the first `count` images of a step, with the maps of `names`."""
+    def columns(self, outputs: Any, names: list[str], rows: list[int]) -> dict[str, list[Photograph]]:
+        """Make the columns of each title from some images of a step, with the maps of `names`; copies, not views."""
         raise NotImplementedError
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,23 +52,41 @@ class FirstPhotographs(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the photographs that are still wanted."""
-        missing = self.images - len(self.photographs[self.titles()[0]])
-        if outputs is None or missing <= 0 or not trainer.is_global_zero:
+        """Keep the photographs that come before those that were kept so far."""
+        if outputs is None:
             return
-        names = [name for name in self.explainers or outputs["saliency"] if name in outputs["saliency"]]
-        for title, found in self.columns(outputs, names, min(missing, len(outputs["key"]))).items():
-            self.photographs[title] += found
+        places = [place_of(key) for key in outputs["key"]]
+        kept = [place_of(one.key) for one in self.photographs[self.titles()[0]]]
+        first = set(sorted(places + kept)[: self.images])
+        rows = [row for row, place in enumerate(places) if place in first]
+        if rows:
+            names = [name for name in self.explainers or outputs["saliency"] if name in outputs["saliency"]]
+            self._add(self.columns(outputs, names, rows))
+
+    def _add(self, columns: dict[str, list[Photograph]]) -> None:
+        for title, found in columns.items():
+            everything = sorted([*self.photographs[title], *found], key=lambda one: place_of(one.key))
+            self.photographs[title] = everything[: self.images]
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
-        return {title: [asdict(one) for one in found] for title, found in self.photographs.items()}
+        return {
+            title: [
+                {"key": one.key, "image": one.image, "maps": dict(one.maps), "values": dict(one.values)}
+                for one in found
+            ]
+            for title, found in self.photographs.items()
+        }
 
     def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
         """See `callbacks.resume.Resumable`."""
+        self._add({title: [Photograph(**one) for one in progress[title]] for title in self.photographs})
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring together what all ranks kept."""
         for title, found in self.photographs.items():
-            earlier = [Photograph(**one) for one in progress[title]]
-            self.photographs[title] = [*found, *earlier][: self.images]
+            self.photographs[title] = []
+            self._add({title: [one for rank in gathered(found) for one in rank]})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw on the first rank."""

@@ -43,15 +43,15 @@ class SaliencyPanel(FirstPhotographs):
         """See `FirstPhotographs`."""
         return ["gallery"]
 
-    def columns(self, outputs: Any, names: list[str], count: int) -> dict[str, list[Photograph]]:
+    def columns(self, outputs: Any, names: list[str], rows: list[int]) -> dict[str, list[Photograph]]:
         """See `FirstPhotographs`."""
         found = []
-        for place, key in enumerate(outputs["key"][:count]):
+        for place in rows:
             maps = {name: for_display(outputs["saliency"][name][place : place + 1])[0, 0].cpu() for name in names}
             if self.colours is not None:
                 maps = {name: coloured(one, self.colours) for name, one in maps.items()}
             values = self._scaled(outputs, place) if self.values is not None else {}
-            found.append(Photograph(key, outputs["images"][place].cpu(), maps, values))
+            found.append(Photograph(outputs["key"][place], outputs["images"][place].cpu().clone(), maps, values))
         return {"gallery": found}
 
     def _scaled(self, outputs: Any, place: int) -> dict[str, float]:

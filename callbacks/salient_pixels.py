@@ -42,17 +42,21 @@ class SalientPixels(FirstPhotographs):
         """See `FirstPhotographs`."""
         return [f"salient_{100 * share:g}" for share in self.shares]
 
-    def columns(self, outputs: Any, names: list[str], count: int) -> dict[str, list[Photograph]]:
+    def columns(self, outputs: Any, names: list[str], rows: list[int]) -> dict[str, list[Photograph]]:
         """See `FirstPhotographs`."""
-        images = outputs["images"][:count].cpu()
+        images = outputs["images"][rows].cpu()
         blurred = gaussian_blur(images, self.sigma)
-        saliency = {name: outputs["saliency"][name][:count].cpu() for name in names}
+        saliency = {name: outputs["saliency"][name][rows].cpu() for name in names}
         found: dict[str, list[Photograph]] = {}
         for title, share in zip(self.titles(), self.shares, strict=True):
             shown = {name: blend(images, best_pixels(one, share), blurred) for name, one in saliency.items()}
+            pictures = [
+                {name: one[place].expand(3, -1, -1).clone() for name, one in shown.items()}
+                for place in range(len(rows))
+            ]
             found[title] = [
-                Photograph(key, images[place], {name: one[place].expand(3, -1, -1) for name, one in shown.items()})
-                for place, key in enumerate(outputs["key"][:count])
+                Photograph(outputs["key"][row], images[place].clone(), pictures[place])
+                for place, row in enumerate(rows)
             ]
         return found
 

@@ -1,4 +1,7 @@
-"""What an object is made of, as plain values: two objects that describe themselves alike do the same."""
+"""What an object is made of, as plain values: two objects that describe themselves alike do the same.
+
+But for what functions import only when they run, and for what they read from the outside world.
+"""
 
 import functools
 import hashlib

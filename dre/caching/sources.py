@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import dre
 
@@ -53,17 +54,52 @@ class UndescribableError(ValueError):
 def origin(module: str) -> str:
     """Say which source a module belongs to: a version for known libraries, else a hash of its whole package.
 
+    The packages that a package of the user refers to belong to it. What a function imports only when it runs is not
+    found.
+
     Raises:
         UndescribableError: It was typed into an interpreter.
     """
     top = module.partition(".")[0]
+    known = _of_known(top)
+    if known is not None:
+        return known
+    return " ".join(_of_known(name) or f"{name} {fingerprint(_sources(name))}" for name in sorted(_packages_of(top)))
+
+
+def _of_known(top: str) -> str | None:
+    """Say which source a package has that is known by more than its files."""
     if top == "dre":
         return f"dre {maps_fingerprint()}"
     if top in LIBRARIES:
         return f"{top} {version(LIBRARIES[top])}"
     if top in sys.stdlib_module_names and top != "__main__":
         return "python"
-    return f"{top} {fingerprint(_sources(top))}"
+    return None
+
+
+def _packages_of(top: str) -> set[str]:
+    """List a package and those that it refers to, and on from those that are not installed: the user's own."""
+    found: set[str] = set()
+    waiting = [top]
+    while waiting:
+        name = waiting.pop()
+        if name in found or (name != top and _of_known(name) is not None):
+            continue
+        found.add(name)
+        if not any("site-packages" in path.parts for path in _sources(name)):
+            waiting += [_top_of(value) for module in _modules_of(name) for value in vars(module).values()]
+    return found
+
+
+def _modules_of(top: str) -> list[ModuleType]:
+    return [module for name, module in list(sys.modules.items()) if module and name.partition(".")[0] == top]
+
+
+def _top_of(value: object) -> str:
+    """Name the package of what a module holds; plain values count for the language."""
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return name.partition(".")[0] if isinstance(name, str) and name.partition(".")[0] in sys.modules else "builtins"
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dre.checks import check_images, check_saliency, check_targets
+from dre.checks import NonFiniteSaliencyError, check_images, check_saliency, check_targets
 from dre.chunks import Chunk
 from dre.models import Classifier
 from dre.models.borrowing import in_eval_mode
@@ -104,3 +104,12 @@ class Explainer(nn.Module, ABC):
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank."""
         return image_generators(images, self.keys, seed)
+
+
+def maps_below(explainer: Explainer, images: Tensor, targets: Tensor, keys: Sequence[str] | None) -> Tensor:
+    """Give maps that another explainer builds on, [B, 1, H, W]; broken ones too, for the outer one to report."""
+    try:
+        saliency: Tensor = explainer(images, targets, keys)
+    except NonFiniteSaliencyError as failure:
+        return failure.saliency
+    return saliency

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dre.chunks import Chunk
-from dre.explainers.base import Explainer
+from dre.explainers.base import Explainer, maps_below
 from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
 from dre.models.borrowing import in_eval_mode
 from dre.models.estimator import Variant
@@ -219,7 +219,7 @@ class ControlledExplainer(Explainer):
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
-        saliency = self.explainer(images, targets, self.keys).double()
+        saliency = maps_below(self.explainer, images, targets, self.keys).double()
         spread, mean = torch.std_mean(saliency, dim=(1, 2, 3), keepdim=True, correction=0)
         standard = (saliency - mean) / spread.where(spread > 0, 1.0)  # first: the controller adds to the variance
         controlled: Tensor = self.controller(standard)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_count
-from dre.explainers.base import Explainer
+from dre.explainers.base import Explainer, maps_below
 from dre.explainers.paths import IntegratedGradients
 from dre.models import Classifier
 from dre.segments import Felzenszwalb, Regions, cut
@@ -141,10 +141,12 @@ class XRAI(Explainer):
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
-        attributions = self.attribution(images, targets, self.keys)[:, 0].double().cpu().numpy()
+        attributions = maps_below(self.attribution, images, targets, self.keys)[:, 0].double().cpu().numpy()
         maps = [self._gather(image, attribution) for image, attribution in zip(images, attributions, strict=True)]
         return torch.from_numpy(np.stack(maps))[:, None].to(images.device)
 
     def _gather(self, image: Tensor, attribution: Values) -> Values:
+        if not np.isfinite(attribution).all():
+            return np.full_like(attribution, np.nan)
         regions = cut(image, self.cutter)
         return rank_regions(regions, attribution, mode=self.mode, min_pixels=self.min_pixels, area=self.area)[0]

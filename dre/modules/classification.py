@@ -92,7 +92,7 @@ class ClassifierTraining(pl.LightningModule):
         self.rate, self.head_rate = rate, rate if head_rate is None else head_rate
         self.schedule, self.warm_up, self.label_smoothing = schedule, warm_up, label_smoothing
         self.train_accuracies, self.val_accuracies = _accuracies(self.num_classes), _accuracies(self.num_classes)
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")  # NaN is shown, not left out
         self.train()
 
     def train(self, mode: bool = True) -> Self:

@@ -99,9 +99,12 @@ class ExplainerEvaluation(pl.LightningModule):
         if sweep not in self._sweeps:
             self._sweeps.append(sweep)
 
-    def on_test_start(self) -> None:
-        """Start the counts of cost anew, and look up what is cached."""
+    def setup(self, stage: str) -> None:
+        """Start the counts of cost anew, before a callback adds those of a run that is resumed."""
         self.meters = self._new_meters()
+
+    def on_test_start(self) -> None:
+        """Look up what is cached."""
         self.walks.forget()
         if self.cache is not None:
             self.cache.open(self.global_rank)

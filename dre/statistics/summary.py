@@ -23,11 +23,12 @@ def summarise(
     normalised: str = "faithfulness",
     drawing: Drawing = DRAWING,
     order: Sequence[str] = (),
+    explained: int | None = None,
 ) -> dict[str, Any]:
     """Summarise a table of scores as plain values that JSON can hold.
 
     - `scores[explainer][metric]`: the interval of the mean, how many values were `nan` and how many images were
-      `skipped`, which have no value of that metric although another one was computed of them.
+      `skipped`, which were explained and have no value of that metric.
     - `comparisons[metric]`: every pair of explainers on their common images: the interval of first - second, Wilcoxon's
       p-value, the same after Holm's correction over the pairs of that metric, and the effect size.
     - `ranks[metric]`: average ranks, Friedman's test and Nemenyi's critical difference, of metrics with a direction.
@@ -41,8 +42,9 @@ def summarise(
         normalised: The metric that is also reported after min-max across explainers.
         drawing: How resamples are drawn.
         order: Of the explainers in the tables; others follow by name.
+        explained: How many images were explained; by default those with a row, which leaves out what no metric values.
     """
-    images = int(frame["key"].nunique())
+    images = int(frame["key"].nunique()) if explained is None else explained
     scaled = normalise_across_explainers(frame, normalised)
     known = dict(directions or {})
     explainers, metrics = _arranged(frame["explainer"], order), _arranged(frame["metric"], list(known))

@@ -1,4 +1,5 @@
 import functools
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -141,3 +142,21 @@ def test_the_source_counts_by_content_and_place(tmp_path):
     first.write_text("2")
     second.write_text("1")
     assert fingerprint([first, second], tmp_path) != before
+
+
+def test_a_module_that_the_users_module_reads_counts(tmp_path):
+    (tmp_path / "my_explainer.py").write_text(
+        "import my_helper\n\n\ndef explain(image):\n    return my_helper.scaled(image)\n"
+    )
+    program = (
+        "import my_explainer\nfrom dre.caching.description import describe, digest\n"
+        "print(digest(describe(my_explainer.explain)))"
+    )
+    said = []
+    for factor in (1, 1, 2):
+        (tmp_path / "my_helper.py").write_text(f"def scaled(image):\n    return {factor} * image\n")
+        path = f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"
+        command = [sys.executable, "-B", "-c", program]
+        environment = {**os.environ, "PYTHONPATH": path}
+        said.append(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    assert said[0] == said[1] != said[2]

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from callbacks import BackgroundReplacement, JpegStability, WeightPerturbation
+from callbacks import BackgroundReplacement, JpegStability, SaliencyPanel, WeightPerturbation
 from tests.callbacks.studies import evaluation
 from tests.training import quiet_trainer, small_data
 
@@ -15,6 +15,7 @@ def main(root: Path, out: Path) -> None:
         WeightPerturbation(images=5, levels=[0.0, 1.0]),
         BackgroundReplacement(images=1),  # a rank is left without any
         JpegStability(images=5),
+        SaliencyPanel(images=4),
     ]
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
     trainer = quiet_trainer(out, callbacks=studies, devices=devices, strategy="ddp")

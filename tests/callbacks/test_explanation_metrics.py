@@ -18,6 +18,7 @@ from dre.masking import substrate
 from dre.metrics import (
     AccuracyInformationCurve,
     CurveSettings,
+    Explainability,
     Faithfulness,
     ImageMean,
     Insertion,
@@ -162,6 +163,17 @@ def test_a_run_in_which_nothing_is_kept_writes_an_empty_table(five_shards, tmp_p
     module = small_evaluation(images="correct")
     module.classifier.network.head.bias.data[4] = -1e4  # never predicted
     assert evaluate(tmp_path, data, module).empty
+
+
+def test_images_without_a_value_are_explained_all_the_same(five_shards, tmp_path):
+    data = small_data(five_shards)
+    transfer = data.on_after_batch_transfer
+    data.on_after_batch_transfer = lambda batch, index: {
+        name: value for name, value in transfer(batch, index).items() if name != "objects"
+    }
+    assert evaluate(tmp_path, data, small_evaluation(metrics={"explainability": Explainability()})).empty
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["evaluated"], summary["explained"]) == (18, 18)
 
 
 def every_metric() -> dict[str, ImageMean]:

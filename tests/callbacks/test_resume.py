@@ -1,6 +1,7 @@
 """An evaluation that was broken off and goes on gives what an unbroken one gives."""
 
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,10 @@ def assert_same_results(one: Path, other: Path, exact: bool = True) -> None:
         frames = [pd.read_parquet(root / f"{name}.parquet") for root in (one, other)]
         tolerance = {"check_exact": True} if exact and name != "curves" else {"rtol": 1e-4, "atol": 1e-6}
         pd.testing.assert_frame_equal(*frames, **tolerance)
+    costs = [json.loads((root / "cost.json").read_text()) for root in (one, other)]
+    counted = ("images", "forwards", "backwards", "score_forwards")
+    for name in costs[0]:
+        assert [costs[0][name][what] for what in counted] == [costs[1][name][what] for what in counted], name
     for name in ("summary.md", "gallery.png") if exact else ():
         assert (one / name).read_bytes() == (other / name).read_bytes()
 

@@ -73,6 +73,8 @@ def test_one_two_and_three_ranks_write_the_same_files(five_shards, tmp_path):
         drawn = [path.read_bytes() if path.is_file() else b"" for path in pictures]
         assert drawn[1] == drawn[0] == drawn[2]
         assert bool(drawn[0]) == (study in WITH_MAPS)
+    galleries = [(tmp_path / str(ranks) / "gallery.png").read_bytes() for ranks in (1, 2, 3)]
+    assert galleries[1] == galleries[0] == galleries[2]
 
 
 def test_wandb_receives_points_curves_and_the_figure(five_shards, tmp_path):

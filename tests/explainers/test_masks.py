@@ -1,9 +1,12 @@
 """DRE+ against a slow loop, and the controller applied afterwards."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from dre.explainers import DRE, ControlledExplainer, DREPlus, GradCAM, VanillaGradient
+from dre.checks import NonFiniteSaliencyError
+from dre.explainers import DRE, XRAI, ControlledExplainer, DREPlus, GradCAM, VanillaGradient
 from dre.explainers.masks import remaining_gain
 from dre.imaging import blurred_background
 from dre.models import Classifier
@@ -109,3 +112,26 @@ def test_the_controller_leaves_a_constant_map_constant_and_hands_keys_on():
     assert explainer.explainer.keys == ["a", "b", "c"]
     with pytest.raises(ValueError, match="`eta` and `h` must be positive"):
         ControlledExplainer(small_classifier(), Flat, h=0)
+
+
+class Partly(Flat):
+    """Has NaN in the second map."""
+
+    def explain(self, images, targets):
+        maps = images.mean(1, keepdim=True)
+        return maps.masked_fill(torch.tensor([False, True, False])[:, None, None, None], torch.nan)
+
+
+@pytest.mark.parametrize("wrapper", [partial(ControlledExplainer, explainer=Partly), partial(XRAI, attribution=Partly)])
+def test_one_broken_map_below_leaves_the_others_what_they_are(wrapper):
+    images, targets = small_batch()
+    explainer = wrapper(small_classifier())
+    with pytest.raises(NonFiniteSaliencyError) as failure:
+        explainer(images, targets)
+    maps = failure.value.saliency
+    assert maps[1].isnan().any()
+    for row in (0, 2):
+        alone = wrapper(small_classifier())
+        part = alone.explainer if isinstance(alone, ControlledExplainer) else alone.attribution
+        part.explain = lambda images, targets: images.mean(1, keepdim=True)
+        torch.testing.assert_close(maps[row : row + 1], alone(images[row : row + 1], targets[row : row + 1]))

@@ -299,6 +299,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(pictures, tmp_path):
         trained(pictures, tmp_path, model)
 
 
+def test_a_validation_loss_with_nan_is_nan():
+    model = classification()
+    for loss in (1.0, math.nan, 3.0):
+        model.val_loss.update(loss)
+    assert model.val_loss.compute().isnan()
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_mixed_precision_trains_float32_weights(pictures, tmp_path, optimizer):
     model, trainer, _ = trained(
