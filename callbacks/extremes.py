@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
+from callbacks.chosen import gathered
 from dre.reporting import Example
 from dre.reporting.gallery import small, small_maps
 from dre.types import Explained
@@ -42,11 +42,7 @@ class Extremes:
 
     def merged(self) -> tuple[list[Example], list[Example]]:
         """Give worst and best of all ranks, most extreme first, no image in both; every rank must call it."""
-        found = [(self.worst, self.best)]
-        if dist.is_available() and dist.is_initialized():
-            found = [([], [])] * dist.get_world_size()
-            dist.all_gather_object(found, (self.worst, self.best))
-        ordered = _ordered([example for ends in found for end in ends for example in end])
+        ordered = _ordered([example for kept in gathered([*self.worst, *self.best]) for example in kept])
         count = min(self.count, len(ordered) // 2)
         return ordered[:count], ordered[::-1][:count]
 

@@ -1,7 +1,7 @@
 """Pictures of a few photographs of an evaluation: the same ones whatever the batches and the ranks."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 
@@ -41,6 +41,7 @@ class FirstPhotographs(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start empty."""
+        self._check_explainers(list(cast(Any, pl_module).explainers))
         self.photographs = {title: [] for title in self.titles()}
 
     def on_test_batch_end(
@@ -88,6 +89,14 @@ class FirstPhotographs(pl.Callback):
             self.photographs[title] = []
             self._add({title: [one for rank in gathered(found) for one in rank]})
 
+    def _check_explainers(self, known: list[str]) -> None:
+        """Refuse rows of which none is evaluated; single ones may be absent: an evaluation may leave explainers out."""
+        if self.explainers is not None and not set(self.explainers) & set(known):
+            raise ValueError(
+                f"`explainers` of {type(self).__name__} names {', '.join(map(repr, self.explainers)) or 'nothing'}, "
+                f"of which nothing is evaluated; choose among {', '.join(known)}"
+            )
+
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw on the first rank."""
         for title, photographs in self.photographs.items():
@@ -101,5 +110,10 @@ class FirstPhotographs(pl.Callback):
 
 def photographers(trainer: pl.Trainer, keys: list[str]) -> str:
     """Name the photographers of the drawn photographs, as far as the data knows them."""
+    return credits_caption(keys, authors(trainer))
+
+
+def authors(trainer: pl.Trainer) -> dict[str, str]:
+    """Photographer of each photograph, by key, as far as the data knows them."""
     data = getattr(trainer, "datamodule", None)
-    return credits_caption(keys, data.credits() if data is not None else {})
+    return data.credits() if data is not None else {}

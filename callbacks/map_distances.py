@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from callbacks.artifacts import wandb_loggers
 from dre.metrics import (
     XMGD,
     EarthMover,
@@ -216,13 +216,16 @@ class MapDistances(pl.Callback):
     def _write(self, trainer: pl.Trainer, result: dict[str, Any], directory: Path) -> None:
         (directory / "xmgd.json").write_text(json.dumps(result, indent=1) + "\n")
         picture = directory / "xmgd.png"
-        if any(value is not None for row in result["root"] for value in row):
+        apart = [result["root"][row][column] for row, column in permutations(range(len(self.names)), 2)]
+        is_drawn = any(distance is not None for distance in apart)
+        if is_drawn:
             picture.write_bytes(png_bytes(distances_figure(result["root"], self.names, _title(result))))
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_table("test/xmgd", columns=_columns(result), data=_rows(result))
-                if picture.is_file():
-                    logger.log_image("test/xmgd_matrix", [str(picture)])
+        else:
+            rank_zero_info("xmgd.png is left out: no two explainers have maps with a distance")
+        for logger in wandb_loggers(trainer):
+            logger.log_table("test/xmgd", columns=_columns(result), data=_rows(result))
+            if is_drawn:
+                logger.log_image("test/xmgd_matrix", [str(picture)])
 
 
 def _columns(result: Mapping[str, Any]) -> list[str]:

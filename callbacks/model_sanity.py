@@ -218,6 +218,9 @@ class WeightPerturbation(ChangedClassifier):
         ascends = all(math.isfinite(level) for level in self.levels) and self.levels == sorted(set(self.levels))
         if not self.levels or not ascends or self.levels[0] < 0:
             raise ValueError(f"`levels` are shares of sigma and must ascend from 0 on, got {self.levels}")
+        alike = next((pair for pair in pairwise(self.levels) if len({f"{level:.6g}" for level in pair}) == 1), None)
+        if alike is not None:
+            raise ValueError(f"`levels` draw their noise by six digits, in which {alike[0]} and {alike[1]} are equal")
         check_choice("sigma", sigma, ("global", "tensor"))
         check_count("seed", seed, 0)
         self.sigma, self.seed = sigma, seed

@@ -1,17 +1,13 @@
 """How far IDGI's assumption is from the truth: whether the point it steps to has the score of the next stop."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor
 
 from callbacks.chosen import StudyImage
 from callbacks.studied import Studied
 from callbacks.study import Row, Study
-from dre.types import IntegrationPath, Probe, Waypoint
 
 
 class ProjectionGap(Study):
@@ -20,7 +16,8 @@ class ProjectionGap(Study):
     x_jp is where IDGI moves from stop j along the gradient, as far as a straight score would need to reach the score
     of stop j + 1: x_j + g (f(x_j+1) - f(x_j)) / |g|^2. IDGI explains the step as if both had the same score. Stops
     without a gradient lead nowhere and are left out. `projection_relative` is the gap over the mean of
-    |f(x_j+1) - f(x_j)|.
+    |f(x_j+1) - f(x_j)|. A path that is several walks (SAMP's two directions, several baselines) has one mean over the
+    steps of all of them, each step weighted by the magnitude with which its walk counts in the map.
 
     Args:
         images: Images to study.
@@ -48,13 +45,17 @@ class ProjectionGap(Study):
         return [name for name in walking if name.partition("+")[0] not in walking or "+" not in name]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse explainers without steps before anything is explained."""
+        """Refuse explainers without steps, and steps that an explainer refuses, before anything is explained."""
         super().setup(trainer, pl_module, stage)
-        if stage == "test":
-            walking = cast(Studied, pl_module).variants.path_explainers()
-            for name in self.explainers or []:
-                if name not in walking:
-                    raise ValueError(f"{name!r} walks no path in steps; those that do: {', '.join(walking) or 'none'}")
+        if stage != "test":
+            return
+        studied = cast(Studied, pl_module)
+        walking = studied.variants.path_explainers()
+        for name in self.explainers or []:
+            if name not in walking:
+                raise ValueError(f"{name!r} walks no path in steps; those that do: {', '.join(walking) or 'none'}")
+        for steps in self.steps:
+            studied.variants.step_gaps(self.names(studied), steps)
 
     def obstacle(self, studied: Studied) -> str:
         """See `Study`."""
@@ -67,11 +68,10 @@ class ProjectionGap(Study):
     def measure(self, studied: Studied, images: Sequence[StudyImage]) -> Iterator[Row]:
         """Walk every path with every number of steps."""
         for steps in self.steps:
-            for name, explainer in studied.variants.explainers(self.names(studied), steps=steps).items():
+            for name, measure in studied.variants.step_gaps(self.names(studied), steps).items():
                 for image in images:
-                    walker = cast(Any, explainer)
-                    probe = walker.probe(image.target.to(studied.device))
-                    gap, moved = path_gap(walker.path, image.pixels.to(studied.device), probe)
+                    pixels, target = image.pixels.to(studied.device), image.target.to(studied.device)
+                    gap, moved = measure(pixels, target, [image.key])
                     yield Row(image.key, name, "projection_gap", float(steps), float(gap))
                     yield Row(image.key, name, "projection_relative", float(steps), float(gap / moved))
 
@@ -82,25 +82,3 @@ class ProjectionGap(Study):
     def settings(self, studied: Studied) -> dict[str, Any]:
         """See `Study`."""
         return {"steps": list(self.steps)}
-
-
-def path_gap(path: IntegrationPath, images: Tensor, probe: Probe) -> tuple[Tensor, Tensor]:
-    """Mean over the steps of a path of |f(x_jp) - f(x_j+1)| and of |f(x_j+1) - f(x_j)|, of one image: two scalars."""
-    gaps, moves = [], []
-    for here, there in pairwise(path.walk(images, probe)):
-        target = projected(here, there)
-        if target is not None:
-            gaps.append((probe.scores(target) - there.score).abs())
-            moves.append((there.score - here.score).abs())
-    if not gaps:
-        return torch.tensor(torch.nan), torch.tensor(torch.nan)
-    return torch.cat(gaps).mean(), torch.cat(moves).mean()
-
-
-def projected(here: Waypoint, there: Waypoint) -> Tensor | None:
-    """Where IDGI steps to, [1, C, H, W]; None where there is no gradient."""
-    energy = here.grad.double().square().sum()
-    if not energy > 0:
-        return None
-    reach = (there.score - here.score).double() / energy
-    return here.image + (here.grad.double() * reach).to(here.image.dtype)

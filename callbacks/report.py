@@ -8,6 +8,7 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from callbacks.extremes import Extremes
+from callbacks.first_photographs import authors
 from dre.reporting import Example, Report, report_html
 from dre.reporting.cells import choose_reference
 from dre.reporting.run_results import read_json
@@ -149,9 +150,8 @@ class EvaluationReport(pl.Callback):
 
 def _credited(trainer: pl.Trainer, examples: list[Example]) -> list[Example]:
     """Name the photographers that the data knows."""
-    data = getattr(trainer, "datamodule", None)
-    authors: dict[str, str] = data.credits() if data is not None and examples else {}
-    return [replace(example, credit=authors.get(example.key, "")) for example in examples]
+    known = authors(trainer) if examples else {}
+    return [replace(example, credit=known.get(example.key, "")) for example in examples]
 
 
 def _failures(summary: dict[str, Any]) -> dict[str, int]:

@@ -3,6 +3,8 @@
 import math
 import time
 import uuid
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,6 +53,8 @@ class EvaluationResume(pl.Callback):
         """Take up what is there."""
         self.folder = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / PROGRESS
         found = read_progress(self.folder)
+        for content in found.values():
+            check_callbacks(content["callbacks"], self._resumable(trainer), self.folder.parent)
         trainer.strategy.barrier("progress is read")  # before any rank replaces what another has to read
         self.seen = {key for content in found.values() for key in content["keys"]}
         mine = dict(sorted(found.items())[trainer.global_rank :: trainer.world_size])
@@ -60,7 +64,7 @@ class EvaluationResume(pl.Callback):
         self.file = self.folder / f"{trainer.global_rank:05d}-{uuid.uuid4().hex}.pt"
         for content in mine.values():
             for name, callback in self._resumable(trainer).items():
-                callback.resume(pl_module, content["callbacks"][name])
+                self._take_up(callback, pl_module, content["callbacks"][name])
         if self.seen:
             rank_zero_info(f"going on: {len(self.seen)} images are done")
 
@@ -107,6 +111,17 @@ class EvaluationResume(pl.Callback):
                 path.unlink()
             self.folder.rmdir()
 
+    def _take_up(self, callback: Resumable, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """Hand a callback what was put down, and say so when it is not what it puts down itself."""
+        try:
+            callback.resume(pl_module, progress)
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{type(callback).__name__} cannot take up what lies in {self.folder} "
+                f"({type(error).__name__}: {error}): another version, or one with other settings, wrote it; "
+                f"{_way_out(self.folder.parent)}"
+            ) from error
+
     def _resumable(self, trainer: pl.Trainer) -> dict[str, Resumable]:
         """Callbacks by place and kind; the run file that is resumed lists the same."""
         return {
@@ -114,6 +129,29 @@ class EvaluationResume(pl.Callback):
             for place, callback in enumerate(trainer.callbacks)  # type: ignore[attr-defined]
             if isinstance(callback, Resumable)
         }
+
+
+def check_callbacks(written: Collection[str], listed: Collection[str], run: Path) -> None:
+    """Refuse to go on with other callbacks than those whose progress was written.
+
+    Args:
+        written: Places and kinds, as `EvaluationResume` names them.
+        listed: The same of this run.
+        run: Directory of the run.
+    """
+    if set(written) == set(listed):
+        return
+    before, now = (Counter(name.partition(" ")[2] for name in names) for names in (written, listed))
+    changes = {"missing": before - now, "new": now - before}
+    said = [f"{what}: {', '.join(kinds.elements())}" for what, kinds in changes.items() if kinds]
+    raise ValueError(
+        f"the run in {run} was broken off with other callbacks ({'; '.join(said) or 'the same in other places'}); "
+        f"{_way_out(run)}"
+    )
+
+
+def _way_out(run: Path) -> str:
+    return f"keep its configuration, --config {run / 'config.yaml'}, or start a new run without --resume"
 
 
 def write_progress(path: Path, content: dict[str, Any]) -> None:

@@ -114,7 +114,9 @@ class JpegStability(Stability):
 class DeviceStability(Stability):
     """Explain on the CPU and on the GPU and see how far each map moves.
 
-    Where there is no GPU it says so and is left out. The quantities are those of `JpegStability`, named `device_...`.
+    Both explain without autocast, in float32 also where the run has mixed precision: it would cover the run's own
+    device alone, and the maps would differ by the precision. Where there is no GPU it says so and is left out. The
+    quantities are those of `JpegStability`, named `device_...`.
 
     Args:
         images: Images to study.
@@ -140,7 +142,9 @@ class DeviceStability(Stability):
         """See `Stability`."""
         names = self.names(studied)
         other = studied.variants.on_device(self._other(studied))
-        return studied.variants.explain_with(names), studied.variants.explain_with(names, other)
+        pair = studied.variants.explain_with(names), studied.variants.explain_with(names, other)
+        here, there = ({name: in_float32(one) for name, one in explainers.items()} for explainers in pair)
+        return here, there
 
     def shown(self, image: StudyImage, studied: Studied) -> tuple[Tensor, Tensor]:
         """See `Stability`."""
@@ -155,3 +159,13 @@ class DeviceStability(Stability):
         if other is None:
             raise ValueError(self.obstacle(studied))
         return other
+
+
+def in_float32(explainer: Explain) -> Explain:
+    """Explain without autocast."""
+
+    def run(images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return explainer(images, targets, keys)
+
+    return run

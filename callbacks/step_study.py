@@ -12,6 +12,7 @@ from torch import Tensor
 from callbacks.chosen import StudyImage
 from callbacks.studied import Studied
 from callbacks.study import Row, Study, compared, explain
+from dre.checks import NonFiniteError
 from dre.metrics import ImageMean, spearman
 from dre.metrics.feeding import arguments, check_feedable, feed
 
@@ -116,12 +117,16 @@ class StepStudy(Study):
 def _qualities(
     metrics: Mapping[str, ImageMean], studied: Studied, image: StudyImage, saliency: Tensor
 ) -> dict[str, float]:
-    """Value of each metric for one image's map; NaN where it leaves the image out, and for a map that is not finite."""
+    """Value of each metric for one image's map; NaN where it leaves the image out or something is not finite."""
+    undefined = dict.fromkeys(metrics, math.nan)
     if not saliency.isfinite().all():
-        return dict.fromkeys(metrics, math.nan)
+        return undefined
     pixels, targets = image.pixels.to(saliency.device), image.target.to(saliency.device)
     sweeps = list(dict.fromkeys(sweep for metric in metrics.values() for sweep in metric.sweeps.values()))
-    readings = studied.engine.run(pixels, targets, saliency, sweeps, [image.key])
+    try:
+        readings = studied.engine.run(pixels, targets, saliency, sweeps, [image.key])
+    except NonFiniteError:
+        return undefined
     batch = {"saliency": saliency, "images": pixels, "targets": targets, "keys": [image.key]}
     if image.objects is not None:
         batch["objects"] = image.objects.to(saliency.device)

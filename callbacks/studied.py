@@ -11,6 +11,7 @@ from dre.sweeps import SweepEngine
 
 Network = Callable[[Tensor], Tensor]
 Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
+Measure = Callable[[Tensor, Tensor, list[str]], tuple[Tensor, Tensor]]
 Compare = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -26,6 +27,9 @@ class Variants(Protocol):
         self, names: Sequence[str], classifier: Any = None, steps: int | None = None
     ) -> Mapping[str, Explain]:
         """Build them as functions that share walks, as long as all are asked about one image before the next."""
+
+    def step_gaps(self, names: Sequence[str], steps: int) -> Mapping[str, Measure]:
+        """Build path explainers as functions that give what IDGI's steps miss and what the score moves, [B] both."""
 
     def path_explainers(self) -> list[str]:
         """Name those whose steps can be chosen."""

@@ -70,6 +70,8 @@ class Study(pl.Callback, ABC):
         colours: str | None = None,
     ) -> None:
         check_count("images", images)
+        if explainers is not None and not explainers:
+            raise ValueError(f"`explainers` of {type(self).__name__} is empty; name some, or leave it out for all")
         self.images, self.explainers = images, explainers
         self.maps = StudyMaps(photographs, colours)
         self.chosen = ChosenImages(images, self.with_objects)
@@ -169,14 +171,14 @@ class Study(pl.Callback, ABC):
 
     def _measured(self, trainer: pl.Trainer, studied: Studied) -> pd.DataFrame:
         """Give the rows of all ranks, sorted."""
-        labels = [f"{quantity}@{x:g}" for quantity, x in self.points(studied)]
+        labels = [_label(quantity, x) for quantity, x in self.points(studied)]
         table = ScoreTable([*self.names(studied), CLASSIFIER], labels).to(studied.device)
         images = self.chosen.share()
         with trainer.precision_plugin.test_step_context(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the gradient of the")  # that it vanishes is what is counted here
             for row in self.measure(studied, images):
                 value = torch.tensor([row.value], dtype=torch.float64)
-                table.update([row.key], row.explainer, f"{row.quantity}@{row.x:g}", value)
+                table.update([row.key], row.explainer, _label(row.quantity, row.x), value)
         frame = table.to_frame()
         parts = frame["metric"].str.rpartition("@")
         frame = frame.assign(quantity=parts[0].astype(object), x=parts[2].astype(float))
@@ -238,6 +240,11 @@ def compared(compare: Compare, saliency: Tensor, reference: Tensor) -> float:
 def probability(classifier: Network, image: StudyImage, pixels: Tensor) -> float:
     """Probability of the explained class; NaN where the classifier's output is not finite."""
     return float(score(classifier(pixels), image.target.to(pixels.device), "probability"))
+
+
+def _label(quantity: str, x: float) -> str:
+    """Name a point so that its place can be read back exactly."""
+    return f"{quantity}@{float(x)!r}"
 
 
 def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:

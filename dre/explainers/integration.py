@@ -165,9 +165,12 @@ class PathExplainer(Explainer):
         """Walk once for several rules."""
         images = images.contiguous(memory_format=torch.channels_last)
         probe = self.probe(targets)
-        walks = self.path.walks() if isinstance(self.path, SeveralWalks) else [(1.0, self.path)]
-        weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in walks]
+        weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in self.walks()]
         return [sum(of_rule[1:], start=of_rule[0]) for of_rule in zip(*weighted, strict=True)]
+
+    def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
+        """Weight and path of each walk that the path stands for; one that is a single walk has weight 1."""
+        return self.path.walks() if isinstance(self.path, SeveralWalks) else [(1.0, self.path)]
 
     def read(self, integral: Integral) -> Tensor:
         """Keep what completeness asks for and give the saliency."""

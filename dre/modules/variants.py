@@ -10,10 +10,12 @@ from torch import Tensor
 from dre.explainers import Explainer, PathExplainer
 from dre.explainers.catalogue import options_of
 from dre.explainers.shared_walks import SharedWalks
+from dre.explainers.step_gaps import StepGaps
 from dre.models import Classifier
 from dre.models.perturbation import Deviation, Redraw, WeightLayer, add_noise, randomise, weight_layers
 
 Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
+Measure = Callable[[Tensor, Tensor, list[str]], tuple[Tensor, Tensor]]
 
 
 class Variants:
@@ -58,6 +60,11 @@ class Variants:
         """
         walks = SharedWalks(self.explainers(names, classifier, steps))
         return {name: partial(walks.explain, name) for name in names}
+
+    def step_gaps(self, names: Sequence[str], steps: int) -> dict[str, Measure]:
+        """Build path explainers with so many steps, as functions that measure these, see `dre.explainers.step_gaps`."""
+        built = self.explainers(names, steps=steps)
+        return {name: StepGaps(one).measure for name, one in built.items() if isinstance(one, PathExplainer)}
 
     def path_explainers(self) -> list[str]:
         """Name the evaluated explainers that walk a path in a number of steps that can be chosen."""

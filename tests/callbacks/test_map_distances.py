@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 import dre.metrics
 from callbacks import MapDistances
 from callbacks.map_distances import COMPARISONS, _part
+from dre.explainers import Random
 from dre.metrics import MapMixtures, kullback_leibler, structural_similarity, xmgd
 from dre.metrics.map_comparison import MapComparison
 from dre.metrics.relief import relief
@@ -54,6 +55,23 @@ def evaluate(root, data, callback, module=None, **options):
     trainer.test(module or small_evaluation(), data, verbose=False)
     path = root / "xmgd.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def test_without_two_explainers_that_have_maps_there_is_no_picture(five_shards, tmp_path, caplog):
+    class Broken(Random):
+        """Maps that say nothing."""
+
+        def explain(self, images, targets):
+            return super().explain(images, targets) * torch.nan
+
+    caplog.set_level("INFO")
+    module = ExplainerEvaluation(small_classifier(), {"broken": Broken, "random": Random})
+    with pytest.warns(UserWarning, match="broken gave maps with NaN"):
+        found = evaluate(tmp_path, small_data(five_shards), MapDistances(), module)
+    assert found["root"][0] == [None, None]
+    assert found["root"][1][0] is None
+    assert "xmgd.png is left out: no two explainers have maps with a distance" in caplog.text
+    assert not (tmp_path / "xmgd.png").exists()
 
 
 def all_maps(data) -> tuple[list[str], dict[str, torch.Tensor]]:

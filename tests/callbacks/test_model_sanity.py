@@ -147,6 +147,14 @@ def test_maps_that_are_not_finite_are_counted_and_not_averaged(five_shards, tmp_
     assert logged["test/fragile/top_down_spearman"] == pytest.approx(rows[rows["x"] > 0]["value"].mean(), rel=1e-5)
 
 
+def test_levels_are_kept_as_they_were_given(five_shards, tmp_path):
+    levels = [0.0, 1 / 3, 0.3333335]
+    study = WeightPerturbation(images=1, explainers=["random"], levels=levels)
+    run(study, small_data(five_shards), tmp_path)
+    assert sorted(set(frame(study, tmp_path)["x"])) == levels
+    assert sorted({point["x"] for point in content(study, tmp_path)["points"]}) == levels
+
+
 def test_only_the_named_explainers_are_studied(five_shards, tmp_path):
     study = WeightPerturbation(images=2, explainers=["random"], levels=[0.0, 1.0])
     run(study, small_data(five_shards), tmp_path)
@@ -166,6 +174,8 @@ def test_only_the_named_explainers_are_studied(five_shards, tmp_path):
         (lambda: WeightPerturbation(levels=[0.2, 0.1]), r"must ascend from 0 on, got \[0\.2, 0\.1\]"),
         (lambda: WeightPerturbation(levels=[-0.1, 0.1]), r"must ascend from 0 on, got \[-0\.1, 0\.1\]"),
         (lambda: WeightPerturbation(levels=[0.0, math.nan]), r"must ascend from 0 on, got \[0\.0, nan\]"),
+        (lambda: WeightPerturbation(levels=[0.5, 0.5]), r"must ascend from 0 on, got \[0\.5, 0\.5\]"),
+        (lambda: WeightPerturbation(levels=[0.1, 0.10000001]), "six digits, in which 0.1 and 0.10000001 are equal"),
         (lambda: WeightPerturbation(sigma="layer"), "`sigma` must be one of global, tensor, got 'layer'"),
     ],
 )

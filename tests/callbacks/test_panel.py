@@ -34,6 +34,14 @@ def test_the_gallery_has_the_wanted_photographs_and_explainers(five_shards, tmp_
     assert wide[1] > narrow[1]  # five photographs more
 
 
+def test_a_gallery_of_explainers_that_are_not_evaluated_is_refused(five_shards, tmp_path):
+    line = "`explainers` of SaliencyPanel names 'absent', 'nope', of which nothing is evaluated; choose among centred_g"
+    with pytest.raises(ValueError, match=line):
+        evaluate(tmp_path, small_data(five_shards), SaliencyPanel(explainers=["absent", "nope"]))
+    with pytest.raises(ValueError, match="names nothing, of which"):
+        evaluate(tmp_path, small_data(five_shards), SaliencyPanel(explainers=[]))
+
+
 def test_the_gallery_credits_the_photographers_that_the_data_names(five_shards, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(

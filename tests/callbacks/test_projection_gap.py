@@ -1,15 +1,11 @@
 from functools import partial
 
 import pytest
-import torch
 
 from callbacks import ProjectionGap
-from callbacks.projection_gap import path_gap, projected
-from dre.explainers import IntegratedGradients, Random, idgi
-from dre.explainers.paths import StraightPath
-from dre.types import Waypoint
+from dre.explainers import SAMP, IntegratedGradients, Random, idgi
+from dre.explainers.step_gaps import StepGaps
 from tests.callbacks.studies import evaluation, frame, run
-from tests.explainers.analytic import ZERO, linear_classifier, random_image
 from tests.training import small_data
 
 EXPLAINERS = {
@@ -19,22 +15,6 @@ EXPLAINERS = {
 }
 
 
-def test_a_linear_score_has_no_gap():
-    weight = torch.randn(3, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    explainer = IntegratedGradients(linear_classifier(weight), steps=5, score="logit")
-    gap, moved = path_gap(StraightPath(5), random_image(3)[:1], explainer.probe(ZERO[:1]))
-    assert float(gap) < 1e-9 < float(moved)
-
-
-def test_the_projection_of_a_square_is_as_far_off_as_worked_out_by_hand():
-    """f(x) = x^2 from 1 to 2: the gradient 2 needs 3 / 2 to climb from 1 to 4, and f(2.5) = 6.25 is 2.25 too high."""
-    one, two = (torch.full((1, 1, 1, 1), value) for value in (1.0, 2.0))
-    here = Waypoint(one, torch.tensor([1.0]), 2 * one, one)
-    there = Waypoint(two, torch.tensor([4.0]), 2 * two, one)
-    assert float(projected(here, there)) == 2.5
-    assert projected(Waypoint(one, torch.tensor([1.0]), 0 * one, one), there) is None
-
-
 def test_every_path_is_walked_once_whatever_its_rules(five_shards, tmp_path):
     study = ProjectionGap(images=2, steps=[2, 5])
     run(study, small_data(five_shards), tmp_path, evaluation(EXPLAINERS))
@@ -42,6 +22,34 @@ def test_every_path_is_walked_once_whatever_its_rules(five_shards, tmp_path):
     assert set(rows["explainer"]) == {"integrated_gradients"}
     assert len(rows) == 2 * 2 * 2
     assert (rows["value"] >= 0).all()
+
+
+def test_paths_of_several_walks_and_random_baselines_are_measured_by_the_key(five_shards, tmp_path):
+    explainers = {
+        "samp": SAMP,
+        "two_baselines": partial(IntegratedGradients, baseline=["black", "white"]),
+        "random_baseline": partial(IntegratedGradients, baseline="random"),
+    }
+    study, module = ProjectionGap(images=2, steps=[2, 5]), evaluation(explainers)
+    data = small_data(five_shards)
+    run(study, data, tmp_path, module)
+    values = frame(study, tmp_path).set_index(["key", "explainer", "quantity", "x"])["value"]
+    assert len(values) == 2 * 3 * 2 * 2
+    for batch in data.test_dataloader():
+        batch = data.on_after_batch_transfer(batch, 0)
+        for image, key in zip(batch["images"][:, None], batch["key"], strict=True):
+            if key in values.index.get_level_values(0):
+                walker = IntegratedGradients(module.classifier, steps=5, baseline="random")
+                target = module.classifier(image).argmax(dim=1)
+                gap, _ = StepGaps(walker).measure(image, target, [key])
+                assert values[key, "random_baseline", "projection_gap", 5] == pytest.approx(float(gap), rel=1e-6)
+
+
+def test_steps_that_an_explainer_refuses_are_refused_before_anything_is_explained(five_shards, tmp_path):
+    module = evaluation({"ig": partial(IntegratedGradients, tmlr_stride=True)})
+    with pytest.raises(ValueError, match="`tmlr_stride` needs `steps` that divide 128, got 20"):
+        run(ProjectionGap(steps=[8, 20]), small_data(five_shards), tmp_path, module)
+    assert module.explainers["ig"].cost.forwards == 0
 
 
 @pytest.mark.parametrize(

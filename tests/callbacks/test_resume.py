@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def observers() -> list[pl.Callback]:
     ]
 
 
-def evaluate(root: Path, data, fail_at: int | None = None, **trainer):
+def evaluate(root: Path, data, fail_at: int | None = None, chosen: list[pl.Callback] | None = None, **trainer):
     """Evaluate with everything that gathers something; `fail_at` breaks the run off in that step."""
     module = small_evaluation(metrics={name: make() for name, make in METRICS.items()})
     step = module.test_step
@@ -64,7 +65,7 @@ def evaluate(root: Path, data, fail_at: int | None = None, **trainer):
         return outputs
 
     module.test_step = failing
-    quiet_trainer(root, callbacks=observers(), **trainer).test(module, data, verbose=False)
+    quiet_trainer(root, callbacks=chosen or observers(), **trainer).test(module, data, verbose=False)
     return module
 
 
@@ -128,18 +129,52 @@ def test_nothing_is_left_to_do_but_the_tables(five_shards, unbroken, tmp_path):
 
 
 def test_the_progress_counts_what_is_left(five_shards, tmp_path):
+    progress = EvaluationProgress()
+    chosen = [progress, *observers()[:1], EvaluationResume(rest=0)]
+    with pytest.raises(PowerFailureError):
+        evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), 2, chosen)
+    evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), chosen=chosen)
+    assert (progress.seen, progress.total) == (18 - 8, 18 - 8)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "line"),
+    [
+        ("MC", "M", "other callbacks (missing: ExplanationCost)"),
+        ("M", "MC", "other callbacks (new: ExplanationCost)"),
+        ("MC", "MJ", "other callbacks (missing: ExplanationCost; new: JpegStability)"),
+        ("MC", "CM", "other callbacks (the same in other places)"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_callbacks(five_shards, tmp_path, before, now, line):
+    make = {"M": lambda: ExplanationMetrics(show=False), "C": ExplanationCost, "J": JpegStability}
+
+    def go(letters: str, fail_at: int | None = None) -> None:
+        chosen = [*(make[letter]() for letter in letters), EvaluationResume(rest=0)]
+        evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), fail_at, chosen)
+
+    with pytest.raises(PowerFailureError):
+        go(before, fail_at=1)
+    way_out = f"; keep its configuration, --config {tmp_path}/config.yaml, or start a new run without --resume"
+    with pytest.raises(ValueError, match=re.escape(f"the run in {tmp_path} was broken off with {line}{way_out}")):
+        go(now)
+
+
+@pytest.mark.parametrize("damage", ["lost", "renamed"])
+def test_what_another_version_wrote_is_refused_in_one_line(five_shards, tmp_path, damage):
     with pytest.raises(PowerFailureError):
         evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), fail_at=2)
-    progress = EvaluationProgress()
-    trainer = quiet_trainer(tmp_path, callbacks=[progress, *observers()[:1], EvaluationResume()])
-    names = {"0 ExplanationMetrics": "1 ExplanationMetrics"}
-    (path,) = (tmp_path / "progress").iterdir()
-    content = torch.load(path, weights_only=True)
-    content["callbacks"] = {names.get(name, name): one for name, one in content["callbacks"].items()}
-    write_progress(path, content)
-    module = small_evaluation(metrics={name: make() for name, make in METRICS.items()})
-    trainer.test(module, small_data(five_shards, eval_batch_size=4), verbose=False)
-    assert (progress.seen, progress.total) == (18 - 8, 18 - 8)
+    (file,) = (tmp_path / "progress").glob("*.pt")
+    content = torch.load(file, weights_only=True)
+    (name,) = (name for name in content["callbacks"] if name.endswith("JpegStability"))
+    if damage == "lost":
+        del content["callbacks"][name]["suited"]
+    else:
+        content["callbacks"][name]["kept"][0]["picture"] = content["callbacks"][name]["kept"][0].pop("pixels")
+    torch.save(content, file)
+    line = r"^JpegStability cannot take up what lies in .*progress \(.*\): another version, .* or start a new run"
+    with pytest.raises(ValueError, match=line):
+        evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on(five_shards, tmp_path, monkeypatch):

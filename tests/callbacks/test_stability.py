@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -26,6 +27,16 @@ class Balanced(Explainer):
 
 def points_of(study, root) -> pd.DataFrame:
     return pd.DataFrame(content(study, root)["points"]).set_index(["explainer", "quantity"])
+
+
+class Precise(Random):
+    """Note whether there was autocast."""
+
+    autocast: ClassVar[list[bool]] = []
+
+    def explain(self, images, targets):
+        self.autocast.append(torch.is_autocast_enabled("cpu"))
+        return super().explain(images, targets)
 
 
 class OneDeviceTwice(DeviceStability):
@@ -135,6 +146,15 @@ def test_the_machinery_finds_one_device_equal_to_itself(five_shards, tmp_path):
     assert (found.xs("device_log_error", level="quantity")["infinite"] == 3).all()
     assert {logged[f"test/{name}/device_spearman"] for name in EXPLAINERS} == {1.0}
     assert content(study, tmp_path)["settings"]["devices"] == ["cpu", "cpu"]
+
+
+def test_both_devices_explain_in_float32_where_the_run_has_mixed_precision(five_shards, tmp_path):
+    Precise.autocast.clear()
+    module = evaluation({"precise": Precise})
+    run(OneDeviceTwice(images=2), small_data(five_shards), tmp_path, module, precision="bf16-mixed")
+    *evaluated, a, b, c, d = Precise.autocast
+    assert all(evaluated)
+    assert not any([a, b, c, d])  # two images on both devices
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -3,10 +3,11 @@ from functools import partial
 import pytest
 
 from callbacks import StepStudy
+from dre.checks import NonFiniteError
 from dre.explainers import IntegratedGradients, Random, idgi
 from dre.metrics import Faithfulness, Insertion, spearman
 from dre.sweeps import SweepEngine
-from tests.callbacks.studies import content, evaluation, frame, run
+from tests.callbacks.studies import content, evaluation, first_keys, frame, run
 from tests.training import small_data
 
 EXPLAINERS = {
@@ -63,6 +64,24 @@ def test_a_metric_that_needs_boxes_has_no_value_without_them(five_shards, tmp_pa
         "steps_pearson_skewness": 8,
         "steps_spearman": 8,
     }
+
+
+def test_an_image_whose_masked_scores_are_not_finite_has_no_value(five_shards, tmp_path):
+    module, broken = evaluation(EXPLAINERS), first_keys(small_data(five_shards), 3)[1]
+    score = module.engine.run
+
+    def failing(images, targets, saliency, sweeps, keys):
+        if keys == [broken]:
+            raise NonFiniteError("the classifier gave a non-finite probability for 1 of 9 masked images")
+        return score(images, targets, saliency, sweeps, keys)
+
+    module.engine.run = failing
+    study = StepStudy(images=3, steps=[2, 3], metrics=["faithfulness"])
+    run(study, small_data(five_shards), tmp_path, module)
+    rows = frame(study, tmp_path)
+    rows = rows[rows["quantity"] == "steps_faithfulness"]
+    assert set(rows["key"][rows["value"].isna()]) == {broken}
+    assert rows["value"].isna().sum() == 2 * 2
 
 
 def test_without_a_path_there_is_nothing_to_study(five_shards, tmp_path, caplog):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pytorch_lightning.loggers import WandbLogger
 
-from callbacks import JpegStability, StepStudy, WeightPerturbation
+from callbacks import JpegStability, ModelRandomisation, ProjectionGap, StepStudy, WeightPerturbation
 from tests.callbacks.studies import EXPLAINERS, evaluation, run, steps_explainer
 from tests.training import small_data
 
@@ -100,6 +100,12 @@ def test_nothing_is_left_from_an_evaluation_before(five_shards, tmp_path):
     module = evaluation({"ig": steps_explainer})
     first = run(study, small_data(five_shards), tmp_path / "a", module)
     assert run(study, small_data(five_shards), tmp_path / "b", module) == first
+
+
+@pytest.mark.parametrize("study", [JpegStability, StepStudy, ModelRandomisation, ProjectionGap])
+def test_an_empty_list_of_explainers_is_refused(study):
+    with pytest.raises(ValueError, match=f"`explainers` of {study.__name__} is empty; name some, or leave it out"):
+        study(explainers=[])
 
 
 def test_a_run_in_which_nothing_is_explained_has_nothing_to_study(five_shards, tmp_path, caplog):
