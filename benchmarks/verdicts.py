@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from dre.curves import NORMAL_QUANTILE
 from dre.reporting.run_results import RunResults
 from dre.statistics import Interval, bootstrap_mean, paired_difference
 
@@ -26,9 +27,6 @@ LEAST = 16
 
 SMALL = 0.0005
 """Below this three decimals show nothing."""
-
-NORMAL = 1.959963984540054
-"""Standard errors on each side of a 95 % interval, where a study gives a deviation alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +204,7 @@ def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[V
             second, other_error = _of_study(content, entry["second"], entry.get("deviations"))
             first, text = first - second, f"{text} - {' '.join(entry['second'][1:])}"
             error = None if error is None or other_error is None else float(np.hypot(error, other_error))
-        ends = (None, None) if error is None else (first - NORMAL * error, first + NORMAL * error)
+        ends = (None, None) if error is None else (first - NORMAL_QUANTILE * error, first + NORMAL_QUANTILE * error)
         findings.append(Finding(text, Interval(first, *ends, error, 0), least=0))
     return all_of(finding.verdict for finding in findings), findings
 
