@@ -33,6 +33,7 @@ class Row:
         claim: As the list has it.
         verdict: What came out.
         on: Network and data.
+        network: On its own; several rows may be of one.
         findings: What decided.
         command: That made the run, or would.
     """
@@ -40,6 +41,7 @@ class Row:
     claim: dict[str, Any]
     verdict: Verdict
     on: str = ""
+    network: str = ""
     findings: Sequence[Finding] = field(default_factory=list)
     command: str = ""
 
@@ -91,7 +93,8 @@ def _on_runs(claim: dict[str, Any], runs: Sequence[RunResults]) -> list[Row]:
     rows = []
     for run in fitting:
         verdict, findings = decide(claim["tests"], run)
-        rows.append(Row(claim, verdict, f"{run.network}, {run.data} ({run.images})", findings, run.command))
+        on = f"{run.network}, {run.data} ({run.images})"
+        rows.append(Row(claim, verdict, on, run.network, findings, run.command))
     return rows
 
 
@@ -99,7 +102,7 @@ def _on_study(claim: dict[str, Any], study: Path) -> Row:
     if not study.is_file():
         return Row(claim, "not run", command=STUDY_COMMAND)
     verdict, findings = decide_by_study(claim["study_file"], study)
-    return Row(claim, verdict, "two classifiers, three data sets", findings, STUDY_COMMAND)
+    return Row(claim, verdict, "two classifiers, three data sets", findings=findings, command=STUDY_COMMAND)
 
 
 def _exception(claim: dict[str, Any], rows: Sequence[Row]) -> Row:
@@ -107,9 +110,9 @@ def _exception(claim: dict[str, Any], rows: Sequence[Row]) -> Row:
     decided = [row for row in rows if row.claim["id"] in claim["exception_to"] and row.verdict != "not run"]
     if not decided:
         return Row(claim, "not run", command="as for claims " + ", ".join(claim["exception_to"]))
-    failed = dict.fromkeys(row.on.split(",")[0] for row in decided if row.verdict == "does not hold")
+    failed = dict.fromkeys(row.network or row.on for row in decided if row.verdict == "does not hold")
     verdict: Verdict = "holds" if failed else "undecided"
-    if not failed and all(row.verdict == "holds" for row in decided) and len({row.on for row in decided}) > 1:
+    if not failed and all(row.verdict == "holds" for row in decided) and len({row.network for row in decided}) > 1:
         verdict = "does not hold"
     return Row(claim, verdict, "exceptions: " + ", ".join(failed) if failed else "no exception found")
 

@@ -1,8 +1,10 @@
 """What decides a claim: intervals of paired differences on the images of a run, and what follows from them."""
 
 import json
+import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +42,7 @@ class Finding:
         high: The interval must lie below.
         missing: Why there is no interval.
         least: Images below which nothing is decided.
+        closed: The interval may touch its bounds, as no difference at all is level within a margin of 0.
         counts: Whether it takes part in the verdict; one that is only mentioned does not.
     """
 
@@ -49,6 +52,7 @@ class Finding:
     high: float | None = None
     missing: str = ""
     least: int = LEAST
+    closed: bool = False
     counts: bool = True
 
     @property
@@ -58,13 +62,14 @@ class Finding:
             return "undecided"
         if self.interval.count < self.least:
             return "undecided"
-        above = self.low is None or self.interval.low > self.low
-        below = self.high is None or self.interval.high < self.high
-        if above and below:
+        bottom = -math.inf if self.low is None else self.low
+        top = math.inf if self.high is None else self.high
+        is_above = operator.ge if self.closed else operator.gt
+        if is_above(self.interval.low, bottom) and is_above(top, self.interval.high):
             return "holds"
-        if self.low is not None and self.interval.high <= self.low:
-            return "does not hold"
-        return "does not hold" if self.high is not None and self.interval.low >= self.high else "undecided"
+        if is_above(self.interval.high, bottom) and is_above(top, self.interval.low):
+            return "undecided"
+        return "does not hold"
 
     def figure(self) -> str:
         """Write the comparison with its interval."""
@@ -144,11 +149,14 @@ def _findings(test: Mapping[str, Any], run: RunResults) -> Iterator[list[Finding
         return
     form = next(form for form in FORMS if form in test)
     first, rivals = test[form], test["with" if form == "level" else "than"]
-    margin = test.get("margin", 0.0)
+    margin, closed = test.get("margin", 0.0), form != "better"
     bounds = {"better": (test.get("by", 0.0), None), "level": (-margin, margin), "not_worse": (-margin, None)}[form]
     for name in first if isinstance(first, list) else [first]:
         values = _values(test, run, name)
-        yield [_paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds) for rival in rivals]
+        yield [
+            replace(_paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds), closed=closed)
+            for rival in rivals
+        ]
 
 
 Values = pd.Series | str

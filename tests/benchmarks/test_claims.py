@@ -104,6 +104,21 @@ def test_better_is_decided_on_common_images(tmp_path):
     assert verdicts([claim(mean_of=["dre"], below=0.9)], [run]) == ["holds"]
 
 
+def test_no_difference_on_any_image_is_level_and_not_better(tmp_path):
+    same = values(0.8)
+    run = RunResults(write_run(tmp_path / "a", {("a", "faithfulness"): same, ("b", "faithfulness"): same}))
+    assert verdicts([claim(not_worse="a", than=["b"])], [run]) == ["holds"]
+    assert verdicts([claim(level="a", margin=0.0, **{"with": ["b"]})], [run]) == ["holds"]
+    assert verdicts([claim(better=["a"], than=["b"])], [run]) == ["does not hold"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.0, 0.1, "holds"), (-0.1, 0.0, "undecided"), (-0.2, -0.1, "does not hold")]
+)
+def test_a_closed_bound_may_be_touched(low, high, verdict):
+    assert Finding("x", Interval(0.0, low, high, 0.1, 50), closed=True).verdict == verdict
+
+
 def test_lower_is_better_where_the_metric_says_so(tmp_path):
     run = run_of(tmp_path, {"samp": 0.1, "lrp": 0.4}, "deletion_samp")
     (row,) = evaluate(
@@ -159,6 +174,14 @@ def test_every_network_has_its_row_and_other_data_none(tmp_path):
     assert (row.verdict, row.on) == ("holds", "exceptions: two")
     assert verdicts([entry, exception], runs[:1])[-1] == "undecided"
     assert verdicts([entry, exception], [])[-1] == "not run"
+
+
+def test_one_network_on_two_data_sets_is_not_several_networks(tmp_path):
+    places = (("one", "demo"), ("one", "birds"), ("two", "demo"))
+    runs = [run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5}, network=name, data=data) for name, data in places]
+    claims = [claim(better=["dre"], than=["grad_cam"]), ENTRY | {"id": "b", "exception_to": ["a"]}]
+    assert verdicts(claims, runs[:2])[-1] == "undecided"
+    assert verdicts(claims, runs)[-1] == "does not hold"
 
 
 def test_studies_decide_by_their_own_images(tmp_path):
