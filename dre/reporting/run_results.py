@@ -45,7 +45,7 @@ class RunResults:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        missing = [name for name in ("config.yaml", "summary.json", "run.json") if not (directory / name).is_file()]
+        missing = missing_files(directory)
         if missing:
             what = "is no finished evaluation" if directory.is_dir() else "is not there"
             raise FileNotFoundError(f"{directory} {what}: it has no {missing[0]}; `{NEEDS}` makes one")
@@ -73,6 +73,12 @@ class RunResults:
     def is_smoke(self) -> bool:
         """Whether the run was only tried out, with random weights."""
         return bool(self.config.get("smoke"))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the configuration gives the classifier random weights."""
+        settings = self.config["model"]["classifier"].get("init_args") or {}
+        return "weights" in settings and settings["weights"] is None
 
     @property
     def network(self) -> str:
@@ -202,6 +208,11 @@ class RunResults:
             return {}
         groups = medians.groupby(["explainer", "metric"])
         return {(str(one), str(two)): float(np.trapezoid(part["y"], part["x"])) for (one, two), part in groups}
+
+
+def missing_files(directory: Path) -> list[str]:
+    """Name the files that a finished evaluation has and this directory lacks."""
+    return [name for name in ("config.yaml", "summary.json", "run.json") if not (directory / name).is_file()]
 
 
 def without_folders(text: str) -> str:

@@ -230,6 +230,34 @@ def test_runs_that_were_tried_out_do_not_count_and_the_newest_does(tmp_path):
     assert [run.directory for run in found] == [newer.directory]
 
 
+def test_a_small_run_does_not_take_the_place_of_a_large_one(tmp_path):
+    large = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    small = RunResults(write_run(tmp_path / "small", {("dre", "faithfulness"): values(0.8)[:20]}))
+    record = json.loads((small.directory / "run.json").read_text())
+    (small.directory / "run.json").write_text(json.dumps(record | {"started": "2"}))
+    for order in ([large, small], [small, large]):
+        assert [run.images for run in read_runs([run.directory for run in order])] == [IMAGES]
+
+
+def test_runs_of_random_weights_do_not_count(tmp_path):
+    run = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    run.config["model"]["classifier"]["init_args"]["weights"] = None
+    (run.directory / "config.yaml").write_text(yaml.safe_dump(run.config))
+    assert read_runs([run.directory]) == []
+
+
+def test_an_unfinished_folder_is_named_and_left_out_unless_it_was_asked_for(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path / "results" / "dre_table3" / "001", {("dre", "faithfulness"): values(0.8)})
+    broken = write_run(tmp_path / "results" / "dre_table3" / "002", {("dre", "faithfulness"): values(0.8)})
+    (broken / "config.yaml").unlink()
+    monkeypatch.chdir(tmp_path)
+    main(["--claims", str(LIST), "--out", "page.md"])
+    assert capsys.readouterr().err == "left out: results/dre_table3/002 has no config.yaml\n"
+    assert "tf_efficientnet_lite0, demo (60)" in (tmp_path / "page.md").read_text()
+    with pytest.raises(FileNotFoundError, match=r"002 is no finished evaluation: it has no config\.yaml"):
+        main([str(broken), "--claims", str(LIST)])
+
+
 def test_with_nothing_run_every_claim_is_listed_with_its_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["--claims", str(LIST), "--out", "page.md"])
