@@ -5,6 +5,7 @@ such a run it is listed as not run, with the command that makes it.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from benchmarks.verdicts import LEAST, Finding, Verdict, check_claim, decide, decide_by_study
 from dre.environment import one_line_errors
 from dre.reporting.cells import markdown_table
-from dre.reporting.run_results import RunResults
+from dre.reporting.run_results import RunResults, missing_files
 
 CLAIMS = Path("configs/claims.yaml")
 STUDY = Path("results/xmgd/study.json")
@@ -33,6 +34,7 @@ class Row:
         claim: As the list has it.
         verdict: What came out.
         on: Network and data.
+        network: On its own; several rows may be of one.
         findings: What decided.
         command: That made the run, or would.
     """
@@ -40,6 +42,7 @@ class Row:
     claim: dict[str, Any]
     verdict: Verdict
     on: str = ""
+    network: str = ""
     findings: Sequence[Finding] = field(default_factory=list)
     command: str = ""
 
@@ -58,14 +61,32 @@ def read_claims(path: Path = CLAIMS) -> list[dict[str, Any]]:
 
 
 def read_runs(directories: Sequence[Path]) -> list[RunResults]:
-    """Read runs, the newest of each run file, network and data set; those that were only tried out do not count."""
-    newest: dict[tuple[str, str, str], RunResults] = {}
-    for directory in directories:
-        run = RunResults(directory)
+    """Read runs: of each run file, network and data set the one of most images, and the newest of those.
+
+    Those that were only tried out, and those of random weights, do not count.
+    """
+    chosen: dict[tuple[str, str, str], RunResults] = {}
+    for run in map(RunResults, directories):
         place = (run.name, run.network, run.data)
-        if not run.is_smoke and (place not in newest or run.record["started"] >= newest[place].record["started"]):
-            newest[place] = run
-    return list(newest.values())
+        if not run.is_smoke and not run.is_random and (place not in chosen or _rank(run) >= _rank(chosen[place])):
+            chosen[place] = run
+    return list(chosen.values())
+
+
+def _rank(run: RunResults) -> tuple[int, str]:
+    return run.images, run.record["started"]
+
+
+def find_runs(results: Path) -> list[Path]:
+    """Find the directories of finished runs; those that lack a file are named and left out."""
+    found = []
+    for directory in sorted(path.parent for path in results.glob("*/*/summary.json")):
+        missing = missing_files(directory)
+        if missing:
+            print(f"left out: {directory} has no {missing[0]}", file=sys.stderr)
+        else:
+            found.append(directory)
+    return found
 
 
 def evaluate(claims: Sequence[dict[str, Any]], runs: Sequence[RunResults], study: Path = STUDY) -> list[Row]:
@@ -91,7 +112,8 @@ def _on_runs(claim: dict[str, Any], runs: Sequence[RunResults]) -> list[Row]:
     rows = []
     for run in fitting:
         verdict, findings = decide(claim["tests"], run)
-        rows.append(Row(claim, verdict, f"{run.network}, {run.data} ({run.images})", findings, run.command))
+        on = f"{run.network}, {run.data} ({run.images})"
+        rows.append(Row(claim, verdict, on, run.network, findings, run.command))
     return rows
 
 
@@ -99,7 +121,7 @@ def _on_study(claim: dict[str, Any], study: Path) -> Row:
     if not study.is_file():
         return Row(claim, "not run", command=STUDY_COMMAND)
     verdict, findings = decide_by_study(claim["study_file"], study)
-    return Row(claim, verdict, "two classifiers, three data sets", findings, STUDY_COMMAND)
+    return Row(claim, verdict, "two classifiers, three data sets", findings=findings, command=STUDY_COMMAND)
 
 
 def _exception(claim: dict[str, Any], rows: Sequence[Row]) -> Row:
@@ -107,9 +129,9 @@ def _exception(claim: dict[str, Any], rows: Sequence[Row]) -> Row:
     decided = [row for row in rows if row.claim["id"] in claim["exception_to"] and row.verdict != "not run"]
     if not decided:
         return Row(claim, "not run", command="as for claims " + ", ".join(claim["exception_to"]))
-    failed = dict.fromkeys(row.on.split(",")[0] for row in decided if row.verdict == "does not hold")
+    failed = dict.fromkeys(row.network or row.on for row in decided if row.verdict == "does not hold")
     verdict: Verdict = "holds" if failed else "undecided"
-    if not failed and all(row.verdict == "holds" for row in decided) and len({row.on for row in decided}) > 1:
+    if not failed and all(row.verdict == "holds" for row in decided) and len({row.network for row in decided}) > 1:
         verdict = "does not hold"
     return Row(claim, verdict, "exceptions: " + ", ".join(failed) if failed else "no exception found")
 
@@ -166,8 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", type=Path, default=STUDY, help="of benchmarks.xmgd_study")
     parser.add_argument("--out", type=Path, help="page to write; printed if not given")
     given = parser.parse_args(arguments)
-    found = given.runs or sorted(path.parent for path in Path("results").glob("*/*/summary.json"))
-    runs = read_runs(found)
+    runs = read_runs(given.runs or find_runs(Path("results")))
     text = page(evaluate(read_claims(given.claims), runs, given.study), runs)
     if given.out is None:
         print(text)

@@ -10,8 +10,10 @@ galleries of figures on the demo photographs, which alone may be passed on; each
 import argparse
 import hashlib
 import io
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +50,45 @@ CHARTS = (
     "critical_difference_*.png",
 )
 DEMO = Path("data/demo/manifest.json")
+OPENING = "# Results\n\nRebuilt by\n"
+"""Of the page that lists everything, which tells a folder of this command from any other."""
+
+LISTED = re.compile(r"^(?:- |!)\[.*\]\(([^/\n]+)\)$", re.MULTILINE)
+"""A file in the folder, as that page links to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run by a name that no other run on the page has.
+
+    Args:
+        run: As it was read.
+        slug: Begins the names of its files.
+        label: What was run on what, and which run it is where others are alike.
+    """
+
+    run: RunResults
+    slug: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture on the page.
+
+    Args:
+        name: Of its file.
+        content: The PNG file.
+        source: What it was made from.
+        title: What it is called.
+        run: That it belongs to; None where it belongs to none.
+    """
+
+    name: str
+    content: bytes
+    source: Path
+    title: str
+    run: RunResults | None = None
 
 
 def table_text(name: str, runs: Sequence[RunResults]) -> str:
@@ -57,6 +98,7 @@ def table_text(name: str, runs: Sequence[RunResults]) -> str:
 
 def build(directories: Sequence[Path], charts: Sequence[Path], out: Path = OUT) -> None:
     """Write the results page anew; leave the old one as it is when something is wrong."""
+    old = old_files(out)
     runs = [RunResults(directory) for directory in directories]
     tried = [run.directory for run in runs if run.is_smoke]
     if tried:
@@ -64,54 +106,106 @@ def build(directories: Sequence[Path], charts: Sequence[Path], out: Path = OUT) 
     missing = [folder for folder in charts if not list(folder.glob("*.png"))]
     if missing:
         raise FileNotFoundError(f"no PNG under {missing[0]}; `python -m benchmarks.controller` makes some")
-    pages, pictures = _pages(runs), _pictures(runs, charts)
-    size = sum(len(content) for content in pictures.values()) + sum(len(page.encode()) for page in pages.values())
+    listed = _listed(runs)
+    pages, pictures = _pages(listed), _pictures(listed, charts)
+    size = sum(len(one.content) for one in pictures) + sum(len(page.encode()) for page in pages.values())
     if size > LARGEST:
-        largest = max(pictures, key=lambda name: len(pictures[name]))
+        largest = max(pictures, key=lambda one: len(one.content)).name
         raise ValueError(
             f"{size / 1e6:.1f} MB are more than {LARGEST / 1e6:g}: leave out runs; the largest is {largest}"
         )
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
-    for name, content in pictures.items():
-        (out / name).write_bytes(content)
+    for path in old:
+        path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "README.md").write_text(_contents(listed, charts, pages, pictures))  # first: it says whose the others are
+    for picture in pictures:
+        (out / picture.name).write_bytes(picture.content)
     for name, page in pages.items():
         (out / name).write_text(page)
-    (out / "README.md").write_text(_contents(runs, charts, pages, pictures))
     print(f"{out}: {len(pages)} tables, {len(pictures)} pictures, {size / 1e6:.1f} MB")
 
 
-def _pages(runs: Sequence[RunResults]) -> dict[str, str]:
+def old_files(out: Path) -> list[Path]:
+    """Give the files of an older results page, the one that lists them last; refuse a folder that has others."""
+    if not out.exists():
+        return []
+    contents = out / "README.md"
+    text = contents.read_text(errors="replace") if contents.is_file() else ""
+    known = {contents.name, *LISTED.findall(text)} if text.startswith(OPENING) else set()
+    found = sorted(out.iterdir(), key=lambda path: (path == contents, path.name))
+    foreign = [path for path in found if path.name not in known or path.is_dir()]
+    if foreign:
+        raise ValueError(f"{foreign[0]} is not of an older results page; give another folder as --out, or move it away")
+    return found
+
+
+def _listed(runs: Sequence[RunResults]) -> list[Listed]:
+    """Name the runs: with the number where others are alike, with the folder where those have the number too."""
+    alike = Counter(_slug(run) for run in runs)
+    numbered = Counter((_slug(run), run.directory.resolve().name) for run in runs)
+    listed = []
+    for run in runs:
+        slug, number = _slug(run), run.directory.resolve().name
+        own = run.place if numbered[slug, number] > 1 else number if alike[slug] > 1 else ""
+        label = f"{run.label}, run {own}" if own else run.label
+        listed.append(Listed(run, f"{slug}_{own.replace('/', '_')}" if own else slug, label))
+    slug, count = Counter(one.slug for one in listed).most_common(1)[0]
+    if count > 1:
+        twice = [str(one.run.directory) for one in listed if one.slug == slug]
+        raise ValueError(f"{' and '.join(twice)} would both be called {slug}; leave one out")
+    return listed
+
+
+def _pages(listed: Sequence[Listed]) -> dict[str, str]:
     """Give a page for each table of a paper, of all runs that belong to it, and for each run that belongs to none."""
+    runs = [one.run for one in listed]
     pages: dict[str, str] = {}
     for table in sorted({table for run in runs for table in run.tables}):
         fitting = [run for run in runs if table in run.tables]
         origins = "\n".join(_origin(run) for run in fitting)
         pages[f"{table}.md"] = f"{table_text(table, fitting)}\n{origins}\n"
-    for run in (run for run in runs if not run.tables):
-        text = summary_markdown(run.summary, reference=run.summary["reference"])
-        pages[f"{_slug(run)}.md"] = f"## {run.name}: {run.label}\n\n{text}\n{_origin(run)}\n"
+    for one in (one for one in listed if not one.run.tables):
+        text = summary_markdown(one.run.summary, reference=one.run.summary["reference"])
+        pages[f"{one.slug}.md"] = f"## {one.run.name}: {one.label}\n\n{text}\n{_origin(one.run)}\n"
     return pages
 
 
-def _pictures(runs: Sequence[RunResults], charts: Sequence[Path]) -> dict[str, bytes]:
-    """Give the pictures by the names of their files."""
-    found: dict[str, bytes] = {}
-    for run in runs:
-        shows_maps = "figure" in run.name and _is_demo(run)
-        for path in sorted(path for pattern in CHARTS for path in run.directory.glob(pattern)):
-            found[f"{_slug(run)}_{path.name}"] = _small(path.read_bytes())
-        for path in sorted(path for pattern in PHOTOGRAPHS if shows_maps for path in run.directory.glob(pattern)):
-            found[f"{_slug(run)}_{path.name}"] = _shrunk(path.read_bytes())
-        curves = run.directory / "curves.parquet"
-        frame = pd.read_parquet(curves) if curves.is_file() else pd.DataFrame()
-        if not frame.empty:
-            figure = curves_figure(frame, run.summary["explainers"])
-            found[f"{_slug(run)}_curves.png"] = _small(png_bytes(figure, dpi=90))
-    for folder in charts:
-        found |= {path.name: _small(path.read_bytes()) for path in sorted(folder.glob("*.png"))}
+def _pictures(listed: Sequence[Listed], charts: Sequence[Path]) -> list[Picture]:
+    """Give the pictures of the runs and of the folders of charts; refuse two of one name."""
+    found = [
+        Picture(f"{one.slug}_{path.name}", content, path, _title(path), one.run)
+        for one in listed
+        for path, content in _pictures_of(one.run)
+    ]
+    paths = [path for folder in charts for path in sorted(folder.glob("*.png"))]
+    found += [Picture(path.name, _small(path.read_bytes()), path, _title(path)) for path in paths]
+    sources: dict[str, Path] = {}
+    for picture in found:
+        if picture.name in sources:
+            raise ValueError(
+                f"{sources[picture.name]} and {picture.source} would both be called {picture.name}; rename one, or "
+                "leave it out"
+            )
+        sources[picture.name] = picture.source
     return found
+
+
+def _pictures_of(run: RunResults) -> Iterator[tuple[Path, bytes]]:
+    """Give the pictures of a run, each with the file that it has or would have there."""
+    shows_maps = "figure" in run.name and _is_demo(run)
+    for path in sorted(path for pattern in CHARTS for path in run.directory.glob(pattern)):
+        yield path, _small(path.read_bytes())
+    for path in sorted(path for pattern in PHOTOGRAPHS if shows_maps for path in run.directory.glob(pattern)):
+        yield path, _shrunk(path.read_bytes())
+    curves = run.directory / "curves.parquet"
+    frame = pd.read_parquet(curves) if curves.is_file() else pd.DataFrame()
+    if not frame.empty:
+        figure = curves_figure(frame, run.summary["explainers"])
+        yield curves.with_suffix(".png"), _small(png_bytes(figure, dpi=90))
+
+
+def _title(path: Path) -> str:
+    return path.stem.replace("_", " ")
 
 
 def _small(content: bytes) -> bytes:
@@ -150,31 +244,28 @@ def _origin(run: RunResults) -> str:
 
 
 def _contents(
-    runs: Sequence[RunResults], charts: Sequence[Path], pages: Mapping[str, str], pictures: Mapping[str, bytes]
+    listed: Sequence[Listed], charts: Sequence[Path], pages: Mapping[str, str], pictures: Sequence[Picture]
 ) -> str:
     """Write the page that lists everything."""
-    words = [*(run.directory for run in runs), *(["--charts", *charts] if charts else [])]
+    words = [*(one.run.directory for one in listed), *(["--charts", *charts] if charts else [])]
     command = without_folders(" ".join(["python -m benchmarks.results build", *map(str, words)]))
     tables = "\n".join(f"- [{name.removesuffix('.md')}]({name})" for name in pages)
-    drawn = "\n\n".join(_figures(runs, pictures))
-    origins = "\n".join(_origin(run) for run in runs)
+    drawn = "\n\n".join(_figures(listed, pictures))
+    origins = "\n".join(_origin(one.run) for one in listed)
     return (
-        f"# Results\n\nRebuilt by\n```\n{command}\n```\nPhotographs are demo photographs (CC BY 2.0, "
+        f"{OPENING}```\n{command}\n```\nPhotographs are demo photographs (CC BY 2.0, "
         "[credits](../../data/demo/ATTRIBUTION.csv)).\n\n"
         f"## Tables\n{tables}\n\n## Figures\n\n{drawn}\n\n## Runs\n{origins}\n"
     )
 
 
-def _figures(runs: Sequence[RunResults], pictures: Iterable[str]) -> Iterator[str]:
+def _figures(listed: Sequence[Listed], pictures: Sequence[Picture]) -> Iterator[str]:
     """Show the pictures below the run that they are of, each with what it is called there."""
-    left = list(pictures)
-    for heading, slug in [*((f"{run.name}, {run.label}", f"{_slug(run)}_") for run in runs), ("No run", "")]:
-        own = [name for name in left if name.startswith(slug)]
-        left = [name for name in left if name not in own]
+    headings = [(f"{one.run.name}, {one.label}", one.run) for one in listed]
+    for heading, run in [*headings, ("No run", None)]:
+        own = [picture for picture in pictures if picture.run is run]
         yield from [f"### {heading}"] * bool(own)
-        for name in own:
-            title = name.removeprefix(slug).removesuffix(".png").replace("_", " ")
-            yield f"{title}\n\n![{title}]({name})"
+        yield from (f"{one.title}\n\n![{one.title}]({one.name})" for one in own)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,14 +1,17 @@
 """What decides a claim: intervals of paired differences on the images of a run, and what follows from them."""
 
 import json
+import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from dre.curves import NORMAL_QUANTILE
 from dre.reporting.run_results import RunResults
 from dre.statistics import Interval, bootstrap_mean, paired_difference
 
@@ -27,9 +30,6 @@ LEAST = 16
 SMALL = 0.0005
 """Below this three decimals show nothing."""
 
-NORMAL = 1.959963984540054
-"""Standard errors on each side of a 95 % interval, where a study gives a deviation alone."""
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -42,6 +42,7 @@ class Finding:
         high: The interval must lie below.
         missing: Why there is no interval.
         least: Images below which nothing is decided.
+        closed: The interval may touch its bounds, as no difference at all is level within a margin of 0.
         counts: Whether it takes part in the verdict; one that is only mentioned does not.
     """
 
@@ -51,6 +52,7 @@ class Finding:
     high: float | None = None
     missing: str = ""
     least: int = LEAST
+    closed: bool = False
     counts: bool = True
 
     @property
@@ -60,13 +62,14 @@ class Finding:
             return "undecided"
         if self.interval.count < self.least:
             return "undecided"
-        above = self.low is None or self.interval.low > self.low
-        below = self.high is None or self.interval.high < self.high
-        if above and below:
+        bottom = -math.inf if self.low is None else self.low
+        top = math.inf if self.high is None else self.high
+        is_above = operator.ge if self.closed else operator.gt
+        if is_above(self.interval.low, bottom) and is_above(top, self.interval.high):
             return "holds"
-        if self.low is not None and self.interval.high <= self.low:
-            return "does not hold"
-        return "does not hold" if self.high is not None and self.interval.low >= self.high else "undecided"
+        if is_above(self.interval.high, bottom) and is_above(top, self.interval.low):
+            return "undecided"
+        return "does not hold"
 
     def figure(self) -> str:
         """Write the comparison with its interval."""
@@ -146,11 +149,14 @@ def _findings(test: Mapping[str, Any], run: RunResults) -> Iterator[list[Finding
         return
     form = next(form for form in FORMS if form in test)
     first, rivals = test[form], test["with" if form == "level" else "than"]
-    margin = test.get("margin", 0.0)
+    margin, closed = test.get("margin", 0.0), form != "better"
     bounds = {"better": (test.get("by", 0.0), None), "level": (-margin, margin), "not_worse": (-margin, None)}[form]
     for name in first if isinstance(first, list) else [first]:
         values = _values(test, run, name)
-        yield [_paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds) for rival in rivals]
+        yield [
+            replace(_paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds), closed=closed)
+            for rival in rivals
+        ]
 
 
 Values = pd.Series | str
@@ -206,7 +212,7 @@ def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[V
             second, other_error = _of_study(content, entry["second"], entry.get("deviations"))
             first, text = first - second, f"{text} - {' '.join(entry['second'][1:])}"
             error = None if error is None or other_error is None else float(np.hypot(error, other_error))
-        ends = (None, None) if error is None else (first - NORMAL * error, first + NORMAL * error)
+        ends = (None, None) if error is None else (first - NORMAL_QUANTILE * error, first + NORMAL_QUANTILE * error)
         findings.append(Finding(text, Interval(first, *ends, error, 0), least=0))
     return all_of(finding.verdict for finding in findings), findings
 

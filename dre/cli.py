@@ -138,7 +138,8 @@ class CommandLine(LightningCLI):
                 self.config, self.run_directory / "config.yaml", skip_none=False, multifile=False, skip_validation=True
             )
             parent = str(self.checkpoint) if self.checkpoint is not None else None
-            write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes(), job_name())
+            files = [Path(str(file)) for file in self.config.config or [] if file is not None]
+            write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes(), job_name(), files)
 
     def checkpoint_hashes(self) -> dict[str, str]:
         """Give the sha256 of the checkpoints that decide the numbers of the run, by what they are for."""

@@ -6,11 +6,13 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from dre.reporting.run_results import SAVED, run_file_name
 
 RECORD = "run.json"
 PROGRESS = "progress"
@@ -66,7 +68,7 @@ def file_hash(path: Path) -> str:
 
 def unfinished_config(directory: Path) -> Path:
     """Find the configuration of a run that was broken off."""
-    config = directory / "config.yaml"
+    config = directory / SAVED
     if not config.is_file():
         raise FileNotFoundError(f"--resume {directory} is no directory of a run: it has no config.yaml")
     if (directory / "summary.json").is_file() and not (directory / PROGRESS).is_dir():
@@ -90,17 +92,36 @@ def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapp
         )
 
 
+def name_of(files: Sequence[Path], config: Mapping[str, Any]) -> str:
+    """Name a run by the last of its run files; what another run saved has the name of that run's file."""
+    if files and files[-1].name != SAVED:
+        return files[-1].stem
+    is_saved = bool(files) and (files[-1].parent / RECORD).is_file()
+    return run_file_name(read_record(files[-1].parent) if is_saved else {}, config)
+
+
 def write_record(
     directory: Path,
     config: Mapping[str, Any],
     parent: str | None,
     checkpoints: Mapping[str, str] | None = None,
     job: str | None = None,
+    files: Sequence[Path] = (),
 ) -> None:
-    """Write run.json: when, by which command, from which parent and checkpoints, with which code and versions."""
+    """Write run.json: when, by which command and run file, from which parent and checkpoints, with which versions.
+
+    Args:
+        directory: Of the run.
+        config: Resolved.
+        parent: Checkpoint that it goes on from.
+        checkpoints: Their sha256, by what they are for.
+        job: The launcher's.
+        files: Given as --config.
+    """
     record = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
+        "run_file": name_of(files, config),
         "config_hash": config_hash(config),
         "parent": parent,
         "checkpoints": dict(checkpoints or {}),

@@ -3,6 +3,8 @@
 import re
 from itertools import pairwise
 
+import pytest
+
 from tests.command_line import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text()
@@ -30,3 +32,9 @@ def test_the_rooms_are_in_the_order_that_imports_follow():
     places = [[re.search(rf"`dre/{room}(\.py|/)`", table).start() for room in row] for row in rows]
     assert len(places) > 10
     assert all(max(lower) < min(upper) for lower, upper in pairwise(places))
+
+
+@pytest.mark.parametrize("text", ["1.959963984540054", "\nALPHA =", r'False: " \u2193"'])
+def test_a_constant_is_written_down_once(text):
+    sources = [path for room in ("dre", "callbacks", "benchmarks") for path in (REPOSITORY / room).rglob("*.py")]
+    assert sum(path.read_text().count(text) for path in sources) == 1

@@ -18,7 +18,7 @@ from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
 from dre.evaluation_cli import EvaluationCommandLine
 from dre.modules import ExplainerEvaluation
-from dre.runs import check_same_run, file_hash, write_record
+from dre.runs import check_same_run, file_hash, read_record, write_record
 from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -517,6 +517,16 @@ def test_another_run_is_not_resumed(score_file, monkeypatch):
     said = refusal(EvaluationCommandLine, ["--resume", "results/nothing"])
     assert "--resume results/nothing is no directory of a run: it has no config.yaml" in said
     assert tree(directory) == files
+
+
+def test_a_run_made_anew_from_its_saved_configuration_keeps_the_name_of_the_run_file(score_file):
+    first = EvaluationCommandLine(["--config", str(score_file), "--name", "mine", *QUIET]).run_directory
+    again = EvaluationCommandLine(["--config", str(first / "config.yaml"), *QUIET]).run_directory
+    assert again == Path("results/mine/002")
+    assert [read_record(one)["run_file"] for one in (first, again)] == ["scored", "scored"]
+    (again / "run.json").unlink()  # a configuration that was moved away from its record
+    alone = EvaluationCommandLine(["--config", str(again / "config.yaml"), *QUIET]).run_directory
+    assert read_record(alone)["run_file"] == "mine"
 
 
 def test_a_checkpoint_that_changed_is_not_resumed(tmp_path):

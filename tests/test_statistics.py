@@ -292,6 +292,12 @@ def test_markdown_prints_percent_and_differences_from_the_reference():
     assert "scaled per image across dre, grad: 3 images" in text
 
 
+def test_rows_are_in_the_order_of_the_summary():
+    scores = frame({"b": [0.4, 0.6, 0.5], "c": [0.1, 0.3, 0.2], "a": [0.2, 0.3, 0.3]})
+    rows = re.findall(r"^\| (\w) \|", summary_markdown(summarise(scores, order=["c", "a", "b"])), re.MULTILINE)
+    assert rows[:3] == ["c", "a", "b"]
+
+
 def test_details_say_errors_counts_ranks_and_every_pair():
     draw = np.random.default_rng(8)
     scores = {"a": draw.normal(0.6, 0.05, 40), "b": draw.normal(0.2, 0.05, 40), "c": draw.normal(0.2, 0.05, 40)}

@@ -9,6 +9,9 @@ UNSCALED = ("pearson_skewness",)
 LEARNED = ("dre", "mgnet")
 """Names of explainers that others are compared with unless a run says otherwise."""
 
+ALPHA = 0.05
+"""Level below which a corrected p-value tells two explainers apart."""
+
 Entry = Mapping[str, Any]
 """A score or a comparison as `dre.statistics.summarise` gives it."""
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from dre.reporting.cells import scales
-from dre.reporting.style import colours, dashes, readable, styled
+from dre.reporting.style import colours, dashes, directed, readable, styled
 
 PANEL = (3.6, 2.9)
 """Width and height of one curve panel in inches."""
@@ -107,8 +107,7 @@ def _interval(axes: Axes, entry: Mapping[str, Any], factor: float, place: int, c
 
 def _title(summary: Mapping[str, Any], metric: str, factor: float) -> str:
     """Name a metric with an arrow to its better end and its factor."""
-    arrow = {True: " \u2191", False: " \u2193"}.get(summary["directions"][metric], "")
-    return f"{readable(metric)}{arrow}{', x 100' if factor > 1 else ''}"
+    return f"{directed(metric, summary['directions'][metric])}{', x 100' if factor > 1 else ''}"
 
 
 def _legend_inches(explainers: Sequence[str]) -> float:

@@ -32,7 +32,7 @@ def summary_markdown(
     Args:
         summary: Of a table of scores.
         reference: The explainer that the others are subtracted from; by default a learned one, or else the first.
-        explainers: Order of the rows; all of them, alphabetically, when not given.
+        explainers: Order of the rows; all of them, as the summary orders them, when not given.
         unscaled: Metrics that are printed without the factor 100.
     """
     names = list(explainers or summary["explainers"])

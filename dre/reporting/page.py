@@ -7,15 +7,14 @@ from typing import Any
 import pandas as pd
 
 from dre.reporting import statistics_section as statistics
-from dre.reporting.cells import digits, exceptions, number, range_text, scales, turned
+from dre.reporting.cells import ALPHA, digits, exceptions, number, range_text, scales, turned
 from dre.reporting.css import STYLE
 from dre.reporting.figures import cost_figure, curves_figure, intervals_figure
 from dre.reporting.gallery import Example, gallery_table
 from dre.reporting.html import Cell, figure, page, paragraph, section, table
 from dre.reporting.markdown import origins
-from dre.reporting.style import readable, svg_bytes
+from dre.reporting.style import directed, readable, svg_bytes
 
-ALPHA = 0.05
 MEGABYTE = 1_000_000
 
 
@@ -120,8 +119,7 @@ def _best(summary: Mapping[str, Any], metric: str) -> str | None:
 
 
 def _column(summary: Mapping[str, Any], metric: str) -> str:
-    arrow = {True: " \u2191", False: " \u2193"}.get(summary["directions"][metric], "")
-    return f"{readable(metric)}{arrow}"
+    return directed(metric, summary["directions"][metric])
 
 
 def _curves(report: Report) -> list[str]:

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-RUN_FILE = re.compile(r"(?:--config|-c)[= ](?:\S*/)?([\w.-]+)\.yaml")
+SAVED = "config.yaml"
+"""The configuration as every run directory keeps it; its name says nothing about the run."""
+
 ABSOLUTE = re.compile(r"(?<![\w.~:/])/(?:[^\s'\"=]*/)?([^\s'\"=/]+)")
 NEEDS = "python evaluate.py --config configs/evaluate/NAME.yaml"
 
@@ -45,19 +49,18 @@ class RunResults:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        missing = [name for name in ("config.yaml", "summary.json", "run.json") if not (directory / name).is_file()]
+        missing = missing_files(directory)
         if missing:
             what = "is no finished evaluation" if directory.is_dir() else "is not there"
             raise FileNotFoundError(f"{directory} {what}: it has no {missing[0]}; `{NEEDS}` makes one")
         self.summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
         self.record: dict[str, Any] = json.loads((directory / "run.json").read_text())
-        self.config: dict[str, Any] = yaml.safe_load((directory / "config.yaml").read_text())
+        self.config: dict[str, Any] = yaml.safe_load((directory / SAVED).read_text())
 
     @property
     def name(self) -> str:
-        """Name of the run file, by the command of the run; the name of the run where that names none."""
-        found = RUN_FILE.findall(str(self.record.get("command", "")))
-        return found[-1] if found else str(self.config.get("name", "run"))
+        """Name of the run file, whatever the run was called."""
+        return run_file_name(self.record, self.config)
 
     @property
     def command(self) -> str:
@@ -73,6 +76,12 @@ class RunResults:
     def is_smoke(self) -> bool:
         """Whether the run was only tried out, with random weights."""
         return bool(self.config.get("smoke"))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the configuration gives the classifier random weights."""
+        settings = self.config["model"]["classifier"].get("init_args") or {}
+        return "weights" in settings and settings["weights"] is None
 
     @property
     def network(self) -> str:
@@ -202,6 +211,25 @@ class RunResults:
             return {}
         groups = medians.groupby(["explainer", "metric"])
         return {(str(one), str(two)): float(np.trapezoid(part["y"], part["x"])) for (one, two), part in groups}
+
+
+def run_file_name(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Name the run file by the record; of older records by the command; or else give the name of the run."""
+    if "run_file" in record:
+        return str(record["run_file"])
+    words = shlex.split(str(record.get("command", "")))
+    files = [value for word, following in pairwise([*words, ""]) if (value := _file_of(word, following))]
+    return files[-1].stem if files and files[-1].name != SAVED else str(config.get("name", "run"))
+
+
+def _file_of(word: str, following: str) -> Path | None:
+    option, _, value = word.partition("=")
+    return Path(value or following) if option in ("--config", "-c") else None
+
+
+def missing_files(directory: Path) -> list[str]:
+    """Name the files that a finished evaluation has and this directory lacks."""
+    return [name for name in (SAVED, "summary.json", "run.json") if not (directory / name).is_file()]
 
 
 def without_folders(text: str) -> str:

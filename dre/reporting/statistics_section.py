@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from dre.reporting.cells import number, p_text, range_text, scales
+from dre.reporting.cells import ALPHA, number, p_text, range_text, scales
 from dre.reporting.html import Cell, figure, folded, paragraph, table
 from dre.reporting.markdown import ranks_text
 from dre.reporting.ranks_figure import critical_difference_diagram
 from dre.reporting.style import readable, svg_bytes
-
-ALPHA = 0.05
 
 
 def content(summary: Mapping[str, Any]) -> list[str]:

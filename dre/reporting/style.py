@@ -80,3 +80,8 @@ def data_uri(content: bytes, kind: str) -> str:
 def readable(name: str) -> str:
     """Write a name for people."""
     return name.replace("_", " ")
+
+
+def directed(metric: str, higher_is_better: bool | None) -> str:
+    """Write the name of a metric for people, with an arrow to its better end where it has one."""
+    return readable(metric) + {True: " \u2191", False: " \u2193", None: ""}[higher_is_better]

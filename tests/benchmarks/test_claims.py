@@ -104,6 +104,21 @@ def test_better_is_decided_on_common_images(tmp_path):
     assert verdicts([claim(mean_of=["dre"], below=0.9)], [run]) == ["holds"]
 
 
+def test_no_difference_on_any_image_is_level_and_not_better(tmp_path):
+    same = values(0.8)
+    run = RunResults(write_run(tmp_path / "a", {("a", "faithfulness"): same, ("b", "faithfulness"): same}))
+    assert verdicts([claim(not_worse="a", than=["b"])], [run]) == ["holds"]
+    assert verdicts([claim(level="a", margin=0.0, **{"with": ["b"]})], [run]) == ["holds"]
+    assert verdicts([claim(better=["a"], than=["b"])], [run]) == ["does not hold"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.0, 0.1, "holds"), (-0.1, 0.0, "undecided"), (-0.2, -0.1, "does not hold")]
+)
+def test_a_closed_bound_may_be_touched(low, high, verdict):
+    assert Finding("x", Interval(0.0, low, high, 0.1, 50), closed=True).verdict == verdict
+
+
 def test_lower_is_better_where_the_metric_says_so(tmp_path):
     run = run_of(tmp_path, {"samp": 0.1, "lrp": 0.4}, "deletion_samp")
     (row,) = evaluate(
@@ -161,6 +176,14 @@ def test_every_network_has_its_row_and_other_data_none(tmp_path):
     assert verdicts([entry, exception], [])[-1] == "not run"
 
 
+def test_one_network_on_two_data_sets_is_not_several_networks(tmp_path):
+    places = (("one", "demo"), ("one", "birds"), ("two", "demo"))
+    runs = [run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5}, network=name, data=data) for name, data in places]
+    claims = [claim(better=["dre"], than=["grad_cam"]), ENTRY | {"id": "b", "exception_to": ["a"]}]
+    assert verdicts(claims, runs[:2])[-1] == "undecided"
+    assert verdicts(claims, runs)[-1] == "does not hold"
+
+
 def test_studies_decide_by_their_own_images(tmp_path):
     run = run_of(tmp_path, {"ig": 0.5})
     rows = [
@@ -205,6 +228,34 @@ def test_runs_that_were_tried_out_do_not_count_and_the_newest_does(tmp_path):
     smoke = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5}, smoke=True, network="other")
     found = read_runs([newer.directory, older.directory, smoke.directory])
     assert [run.directory for run in found] == [newer.directory]
+
+
+def test_a_small_run_does_not_take_the_place_of_a_large_one(tmp_path):
+    large = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    small = RunResults(write_run(tmp_path / "small", {("dre", "faithfulness"): values(0.8)[:20]}))
+    record = json.loads((small.directory / "run.json").read_text())
+    (small.directory / "run.json").write_text(json.dumps(record | {"started": "2"}))
+    for order in ([large, small], [small, large]):
+        assert [run.images for run in read_runs([run.directory for run in order])] == [IMAGES]
+
+
+def test_runs_of_random_weights_do_not_count(tmp_path):
+    run = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
+    run.config["model"]["classifier"]["init_args"]["weights"] = None
+    (run.directory / "config.yaml").write_text(yaml.safe_dump(run.config))
+    assert read_runs([run.directory]) == []
+
+
+def test_an_unfinished_folder_is_named_and_left_out_unless_it_was_asked_for(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path / "results" / "dre_table3" / "001", {("dre", "faithfulness"): values(0.8)})
+    broken = write_run(tmp_path / "results" / "dre_table3" / "002", {("dre", "faithfulness"): values(0.8)})
+    (broken / "config.yaml").unlink()
+    monkeypatch.chdir(tmp_path)
+    main(["--claims", str(LIST), "--out", "page.md"])
+    assert capsys.readouterr().err == "left out: results/dre_table3/002 has no config.yaml\n"
+    assert "tf_efficientnet_lite0, demo (60)" in (tmp_path / "page.md").read_text()
+    with pytest.raises(FileNotFoundError, match=r"002 is no finished evaluation: it has no config\.yaml"):
+        main([str(broken), "--claims", str(LIST)])
 
 
 def test_with_nothing_run_every_claim_is_listed_with_its_command(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import results
-from benchmarks.results import build
+from benchmarks.results import build, old_files
 from tests.command_line import REPOSITORY
 from tests.reporting.runs import write_run
 
@@ -59,8 +59,8 @@ def test_tables_of_all_runs_and_photographs_of_the_demo_set_alone(tmp_path):
 
 def test_an_old_page_is_replaced_and_kept_when_something_is_wrong(tmp_path, monkeypatch):
     out = tmp_path / "docs"
-    build([run_with_pictures(tmp_path / "a", True)], [], out)
-    (out / "old.png").write_bytes(b"old")
+    build([run_with_pictures(tmp_path / "a", True), run_with_pictures(tmp_path / "c", False, name="own")], [], out)
+    old = out / "own_tf_efficientnet_lite0_demo_xmgd.png"
     with pytest.raises(ValueError, match=r"b was only tried out \(--smoke\)"):
         build([run_with_pictures(tmp_path / "b", True, smoke=True)], [], out)
     with pytest.raises(FileNotFoundError, match=r"no PNG under .*nothing; `python -m benchmarks\.controller`"):
@@ -68,8 +68,56 @@ def test_an_old_page_is_replaced_and_kept_when_something_is_wrong(tmp_path, monk
     monkeypatch.setattr(results, "LARGEST", 1000)
     with pytest.raises(ValueError, match=r"MB are more than 0\.001: leave out runs; the largest is dre_table3"):
         build([tmp_path / "a"], [], out)
-    assert (out / "old.png").exists()
+    assert old.exists()
     monkeypatch.undo()
     monkeypatch.chdir(REPOSITORY)
     build([tmp_path / "a"], [], out)
-    assert not (out / "old.png").exists()
+    assert not old.exists()
+    build([tmp_path / "a"], [], out)
+
+
+@pytest.mark.parametrize("place", ["notes.md", "figures/a.png", "README.md"])
+def test_a_folder_with_files_of_others_is_refused_and_kept(tmp_path, place):
+    run, out = run_with_pictures(tmp_path / "a", True), tmp_path / "docs"
+    if place != "README.md":
+        build([run], [], out)
+    (out / place).parent.mkdir(parents=True, exist_ok=True)
+    (out / place).write_text("# Notes\n- [own](own.md)\n")
+    before = sorted(out.rglob("*"))
+    with pytest.raises(ValueError, match=rf"{place.split('/')[0]} is not of an older results page; give another"):
+        build([run], [], out)
+    assert sorted(out.rglob("*")) == before
+
+
+def test_every_committed_file_of_the_results_page_can_be_replaced():
+    folder = REPOSITORY / "docs" / "results"
+    assert set(old_files(folder)) == set(folder.iterdir())
+
+
+def test_runs_that_are_alike_have_pages_and_pictures_of_their_own(tmp_path):
+    places = [("mine", "001"), ("mine", "002"), ("other", "002")]
+    runs = [run_with_pictures(tmp_path / folder / number, False, name="own") for folder, number in places]
+    out = tmp_path / "docs"
+    build(runs, [], out)
+    slugs = [f"own_tf_efficientnet_lite0_demo_{own}" for own in ("001", "mine_002", "other_002")]
+    assert {path.name for path in out.glob("own*")} == {f"{one}{end}" for one in slugs for end in (".md", "_xmgd.png")}
+    page = (out / "README.md").read_text()
+    assert "### own, tf_efficientnet_lite0, demo (3), run 001\n" in page
+    assert "### own, tf_efficientnet_lite0, demo (3), run other/002\n" in page
+    with pytest.raises(ValueError, match=r"001 and .*001 would both be called own_tf_efficientnet_lite0_demo_mine_001"):
+        build([runs[0], runs[0]], [], out)
+
+
+def test_data_whose_name_begins_with_that_of_others_has_a_section_of_its_own(tmp_path):
+    runs = [run_with_pictures(tmp_path / data, False, data=f"x/{data}") for data in ("demo", "demo_b")]
+    build(runs, [], tmp_path / "docs")
+    first, second = (tmp_path / "docs" / "README.md").read_text().split("## Figures")[1].split("\n### ")[1:]
+    assert "lite0_demo_xmgd.png" in first
+    assert "lite0_demo_b_xmgd.png" not in first
+    assert second.startswith("dre_table3, tf_efficientnet_lite0, demo_b (3)\n\nxmgd\n\n![xmgd](")
+
+
+def test_charts_of_one_name_are_refused(tmp_path):
+    folders = [run_with_pictures(tmp_path / name, False) for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"a/gallery\.png and .*b/gallery\.png would both be called gallery\.png"):
+        build([folders[0]], folders, tmp_path / "docs")

@@ -179,9 +179,15 @@ def test_a_run_is_known_by_its_run_file_whatever_it_was_called(run):
         ("python evaluate.py --config configs/evaluate/ggig_table2.yaml --name mine", "ggig_table2"),
         ("python evaluate.py --config=a.yaml --config=b/idgi.v2.yaml", "idgi.v2"),
         ("python evaluate.py", "dre_table3"),
+        ("python evaluate.py --config '/my runs/ggig_table2.yaml' --name mine", "ggig_table2"),
+        ("python evaluate.py -c results/mine/001/config.yaml", "dre_table3"),
     ):
         (run / "run.json").write_text(json.dumps(record | {"command": command}))
         assert RunResults(run).name == name
+    (run / "run.json").write_text(
+        json.dumps(record | {"command": "python x --config a.yaml", "run_file": "idgi_table5"})
+    )
+    assert RunResults(run).name == "idgi_table5"
 
 
 def test_folders_of_a_machine_are_not_passed_on():
