@@ -13,11 +13,11 @@ import pandas as pd
 
 from dre.curves import NORMAL_QUANTILE
 from dre.reporting.run_results import RunResults
-from dre.statistics import Interval, bootstrap_mean, paired_difference
+from dre.statistics import Interval, bootstrap_mean, normalise_across_explainers, paired_difference
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 FORMS = ("better", "level", "not_worse", "mean_of")
-TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric", "higher"} | {
+TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric", "higher", "over"} | {
     "study",
     "quantity",
     "x",
@@ -141,7 +141,7 @@ def decide(tests: Sequence[Mapping[str, Any]], run: RunResults) -> tuple[Verdict
 def _findings(test: Mapping[str, Any], run: RunResults) -> Iterator[list[Finding]]:
     """Give the comparisons of a test, once for each candidate of which one is enough."""
     sign = _sign(test, run)
-    what = test.get("metric") or test["quantity"]
+    what = ("scaled " if "over" in test else "") + (test.get("metric") or test["quantity"])
     if "mean_of" in test:
         values = {name: _values(test, run, name) for name in test["mean_of"]}
         bounds = (test.get("above"), test.get("below"))
@@ -183,10 +183,20 @@ def _sign(test: Mapping[str, Any], run: RunResults) -> int:
     return -1 if test.get("higher", known) is False else 1
 
 
+def _scores(test: Mapping[str, Any], run: RunResults) -> pd.DataFrame:
+    """Give the rows of the metric, scaled for each image where the test says over which explainers."""
+    rows = run.scores[run.scores["metric"] == test["metric"]]
+    if "over" not in test:
+        return rows
+    scaled = normalise_across_explainers(rows[rows["explainer"].isin(test["over"])], test["metric"])
+    return rows.iloc[:0] if scaled is None else scaled.frame
+
+
 def _values(test: Mapping[str, Any], run: RunResults, explainer: str) -> Values:
     """Give one value for each image: of the metric, or of the study at `x`, less that at `since`."""
     if "metric" in test:
-        rows = run.scores[(run.scores["explainer"] == explainer) & (run.scores["metric"] == test["metric"])]
+        rows = _scores(test, run)
+        rows = rows[rows["explainer"] == explainer]
         if rows.empty:
             return run.measured({"explainer": explainer, "metric": test["metric"]}).reason or "no value"
         return rows.set_index("key")["value"]

@@ -18,7 +18,7 @@ from tests.reporting.runs import write_run
 IMAGES = 60
 LIST = REPOSITORY / "configs" / "claims.yaml"
 ENTRY = {"id": "a", "claim": "c", "place": "p"}
-WANTED = [*map(str, range(1, 25)), "10b", "10c", "19b", "22b", "22c", "24b"]
+WANTED = [*map(str, range(1, 25)), "10b", "10c", "10d", "19b", "22b", "22c", "24b"]
 
 
 def values(mean: float, seed: int = 0, spread: float = 0.05) -> list[float]:
@@ -102,6 +102,22 @@ def test_better_is_decided_on_common_images(tmp_path):
     assert verdicts([claim(level="dre", margin=0.05, **{"with": ["mgnet"]})], [run]) == ["holds"]
     assert verdicts([claim(not_worse="dre", than=["mgnet"], margin=0.05)], [run]) == ["holds"]
     assert verdicts([claim(mean_of=["dre"], below=0.9)], [run]) == ["holds"]
+
+
+def test_a_metric_can_be_scaled_over_the_explainers_that_a_test_names(tmp_path):
+    """Raw, the first is level with the second; scaled between worst and best it is a third of the way behind."""
+    table = {
+        ("dre", "faithfulness"): [0.510 + 0.001 * (place % 3) for place in range(IMAGES)],
+        ("mgnet", "faithfulness"): [0.520 + 0.001 * (place % 3) for place in range(IMAGES)],
+        ("grad_cam", "faithfulness"): [0.490 + 0.001 * (place % 3) for place in range(IMAGES)],
+        ("random", "faithfulness"): [0.0] * IMAGES,  # not named, so it does not stretch the scale
+    }
+    run = RunResults(write_run(tmp_path / "run", table))
+    level = {"level": "dre", "with": ["mgnet"], "margin": 0.02}
+    raw, scaled = claim(**level), claim(**level, over=["dre", "mgnet", "grad_cam", "absent"])
+    assert verdicts([raw, scaled], [run]) == ["holds", "does not hold"]
+    (row,) = evaluate([scaled], [run])
+    assert row.findings[0].figure() == "dre - mgnet scaled faithfulness -0.333 [-0.333, -0.333]"
 
 
 def test_no_difference_on_any_image_is_level_and_not_better(tmp_path):
@@ -264,7 +280,7 @@ def test_with_nothing_run_every_claim_is_listed_with_its_command(tmp_path, monke
     text = (tmp_path / "page.md").read_text()
     assert text.count("**not run**") == len(WANTED)
     assert "`python evaluate.py --config configs/evaluate/ggig_table2.yaml`" in text
-    assert "30 rows not run" in capsys.readouterr().out
+    assert f"{len(WANTED)} rows not run" in capsys.readouterr().out
 
 
 def test_the_page_says_what_runs_took(tmp_path):
