@@ -40,6 +40,11 @@ class Entry:
         return {name: self.at[name] for name in CONDITIONS if name in self.at}
 
     @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean of several networks, which `network` lists."""
+        return isinstance(self.at.get("network"), list)
+
+    @property
     def place(self) -> Coordinates:
         """The coordinates within a run."""
         return {name: value for name, value in self.at.items() if name not in CONDITIONS}
@@ -92,7 +97,7 @@ def read_paper_table(path: Path) -> PaperTable:
     """Read a table of a paper; refuse figures that do not fill its rows and columns, and unknown coordinates.
 
     A file has the arguments of `PaperTable`; every row and column has `label`, perhaps `group`, and its coordinates,
-    and every row its `figures`, separated by spaces.
+    and every row its `figures`, separated by spaces. A column whose `network` is a list is the mean of these.
     """
     content = yaml.safe_load(path.read_text())
     columns = tuple(_entry(path, found) for found in content["columns"])

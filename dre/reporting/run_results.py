@@ -84,6 +84,11 @@ class RunResults:
         return str(settings.get("name") or "classifier")
 
     @property
+    def architecture(self) -> str:
+        """Name of the classifier alone: without the run that trained it here, and without timm's tag of its weights."""
+        return self.network.partition(" ")[0].partition(".")[0]
+
+    @property
     def weights(self) -> str:
         """Where its weights come from; only the file's name."""
         found = (self.config["model"]["classifier"].get("init_args") or {}).get("weights")
@@ -118,9 +123,8 @@ class RunResults:
         return (entry.get("init_args") or {}) if isinstance(entry, dict) else {}
 
     def is_about(self, condition: Mapping[str, Any]) -> bool:
-        """Whether this run has the network and the data that are named."""
-        network, data = condition.get("network", self.network), condition.get("data", self.data)
-        return bool(network == self.network and data == self.data)
+        """Whether this run has the network, with whatever weights, and the data that are named."""
+        return condition.get("network") in (None, self.architecture) and condition.get("data") in (None, self.data)
 
     def measured(self, at: Mapping[str, Any]) -> Measured:
         """Find a figure, or the reason why there is none."""
