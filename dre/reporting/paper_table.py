@@ -178,6 +178,7 @@ def joint_json(table: JointTable) -> dict[str, Any]:
         "scale": paper.scale,
         "paper": printed,
         "ours": table.found,
+        "beside": [asdict(one) for one in paper.beside],
         "no_counterpart": [f"{entry.group} {entry.label}".strip() for entry in table.lonely],
         "differences": differences(table),
     }
@@ -199,6 +200,7 @@ def differences(table: JointTable) -> list[str]:
         if changed:
             notes.append(f"**Settings other than the paper's** in {run.place}: {'; '.join(changed)}.")
         notes += _scaled_across(table, run)
+        notes += _distant_from(table, run)
     if any(slot.run is not None for slot in (*table.rows, *table.columns)):
         notes.append(
             "Ours: means over images with 95 % bootstrap intervals; none where it is no mean, or of too few images."
@@ -209,6 +211,9 @@ def differences(table: JointTable) -> list[str]:
         notes.append(f"{NO_COUNTERPART} has no counterpart among these runs: {_names(table)}.")
     if paper.remark:
         notes.append(paper.remark)
+    for one in paper.beside:
+        figures = "; ".join(f"{name}: {figure:.{paper.decimals}f}" for name, figure in one.figures.items())
+        notes.append(f"Beside the table ({one.place}): {one.caption}. {figures}.")
     return notes
 
 
@@ -218,6 +223,16 @@ def _scaled_across(table: JointTable, run: RunResults) -> list[str]:
     shown = [name for name in run.summary["normalised"] if name in entries]
     across = run.summary["normalised"]
     return [f"{name} in {run.place} is scaled across {', '.join(across[name]['explainers'])}." for name in shown]
+
+
+def _distant_from(table: JointTable, run: RunResults) -> list[str]:
+    """Name the explainers that a mean distance of this run is to, where the table shows it."""
+    entries = (*table.paper.rows, *table.paper.columns)
+    labels = [entry.label for entry in entries if "distance" in entry.at] if run.distances else []
+    return [
+        f"{one} in {run.place}: mean distance to the others of {', '.join(run.distances['explainers'])}."
+        for one in labels
+    ]
 
 
 def _changed(run: RunResults, explainer: str, options: Mapping[str, Any]) -> Iterable[str]:

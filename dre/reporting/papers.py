@@ -12,7 +12,7 @@ FOLDER = Path("configs/papers")
 CONDITIONS = ("network", "data")
 """Coordinates that belong to a run as a whole."""
 
-COORDINATES = (*CONDITIONS, "explainer", "metric", "statistic", "study", "quantity", "x", "cost")
+COORDINATES = (*CONDITIONS, "explainer", "metric", "statistic", "study", "quantity", "x", "cost", "distance")
 FACTS = ("networks", "data", "images")
 """What the paper says of its own runs."""
 
@@ -51,6 +51,21 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Figures of the paper outside the table, to which they belong.
+
+    Args:
+        place: Where they stand in the paper.
+        caption: What they are, in our words.
+        figures: As printed, by what each is of.
+    """
+
+    place: str
+    caption: str
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class PaperTable:
     """One table of a paper.
 
@@ -67,6 +82,7 @@ class PaperTable:
         columns: From left to right.
         figures: As printed, row by row; `-` where the paper has none.
         remark: What else a reader has to know to compare both.
+        beside: More figures of the paper, which no cell holds.
     """
 
     name: str
@@ -81,6 +97,7 @@ class PaperTable:
     columns: tuple[Entry, ...]
     figures: tuple[tuple[str, ...], ...]
     remark: str = ""
+    beside: tuple[Beside, ...] = ()
 
 
 def paper_table_file(name: str) -> Path:
@@ -121,6 +138,7 @@ def read_paper_table(path: Path) -> PaperTable:
         columns=columns,
         figures=tuple(figures),
         remark=content.get("remark", ""),
+        beside=tuple(Beside(**found) for found in content.get("beside", ())),
     )
 
 

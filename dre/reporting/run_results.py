@@ -137,6 +137,8 @@ class RunResults:
             return self._of_study(explainer, at)
         if "cost" in at:
             return self._of_cost(explainer, at["cost"])
+        if "distance" in at:
+            return self._of_distances(explainer, at["distance"])
         return self._of_metric(explainer, at.get("metric"), at.get("statistic", "mean"))
 
     def _of_metric(self, explainer: str, metric: str | None, statistic: str) -> Measured:
@@ -185,6 +187,20 @@ class RunResults:
         value = cost.get(kind)
         return Measured(value, count=self.images, reason="" if value is not None else f"{kind} was not counted")
 
+    def _of_distances(self, explainer: str, measure: str) -> Measured:
+        """Mean distance of an explainer's maps to those of each other: by XMGD, or by another measure of the run."""
+        if not self.distances:
+            return Measured(None, reason="distances between explainers are not part of this run")
+        matrices = {"xmgd": self.distances["root"]}
+        matrices |= {name: entry["mean"] for name, entry in self.distances["comparisons"].items()}
+        if measure not in matrices:
+            return Measured(None, reason=f"{measure}: not compared in this run")
+        place = self.distances["explainers"].index(explainer)
+        others = [value for other, value in enumerate(matrices[measure][place]) if other != place and value is not None]
+        if not others:
+            return Measured(None, reason=f"{explainer} has no distance to another explainer")
+        return Measured(float(np.mean(others)), count=self.distances["maps"][explainer])
+
     def _values(self, explainer: str, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         rows = self.scores[(self.scores["explainer"] == explainer) & (self.scores["metric"] == metric)]
         values = rows["value"].to_numpy(dtype=np.float64)
@@ -195,6 +211,11 @@ class RunResults:
     def scores(self) -> pd.DataFrame:
         """The table of scores: a row for each image, explainer and metric."""
         return pd.read_parquet(self.directory / "scores.parquet")
+
+    @cached_property
+    def distances(self) -> dict[str, Any]:
+        """Distances between the explainers' maps; empty where they are not part of the run."""
+        return read_json(self.directory / "xmgd.json")
 
     @cached_property
     def _median_areas(self) -> dict[tuple[str, str], float]:

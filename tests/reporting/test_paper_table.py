@@ -284,6 +284,42 @@ def test_studies_and_costs_are_read_where_they_are(tmp_path):
     assert results.measured({"metric": "faithfulness"}).reason == "nothing of ours belongs to this figure"
 
 
+def with_distances(place):
+    values = {(name, "average_drop_logit"): [0.1, 0.2] for name in ("integrated_gradients", "deep_lift", "random")}
+    run = write_run(place, values)
+    distances = {
+        "explainers": ["integrated_gradients", "deep_lift", "random"],
+        "maps": {"integrated_gradients": 2, "deep_lift": 2, "random": 0},
+        "root": [[0.0, 0.25, None], [0.25, 0.0, None], [None, None, None]],
+        "comparisons": {"kullback_leibler": {"mean": [[None, 1.0, 2.0], [3.0, None, 4.0], [5.0, 6.0, None]]}},
+    }
+    (run / "xmgd.json").write_text(json.dumps(distances))
+    return RunResults(run)
+
+
+def test_the_distance_of_an_explainer_is_the_mean_of_those_to_the_others(tmp_path):
+    run = with_distances(tmp_path / "a")
+    mean = run.measured({"explainer": "integrated_gradients", "distance": "xmgd"})
+    assert (mean.value, mean.low, mean.count) == (0.25, None, 2)
+    assert run.measured({"explainer": "deep_lift", "distance": "kullback_leibler"}).value == 3.5
+    assert run.measured({"explainer": "deep_lift", "distance": "earth_mover"}).reason.startswith("earth_mover: not")
+    assert "random has no distance" in run.measured({"explainer": "random", "distance": "xmgd"}).reason
+    without = RunResults(write_run(tmp_path / "b", {("dre", "average_drop_logit"): [0.1, 0.2]}))
+    assert "not part of this run" in without.measured({"explainer": "dre", "distance": "xmgd"}).reason
+
+
+def test_the_posters_table_has_xmgd_beside_the_confidence_metrics_and_its_correlations(tmp_path):
+    joint = join(read_paper_table(paper_table_file("xmgd_table1")), [with_distances(tmp_path / "a")])
+    text = joint_markdown(joint)
+    assert [row.entry.label for row in joint.rows] == ["IIC ↑", "AD ↓", "ADD ↑", "XMGD"]
+    assert rows_of(text)["XMGD"][:7:2] == ["", "", "0.250", "0.250"]  # the poster prints none
+    assert "mean distance to the others of integrated_gradients, deep_lift, random" in text
+    (beside,) = joint_json(joint)["beside"]
+    assert list(beside["figures"].values()) == [0.813, 0.810, 0.742]
+    assert "Beside the table (preserved correlations between detectors and generators)" in text
+    assert "the same detector: 0.810" in text
+
+
 def test_the_joint_table_as_plain_values_has_every_figure(run):
     content = json.loads(
         json.dumps(joint_json(join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)])))
