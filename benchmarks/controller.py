@@ -1,31 +1,45 @@
 """What the distribution controller does to given inputs: `python -m benchmarks.controller --out results/controller`.
 
 Drawn are the densities for a normal input by (eta, h) (paper 003, figure 5), histograms before and after with Pearson's
-skewness for uniform, skew-normal and mixed inputs (figures 6 and 13 to 15), and over each its density in closed form.
+skewness for uniform, skew-normal and mixed inputs, and over each its density in closed form (figures 6, 13 and 14), and
+the densities of all mixtures (figure 15). Inputs of one's own take the place of the paper's:
+
+    python -m benchmarks.controller --normal 3 0.5 --uniform -1 1 --values scores.npy --eta 1 --h 4
 """
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from scipy.stats import norm, skewnorm
+from scipy.stats import norm
+from torch import Tensor
 
+from benchmarks.controller_inputs import (
+    DISTANCES,
+    SHARES,
+    Array,
+    Density,
+    Input,
+    from_file,
+    mixture,
+    normal,
+    of_the_paper,
+    skew_normal,
+    uniform,
+)
+from dre.environment import one_line_errors
 from dre.metrics import pearson_skewness
 from dre.models.controller import SkewController
 from dre.reporting.style import png_bytes, styled
 
 ETA, H = 1.5, 2.5
-SIDE = 512
-"""Of the map that a distribution is drawn as."""
-
 BINS = 60
-Array = NDArray[np.float64]
-Density = Callable[[Array], Array]
+DRAWN_MIXTURES = ("0.1, mu = 4", "0.5, mu = 4", "0.9, mu = 4", "0.1, mu = 16", "0.9, mu = 16")
+"""By r, those of the paper's mixtures that are drawn with their histograms."""
 
 SETTINGS = {
     "h = 1": [(0.5, 1.0), (1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (2.5, 1.0)],
@@ -51,49 +65,15 @@ def transformed(density: Density, mean: float, deviation: float, eta: float = ET
     return at
 
 
-def mixture(share: float, distance: float) -> tuple[Density, float, float]:
-    """Density, mean and deviation of r N(0, 1) + (1 - r) N(distance, 1)."""
-    mean, spread = (1 - share) * distance, np.sqrt(1 + share * (1 - share) * distance**2)
-    return lambda x: share * norm.pdf(x) + (1 - share) * norm.pdf(x, distance), mean, float(spread)
-
-
-def inputs() -> dict[str, tuple[Density, float, float]]:
-    """Give the inputs of the figures: density, mean and deviation of each."""
-    found: dict[str, tuple[Density, float, float]] = {
-        "normal": (norm.pdf, 0.0, 1.0),
-        "uniform": (lambda x: ((x > 0) & (x < 1)).astype(np.float64), 0.5, 1 / np.sqrt(12)),
-    }
-    for a in (-20, -2, 2, 20):
-        found[f"skew normal, a = {a}"] = (lambda x, a=a: skewnorm.pdf(x, a), skewnorm.mean(a), skewnorm.std(a))
-    for share, distance in ((0.1, 4), (0.5, 4), (0.9, 4), (0.1, 16), (0.9, 16)):
-        found[f"mixture, r = {share}, mu = {distance}"] = mixture(share, distance)
-    return found
-
-
-def draws(name: str, generator: np.random.Generator) -> Array:
-    """Draw a map of values of one of the inputs."""
-    count = SIDE * SIDE
-    if name == "normal":
-        return generator.normal(size=count)
-    if name == "uniform":
-        return generator.uniform(size=count)
-    if name.startswith("skew"):
-        drawn: Array = skewnorm.rvs(float(name.rpartition("= ")[2]), size=count, random_state=generator)
-        return drawn
-    share, distance = (float(part.rpartition("= ")[2]) for part in name.split(",")[1:])
-    return generator.normal(size=count) + distance * (generator.uniform(size=count) >= share)
-
-
-def controlled(values: Array, eta: float = ETA, h: float = H) -> Array:
-    """Send a map of values through the controller."""
-    scores = torch.from_numpy(values).view(1, 1, SIDE, SIDE)
-    result: Array = SkewController(eta, h)(scores).flatten().numpy()
+def controlled(scores: Tensor, eta: float = ETA, h: float = H) -> Tensor:
+    """Send maps [B, 1, H, W] through the controller."""
+    result: Tensor = SkewController(eta, h)(scores)
     return result
 
 
-def skewness(values: Array) -> float:
-    """Pearson's second coefficient."""
-    return float(pearson_skewness(torch.from_numpy(values).view(1, 1, SIDE, SIDE)))
+def skewness(maps: Tensor) -> float:
+    """Pearson's second coefficient, the mean over maps."""
+    return float(pearson_skewness(maps).mean())
 
 
 def settings_figure(panels: Mapping[str, Sequence[tuple[float, float]]] = SETTINGS) -> Figure:
@@ -112,40 +92,118 @@ def settings_figure(panels: Mapping[str, Sequence[tuple[float, float]]] = SETTIN
     return figure
 
 
-def inputs_figure(found: Mapping[str, tuple[Array, Array]], densities: Mapping[str, Density]) -> Figure:
+def inputs_figure(found: Mapping[str, tuple[Tensor, Tensor]], densities: Mapping[str, Density]) -> Figure:
     """Draw every input above what becomes of it, with the skewness of both and the closed form over the lower one."""
     with styled():
-        figure = Figure(figsize=(2.2 * len(found), 3.8), layout="constrained")
-        grid = figure.subplots(2, len(found))
-        for column, (name, (before, after)) in zip(grid.T, found.items(), strict=True):
-            for axes, values in zip(column, (before, after), strict=True):
-                axes.hist(values, bins=BINS, density=True, color="#b8c8dc")
+        figure = Figure(figsize=(max(2.2 * len(found), 3.0), 3.8), layout="constrained")
+        grid = figure.subplots(2, len(found), squeeze=False)
+        for column, (name, both) in zip(grid.T, found.items(), strict=True):
+            for axes, maps in zip(column, both, strict=True):
+                axes.hist(maps.flatten().numpy(), bins=BINS, density=True, color="#b8c8dc")
                 axes.set_yticks([])
-                axes.text(0.97, 0.92, f"CoS {skewness(values):.2f}", transform=axes.transAxes, ha="right", fontsize=9)
-            z = np.linspace(0.003, 0.997, 400)
+                axes.text(0.97, 0.92, f"CoS {skewness(maps):.2f}", transform=axes.transAxes, ha="right", fontsize=9)
             top = column[1].get_ylim()[1]
-            column[1].plot(z, densities[name](z), color="#c03030", linewidth=1.1)
+            if name in densities:
+                z = np.linspace(0.003, 0.997, 400)
+                column[1].plot(z, densities[name](z), color="#c03030", linewidth=1.1)
             column[1].set_ylim(0, top * 1.15)
-            column[0].set_title(name.replace(", ", "\n", 1), fontsize=9)
+            column[0].set_title(Path(name).name.replace(", ", "\n", 1), fontsize=9)
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("results/controller"))
-    out: Path = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
+def mixtures_figure(eta: float = ETA, h: float = H) -> Figure:
+    """Draw the densities of the mixtures of figure 15: a row for each mu, before and after, a curve for each r."""
+    with styled():
+        figure = Figure(figsize=(7.6, 2.0 * len(DISTANCES)), layout="constrained")
+        for (before, after), distance in zip(figure.subplots(len(DISTANCES), 2), DISTANCES, strict=True):
+            for share in SHARES:
+                _draw_mixture(before, after, mixture(share, distance), f"r {share:g}", (eta, h))
+            before.set_ylabel(f"mu = {distance}")
+            after.set_ylim(0, 6)
+        before.set_xlabel("raw score")
+        after.set_xlabel("score")
+        figure.legend(*after.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return figure
+
+
+def _draw_mixture(before: Axes, after: Axes, given: Input, label: str, settings: tuple[float, float]) -> None:
+    if given.density is None:
+        return
+    x, z = np.linspace(-4, max(DISTANCES) + 4, 800), np.linspace(0.002, 0.998, 800)
+    before.plot(x, given.density(x), linewidth=1.1, label=label)
+    after.plot(z, transformed(given.density, given.mean, given.deviation, *settings)(z), linewidth=1.1, label=label)
+
+
+def report(given: Mapping[str, Input], out: Path, eta: float, h: float, drawn: Sequence[str]) -> None:
+    """Send every input through the controller, say the skewness before and after, and draw those that are named."""
     generator = np.random.default_rng(0)
-    before = {name: draws(name, generator) for name in inputs()}
-    found = {name: (values, controlled(values)) for name, values in before.items()}
-    densities = {name: transformed(*one) for name, one in inputs().items()}
-    (out / "controller_settings.png").write_bytes(png_bytes(settings_figure(), dpi=90))
-    (out / "controller_inputs.png").write_bytes(png_bytes(inputs_figure(found, densities), dpi=80))
+    before = {name: one.draw(generator) for name, one in given.items()}
+    found = {name: (maps, controlled(maps, eta, h)) for name, maps in before.items()}
+    densities = {
+        name: transformed(one.density, one.mean, one.deviation, eta, h)
+        for name, one in given.items()
+        if one.density is not None
+    }
+    figure = inputs_figure({name: found[name] for name in drawn}, densities)
+    (out / "controller_inputs.png").write_bytes(png_bytes(figure, dpi=80))
     told = {name: {"before": skewness(one), "after": skewness(other)} for name, (one, other) in found.items()}
     (out / "controller.json").write_text(json.dumps(told, indent=1) + "\n")
     for name, values in told.items():
         print(f"{name:28} skewness {values['before']:6.2f} -> {values['after']:6.2f}")
 
 
+def chosen(settings: argparse.Namespace) -> dict[str, Input]:
+    """Give the inputs that the command line names."""
+    named = {f"normal, {mean:g}, {deviation:g}": normal(mean, deviation) for mean, deviation in settings.normal}
+    named |= {f"uniform, {low:g} to {high:g}": uniform(low, high) for low, high in settings.uniform}
+    named |= {f"skew normal, a = {a:g}": skew_normal(a) for a in settings.skew_normal}
+    named |= {
+        f"mixture, r = {share:g}, mu = {distance:g}": mixture(share, distance) for share, distance in settings.mixture
+    }
+    return named | {str(path): from_file(path) for path in settings.values}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--out", type=Path, default=Path("results/controller"))
+    for name, parts, what in (
+        ("normal", ("MEAN", "SIGMA"), "a normal input"),
+        ("uniform", ("LOW", "HIGH"), "a uniform input"),
+        ("mixture", ("R", "MU"), "r N(0, 1) + (1 - r) N(mu, 1)"),
+    ):
+        made.add_argument(
+            f"--{name}",
+            nargs=2,
+            type=float,
+            action="append",
+            default=[],
+            metavar=parts,
+            help=f"{what}; may be repeated",
+        )
+    made.add_argument("--skew_normal", type=float, action="append", default=[], metavar="A", help="may be repeated")
+    made.add_argument(
+        "--values", type=Path, action="append", default=[], help=".npy or .pt of raw scores; [B, 1, H, W] are B maps"
+    )
+    made.add_argument("--eta", type=float, default=ETA)
+    made.add_argument("--h", type=float, default=H)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = parser().parse_args(arguments)
+    SkewController(settings.eta, settings.h)  # refuses what no controller has, before anything is written
+    own, out = chosen(settings), settings.out
+    out.mkdir(parents=True, exist_ok=True)
+    if own:
+        report(own, out, settings.eta, settings.h, list(own))
+        return
+    papers = of_the_paper()
+    drawn = [name for name in papers if "mixture" not in name or name.endswith(DRAWN_MIXTURES)]
+    report(papers, out, settings.eta, settings.h, drawn)
+    (out / "controller_settings.png").write_bytes(png_bytes(settings_figure(), dpi=90))
+    (out / "controller_mixtures.png").write_bytes(png_bytes(mixtures_figure(settings.eta, settings.h), dpi=80))
+
+
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

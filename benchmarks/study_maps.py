@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -90,12 +90,29 @@ class Material(NamedTuple):
         return cls(maps, content["scores"], content["objects"])
 
 
-def load_classifier(name: str, root: Path) -> Classifier:
-    """Build one of the two classifiers with its weights below `root`."""
+def settings_of(name: str) -> dict[str, Any]:
+    """Give the arguments of one of the two classifiers; its weights are a path below the root of the data."""
     fragment, weights = CLASSIFIERS[name]
     settings = yaml.safe_load((FRAGMENTS / f"{fragment}.yaml").read_text())["init_args"]
-    file = Path(weights or settings["weights"]).name
-    return Classifier(**{**settings, "weights": str(root / "weights" / file)})
+    return {**settings, "weights": f"weights/{Path(weights or settings['weights']).name}"}
+
+
+def load_classifier(name: str, root: Path) -> Classifier:
+    """Build one of the two classifiers with its weights below `root`."""
+    settings = settings_of(name)
+    return Classifier(**{**settings, "weights": str(root / settings["weights"])})
+
+
+def check_there(root: Path) -> None:
+    """Refuse a root that lacks photographs or weights; say all that the study needs and where it comes from."""
+    weights = {settings["weights"]: settings["name"] for settings in map(settings_of, CLASSIFIERS)}
+    missing = [place for place in (*DATA_SETS, *weights) if not (root / place).exists()]
+    if missing:
+        files = " and ".join(f"{place}, the timm weights file of {name}" for place, name in weights.items())
+        raise FileNotFoundError(
+            f"no {', '.join(missing)} in {root}; --data, or DRE_DATA, names a folder with photographs in "
+            f"{', '.join(DATA_SETS)} (`python -m data.prepare --help` says where they come from), {files}"
+        )
 
 
 def explainers(classifier: Classifier, steps: int) -> dict[str, Explainer]:
@@ -131,6 +148,7 @@ def group_of(classifier: str, data: str, explainer: str) -> Group:
 
 def make_material(root: Path, images: int, steps: int) -> Material:
     """Explain what each classifier predicts, and score the photographs weighted with the reliefs of the maps."""
+    check_there(root)
     maps: dict[Group, list[Tensor]] = {}
     scores: dict[tuple[str, str, str], dict[str, list[Tensor]]] = {}
     objects: dict[str, list[Tensor]] = {}

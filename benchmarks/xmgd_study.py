@@ -24,6 +24,7 @@ from benchmarks import study_questions as ask
 from benchmarks.distances import XMGD, distances
 from benchmarks.study_maps import Material, make_material
 from benchmarks.timing import machine
+from dre.environment import one_line_errors
 from dre.reporting import distances_figure
 from dre.reporting.style import colours, png_bytes, styled
 
@@ -40,7 +41,9 @@ BOXED = 40
 def material(path: Path, root: Path, images: int, steps: int) -> Material:
     """Read what an earlier call made, or make it."""
     if not path.exists():
-        make_material(root, images, steps).save(path)
+        made = make_material(root, images, steps)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save(path)
     return Material.load(path)
 
 
@@ -175,7 +178,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
-    settings.out.mkdir(parents=True, exist_ok=True)
     start = time.process_time()
     given = material(settings.out / "maps.pt", settings.data, settings.images, settings.steps)
     made = time.process_time() - start
@@ -184,4 +186,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

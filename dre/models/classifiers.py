@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dre.models.borrowing import watching
 from dre.models.folding import fold_batch_norm
 from dre.models.footprint import measure_footprint
-from dre.models.networks import NamedNetwork, load
+from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.taps import Tap, find_taps, named_taps
 from dre.models.weights import fingerprint
 from dre.types import Footprint, Preprocessing
@@ -56,7 +56,11 @@ class Classifier(nn.Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._adopt(load(name, weights, num_classes, options), taps, fold)
+        try:
+            named = load(name, weights, num_classes, options)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; {origin_of(name, str(weights))}") from None
+        self._adopt(named, taps, fold)
 
     @classmethod
     def wrap(

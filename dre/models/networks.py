@@ -104,6 +104,19 @@ def load(
     )
 
 
+def origin_of(name: str | None, weights: str) -> str:
+    """Say what a file of weights that is not there is, and how it is given."""
+    if weights.endswith(".ckpt") or name is None:
+        what = "a checkpoint of classifier training, which `python train.py` with a run file classifier_... writes"
+    elif name in OWN:
+        what = f"a state dict of {name}"
+    elif name.startswith(TORCHVISION):
+        what = f"the torchvision weights file of {name.removeprefix(TORCHVISION)}"
+    else:
+        what = f"the timm weights file of {name}, a state dict under timm's names"
+    return f"this one is {what}: give its path with --model.classifier.weights"
+
+
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
     """Load weights; say in one line what does not fit."""
     state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(name, ()))}

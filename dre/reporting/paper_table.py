@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dre.reporting.cells import markdown_table
+from dre.reporting.networks_mean import NetworksMean
 from dre.reporting.papers import NO_FIGURE, Entry, PaperTable
 from dre.reporting.run_results import Measured, RunResults
 
@@ -19,12 +20,12 @@ class Slot:
 
     Args:
         entry: Of the paper.
-        run: Whose figures stand here; None for the paper's.
+        run: Whose figures stand here, or the runs whose mean does; None for the paper's.
         number: Of the entry among those of the paper.
     """
 
     entry: Entry
-    run: RunResults | None
+    run: RunResults | NetworksMean | None
     number: int
 
 
@@ -57,13 +58,14 @@ def join(paper: PaperTable, runs: Sequence[RunResults]) -> JointTable:
     """Put the figures of runs beside those of a paper, in its own layout.
 
     Where rows are about networks or data sets, every run adds one to each block of them; otherwise it adds columns, one
-    for each that differs by more than network and data.
+    for each that differs by more than network and data, and the means of networks that the paper has.
     """
     by_rows = any(row.condition for row in paper.rows)
     rows = _blocks(paper.rows, runs) if by_rows else [Slot(row, None, place) for place, row in enumerate(paper.rows)]
     columns = [Slot(column, None, place) for place, column in enumerate(paper.columns)]
     if not by_rows:
         columns += [slot for run in runs for slot in _of_run(paper.columns, run)]
+        columns += _means(paper.columns, runs)
     table = JointTable(paper, runs, rows, columns)
     for row in rows:
         table.cells.append([_cell(table, row, column) for column in columns])
@@ -87,6 +89,13 @@ def _of_run(entries: Sequence[Entry], run: RunResults) -> list[Slot]:
     for number, entry in enumerate(entries):
         places.setdefault(tuple(entry.place.items()), Slot(entry, run, number))
     return list(places.values())
+
+
+def _means(entries: Sequence[Entry], runs: Sequence[RunResults]) -> list[Slot]:
+    """Give a column for each mean of networks of which one at least was run."""
+    numbered = [(number, entry) for number, entry in enumerate(entries) if entry.is_mean]
+    slots = [Slot(entry, NetworksMean(entry.condition, runs), number) for number, entry in numbered]
+    return [slot for slot in slots if isinstance(slot.run, NetworksMean) and slot.run.runs]
 
 
 def _cell(table: JointTable, row: Slot, column: Slot) -> str:
@@ -117,11 +126,17 @@ def _mark(table: JointTable) -> None:
     """Find the paper's rows and columns without a counterpart: no run of that network and data, or no figure at all."""
     for slot in (*table.rows, *table.columns):
         condition = slot.entry.condition
-        if slot.run is None and condition and not any(run.is_about(condition) for run in table.runs):
+        if slot.run is None and condition and not _has_counterpart(slot.entry, table.runs):
             table.lonely.append(slot.entry)
     measured = {entry["row"] for entry in table.found if entry["value"] is not None}
     if not any(row.condition for row in table.paper.rows):
         table.lonely += [row.entry for row in table.rows if row.entry.label not in measured]
+
+
+def _has_counterpart(entry: Entry, runs: Sequence[RunResults]) -> bool:
+    if entry.is_mean:
+        return not NetworksMean(entry.condition, runs).missing
+    return any(run.is_about(entry.condition) for run in runs)
 
 
 def _names(table: JointTable) -> str:
@@ -163,6 +178,7 @@ def joint_json(table: JointTable) -> dict[str, Any]:
         "scale": paper.scale,
         "paper": printed,
         "ours": table.found,
+        "beside": [asdict(one) for one in paper.beside],
         "no_counterpart": [f"{entry.group} {entry.label}".strip() for entry in table.lonely],
         "differences": differences(table),
     }
@@ -184,14 +200,20 @@ def differences(table: JointTable) -> list[str]:
         if changed:
             notes.append(f"**Settings other than the paper's** in {run.place}: {'; '.join(changed)}.")
         notes += _scaled_across(table, run)
+        notes += _distant_from(table, run)
     if any(slot.run is not None for slot in (*table.rows, *table.columns)):
         notes.append(
             "Ours: means over images with 95 % bootstrap intervals; none where it is no mean, or of too few images."
         )
+    if any(isinstance(slot.run, NetworksMean) for slot in table.columns):
+        notes.append("Ours in a mean of networks: each weighs alike; there is no interval.")
     if table.lonely:
         notes.append(f"{NO_COUNTERPART} has no counterpart among these runs: {_names(table)}.")
     if paper.remark:
         notes.append(paper.remark)
+    for one in paper.beside:
+        figures = "; ".join(f"{name}: {figure:.{paper.decimals}f}" for name, figure in one.figures.items())
+        notes.append(f"Beside the table ({one.place}): {one.caption}. {figures}.")
     return notes
 
 
@@ -201,6 +223,16 @@ def _scaled_across(table: JointTable, run: RunResults) -> list[str]:
     shown = [name for name in run.summary["normalised"] if name in entries]
     across = run.summary["normalised"]
     return [f"{name} in {run.place} is scaled across {', '.join(across[name]['explainers'])}." for name in shown]
+
+
+def _distant_from(table: JointTable, run: RunResults) -> list[str]:
+    """Name the explainers that a mean distance of this run is to, where the table shows it."""
+    entries = (*table.paper.rows, *table.paper.columns)
+    labels = [entry.label for entry in entries if "distance" in entry.at] if run.distances else []
+    return [
+        f"{one} in {run.place}: mean distance to the others of {', '.join(run.distances['explainers'])}."
+        for one in labels
+    ]
 
 
 def _changed(run: RunResults, explainer: str, options: Mapping[str, Any]) -> Iterable[str]:

@@ -12,7 +12,7 @@ FOLDER = Path("configs/papers")
 CONDITIONS = ("network", "data")
 """Coordinates that belong to a run as a whole."""
 
-COORDINATES = (*CONDITIONS, "explainer", "metric", "statistic", "study", "quantity", "x", "cost")
+COORDINATES = (*CONDITIONS, "explainer", "metric", "statistic", "study", "quantity", "x", "cost", "distance")
 FACTS = ("networks", "data", "images")
 """What the paper says of its own runs."""
 
@@ -40,9 +40,29 @@ class Entry:
         return {name: self.at[name] for name in CONDITIONS if name in self.at}
 
     @property
+    def is_mean(self) -> bool:
+        """Whether it is the mean of several networks, which `network` lists."""
+        return isinstance(self.at.get("network"), list)
+
+    @property
     def place(self) -> Coordinates:
         """The coordinates within a run."""
         return {name: value for name, value in self.at.items() if name not in CONDITIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Figures of the paper outside the table, to which they belong.
+
+    Args:
+        place: Where they stand in the paper.
+        caption: What they are, in our words.
+        figures: As printed, by what each is of.
+    """
+
+    place: str
+    caption: str
+    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +82,7 @@ class PaperTable:
         columns: From left to right.
         figures: As printed, row by row; `-` where the paper has none.
         remark: What else a reader has to know to compare both.
+        beside: More figures of the paper, which no cell holds.
     """
 
     name: str
@@ -76,6 +97,7 @@ class PaperTable:
     columns: tuple[Entry, ...]
     figures: tuple[tuple[str, ...], ...]
     remark: str = ""
+    beside: tuple[Beside, ...] = ()
 
 
 def paper_table_file(name: str) -> Path:
@@ -92,7 +114,7 @@ def read_paper_table(path: Path) -> PaperTable:
     """Read a table of a paper; refuse figures that do not fill its rows and columns, and unknown coordinates.
 
     A file has the arguments of `PaperTable`; every row and column has `label`, perhaps `group`, and its coordinates,
-    and every row its `figures`, separated by spaces.
+    and every row its `figures`, separated by spaces. A column whose `network` is a list is the mean of these.
     """
     content = yaml.safe_load(path.read_text())
     columns = tuple(_entry(path, found) for found in content["columns"])
@@ -116,6 +138,7 @@ def read_paper_table(path: Path) -> PaperTable:
         columns=columns,
         figures=tuple(figures),
         remark=content.get("remark", ""),
+        beside=tuple(Beside(**found) for found in content.get("beside", ())),
     )
 
 

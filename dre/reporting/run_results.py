@@ -93,6 +93,11 @@ class RunResults:
         return str(settings.get("name") or "classifier")
 
     @property
+    def architecture(self) -> str:
+        """Name of the classifier alone: without the run that trained it here, and without timm's tag of its weights."""
+        return self.network.partition(" ")[0].partition(".")[0]
+
+    @property
     def weights(self) -> str:
         """Where its weights come from; only the file's name."""
         found = (self.config["model"]["classifier"].get("init_args") or {}).get("weights")
@@ -127,9 +132,8 @@ class RunResults:
         return (entry.get("init_args") or {}) if isinstance(entry, dict) else {}
 
     def is_about(self, condition: Mapping[str, Any]) -> bool:
-        """Whether this run has the network and the data that are named."""
-        network, data = condition.get("network", self.network), condition.get("data", self.data)
-        return bool(network == self.network and data == self.data)
+        """Whether this run has the network, with whatever weights, and the data that are named."""
+        return condition.get("network") in (None, self.architecture) and condition.get("data") in (None, self.data)
 
     def measured(self, at: Mapping[str, Any]) -> Measured:
         """Find a figure, or the reason why there is none."""
@@ -142,6 +146,8 @@ class RunResults:
             return self._of_study(explainer, at)
         if "cost" in at:
             return self._of_cost(explainer, at["cost"])
+        if "distance" in at:
+            return self._of_distances(explainer, at["distance"])
         return self._of_metric(explainer, at.get("metric"), at.get("statistic", "mean"))
 
     def _of_metric(self, explainer: str, metric: str | None, statistic: str) -> Measured:
@@ -190,6 +196,20 @@ class RunResults:
         value = cost.get(kind)
         return Measured(value, count=self.images, reason="" if value is not None else f"{kind} was not counted")
 
+    def _of_distances(self, explainer: str, measure: str) -> Measured:
+        """Mean distance of an explainer's maps to those of each other: by XMGD, or by another measure of the run."""
+        if not self.distances:
+            return Measured(None, reason="distances between explainers are not part of this run")
+        matrices = {"xmgd": self.distances["root"]}
+        matrices |= {name: entry["mean"] for name, entry in self.distances["comparisons"].items()}
+        if measure not in matrices:
+            return Measured(None, reason=f"{measure}: not compared in this run")
+        place = self.distances["explainers"].index(explainer)
+        others = [value for other, value in enumerate(matrices[measure][place]) if other != place and value is not None]
+        if not others:
+            return Measured(None, reason=f"{explainer} has no distance to another explainer")
+        return Measured(float(np.mean(others)), count=self.distances["maps"][explainer])
+
     def _values(self, explainer: str, metric: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         rows = self.scores[(self.scores["explainer"] == explainer) & (self.scores["metric"] == metric)]
         values = rows["value"].to_numpy(dtype=np.float64)
@@ -200,6 +220,11 @@ class RunResults:
     def scores(self) -> pd.DataFrame:
         """The table of scores: a row for each image, explainer and metric."""
         return pd.read_parquet(self.directory / "scores.parquet")
+
+    @cached_property
+    def distances(self) -> dict[str, Any]:
+        """Distances between the explainers' maps; empty where they are not part of the run."""
+        return read_json(self.directory / "xmgd.json")
 
     @cached_property
     def _median_areas(self) -> dict[tuple[str, str], float]:

@@ -198,6 +198,20 @@ def test_missing_weights_file_is_named(tmp_path):
         Classifier("resnet18", weights=str(tmp_path / "nothing.pth"))
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "whose"),
+    [
+        ("mobilenetv2_100", "w/a.pth", "the timm weights file of mobilenetv2_100"),
+        ("torchvision/resnet18", "w/a.pth", "the torchvision weights file of resnet18"),
+        ("dre/mnist_cnn", "w/a.pth", "a state dict of dre/mnist_cnn"),
+        (None, "runs/classifier_x/001/checkpoints/last.ckpt", "a checkpoint of classifier training"),
+    ],
+)
+def test_weights_that_are_not_there_are_described(name, weights, whose):
+    with pytest.raises(FileNotFoundError, match=rf"no weights at {weights}.*{whose}.*--model\.classifier\.weights"):
+        Classifier(name, weights)
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(SmallNetwork().state_dict(), tmp_path / "small.pth")
     with pytest.raises(ValueError, match=r"does not fit resnet18: \d+ missing"):

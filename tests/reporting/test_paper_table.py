@@ -117,6 +117,74 @@ def test_a_run_on_the_papers_network_and_data_is_its_counterpart(tmp_path):
     assert "ImageNet ResNet50 † |" in text
 
 
+def trained_here(run):
+    """Say in its configuration that the classifier comes from a training of ours."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    weights = "runs/classifier_birds_resnet50/001/checkpoints/last.ckpt"
+    config["model"]["classifier"]["init_args"]["weights"] = weights
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
+def test_the_network_is_the_papers_whatever_its_weights_and_the_data_decide_the_column(tmp_path):
+    values = {("dre", "faithfulness"): [0.9, 0.7], ("grad_cam", "faithfulness"): [0.6, 0.8]}
+    birds = trained_here(write_run(tmp_path / "a", values, network="torchvision/resnet50", data="shards/birds"))
+    text = joint_markdown(join(read_paper_table(paper_table_file("dre_table3")), [RunResults(birds)]))
+    assert "**torchvision/resnet50 classifier_birds_resnet50, birds (2)**" in text
+    assert "| Birds ResNet50 |" in text
+    assert "| ImageNet ResNet50 † |" in text
+    assert RunResults(write_run(tmp_path / "b", values, network="vit_tiny.augreg_in21k")).is_about(
+        {"network": "vit_tiny"}
+    )
+
+
+def test_places_have_their_counterpart_too(tmp_path):
+    values = {("dre", "faithfulness"): [0.9, 0.7], ("grad_cam", "faithfulness"): [0.6, 0.8]}
+    run = trained_here(write_run(tmp_path / "a", values, network="torchvision/resnet50", data="shards/places"))
+    joint = join(read_paper_table(paper_table_file("dre_table5")), [RunResults(run)])
+    assert joint.lonely == []
+
+
+THREE = ("torchvision/resnet50", "torchvision/vgg19", "torchvision/googlenet")
+
+
+def runs_of(place, networks, data="shards/imagenet"):
+    for number, network in enumerate(networks):
+        values = {("dre", "explainability"): [0.1 * number, 0.3], ("grad_cam", "explainability"): [0.6, 0.8]}
+        if number == 0:
+            del values["grad_cam", "explainability"]
+        yield RunResults(write_run(place / f"{number}", values, network=network, data=data))
+
+
+def test_the_mean_of_the_papers_networks_is_that_of_our_runs(tmp_path):
+    runs = list(runs_of(tmp_path, [*THREE, "torchvision/vgg19"]))  # the first run of a network counts
+    text = joint_markdown(join(read_paper_table(paper_table_file("dre_table4")), runs))
+    rows = rows_of(text)
+    assert "**mean of 3 networks, imagenet (2 + 2 + 2)**" in text
+    assert "| ImageNet MEAN |" in text
+    assert rows["DRE"][-1] == "20.00"  # of 0.15, 0.20 and 0.25
+    assert rows["GCAM"][-1].startswith("- (")
+    assert "no mean, for torchvision/resnet50: not evaluated in this run." in text
+    assert "each weighs alike; there is no interval" in text
+    assert "† has no counterpart" in text
+    assert "ResNet50 †" not in text
+
+
+def test_a_mean_that_lacks_a_network_is_a_hole_that_says_which(tmp_path):
+    joint = join(read_paper_table(paper_table_file("dre_table4")), list(runs_of(tmp_path, THREE[1:])))
+    text = joint_markdown(joint)
+    assert rows_of(text)["DRE"][-1].startswith("- (")
+    assert "the mean needs a run of torchvision/resnet50." in text
+    assert "| ImageNet MEAN † |" in text
+    json.dumps(joint_json(joint))
+
+
+def test_data_without_any_of_the_networks_have_no_column_of_means(tmp_path):
+    (run,) = runs_of(tmp_path, ["torchvision/vgg19"], data="shards/birds")
+    text = joint_markdown(join(read_paper_table(paper_table_file("dre_table4")), [run]))
+    assert "mean of" not in text
+
+
 def test_rows_about_networks_are_followed_by_one_of_each_run(tmp_path):
     values = {("integrated_gradients", "insertion_idgi"): [0.2, 0.4], ("blur_ig", "insertion_idgi"): [0.1, 0.3]}
     runs = [write_run(tmp_path / name, values, network=name) for name in ("one", "two")]
@@ -220,6 +288,42 @@ def test_studies_and_costs_are_read_where_they_are(tmp_path):
     assert results.measured({"explainer": "ggig", "cost": "forwards"}).value == 12
     assert results.measured({"explainer": "ggig", "cost": "backwards"}).reason == "backwards was not counted"
     assert results.measured({"metric": "faithfulness"}).reason == "nothing of ours belongs to this figure"
+
+
+def with_distances(place):
+    values = {(name, "average_drop_logit"): [0.1, 0.2] for name in ("integrated_gradients", "deep_lift", "random")}
+    run = write_run(place, values)
+    distances = {
+        "explainers": ["integrated_gradients", "deep_lift", "random"],
+        "maps": {"integrated_gradients": 2, "deep_lift": 2, "random": 0},
+        "root": [[0.0, 0.25, None], [0.25, 0.0, None], [None, None, None]],
+        "comparisons": {"kullback_leibler": {"mean": [[None, 1.0, 2.0], [3.0, None, 4.0], [5.0, 6.0, None]]}},
+    }
+    (run / "xmgd.json").write_text(json.dumps(distances))
+    return RunResults(run)
+
+
+def test_the_distance_of_an_explainer_is_the_mean_of_those_to_the_others(tmp_path):
+    run = with_distances(tmp_path / "a")
+    mean = run.measured({"explainer": "integrated_gradients", "distance": "xmgd"})
+    assert (mean.value, mean.low, mean.count) == (0.25, None, 2)
+    assert run.measured({"explainer": "deep_lift", "distance": "kullback_leibler"}).value == 3.5
+    assert run.measured({"explainer": "deep_lift", "distance": "earth_mover"}).reason.startswith("earth_mover: not")
+    assert "random has no distance" in run.measured({"explainer": "random", "distance": "xmgd"}).reason
+    without = RunResults(write_run(tmp_path / "b", {("dre", "average_drop_logit"): [0.1, 0.2]}))
+    assert "not part of this run" in without.measured({"explainer": "dre", "distance": "xmgd"}).reason
+
+
+def test_the_posters_table_has_xmgd_beside_the_confidence_metrics_and_its_correlations(tmp_path):
+    joint = join(read_paper_table(paper_table_file("xmgd_table1")), [with_distances(tmp_path / "a")])
+    text = joint_markdown(joint)
+    assert [row.entry.label for row in joint.rows] == ["IIC ↑", "AD ↓", "ADD ↑", "XMGD"]
+    assert rows_of(text)["XMGD"][:7:2] == ["", "", "0.250", "0.250"]  # the poster prints none
+    assert "mean distance to the others of integrated_gradients, deep_lift, random" in text
+    (beside,) = joint_json(joint)["beside"]
+    assert list(beside["figures"].values()) == [0.813, 0.810, 0.742]
+    assert "Beside the table (preserved correlations between detectors and generators)" in text
+    assert "the same detector: 0.810" in text
 
 
 def test_the_joint_table_as_plain_values_has_every_figure(run):
