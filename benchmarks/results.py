@@ -12,8 +12,9 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +35,7 @@ LARGEST = 6_000_000
 COLOURS = 128
 """Of a chart."""
 
-SIDE = 1000
+SIDE = 760
 """Most pixels of a side of a picture of photographs."""
 
 PHOTOGRAPHS = ("gallery.png", "salient_*.png", "*_maps.png")
@@ -107,8 +108,9 @@ def build(directories: Sequence[Path], charts: Sequence[Path], out: Path = OUT) 
     if missing:
         raise FileNotFoundError(f"no PNG under {missing[0]}; `python -m benchmarks.controller` makes some")
     listed = _listed(runs)
-    pages, pictures = _pages(listed), _pictures(listed, charts)
-    size = sum(len(one.content) for one in pictures) + sum(len(page.encode()) for page in pages.values())
+    pages, pictures, reports = _pages(listed), _pictures(listed, charts), _reports(listed)
+    texts = [*pages.values(), *reports.values()]
+    size = sum(len(one.content) for one in pictures) + sum(len(text.encode()) for text in texts)
     if size > LARGEST:
         largest = max(pictures, key=lambda one: len(one.content)).name
         raise ValueError(
@@ -117,10 +119,12 @@ def build(directories: Sequence[Path], charts: Sequence[Path], out: Path = OUT) 
     for path in old:
         path.unlink()
     out.mkdir(parents=True, exist_ok=True)
-    (out / "README.md").write_text(_contents(listed, charts, pages, pictures))  # first: it says whose the others are
+    (out / "README.md").write_text(
+        _contents(listed, charts, [*pages, *reports], pictures)
+    )  # first: it says whose the others are
     for picture in pictures:
         (out / picture.name).write_bytes(picture.content)
-    for name, page in pages.items():
+    for name, page in [*pages.items(), *reports.items()]:
         (out / name).write_text(page)
     print(f"{out}: {len(pages)} tables, {len(pictures)} pictures, {size / 1e6:.1f} MB")
 
@@ -168,6 +172,14 @@ def _pages(listed: Sequence[Listed]) -> dict[str, str]:
         text = summary_markdown(one.run.summary, reference=one.run.summary["reference"])
         pages[f"{one.slug}.md"] = f"## {one.run.name}: {one.label}\n\n{text}\n{_origin(one.run)}\n"
     return pages
+
+
+def _reports(listed: Sequence[Listed]) -> dict[str, str]:
+    """Give the reports of default runs on the demo photographs, which may be passed on as they are."""
+    paths = {
+        one.slug: one.run.directory / "report.html" for one in listed if one.run.name == "demo" and _is_demo(one.run)
+    }
+    return {f"{slug}_report.html": path.read_text() for slug, path in paths.items() if path.is_file()}
 
 
 def _pictures(listed: Sequence[Listed], charts: Sequence[Path]) -> list[Picture]:
@@ -243,26 +255,32 @@ def _origin(run: RunResults) -> str:
     return f"- {run.label}: `{run.command}`; commit {record['commit']}, {record['started']}, {versions}."
 
 
+def _origin_of_charts(folder: Path) -> str:
+    """Say which benchmark makes a folder of charts, where one has its name."""
+    made = find_spec(f"benchmarks.{folder.name}") is not None
+    return f"- {folder.name}: " + (f"`python -m benchmarks.{folder.name}`." if made else "charts.")
+
+
 def _contents(
-    listed: Sequence[Listed], charts: Sequence[Path], pages: Mapping[str, str], pictures: Sequence[Picture]
+    listed: Sequence[Listed], charts: Sequence[Path], pages: Sequence[str], pictures: Sequence[Picture]
 ) -> str:
     """Write the page that lists everything."""
     words = [*(one.run.directory for one in listed), *(["--charts", *charts] if charts else [])]
     command = without_folders(" ".join(["python -m benchmarks.results build", *map(str, words)]))
     tables = "\n".join(f"- [{name.removesuffix('.md')}]({name})" for name in pages)
     drawn = "\n\n".join(_figures(listed, pictures))
-    origins = "\n".join(_origin(one.run) for one in listed)
+    origins = "\n".join([*(_origin(one.run) for one in listed), *map(_origin_of_charts, charts)])
     return (
         f"{OPENING}```\n{command}\n```\nPhotographs are demo photographs (CC BY 2.0, "
         "[credits](../../data/demo/ATTRIBUTION.csv)).\n\n"
-        f"## Tables\n{tables}\n\n## Figures\n\n{drawn}\n\n## Runs\n{origins}\n"
+        f"## Tables and reports\n{tables}\n\n## Figures\n\n{drawn}\n\n## Runs\n{origins}\n"
     )
 
 
 def _figures(listed: Sequence[Listed], pictures: Sequence[Picture]) -> Iterator[str]:
     """Show the pictures below the run that they are of, each with what it is called there."""
     headings = [(f"{one.run.name}, {one.label}", one.run) for one in listed]
-    for heading, run in [*headings, ("No run", None)]:
+    for heading, run in [*headings, ("Of no run: the folders of `--charts`", None)]:
         own = [picture for picture in pictures if picture.run is run]
         yield from [f"### {heading}"] * bool(own)
         yield from (f"{one.title}\n\n![{one.title}]({one.name})" for one in own)

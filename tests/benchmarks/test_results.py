@@ -121,3 +121,14 @@ def test_charts_of_one_name_are_refused(tmp_path):
     folders = [run_with_pictures(tmp_path / name, False) for name in ("a", "b")]
     with pytest.raises(ValueError, match=r"a/gallery\.png and .*b/gallery\.png would both be called gallery\.png"):
         build([folders[0]], folders, tmp_path / "docs")
+
+
+def test_the_report_is_kept_of_the_default_run_on_demo_photographs_alone(tmp_path):
+    runs = [run_with_pictures(tmp_path / str(demo), demo, name="demo", data=f"x/{demo}") for demo in (True, False)]
+    runs.append(run_with_pictures(tmp_path / "figure", True, name="dre_figure7"))
+    for run in runs:
+        (run / "report.html").write_text("<html></html>")
+    build(runs, [], tmp_path / "page")
+    assert [path.name for path in (tmp_path / "page").glob("*.html")] == ["demo_tf_efficientnet_lite0_True_report.html"]
+    assert "](demo_tf_efficientnet_lite0_True_report.html)" in (tmp_path / "page" / "README.md").read_text()
+    build(runs[:1], [], tmp_path / "page")  # it knows its own
