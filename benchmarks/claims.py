@@ -157,7 +157,8 @@ def page(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -> str:
         "Made by `python -m benchmarks.claims --out docs/reproduction.md` from `configs/claims.yaml`, which says what "
         "decides each claim: paired differences on the same images with 95 % bootstrap intervals. **Holds**: every "
         "interval lies on the claimed side. **Does not hold**: one lies wholly on the other. **Undecided**: neither, "
-        f"or something is missing, or fewer than {LEAST} images. A row is a claim on one network and one data set: "
+        f"or something is missing, or fewer than {LEAST} images (`of N` counts those behind an interval). A row is a "
+        "claim on one network and one data set: "
         f"{told}, {missing} not run.\n\n"
         f"{markdown_table(HEADER, lines, len(HEADER))}\n\n## How they are decided\n{remarks}{taken}\n"
     )

@@ -77,9 +77,10 @@ class Finding:
             return f"{self.text}: {self.missing or 'no common image'}"
         if self.interval.low is None or self.interval.high is None:
             return f"{self.text} {_figure(self.interval.mean)}, no interval"
-        few = f" of {self.interval.count} images, too few" if self.interval.count < self.least else ""
+        few = ", too few" if self.interval.count < self.least else ""
+        images = f" of {self.interval.count}{few}" if self.interval.count else ""  # a study gives none
         mean, low, high = map(_figure, (self.interval.mean, self.interval.low, self.interval.high))
-        return f"{self.text} {mean} [{low}, {high}]{few}"
+        return f"{self.text} {mean} [{low}, {high}]{images}"
 
 
 def _figure(value: float) -> str:

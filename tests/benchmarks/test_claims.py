@@ -117,7 +117,7 @@ def test_a_metric_can_be_scaled_over_the_explainers_that_a_test_names(tmp_path):
     raw, scaled = claim(**level), claim(**level, over=["dre", "mgnet", "grad_cam", "absent"])
     assert verdicts([raw, scaled], [run]) == ["holds", "does not hold"]
     (row,) = evaluate([scaled], [run])
-    assert row.findings[0].figure() == "dre - mgnet scaled faithfulness -0.333 [-0.333, -0.333]"
+    assert row.findings[0].figure() == "dre - mgnet scaled faithfulness -0.333 [-0.333, -0.333] of 60"
 
 
 def test_no_difference_on_any_image_is_level_and_not_better(tmp_path):
@@ -150,8 +150,8 @@ def test_lower_is_better_where_the_metric_says_so(tmp_path):
 
 def test_small_figures_keep_their_digits():
     small = Finding("a - b concentration", Interval(-4.1e-05, -6e-05, 0.0, 1e-5, 30))
-    assert small.figure() == "a - b concentration -4.1e-05 [-6.0e-05, 0.000]"
-    assert Finding("a", Interval(0.0006, -0.2, 1.25, 0.1, 30)).figure() == "a 0.001 [-0.200, 1.250]"
+    assert small.figure() == "a - b concentration -4.1e-05 [-6.0e-05, 0.000] of 30"
+    assert Finding("a", Interval(0.0006, -0.2, 1.25, 0.1, 30)).figure() == "a 0.001 [-0.200, 1.250] of 30"
 
 
 def test_a_rival_that_was_not_run_leaves_the_claim_open_and_is_named(tmp_path):
@@ -313,4 +313,4 @@ def test_a_list_that_cannot_be_decided_is_refused(entry, line):
 def test_a_handful_of_images_decides_nothing():
     few = Finding("x", Interval(0.2, 0.1, 0.3, 0.1, 4))
     assert few.verdict == "undecided"
-    assert few.figure().endswith("of 4 images, too few")
+    assert few.figure().endswith("of 4, too few")
