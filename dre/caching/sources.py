@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +64,7 @@ def origin(module: str) -> str:
     known = _of_known(top)
     if known is not None:
         return known
-    return " ".join(_of_known(name) or f"{name} {fingerprint(_sources(name))}" for name in sorted(_packages_of(top)))
+    return " ".join(_of_known(name) or f"{name} {fingerprint(_sources(name))}" for name in sorted(_packages_of(module)))
 
 
 def _of_known(top: str) -> str | None:
@@ -78,28 +78,33 @@ def _of_known(top: str) -> str | None:
     return None
 
 
-def _packages_of(top: str) -> set[str]:
-    """List a package and those that it refers to, and on from those that are not installed: the user's own."""
-    found: set[str] = set()
-    waiting = [top]
+def _packages_of(module: str) -> set[str]:
+    """List the packages of a module and of what it refers to, and on from there in what is not installed.
+
+    What a package holds only because it was imported is not followed: that differs from process to process.
+    """
+    packages: set[str] = set()
+    seen: set[str] = set()
+    waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found or (name != top and _of_known(name) is not None):
+        top = name.partition(".")[0]
+        if name in seen or (packages and _of_known(top) is not None):
             continue
-        found.add(name)
-        if not any("site-packages" in path.parts for path in _sources(name)):
-            waiting += [_top_of(value) for module in _modules_of(name) for value in vars(module).values()]
-    return found
+        seen.add(name)
+        packages.add(top)
+        if not any("site-packages" in path.parts for path in _sources(top)):
+            waiting += _referred(name)
+    return packages
 
 
-def _modules_of(top: str) -> list[ModuleType]:
-    return [module for name, module in list(sys.modules.items()) if module and name.partition(".")[0] == top]
-
-
-def _top_of(value: object) -> str:
-    """Name the package of what a module holds; plain values count for the language."""
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    return name.partition(".")[0] if isinstance(name, str) and name.partition(".")[0] in sys.modules else "builtins"
+def _referred(name: str) -> Iterator[str]:
+    """Name the loaded modules that the values of a module come from."""
+    module = sys.modules.get(name)
+    for value in list(vars(module).values()) if module else ():
+        found = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(found, str) and found in sys.modules and not found.startswith(f"{name}."):
+            yield found
 
 
 @functools.cache
