@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from data.locks import locked
 from data.manifest import ShardInfo
+from dre.locks import locked
 
 LOCK = "cache.lock"
 

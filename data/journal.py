@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.locks import locked
 from data.manifest import FILE_NAME, Manifest, ShardInfo
+from dre.locks import locked
 
 JOURNAL = "packing.jsonl"
 

@@ -6,11 +6,14 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from dre.locks import locked
 
 RECORD = "run.json"
 PROGRESS = "progress"
@@ -72,6 +75,18 @@ def unfinished_config(directory: Path) -> Path:
     if (directory / "summary.json").is_file() and not (directory / PROGRESS).is_dir():
         raise ValueError(f"the run in {directory} is finished: there is nothing to resume")
     return config
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run directory, which is that of its record; refuse one in which another process works."""
+    try:
+        with locked(directory / RECORD, wait=False):
+            yield
+    except BlockingIOError:
+        raise ValueError(
+            f"another process works on the run in {directory}; wait for its end, or start a run of its own"
+        ) from None
 
 
 def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapping[str, str]) -> None:

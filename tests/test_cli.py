@@ -18,7 +18,7 @@ from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
 from dre.evaluation_cli import EvaluationCommandLine
 from dre.modules import ExplainerEvaluation
-from dre.runs import check_same_run, file_hash, write_record
+from dre.runs import alone_in, check_same_run, file_hash, write_record
 from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -517,6 +517,18 @@ def test_another_run_is_not_resumed(score_file, monkeypatch):
     said = refusal(EvaluationCommandLine, ["--resume", "results/nothing"])
     assert "--resume results/nothing is no directory of a run: it has no config.yaml" in said
     assert tree(directory) == files
+
+
+def test_two_processes_cannot_work_on_one_run(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    first = EvaluationCommandLine(["--resume", str(directory), *QUIET])
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory)])
+    assert said.startswith("error: another process works on the run in results/scored/001; wait for its end")
+    first.run()
+    assert (directory / "summary.json").is_file()
+    new = EvaluationCommandLine(["--config", str(score_file), *QUIET])
+    with pytest.raises(ValueError, match="another process works on the run in"), alone_in(new.run_directory):
+        pass
 
 
 def test_a_checkpoint_that_changed_is_not_resumed(tmp_path):
