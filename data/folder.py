@@ -122,7 +122,7 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
     `class_name` or `wnid`, and `boxes` as `x0 y0 x1 y1` with `;` between boxes.
     """
     splits: dict[str, list[Photo]] = {}
-    for row in _read_rows(root / LABELS, ("file", split_column)):
+    for row in read_rows(root / LABELS, ("file", split_column)):
         splits.setdefault(row[split_column], []).append(_labelled_photo(root, row))
     if not splits:
         raise ValueError(f"{root / LABELS} lists no images")
@@ -160,7 +160,7 @@ def read_tree(
 def read_boxes(path: Path) -> dict[str, FileBoxes]:
     """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row."""
     boxes: dict[str, FileBoxes] = {}
-    for row in _read_rows(path, ("file", *SIDES)):
+    for row in read_rows(path, ("file", *SIDES)):
         try:
             boxes.setdefault(row["file"], []).append(tuple(float(row[side]) for side in SIDES))
         except ValueError as error:
@@ -168,14 +168,16 @@ def read_boxes(path: Path) -> dict[str, FileBoxes]:
     return boxes
 
 
-def _read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV file whose first line names its columns; refuse one without the needed columns, or with odd rows."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a readable CSV file ({error}); save it as UTF-8") from error
+        raise ValueError(
+            f"{path} is not a readable CSV file ({error}); close its quotes and save it as UTF-8"
+        ) from error
     missing = [name for name in needed if name not in columns]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it has {columns}")
