@@ -175,9 +175,8 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
             reader = csv.DictReader(file, strict=True)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path} is not a readable CSV file ({error}); close its quotes and save it as UTF-8"
-        ) from error
+        way_out = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "close its quotes"
+        raise ValueError(f"{path} is not a readable CSV file ({error}); {way_out}") from error
     missing = [name for name in needed if name not in columns]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it has {columns}")

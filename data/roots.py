@@ -33,7 +33,7 @@ class Root(ABC):
 
     @abstractmethod
     def verify(self, info: ShardInfo, verify: Verify) -> None:
-        """Refuse a shard that is missing or is not the one that the manifest describes."""
+        """Refuse a shard that is missing or is not the one that the manifest describes, unless it can be fetched."""
 
     def manifest(self) -> Manifest:
         """Read the manifest, or say what is wrong with it."""
@@ -114,7 +114,9 @@ class RemoteRoot(Root):
         )
 
     def verify(self, info: ShardInfo, verify: Verify) -> None:
-        """Leave it to the arrival of the shard, when it is compared with its manifest."""
+        """Compare a shard that is in the cache; others are compared with their manifest when they arrive."""
+        if verify == "sha256":
+            self.cache.drop_changed(info)
 
     def _fetch(self, file: str, sha256: str | None) -> bytes:
         """Fetch a small file; the manifest has no checksum, but must be one."""

@@ -135,7 +135,7 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) 
         roots: Data sets with a `manifest.json`, or plain image folders, see `data.folder`.
         split: Which part of the data.
         verify: `"sha256"` reads every shard once; `"size"` only looks at sizes. Remote shards are verified when they
-            arrive.
+            arrive, and with `"sha256"` those that are in the cache are too, and fetched again where they have changed.
     """
     shards: list[Shard] = []
     for root in map(open_root, roots):
