@@ -4,6 +4,7 @@ Names are keys of webdataset: it cuts them at their first dot, so dots become un
 """
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,10 @@ class Photo:
         """Count the bytes of its file."""
         return self.path.stat().st_size
 
+    def stamp(self) -> int:
+        """Give a number that changes with its content: when its file was changed last."""
+        return self.path.stat().st_mtime_ns
+
     def read(self) -> bytes:
         """Read its file."""
         return self.path.read_bytes()
@@ -68,6 +73,10 @@ class ArrayPhoto(Photo):
     def size(self) -> int:
         """Count its bytes before compression."""
         return self.pixels.nbytes
+
+    def stamp(self) -> int:
+        """Give a checksum of its pixels."""
+        return zlib.crc32(self.pixels.tobytes())
 
     def read(self) -> bytes:
         """Encode its pixels."""
