@@ -24,6 +24,8 @@ class ShardCache:
 
     def __init__(self, folder: str, gigabytes: float | None = None) -> None:
         self.folder = Path(folder).expanduser()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"the cache {self.folder} is a file; name a folder")
         self.limit = None if gigabytes is None else round(gigabytes * 1e9)
 
     def open(self, info: ShardInfo, fetch: Callable[[Path], None]) -> BinaryIO:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from data.packing import TAR_BYTES, Packing
-from data.photos import Photo, refuse_duplicates
+from data.photos import Photo, check_keys
 from data.shards import key_order
 
 SPLIT_NAME = re.compile(r"\w[\w-]*")
@@ -66,7 +66,7 @@ def plan_split(split: str, photos: Sequence[Photo], packing: Packing, shards: in
         raise ValueError(
             f"the split {split!r}, of {photos[0].path} for one, cannot name files; use letters, digits, - and _"
         )
-    refuse_duplicates(photos)
+    check_keys(photos)
     ordered = sorted(photos, key=lambda photo: key_order(photo.key))
     sizes = [photo.size() for photo in ordered]
     shards = shards or packing.shards(len(ordered), sum(sizes))
