@@ -94,15 +94,16 @@ def check_keys(photos: Sequence[Photo]) -> None:
     """Refuse two photographs of one key, and keys that no list of lines in UTF-8 can hold."""
     first: dict[str, Path] = {}
     for photo in photos:
-        if len(photo.key.splitlines()) > 1 or (not photo.key.isascii() and photo.key != _readable(photo.key)):
+        if "\n" in photo.key or not _is_utf8(photo.key):
             raise ValueError(f"the name {str(photo.path)!r} has a line break or is not UTF-8; rename the file")
         if photo.key in first:
             raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
         first[photo.key] = photo.path
 
 
-def _readable(text: str) -> str:
-    return text.encode(errors="replace").decode()
+def _is_utf8(text: str) -> bool:
+    """Say whether a name has no bytes that Python could not read, which it writes as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def names_by_index(splits: Mapping[str, Sequence[Photo]]) -> list[str] | None:

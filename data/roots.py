@@ -47,7 +47,10 @@ class Root(ABC):
         if split not in self._keys:
             manifest = self.manifest()
             text = self.read(keys_file(split)) if keys_file(split) in manifest.files else None
-            keys = None if text is None else text.decode(errors="replace").split("\n")[:-1]
+            try:
+                keys = None if text is None else text.decode().split("\n")[:-1]
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{self.name}/{keys_file(split)} is not UTF-8 ({error}); copy it again") from error
             if keys is not None and len(keys) != manifest.count()[split]:
                 raise ValueError(
                     f"{self.name}/{keys_file(split)} lists {len(keys)} keys, the manifest counts "

@@ -83,9 +83,10 @@ class TarShard:
         """
 
         def handle(error: Exception) -> bool:
-            twice = ValueError(
-                f"{self._place}: {str(error.args[0]).partition(': dup')[0]} is there twice; pack it again"
-            )
+            name, duplicate, _ = str(error.args[0]).partition(": duplicate file name")
+            if not duplicate:
+                raise error
+            twice = ValueError(f"{self._place} holds {name} twice; pack it again")
             if told is None:
                 raise twice from error
             told(twice)

@@ -3,6 +3,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
 
@@ -237,11 +238,24 @@ def test_refused_packing_leaves_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [{"shard_size": 0}, {"resize": 0}, {"workers": 0}, {"shard_megabytes": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"shard_size": 0}, {"resize": 0}, {"workers": 0}, {"shard_megabytes": 0}, {"shard_megabytes": float("inf")}],
+)
 def test_bad_options_are_refused(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         Packing(**options)
+
+
+@pytest.mark.parametrize("name", [b"a\nb.png", b"\xff.png"])
+def test_names_that_no_list_can_hold_are_refused(tmp_path, name):
+    photo(0).save(tmp_path / "x.png")
+    os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + b"/" + name)
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(ValueError, match=re.escape(f"the name {str(path)!r} has a line break or is not UTF-8; rename")):
+        write({"train": [Photo(path.stem, path)]}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # Broken photographs
