@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dre.runs import (
     check_same_run,
     file_hash,
     newest_checkpoint,
+    not_left_bare,
     read_record,
     unfinished_config,
 )
@@ -167,7 +168,8 @@ class EvaluationCommandLine(CommandLine):
     def run(self) -> None:
         """Evaluate, write down how long it took unless it was resumed, and say where the results lie."""
         start = time.perf_counter()
-        with self.held, self._saying_needs():
+        kept = nullcontext() if self.is_resumed else not_left_bare(self.run_directory)
+        with self.held, self._saying_needs(), kept:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         if rank_zero_only.rank == 0 and not self.is_resumed:  # type: ignore[attr-defined]
             amend_record(self.run_directory, {"seconds": round(time.perf_counter() - start, 1)})

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 from dre.locks import locked
 
 RECORD = "run.json"
+CONFIG = "config.yaml"
 PROGRESS = "progress"
 """Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
 
@@ -37,6 +39,17 @@ def new_directory(family: Path) -> Path:
             number += 1
         else:
             return directory
+
+
+@contextmanager
+def not_left_bare(directory: Path) -> Iterator[None]:
+    """Remove a run directory where an error comes before anything is in it but what describes the run."""
+    try:
+        yield
+    except Exception:
+        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {CONFIG, RECORD}:
+            shutil.rmtree(directory)
+        raise
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

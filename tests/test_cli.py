@@ -519,6 +519,17 @@ def test_another_run_is_not_resumed(score_file, monkeypatch):
     assert tree(directory) == files
 
 
+@pytest.mark.parametrize(
+    ("command", "options"), [(EvaluationCommandLine, []), (TrainingCommandLine, ["--config", "tiny.yaml"])]
+)
+def test_a_run_whose_data_are_refused_leaves_no_directory(score_file, command, options):
+    tiny_run_file(Path("tiny.yaml"), Path("data/demo"))
+    options = options or ["--config", str(score_file)]
+    said = refusal(command, [*options, "--data.val_split", "no_such"])
+    assert "has no split 'no_such'" in said
+    assert not [*Path("results").glob("*/*"), *Path("runs").glob("*/*")]
+
+
 def test_two_processes_cannot_work_on_one_run(score_file, monkeypatch):
     directory = broken_off(score_file, monkeypatch)
     first = EvaluationCommandLine(["--resume", str(directory), *QUIET])
