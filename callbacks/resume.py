@@ -168,4 +168,11 @@ def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
     """Read what the processes of an unfinished run left, by file name, without what later files replace."""
     found = {path.name: torch.load(path, weights_only=True) for path in sorted(folder.glob("*.pt"))}
     replaced = {name for content in found.values() for name in content["replaces"]}
-    return {name: content for name, content in found.items() if name not in replaced}
+    left = {name: content for name, content in found.items() if name not in replaced}
+    times = Counter(key for content in left.values() for key in content["keys"])
+    if twice := [key for key, number in times.items() if number > 1]:
+        raise ValueError(
+            f"the files in {folder} hold {len(twice)} images twice, as {twice[0]!r}: two processes worked on this run "
+            "at once; start a run anew, without --resume"
+        )
+    return left

@@ -1,12 +1,15 @@
 """Shards of remote data sets on a local disk: fetched once for all processes of a machine, the oldest deleted first."""
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from data.locks import locked
-from data.manifest import ShardInfo
+from data.manifest import ShardInfo, checksum
+from dre.locks import locked
+
+LOGGER = logging.getLogger(__name__)
 
 LOCK = "cache.lock"
 
@@ -21,6 +24,8 @@ class ShardCache:
 
     def __init__(self, folder: str, gigabytes: float | None = None) -> None:
         self.folder = Path(folder).expanduser()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"the cache {self.folder} is a file; name a folder")
         self.limit = None if gigabytes is None else round(gigabytes * 1e9)
 
     def open(self, info: ShardInfo, fetch: Callable[[Path], None]) -> BinaryIO:
@@ -28,7 +33,7 @@ class ShardCache:
 
         An open file stays readable when another process deletes it to make room.
         """
-        path = self.folder / f"{Path(info.file).stem}-{info.sha256[:16]}.tar"
+        path = self._path(info)
         if file := self._take(path, info):
             return file
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +61,16 @@ class ShardCache:
         except FileNotFoundError:
             pass
         return None
+
+    def drop_changed(self, info: ShardInfo) -> None:
+        """Delete a shard whose bytes have changed since it came, so that it is fetched again."""
+        path = self._path(info)
+        if path.is_file() and checksum(path) != info.sha256:
+            LOGGER.warning("%s has changed since it was fetched; it is fetched again", path)
+            path.unlink(missing_ok=True)
+
+    def _path(self, info: ShardInfo) -> Path:
+        return self.folder / f"{Path(info.file).stem}-{info.sha256[:16]}.tar"
 
     def _make_room(self, info: ShardInfo) -> None:
         """Delete the shards that were read longest ago until another one fits."""

@@ -5,6 +5,8 @@ import io
 import re
 from pathlib import Path
 
+from data.folder import read_text
+
 FILE_NAME = "ATTRIBUTION.csv"
 OCTAL = re.compile(r"(?:\\[0-3][0-7]{2})+")
 CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
@@ -34,7 +36,7 @@ def _credit(row: dict[str, str]) -> str:
 def read_attributions(root: Path) -> bytes | None:
     """Give ATTRIBUTION.csv where there is one, with the names that were written as octal bytes made readable."""
     path = root / FILE_NAME
-    return OCTAL.sub(_decode, path.read_text(encoding="utf-8")).encode() if path.is_file() else None
+    return OCTAL.sub(_decode, read_text(path)).encode() if path.is_file() else None
 
 
 def _decode(match: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.photos import Photo, key_of, names_by_index, refuse_duplicates
+from data.photos import Photo, check_keys, key_of, names_by_index
 from data.samples import IMAGE_SUFFIXES
 
 LABELS = "labels.csv"
@@ -122,12 +122,18 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
     `class_name` or `wnid`, and `boxes` as `x0 y0 x1 y1` with `;` between boxes.
     """
     splits: dict[str, list[Photo]] = {}
-    for row in _read_rows(root / LABELS, ("file", split_column)):
-        splits.setdefault(row[split_column], []).append(_labelled_photo(root, row))
+    split_of: dict[Path, str] = {}
+    for row in read_rows(root / LABELS, ("file", split_column)):
+        photo, split = _labelled_photo(root, row), row[split_column]
+        if split_of.setdefault(photo.path, split) != split:
+            raise ValueError(
+                f"{root / LABELS} lists {row['file']!r} in the splits {split_of[photo.path]!r} and {split!r}; keep one"
+            )
+        splits.setdefault(split, []).append(photo)
     if not splits:
         raise ValueError(f"{root / LABELS} lists no images")
     for photos in splits.values():
-        refuse_duplicates(photos)
+        check_keys(photos)
     return splits
 
 
@@ -153,14 +159,14 @@ def read_tree(
         label, class_name = (places[part[0]], part[0]) if names else (-1, "")
         photos.append(Photo(key, path, label, tuple(left.pop("/".join(part), ())), class_name))
     refuse_unknown(left, folder)
-    refuse_duplicates(photos)
+    check_keys(photos)
     return photos
 
 
 def read_boxes(path: Path) -> dict[str, FileBoxes]:
     """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row."""
     boxes: dict[str, FileBoxes] = {}
-    for row in _read_rows(path, ("file", *SIDES)):
+    for row in read_rows(path, ("file", *SIDES)):
         try:
             boxes.setdefault(row["file"], []).append(tuple(float(row[side]) for side in SIDES))
         except ValueError as error:
@@ -168,14 +174,15 @@ def read_boxes(path: Path) -> dict[str, FileBoxes]:
     return boxes
 
 
-def _read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV file whose first line names its columns; refuse one without the needed columns, or with odd rows."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a readable CSV file ({error}); save it as UTF-8") from error
+        way_out = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "close its quotes"
+        raise ValueError(f"{path} is not a readable CSV file ({error}); {way_out}") from error
     missing = [name for name in needed if name not in columns]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it has {columns}")
@@ -183,6 +190,14 @@ def _read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         if None in row or None in row.values():
             raise ValueError(f"{path}: row {number}, {row[columns[0]]!r}, does not have the {len(columns)} columns")
     return rows
+
+
+def read_text(path: Path) -> str:
+    """Read a file of text, or say which one is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not readable text ({error}); save it as UTF-8") from error
 
 
 def refuse_unknown(boxes_of: Mapping[str, FileBoxes], folder: Path) -> None:

@@ -28,6 +28,12 @@ class ShardInfo:
     bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        for name, kind in (("file", str), ("samples", int), ("bytes", int), ("sha256", str)):
+            value = getattr(self, name)
+            if type(value) is not kind:
+                raise TypeError(f"`{name}` of a shard must be of type {kind.__name__}, got {value!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:

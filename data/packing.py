@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,8 +51,8 @@ class Packing:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
-        if not self.shard_megabytes > 0:
-            raise ValueError(f"`shard_megabytes` must be above 0, got {self.shard_megabytes}")
+        if not 0 < self.shard_megabytes < math.inf:
+            raise ValueError(f"`shard_megabytes` must be above 0 and finite, got {self.shard_megabytes}")
 
     def shards(self, photos: int, size: int) -> int:
         """Say how many shards hold that many photographs of `size` bytes together."""

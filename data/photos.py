@@ -4,6 +4,7 @@ Names are keys of webdataset: it cuts them at their first dot, so dots become un
 """
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,10 @@ class Photo:
         """Count the bytes of its file."""
         return self.path.stat().st_size
 
+    def stamp(self) -> int:
+        """Give a number that changes with its content: when its file was changed last."""
+        return self.path.stat().st_mtime_ns
+
     def read(self) -> bytes:
         """Read its file."""
         return self.path.read_bytes()
@@ -69,6 +74,10 @@ class ArrayPhoto(Photo):
         """Count its bytes before compression."""
         return self.pixels.nbytes
 
+    def stamp(self) -> int:
+        """Give a checksum of its pixels."""
+        return zlib.crc32(self.pixels.tobytes())
+
     def read(self) -> bytes:
         """Encode its pixels."""
         buffer = io.BytesIO()
@@ -81,13 +90,20 @@ def key_of(name: str) -> str:
     return name.replace(".", "_")
 
 
-def refuse_duplicates(photos: Sequence[Photo]) -> None:
-    """Refuse two photographs of one key."""
+def check_keys(photos: Sequence[Photo]) -> None:
+    """Refuse two photographs of one key, and keys that no list of lines in UTF-8 can hold."""
     first: dict[str, Path] = {}
     for photo in photos:
+        if "\n" in photo.key or not _is_utf8(photo.key):
+            raise ValueError(f"the name {str(photo.path)!r} has a line break or is not UTF-8; rename the file")
         if photo.key in first:
             raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
         first[photo.key] = photo.path
+
+
+def _is_utf8(text: str) -> bool:
+    """Say whether a name has no bytes that Python could not read, which it writes as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def names_by_index(splits: Mapping[str, Sequence[Photo]]) -> list[str] | None:

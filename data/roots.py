@@ -33,7 +33,7 @@ class Root(ABC):
 
     @abstractmethod
     def verify(self, info: ShardInfo, verify: Verify) -> None:
-        """Refuse a shard that is missing or is not the one that the manifest describes."""
+        """Refuse a shard that is missing or is not the one that the manifest describes, unless it can be fetched."""
 
     def manifest(self) -> Manifest:
         """Read the manifest, or say what is wrong with it."""
@@ -47,7 +47,10 @@ class Root(ABC):
         if split not in self._keys:
             manifest = self.manifest()
             text = self.read(keys_file(split)) if keys_file(split) in manifest.files else None
-            keys = None if text is None else text.decode().split("\n")[:-1]
+            try:
+                keys = None if text is None else text.decode().split("\n")[:-1]
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{self.name}/{keys_file(split)} is not UTF-8 ({error}); copy it again") from error
             if keys is not None and len(keys) != manifest.count()[split]:
                 raise ValueError(
                     f"{self.name}/{keys_file(split)} lists {len(keys)} keys, the manifest counts "
@@ -114,7 +117,9 @@ class RemoteRoot(Root):
         )
 
     def verify(self, info: ShardInfo, verify: Verify) -> None:
-        """Leave it to the arrival of the shard, when it is compared with its manifest."""
+        """Compare a shard that is in the cache; others are compared with their manifest when they arrive."""
+        if verify == "sha256":
+            self.cache.drop_changed(info)
 
     def _fetch(self, file: str, sha256: str | None) -> bytes:
         """Fetch a small file; the manifest has no checksum, but must be one."""

@@ -3,7 +3,7 @@
 import hashlib
 import tarfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import zip_longest
@@ -75,12 +75,28 @@ class TarShard:
         keys = self.root.keys(self.split)
         return list(self._members) if keys is None else keys[self.start : self.start + self.samples]
 
-    def stream(self) -> Iterator[RawSample]:
-        """Read all samples from start to end."""
+    def stream(self, told: Callable[[ValueError], Any] | None = None) -> Iterator[RawSample]:
+        """Read all samples from start to end.
+
+        Args:
+            told: Hears of a name that is there twice, and the first file of that name is read; by default it is raised.
+        """
+
+        def handle(error: Exception) -> bool:
+            name, duplicate, _ = str(error.args[0]).partition(": duplicate file name")
+            if not duplicate:
+                raise error
+            twice = ValueError(f"{self._place} holds {name} twice; pack it again")
+            if told is None:
+                raise twice from error
+            told(twice)
+            return True
+
         seen = 0
         try:
             with self.root.open(self.info) as file:
-                for raw in group_by_keys(tar_file_expander([{"url": self.name, "stream": file}])):
+                files = tar_file_expander([{"url": self.name, "stream": file}])
+                for raw in group_by_keys(files, handler=handle):
                     yield raw
                     seen += 1
         except tarfile.TarError as error:
@@ -135,7 +151,7 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) 
         roots: Data sets with a `manifest.json`, or plain image folders, see `data.folder`.
         split: Which part of the data.
         verify: `"sha256"` reads every shard once; `"size"` only looks at sizes. Remote shards are verified when they
-            arrive.
+            arrive, and with `"sha256"` those that are in the cache are too, and fetched again where they have changed.
     """
     shards: list[Shard] = []
     for root in map(open_root, roots):

@@ -118,7 +118,7 @@ def _copy_from_command(url: str, target: Path) -> None:
         with target.open("wb") as file, stream:
             shutil.copyfileobj(stream, file)
     except OSError as error:
-        if not stream.status:
+        if not stream.status or error.errno in FULL:  # a full disk ends the command too, with a broken pipe
             raise
         raise OSError(f"the command ended with exit status {stream.status}") from error
 

@@ -26,17 +26,19 @@ TINY = Transform(Preprocessing(size=(8, 8), resize=8, interpolation="nearest"))
 """Decodes an image in full and costs little beside it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
     """What was found in one shard.
 
     Args:
         keys: Of all samples, in order.
         broken: One line for everything that is wrong.
+        ended_early: Whether some of its samples could not be reached.
     """
 
     keys: list[str]
     broken: list[str]
+    ended_early: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def verify(root: Root, workers: int = 1) -> int:
     """Read the data set in `root`, print what is broken and a line for each split; give the number of broken things."""
     manifest, total = root.manifest(), 0
+    if not sum(manifest.count().values()):
+        raise ValueError(f"the manifest of {root.name} lists no images: there is nothing to verify; pack them again")
     for split, infos in manifest.splits.items():
         starts = accumulate((info.samples for info in infos), initial=0)
         shards = [TarShard(root, info, split, start) for info, start in zip(infos, starts, strict=False)]
@@ -66,7 +70,7 @@ def verify(root: Root, workers: int = 1) -> int:
             reports = pool.map(partial(check_shard, classes=manifest.classes), shards)
             found = list(track(reports, description=f"reading {split}", total=len(infos)))
         lines = [line for report in found for line in report.broken]
-        lines += _compare_keys(root, split, manifest, [key for report in found for key in report.keys])
+        lines += _compare_keys(root, split, manifest, found)
         print(*lines, sep="\n", end="\n" if lines else "")
         images = sum(len(report.keys) for report in found)
         print(f"{split}: {images} images in {len(infos)} shards, {len(lines) or 'nothing'} broken")
@@ -80,31 +84,34 @@ def check_shard(shard: TarShard, classes: Sequence[str] | None = None) -> Report
     try:
         shard.root.verify(shard.info, "sha256")
     except FileNotFoundError as error:
-        return Report([], [str(error)])
+        return Report([], [str(error)], ended_early=True)
     except ValueError as error:
         report.broken.append(str(error))
-    report.broken.extend(_read(shard, classes, report.keys))
+    _read(shard, classes, report)
     return report
 
 
-def _read(shard: TarShard, classes: Sequence[str] | None, keys: list[str]) -> Iterator[str]:
-    """Add the keys of all samples to `keys`; give a line for each that is broken, and for a shard that ends early."""
+def _read(shard: TarShard, classes: Sequence[str] | None, report: Report) -> None:
+    """Add the keys of all samples; give a line for each that is broken, and for a shard that ends early."""
     try:
-        for raw in shard.stream():
-            keys.append(str(raw["__key__"]))
+        for raw in shard.stream(lambda error: report.broken.append(str(error))):
+            report.keys.append(str(raw["__key__"]))
             try:
                 sample = load_sample(raw, TINY)
             except BrokenSampleError as error:
-                yield str(error)
+                report.broken.append(str(error))
                 continue
             if sample.label < -1 or (classes is not None and sample.label >= len(classes)):
-                yield f"{shard.name}/{sample.key}: class {sample.label} is none of {len(classes or ())}"
+                report.broken.append(f"{shard.name}/{sample.key}: class {sample.label} is none of {len(classes or ())}")
     except Exception as error:  # tarfile raises errors of many types for malformed bytes
-        yield f"{shard.name}: {error.args[0] if error.args else type(error).__name__} (after {len(keys)} samples)"
+        why = error.args[0] if error.args else type(error).__name__
+        report.broken.append(f"{shard.name}: {why} (after {len(report.keys)} samples)")
+        report.ended_early = True
 
 
-def _compare_keys(root: Root, split: str, manifest: Manifest, keys: list[str]) -> Iterator[str]:
+def _compare_keys(root: Root, split: str, manifest: Manifest, reports: Sequence[Report]) -> Iterator[str]:
     """Give a line for keys that occur twice, and for a list of keys that is not the one of the shards."""
+    keys = [key for report in reports for key in report.keys]
     if len(set(keys)) < len(keys):
         twice = next(key for place, key in enumerate(keys) if key in keys[:place])
         yield f"{split}: {len(keys) - len(set(keys))} keys occur twice, as {twice!r} does"
@@ -113,7 +120,11 @@ def _compare_keys(root: Root, split: str, manifest: Manifest, keys: list[str]) -
     except (ValueError, OSError) as error:
         yield str(error)
         return
-    if listed != keys and keys_file(split) in manifest.files:
+    if keys_file(split) not in manifest.files:
+        return
+    starts = accumulate((info.samples for info in manifest.splits[split]), initial=0)
+    read = [(start, report.keys) for start, report in zip(starts, reports, strict=False) if not report.ended_early]
+    if listed is None or any(listed[start : start + len(keys)] != keys for start, keys in read):
         yield f"{root.name}/{keys_file(split)} is missing or does not list the keys of the shards"
 
 

@@ -4,24 +4,22 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import accumulate, islice, pairwise
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import webdataset as wds
 
-from data.journal import Journal, open_journal
+from data.journal import Head, Journal, Origin, another, open_journal, planned_shards
 from data.manifest import Manifest, ShardInfo, checksum, keys_file
-from data.packing import TAR_BYTES, BrokenPhotoError, Packing, encode_in_order
-from data.photos import Photo, names_by_index, refuse_duplicates
-from data.shards import key_order
-
-SPLIT_NAME = re.compile(r"\w[\w-]*")
+from data.packing import BrokenPhotoError, Packing, encode_in_order
+from data.photos import Photo, names_by_index
+from data.plan import Plan, plan_split
 
 Track = Callable[[Iterable[Photo], int], Generator[Photo, None, None]]
 """Passes photographs on while it shows progress; the number is how many there will be."""
@@ -51,27 +49,6 @@ class About:
     classes: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One shard to be written.
-
-    Args:
-        split: Its split.
-        file: Its name.
-        photos: What goes into it, in order.
-        sizes: Bytes of each of them.
-    """
-
-    split: str
-    file: str
-    photos: Sequence[Photo]
-    sizes: Sequence[int]
-
-    def bytes(self) -> int:
-        """Estimate the size of the shard, without a resize."""
-        return sum(self.sizes) + TAR_BYTES * len(self.sizes)
-
-
 def write_dataset(
     splits: Mapping[str, Sequence[Photo]],
     out: Path,
@@ -99,14 +76,19 @@ def write_dataset(
         BrokenPhotoError: A photograph cannot be packed. The shards before it stay, and the next call goes on there.
         ValueError: A split is empty, keys or class names clash, or the folder cannot take the data set.
     """
-    plans = [plan for split, photos in splits.items() for plan in _plan(split, photos, packing)]
+    begun = planned_shards(out)
+    plans = [plan for name, photos in splits.items() for plan in plan_split(name, photos, packing, begun.get(name))]
     classes = list(about.classes) if about.classes is not None else names_by_index(splits)
     files = dict(files or {})
-    fingerprint = _fingerprint(about, classes, plans, files, packing)
+    settings = _hash(_settings(about, classes, splits, packing), _checksums(files))
+    fingerprint = _hash(settings, [plan.fingerprint() for plan in plans])
+    head = Head(about.recipe, settings, dict(Counter(plan.split for plan in plans)))
+    targets = [*files, *map(keys_file, splits)]
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with open_journal(out, about.recipe, fingerprint) as journal, _room_in(out):
+        with open_journal(out, head, fingerprint, targets) as journal, _room_in(out):
+            _keep_finished(out, plans, journal, packing)
             _check_room(out, [plan for plan in plans if not journal.has(plan.file)], packing)
             _write_shards(out, plans, journal, packing, track)
             files |= {keys_file(split): _list_keys(split, plans, journal) for split in splits}
@@ -140,42 +122,42 @@ def _describe(
         splits=splits,
         recipe=about.recipe,
         skipped={plan.file: journal.skipped[plan.file] for plan in plans if plan.file in journal.skipped},
-        files={name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+        files=_checksums(files),
         fingerprint=fingerprint,
     )
 
 
-def _plan(split: str, photos: Sequence[Photo], packing: Packing) -> list[Plan]:
-    """Spread the photographs of a split evenly over its shards."""
-    if not photos:
-        raise ValueError(f"split {split!r} has no photographs; leave it out or name another source")
-    if not SPLIT_NAME.fullmatch(split):
-        raise ValueError(
-            f"the split {split!r}, of {photos[0].path} for one, cannot name files; use letters, digits, - and _"
-        )
-    refuse_duplicates(photos)
-    ordered = sorted(photos, key=lambda photo: key_order(photo.key))
-    sizes = [photo.size() for photo in ordered]
-    shards = packing.shards(len(ordered), sum(sizes))
-    ends = [0, *accumulate(len(ordered[number::shards]) for number in range(shards))]
-    return [
-        Plan(split, f"{split}-{number:05d}.tar", ordered[start:end], sizes[start:end])
-        for number, (start, end) in enumerate(pairwise(ends))
-    ]
+def _settings(
+    about: About, classes: list[str] | None, splits: Mapping[str, Sequence[Photo]], packing: Packing
+) -> dict[str, Any]:
+    """Give what decides the bytes of a data set beside its images; skipping broken ones may begin later."""
+    photos = {split: len(photos) for split, photos in splits.items()}
+    size = {"shard_size": packing.shard_size, "shard_megabytes": packing.shard_megabytes, "resize": packing.resize}
+    return asdict(about) | size | {"classes": classes, "photos": photos}
 
 
-def _fingerprint(
-    about: About, classes: list[str] | None, plans: Sequence[Plan], files: Mapping[str, bytes], packing: Packing
-) -> str:
-    """Hash everything that decides the bytes of a data set, with the size of each image in place of its content."""
-    words = {**asdict(about), "classes": classes, "resize": packing.resize, "skip_broken": packing.skip_broken}
-    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
-    for name, content in sorted(files.items()):
-        digest.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
-    for plan in plans:
-        for photo, size in zip(plan.photos, plan.sizes, strict=True):
-            digest.update(json.dumps([plan.file, photo.key, photo.suffix, photo.facts(), size]).encode())
-    return digest.hexdigest()
+def _checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _keep_finished(out: Path, plans: Sequence[Plan], journal: Journal, packing: Packing) -> None:
+    """Refuse finished shards of other images, and forget those whose images have changed since."""
+    planned = {plan.file: plan for plan in plans}
+    for file in list(journal.finished):
+        skipped, origin, plan = journal.skipped.get(file, {}), journal.origins.get(file), planned.get(file)
+        if plan is None or (origin is not None and origin.fingerprint != plan.fingerprint(skipped)):
+            raise ValueError(another(out))
+        if origin is None and skipped and not packing.skip_broken:
+            raise ValueError(
+                f"{out} was packed without {len(skipped)} broken images of {file}; pass --skip-broken, or delete it to "
+                "pack again"
+            )
+        if origin is not None and (origin.stamp != plan.stamp() or (skipped and not packing.skip_broken)):
+            journal.forget(file)
 
 
 def _write_shards(out: Path, plans: Sequence[Plan], journal: Journal, packing: Packing, track: Track) -> None:
@@ -188,7 +170,9 @@ def _write_shards(out: Path, plans: Sequence[Plan], journal: Journal, packing: P
                 for _ in mine:
                     pass
             else:
-                journal.add(*_write_shard(out / plan.file, mine, packing))
+                stamp = plan.stamp()
+                info, skipped = _write_shard(out / plan.file, mine, packing)
+                journal.add(info, skipped, Origin(plan.fingerprint(skipped), stamp))
         for _ in tracked:  # lets the bar end
             pass
 

@@ -19,7 +19,7 @@ from dre.explainers import DRE, Explainer, MGnet
 from dre.launch import follow_torchrun, is_restarted, job_name, limit_waiting
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
-from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, write_record
+from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.smoke import cut_to_smoke
 
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -202,7 +202,8 @@ class CommandLine(LightningCLI):
                 f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
                 f"this run is {self.run_directory}"
             )
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+        with not_left_bare(self.run_directory):
+            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
 
     def has_written(self) -> bool:
         """Name the checkpoint, or say that there was nothing to train."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +14,16 @@ from dre.arguments import parts_of, settings_within
 from dre.cli import CommandLine
 from dre.modules import ExplainerEvaluation
 from dre.reporting.papers import paper_table_file
-from dre.runs import amend_record, check_same_run, file_hash, newest_checkpoint, read_record, unfinished_config
+from dre.runs import (
+    alone_in,
+    amend_record,
+    check_same_run,
+    file_hash,
+    newest_checkpoint,
+    not_left_bare,
+    read_record,
+    unfinished_config,
+)
 
 CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
 
@@ -24,6 +33,7 @@ class EvaluationCommandLine(CommandLine):
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         self.left_out: dict[str, str] = {}
+        self.held = ExitStack()
         super().__init__(ExplainerEvaluation, "configs/evaluate/demo.yaml", "results", args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -85,10 +95,18 @@ class EvaluationCommandLine(CommandLine):
         """Go on in the directory of the run that is resumed, if it is the same run."""
         if self.config.resume is None:
             super().make_directory(family)
+            self._hold_directory()
             self._record_left_out({}, unsuited=[])
             return
         self.run_directory, self.is_resumed = Path(self.config.resume), True
         check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes())
+        self._hold_directory()
+        unfinished_config(self.run_directory)  # again: another process may have ended the run a moment ago
+
+    def _hold_directory(self) -> None:
+        """Keep other processes out of the run directory until the run ends; the first rank does so for all."""
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.held.enter_context(alone_in(self.run_directory))
 
     def _record_left_out(self, more: Mapping[str, str], unsuited: list[str]) -> None:
         """Write down on the first rank why explainers are left out, and which of them could not be there at all."""
@@ -150,7 +168,8 @@ class EvaluationCommandLine(CommandLine):
     def run(self) -> None:
         """Evaluate, write down how long it took unless it was resumed, and say where the results lie."""
         start = time.perf_counter()
-        with self._saying_needs():
+        kept = nullcontext() if self.is_resumed else not_left_bare(self.run_directory)
+        with self.held, self._saying_needs(), kept:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         if rank_zero_only.rank == 0 and not self.is_resumed:  # type: ignore[attr-defined]
             amend_record(self.run_directory, {"seconds": round(time.perf_counter() - start, 1)})

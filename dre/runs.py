@@ -4,17 +4,21 @@ import hashlib
 import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dre.locks import locked
 from dre.reporting.run_results import SAVED, run_file_name
 
 RECORD = "run.json"
+CONFIG = "config.yaml"
 PROGRESS = "progress"
 """Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
 
@@ -36,6 +40,17 @@ def new_directory(family: Path) -> Path:
             number += 1
         else:
             return directory
+
+
+@contextmanager
+def not_left_bare(directory: Path) -> Iterator[None]:
+    """Remove a run directory where an error comes before anything is in it but what describes the run."""
+    try:
+        yield
+    except Exception:
+        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {CONFIG, RECORD}:
+            shutil.rmtree(directory)
+        raise
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -74,6 +89,18 @@ def unfinished_config(directory: Path) -> Path:
     if (directory / "summary.json").is_file() and not (directory / PROGRESS).is_dir():
         raise ValueError(f"the run in {directory} is finished: there is nothing to resume")
     return config
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run directory, which is that of its record; refuse one in which another process works."""
+    try:
+        with locked(directory / RECORD, wait=False):
+            yield
+    except BlockingIOError:
+        raise ValueError(
+            f"another process works on the run in {directory}; wait for its end, or start a run of its own"
+        ) from None
 
 
 def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapping[str, str]) -> None:

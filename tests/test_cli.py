@@ -18,7 +18,7 @@ from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
 from dre.evaluation_cli import EvaluationCommandLine
 from dre.modules import ExplainerEvaluation
-from dre.runs import check_same_run, file_hash, read_record, write_record
+from dre.runs import alone_in, check_same_run, file_hash, read_record, write_record
 from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -527,6 +527,29 @@ def test_a_run_made_anew_from_its_saved_configuration_keeps_the_name_of_the_run_
     (again / "run.json").unlink()  # a configuration that was moved away from its record
     alone = EvaluationCommandLine(["--config", str(again / "config.yaml"), *QUIET]).run_directory
     assert read_record(alone)["run_file"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"), [(EvaluationCommandLine, []), (TrainingCommandLine, ["--config", "tiny.yaml"])]
+)
+def test_a_run_whose_data_are_refused_leaves_no_directory(score_file, command, options):
+    tiny_run_file(Path("tiny.yaml"), Path("data/demo"))
+    options = options or ["--config", str(score_file)]
+    said = refusal(command, [*options, "--data.val_split", "no_such"])
+    assert "has no split 'no_such'" in said
+    assert not [*Path("results").glob("*/*"), *Path("runs").glob("*/*")]
+
+
+def test_two_processes_cannot_work_on_one_run(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    first = EvaluationCommandLine(["--resume", str(directory), *QUIET])
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory)])
+    assert said.startswith("error: another process works on the run in results/scored/001; wait for its end")
+    first.run()
+    assert (directory / "summary.json").is_file()
+    new = EvaluationCommandLine(["--config", str(score_file), *QUIET])
+    with pytest.raises(ValueError, match="another process works on the run in"), alone_in(new.run_directory):
+        pass
 
 
 def test_a_checkpoint_that_changed_is_not_resumed(tmp_path):

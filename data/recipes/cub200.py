@@ -1,6 +1,7 @@
 """CUB-200-2011: the files of the official archive, with its boxes and its split."""
 
 from argparse import Namespace
+from collections.abc import Container
 from functools import partial
 from pathlib import Path
 
@@ -10,19 +11,21 @@ from data.recipes.recipe import Collection, Recipe, add_choice, collect, find, p
 SPLITS = {"1": "train", "0": "test"}
 """What train_test_split.txt means."""
 
+LISTS = {"image_class_labels.txt": 2, "bounding_boxes.txt": 5, "train_test_split.txt": 2}
+"""What is said about each image, and in how many columns."""
+
 
 def read_cub200(source: Path, options: Namespace) -> Collection:
     """Read images.txt and the four lists that belong to it; class indices are those of classes.txt, from 0."""
     root = find(source, ("images.txt", "CUB_200_2011/images.txt"), "CUB-200-2011").parent
-    classes = [name for _, name in read_lines(_list(root, "classes.txt"), 2)]
-    labels = _by_image(root, "image_class_labels.txt", 2)
-    boxes = _by_image(root, "bounding_boxes.txt", 5)
-    splits = _by_image(root, "train_test_split.txt", 2)
+    classes = _read_classes(_list(root, "classes.txt"))
+    images = _by_number(root, "images.txt", 2)
+    labels, boxes, splits = (_by_number(root, file, columns, images) for file, columns in LISTS.items())
     photos: dict[str, list[Photo]] = {name: [] for name in SPLITS.values()}
-    for number, file in read_lines(root / "images.txt", 2):
+    for number, (file,) in images.items():
         path = root / "images" / file
         try:
-            label = int(labels[number][0]) - 1
+            label = _class_of(labels[number][0], path.parent.name, classes)
             x, y, width, height = map(float, boxes[number])
             split = SPLITS[splits[number][0]]
             photo = Photo(key_of(path.stem), path, label, ((x, y, x + width, y + height),), classes[label])
@@ -33,8 +36,34 @@ def read_cub200(source: Path, options: Namespace) -> Collection:
     return collect(found, classes, options)
 
 
-def _by_image(root: Path, file: str, columns: int) -> dict[str, list[str]]:
-    return {number: rest for number, *rest in read_lines(_list(root, file), columns)}
+def _read_classes(path: Path) -> list[str]:
+    rows = read_lines(path, 2)
+    for place, (number, name) in enumerate(rows, start=1):
+        if number != str(place):
+            raise ValueError(f"{path} gives {name} the number {number} in line {place}; expected 1, 2, 3, ... in order")
+    return [name for _, name in rows]
+
+
+def _class_of(number: str, folder: str, classes: list[str]) -> int:
+    """Give the index of a class from its number; refuse one that is none, or of which the image's folder is not."""
+    label = int(number) - 1
+    if not 0 <= label < len(classes):
+        raise ValueError(f"class {number} is none of 1..{len(classes)}")
+    if folder in classes and folder != classes[label]:
+        raise ValueError(f"class {number} is {classes[label]}, the folder is {folder}")
+    return label
+
+
+def _by_number(root: Path, file: str, columns: int, images: Container[str] | None = None) -> dict[str, list[str]]:
+    """Read a list by the numbers of its images; refuse a number twice, and one that is not among `images`."""
+    found: dict[str, list[str]] = {}
+    for number, *rest in read_lines(_list(root, file), columns):
+        if number in found:
+            raise ValueError(f"{root / file} lists the image {number} twice; remove one of the lines")
+        if images is not None and number not in images:
+            raise ValueError(f"{root / file} lists the image {number}, which images.txt does not; are they of one set?")
+        found[number] = rest
+    return found
 
 
 def _list(root: Path, file: str) -> Path:

@@ -4,16 +4,17 @@ The class index is the place of a wnid among the 1,000 in sorted order, as every
 taken as they are written, x1 and y1 as the outer edge.
 """
 
-import csv
+import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 from timm.data import ImageNetInfo
 
-from data.folder import list_images
+from data.folder import list_images, read_rows
 from data.photos import Photo, key_of
 from data.recipes.recipe import Collection, Recipe, add_choice, collect, find
 
@@ -23,9 +24,26 @@ IMAGES_OF = {"train": 1_281_167, "val": 50_000}
 FOLDERS = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", ".")
 ANNOTATIONS = ("ILSVRC/Annotations/CLS-LOC", "Annotations/CLS-LOC", "annotations")
 TABLE = "LOC_{}_solution.csv"
+WNID = re.compile(r"n\d{8}")
+"""Some published XML files have words for dogs in its place, which contradict nothing."""
 
 Objects = list[tuple[str, tuple[float, ...]]]
 """The annotated objects of one image: wnid and box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """The objects of the images of a split.
+
+    Args:
+        where: The table, or the folder of XML files.
+        names: The images that are annotated, by the stem of their file.
+        objects_of: Gives the objects of one of them.
+    """
+
+    where: Path
+    names: Set[str]
+    objects_of: Callable[[str], Objects]
 
 
 def read_imagenet(source: Path, options: Namespace) -> Collection:
@@ -38,10 +56,15 @@ def read_imagenet(source: Path, options: Namespace) -> Collection:
     splits, notes = {}, []
     for split in options.splits:
         folder = find(source, [f"{images}/{split}" for images in FOLDERS], f"{split} images of ImageNet")
-        objects_of = _objects(source, split, options.annotations)
-        if objects_of is None:
+        paths = list_images(folder)
+        annotations = _find_annotations(source, split, options.annotations)
+        if annotations is None:
             notes.append(f"{split}: no boxes, neither {TABLE.format(split)} nor a folder of XML files")
-        splits[split] = [_photo(path, folder, wnids, names, objects_of) for path in list_images(folder)]
+            objects: dict[Path, Objects] = {}
+        else:
+            objects = {path: annotations.objects_of(path.stem) for path in paths if path.stem in annotations.names}
+            notes += _compare(annotations, objects, folder, split)
+        splits[split] = [_photo(path, folder, wnids, names, objects.get(path, [])) for path in paths]
         if len(splits[split]) < IMAGES_OF[split] and not options.partial:
             raise ValueError(
                 f"{folder} holds {len(splits[split]):,} images, ImageNet-1k has {IMAGES_OF[split]:,}; complete the "
@@ -50,10 +73,7 @@ def read_imagenet(source: Path, options: Namespace) -> Collection:
     return collect(splits, names, options, *notes)
 
 
-def _photo(
-    path: Path, folder: Path, wnids: dict[str, int], names: list[str], objects_of: Callable[[str], Objects] | None
-) -> Photo:
-    objects = objects_of(path.stem) if objects_of is not None else []
+def _photo(path: Path, folder: Path, wnids: dict[str, int], names: list[str], objects: Objects) -> Photo:
     annotated = {wnid for wnid, _ in objects}
     wnid = path.parent.name if path.parent != folder else next(iter(annotated), None)
     if wnid is None:
@@ -69,36 +89,62 @@ def _photo(
     return Photo(key_of(path.stem), path, wnids[wnid], boxes, names[wnids[wnid]])
 
 
-def _objects(source: Path, split: str, annotations: Path | None) -> Callable[[str], Objects] | None:
-    """Give what looks up the objects of an image by its name, or `None` where there are no annotations."""
+def _find_annotations(source: Path, split: str, given: Path | None) -> Annotations | None:
+    """Give the annotations of a split, or `None` where there are none."""
     table = source / TABLE.format(split)
-    if annotations is None and table.is_file():
-        return partial(_from_table, _read_table(table))
-    folders = [annotations] if annotations is not None else [source / name for name in ANNOTATIONS]
-    for folder in folders:
+    if given is None and table.is_file():
+        rows = _read_table(table)
+        return Annotations(table, rows.keys(), rows.__getitem__)
+    for folder in [given] if given is not None else [source / name for name in ANNOTATIONS]:
         if (folder / split).is_dir():
-            return partial(_from_xml, folder / split)
+            names = {path.stem for path in (folder / split).rglob("*.xml")}
+            return Annotations(folder / split, names, partial(_from_xml, folder / split))
     return None
+
+
+def _compare(annotations: Annotations, objects: dict[Path, Objects], folder: Path, split: str) -> list[str]:
+    """Refuse annotations of other images or classes; give a note for each kind of those that are not used."""
+    where, notes = annotations.where, []
+    if annotations.names and not objects:
+        raise ValueError(
+            f"{where} annotates {len(annotations.names)} images, as {min(annotations.names)!r}, none of which lies in "
+            f"{folder}; do they belong to other images?"
+        )
+    if unused := len(annotations.names) - len({path.stem for path in objects}):
+        notes.append(f"{split}: {unused} images that {where} annotates are not in {folder}")
+    others = {path: named for path, found in objects.items() if (named := _other_classes(path, folder, found))}
+    if others and (where.is_file() or len(others) == len(objects)):
+        path, named = next(iter(others.items()))
+        raise ValueError(
+            f"{where} contradicts the class folders at {len(others)} images: {path} shows {', '.join(named)} there; "
+            "do they belong to other images?"
+        )
+    if others:  # a few of the published XML files
+        notes.append(f"{split}: {len(others)} images in {where} show other classes than their folders; no boxes there")
+    return notes
+
+
+def _other_classes(path: Path, folder: Path, objects: Objects) -> list[str]:
+    """Name the classes of an image in a class folder of which it shows no object."""
+    named = sorted({wnid for wnid, _ in objects if WNID.fullmatch(wnid)})
+    return [] if path.parent == folder or path.parent.name in named else named
 
 
 def _read_table(path: Path) -> dict[str, Objects]:
     """Read Kaggle's table: an image, then wnid, x0, y0, x1, y1 of each object, all between blanks."""
     objects: dict[str, Objects] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                fields = row["PredictionString"].split()
-                boxes = [tuple(map(float, fields[start + 1 : start + 5])) for start in range(0, len(fields), 5)]
-                objects[row["ImageId"]] = list(zip(fields[::5], boxes, strict=True))
-                if len(fields) % 5:
-                    raise ValueError(f"{len(fields)} fields are not five for each object")
-            except (KeyError, AttributeError, ValueError) as error:
-                raise ValueError(f"{path}: bad row {row} ({error!r}); expected ImageId, PredictionString") from error
+    for row in read_rows(path, ("ImageId", "PredictionString")):
+        if row["ImageId"] in objects:
+            raise ValueError(f"{path} has two rows for {row['ImageId']!r}; remove one of them")
+        try:
+            fields = row["PredictionString"].split()
+            boxes = [tuple(map(float, fields[start + 1 : start + 5])) for start in range(0, len(fields), 5)]
+            objects[row["ImageId"]] = list(zip(fields[::5], boxes, strict=True))
+            if len(fields) % 5:
+                raise ValueError(f"{len(fields)} fields are not five for each object")
+        except ValueError as error:
+            raise ValueError(f"{path}: bad row {row} ({error!r}); expected ImageId, PredictionString") from error
     return objects
-
-
-def _from_table(objects: dict[str, Objects], name: str) -> Objects:
-    return objects.get(name, [])
 
 
 def _from_xml(folder: Path, name: str) -> Objects:

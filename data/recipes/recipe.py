@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.folder import read_text
 from data.photos import Photo
 
 
@@ -95,7 +96,7 @@ def collect(splits: dict[str, list[Photo]], classes: list[str], options: Namespa
 def read_lines(path: Path, columns: int) -> list[list[str]]:
     """Read a list whose lines hold so many columns between blanks; the last column may hold blanks itself."""
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         row = line.split(maxsplit=columns - 1)
         if row and len(row) != columns:
             raise ValueError(f"{path}, line {number}: expected {columns} columns, got {line!r}")

@@ -193,6 +193,13 @@ def test_replaced_files_do_not_count_even_where_they_could_not_be_removed(tmp_pa
     assert set(read_progress(tmp_path)) == {"b.pt", "c.pt"}
 
 
+def test_files_of_two_processes_at_once_are_refused(tmp_path):
+    for name, keys in (("a.pt", ["x", "y"]), ("b.pt", ["y", "z"])):
+        torch.save({"keys": keys, "replaces": [], "callbacks": {}}, tmp_path / name)
+    with pytest.raises(ValueError, match=r"hold 1 images twice, as 'y': two processes .*; start a run anew, without"):
+        read_progress(tmp_path)
+
+
 def test_whatever_gathers_something_of_batches_can_be_resumed():
     for name in callbacks.__all__:
         kind = getattr(callbacks, name)

@@ -91,14 +91,28 @@ def test_missing_list_is_refused(tree, tmp_path, capsys, file):
         ("train_test_split.txt", "\n3 0", "", "do not agree about image 3, "),
         ("image_class_labels.txt", "3 ", "3 9", "do not agree about image 3, "),
         ("bounding_boxes.txt", "3 1.0", "3 left", "do not agree about image 3, "),
+        ("image_class_labels.txt", "3 2", "3 0", "ValueError('class 0 is none of 1..2')"),
+        ("image_class_labels.txt", "3 2", "4 2", "image_class_labels.txt lists the image 4 twice"),
+        ("bounding_boxes.txt", "3 1.0", "99 1.0", "bounding_boxes.txt lists the image 99, which images.txt does not"),
+        ("images.txt", "\n4 ", "\n3 ", "images.txt lists the image 3 twice"),
+        ("classes.txt", "1 001.", "3 001.", "the number 3 in line 1; expected 1, 2, 3, ... in order"),
+        ("classes.txt", "1 001.", "1 \udcff", "classes.txt is not readable text"),
         ("classes.txt", "1 001.Black_footed_Albatross", "1", "classes.txt, line 1: expected 2 columns, got '1'"),
     ],
 )
 def test_lists_that_disagree_are_refused(tree, tmp_path, capsys, file, old, new, message):
     text = (tree / file).read_text()
     assert old in text
-    (tree / file).write_text(text.replace(old, new, 1))
+    (tree / file).write_text(text.replace(old, new, 1), errors="surrogateescape")
     assert message in refusal(capsys, "cub200", tree, tmp_path / "out")
+
+
+def test_labels_that_contradict_the_folders_are_refused(tree, tmp_path, capsys):
+    path = tree / "image_class_labels.txt"
+    rows = [line.split() for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{number} {3 - int(label)}\n" for number, label in rows))
+    message = refusal(capsys, "cub200", tree, tmp_path / "out")
+    assert "Albatross, the folder is 00" in message
 
 
 def test_missing_image_is_refused_or_left_out(tree, tmp_path, capsys):

@@ -154,7 +154,7 @@ def test_bad_tables_are_refused(tree, tmp_path, capsys, old, new):
     assert old in table.read_text()
     table.write_text(table.read_text().replace(old, new, 1))
     message = refusal(capsys, "imagenet", tree, tmp_path / "out", "--partial")
-    assert "LOC_val_solution.csv: bad row" in message
+    assert "LOC_val_solution.csv has no column ImageId" in message or "LOC_val_solution.csv: bad row" in message
 
 
 @pytest.mark.parametrize(("old", "new"), [("</annotation>", ""), ("<ymax>", "<top>"), ("<xmin>1", "<xmin>left")])
@@ -165,6 +165,59 @@ def test_bad_xml_files_are_refused(tmp_path, capsys, old, new):
     path.write_text(path.read_text().replace(old, new, 1))
     message = refusal(capsys, "imagenet", tmp_path / "source", tmp_path / "out", "--partial")
     assert f"{path} is not a readable annotation" in message
+
+
+def test_annotations_of_other_images_are_refused(tree, tmp_path, capsys):
+    table = tree / "LOC_train_solution.csv"
+    text = table.read_text()
+    table.write_text(text.replace("n01484850_", "n01484850_9"))
+    prepare("imagenet", tree, tmp_path / "some", "--partial")
+    assert f"note: train: 2 images that {table} annotates are not in" in capsys.readouterr().err
+    table.write_text(text.replace("\nn", "\nother_n"))
+    message = refusal(capsys, "imagenet", tree, tmp_path / "out", "--partial")
+    assert f"{table} annotates 5 images, as 'other_n01440764_3', none of which lies in" in message
+
+
+def test_xml_files_of_other_images_are_refused(tmp_path, capsys):
+    build("ilsvrc", tmp_path / "source", rows_of("generated", tmp_path))
+    for path in (tmp_path / "source" / KAGGLE[1] / "val").rglob("*.xml"):
+        path.rename(path.with_name(f"other_{path.name}"))
+    message = refusal(capsys, "imagenet", tmp_path / "source", tmp_path / "out", "--partial")
+    assert "CLS-LOC/val annotates 5 images, as 'other_ILSVRC2012_val_00000006', none of which lies in" in message
+
+
+def test_a_table_that_contradicts_the_class_folders_is_refused(tree, tmp_path, capsys):
+    table = tree / "LOC_train_solution.csv"
+    table.write_text(table.read_text().replace(",n01484850 ", ",n01440764 ", 1))
+    message = refusal(capsys, "imagenet", tree, tmp_path / "out", "--partial")
+    assert f"{table} contradicts the class folders at 1 images: " in message
+    assert "n01484850_1.JPEG shows n01440764 there" in message
+
+
+def test_a_contradicting_xml_file_gives_no_box_and_a_note(tmp_path, capsys):
+    build("ilsvrc", tmp_path / "source", rows_of("generated", tmp_path))
+    paths = sorted((tmp_path / "source" / KAGGLE[1] / "train").rglob("*.xml"))
+    paths[0].write_text(paths[0].read_text().replace("n01440764</name>", "n01484850</name>"))
+    prepare("imagenet", tmp_path / "source", tmp_path / "out", "--partial")
+    assert "note: train: 1 images in" in capsys.readouterr().err
+    for path in paths[1:]:
+        path.write_text(path.read_text().replace(f"<name>{path.parent.name}", "<name>n02085620"))
+    message = refusal(capsys, "imagenet", tmp_path / "source", tmp_path / "other", "--partial")
+    assert "contradicts the class folders at 5 images" in message
+
+
+def test_an_image_with_two_rows_is_refused(tree, tmp_path, capsys):
+    table = tree / "LOC_val_solution.csv"
+    table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
+    message = refusal(capsys, "imagenet", tree, tmp_path / "out", "--partial")
+    assert "LOC_val_solution.csv has two rows for 'ILSVRC2012_val_00000006'" in message
+
+
+@pytest.mark.parametrize("text", ['ImageId,PredictionString\n"x,n01440764 1 2 3 4\n', '"' + "x" * 140_000])
+def test_an_unclosed_quote_is_refused(tree, tmp_path, capsys, text):
+    (tree / "LOC_val_solution.csv").write_text(text)
+    message = refusal(capsys, "imagenet", tree, tmp_path / "out", "--partial")
+    assert "LOC_val_solution.csv is not a readable CSV file" in message
 
 
 def test_annotations_that_are_not_there_are_refused(tree, tmp_path, capsys):

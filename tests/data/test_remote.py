@@ -1,4 +1,5 @@
 import errno
+import io
 import logging
 import os
 import re
@@ -235,6 +236,19 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server, quick):
     assert server.count(shard.name) == 2
 
 
+def test_changed_bytes_in_the_cache_are_found_and_fetched_again(server, quick, caplog, capsys):
+    module(server.url, quick)
+    changed = sorted(Path(quick.cache).glob("train-0000[01]*.tar"))
+    options = [server.url, "--cache", quick.cache]
+    for path, run in zip(changed, (lambda: module(server.url, quick), lambda: verify(options)), strict=True):
+        sound = path.read_bytes()
+        path.write_bytes(sound[:700] + bytes([sound[700] ^ 1]) + sound[701:])
+        assert run() != 1
+        assert path.read_bytes() == sound
+        assert f"{path} has changed since it was fetched; it is fetched again" in caplog.text
+    assert server.count("train-00000.tar") == server.count("train-00001.tar") == 2
+
+
 def test_a_limit_fetches_only_the_shards_that_hold_it(server, quick):
     data = module(server.url, quick, limit=3, sampling="resampled")
     assert sum(map(len, keys_of(data.val_dataloader()))) == 3
@@ -274,6 +288,20 @@ def test_a_full_disk_is_named_at_once(server, quick, monkeypatch):
     message = rf"^cannot fetch {server.url}/val-00000\.tar: no space is left in {quick.cache}; make room, or .*cache"
     with pytest.raises(TransferError, match=message):
         keys_of(data.val_dataloader())
+
+
+def test_a_full_disk_is_named_where_a_command_prints_too(tmp_path, quick, caplog):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Target(type(tmp_path)):
+        def open(self, mode):
+            return Full()
+
+    with pytest.raises(TransferError, match=r"no space is left in .*; make room"):
+        fetch("pipe:yes | head -c 9000000", Target(tmp_path / "x"), quick)
+    assert not warnings_of(caplog)
 
 
 # Refusals

@@ -1,8 +1,11 @@
+import io
 import json
+import tarfile
 
 import pytest
 
 from data.manifest import Manifest, ShardInfo, checksum
+from data.shards import open_shards
 from data.verify import main
 from tests.data.trees import packed
 
@@ -88,6 +91,64 @@ def test_missing_shard_is_named(root, capsys):
     status, lines, _ = verify(capsys, root)
     assert status == 1
     assert any("val-00000.tar is listed in the manifest but missing" in line for line in lines)
+
+
+def test_missing_shard_does_not_blame_the_list_of_keys(root, capsys):
+    (root / "train-00001.tar").unlink()
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert lines[1] == "train: 8 images in 3 shards, 1 broken"
+
+
+def test_key_twice_in_a_shard_does_not_hide_later_samples(root, capsys):
+    path = root / "train-00000.tar"
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]
+    images = [place for place, (member, _) in enumerate(members) if member.name.endswith(".jpg")]
+    with tarfile.open(path, "w") as tar:
+        for place, (member, data) in enumerate(members):
+            content = bytes(len(data)) if place == images[-1] else data
+            for _ in range(2 if place == images[0] else 1):
+                tar.addfile(member, io.BytesIO(content))
+    describe_again(path)
+    twice = members[images[0]][0].name
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert lines[0] == f"{root}/train-00000.tar holds {twice} twice; pack it again"
+    assert lines[1].endswith(": cannot identify image file")
+    assert lines[2] == "train: 12 images in 3 shards, 2 broken"
+    with pytest.raises(ValueError, match=rf"^\S+train-00000\.tar holds {twice} twice; pack it again$"):
+        list(open_shards([root], "train", "size")[0].stream())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"splits": {}}, "lists no images: there is nothing to verify"),
+        ({"splits": {"train": []}}, "lists no images: there is nothing to verify"),
+        ({"splits": {"train": [{"file": "x", "samples": "3", "bytes": 1, "sha256": ""}]}}, "`samples` of a shard must"),
+    ],
+)
+def test_odd_manifests_are_refused(root, capsys, change, message):
+    content = json.loads((root / "manifest.json").read_text())
+    (root / "manifest.json").write_text(json.dumps(content | change))
+    status, _, error = verify(capsys, root)
+    assert status == 1
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_list_of_keys_that_is_not_utf8_is_named(root, capsys):
+    (root / "train.keys.txt").write_bytes(b"\xff\n" * 12)
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert "train.keys.txt is not UTF-8" in lines[0]
+
+
+def test_cache_that_is_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["https://host/birds", "--cache", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err == f"error: the cache {tmp_path}/file is a file; name a folder\n"
 
 
 def test_labels_beyond_the_classes_are_named(root, capsys):

@@ -3,6 +3,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
 
@@ -11,12 +12,12 @@ import webdataset as wds
 from PIL import Image
 
 from data.folder import read_labels
-from data.journal import JOURNAL
+from data.journal import JOURNAL, planned_shards
 from data.manifest import Manifest
 from data.packing import BrokenPhotoError, Packing, encode
-from data.photos import Photo
+from data.photos import Photo, key_of
 from data.samples import Transform, load_sample
-from data.shards import open_shards
+from data.shards import key_order, open_shards
 from data.writer import About, in_silence, write_dataset
 from dre.types import Preprocessing
 from tests.data.trees import encode as encoded
@@ -154,8 +155,16 @@ def test_unfinished_data_set_of_others_is_refused_and_kept(splits, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(splits, out, stop_after(9))
     before = bytes_of(out)
+    longer = splits["train"][0].path
+    longer.write_bytes(longer.read_bytes() + b"more")  # it lies in one of the first two shards
+    for others, options in (({"train": splits["train"]}, {}), (splits, {"resize": 10}), (splits, {"shard_size": 3})):
+        with pytest.raises(ValueError, match="packed from other images or with other options"):
+            write(others, out, **options)
+        assert bytes_of(out) == before
+    key = key_of(longer.stem)
+    assert any(key.encode() in before[f"train-0000{number}.tar"] for number in (0, 1))
     with pytest.raises(ValueError, match="packed from other images or with other options"):
-        write({"train": splits["train"]}, out)
+        write(splits, out)
     assert bytes_of(out) == before
 
 
@@ -165,6 +174,24 @@ def test_shards_of_unknown_origin_are_refused(splits, tmp_path):
     with pytest.raises(ValueError, match=r"holds other-000\.tar but neither manifest\.json nor packing\.jsonl"):
         write(splits, tmp_path / "out")
     assert list(bytes_of(tmp_path / "out")) == ["other-000.tar"]
+
+
+@pytest.mark.parametrize("name", ["train.keys.txt", "ATTRIBUTION.csv", "train-00000.tar"])
+def test_files_of_others_are_not_overwritten(splits, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=f"holds {name} but neither manifest"):
+        write_dataset(splits, out, ABOUT, Packing(4), files={"ATTRIBUTION.csv": b"file,author"})
+    assert bytes_of(out) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("text", ["my notes\n", '{"mine": 1}\n', "[1]\n", "\xff\n"])
+def test_a_journal_of_something_else_is_refused_and_kept(splits, tmp_path, text):
+    (tmp_path / JOURNAL).write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"packing\.jsonl is not the journal of a packing .*choose another --out"):
+        write(splits, tmp_path)
+    assert (tmp_path / JOURNAL).read_text(encoding="latin-1") == text
 
 
 def test_two_processes_cannot_pack_into_one_folder(splits, tmp_path):
@@ -211,11 +238,24 @@ def test_refused_packing_leaves_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [{"shard_size": 0}, {"resize": 0}, {"workers": 0}, {"shard_megabytes": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"shard_size": 0}, {"resize": 0}, {"workers": 0}, {"shard_megabytes": 0}, {"shard_megabytes": float("inf")}],
+)
 def test_bad_options_are_refused(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         Packing(**options)
+
+
+@pytest.mark.parametrize("name", [b"a\nb.png", b"\xff.png"])
+def test_names_that_no_list_can_hold_are_refused(tmp_path, name):
+    photo(0).save(tmp_path / "x.png")
+    os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + b"/" + name)
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(ValueError, match=re.escape(f"the name {str(path)!r} has a line break or is not UTF-8; rename")):
+        write({"train": [Photo(path.stem, path)]}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # Broken photographs
@@ -250,6 +290,80 @@ def test_broken_photographs_are_skipped_where_that_is_asked_for(splits, tmp_path
         write(splits, tmp_path / "out", stop_after(13), skip_broken=True)
     write(splits, tmp_path / "out", skip_broken=True)
     assert bytes_of(tmp_path / "out") == before
+
+
+def break_last(splits, shards=4):
+    """Break a photograph of the last training shard; give its path and its sound bytes."""
+    path = max(splits["train"], key=lambda photo: key_order(photo.key)).path
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-40])
+    return path, sound
+
+
+@pytest.mark.parametrize("size", [{"shard_size": 4}, {"shard_size": None, "shard_megabytes": 0.012}])
+def test_packing_goes_on_when_a_broken_photograph_is_repaired(splits, tmp_path, monkeypatch, size):
+    write(splits, tmp_path / "unbroken", **size)
+    path, sound = break_last(splits)
+    out = tmp_path / "out"
+    with pytest.raises(BrokenPhotoError):
+        write(splits, out, **size)
+    finished = len(list(out.glob("*.tar")))
+    assert finished
+    path.write_bytes(sound)
+    reads = count_reads(monkeypatch)
+    write(splits, out, **size)
+    assert path.stem in reads
+    assert len(reads) < 19
+    assert bytes_of(out) == bytes_of(tmp_path / "unbroken")
+
+
+def test_a_repaired_photograph_does_not_change_the_number_of_shards(splits, tmp_path, monkeypatch):
+    path, sound = break_last(splits)
+    path.write_bytes(b"")
+    with pytest.raises(BrokenPhotoError):
+        write(splits, tmp_path, shard_size=None, shard_megabytes=0.012)
+    begun = planned_shards(tmp_path)
+    path.write_bytes(sound + bytes(40_000))  # which would need more of them
+    manifest = write(splits, tmp_path, shard_size=None, shard_megabytes=0.012)
+    assert {split: len(infos) for split, infos in manifest.splits.items()} == begun
+    assert write(splits, tmp_path, shard_size=None, shard_megabytes=0.012) == manifest
+
+
+def test_packing_goes_on_when_broken_photographs_are_to_be_skipped(splits, tmp_path, monkeypatch):
+    break_last(splits)
+    write(splits, tmp_path / "at_once", skip_broken=True)
+    with pytest.raises(BrokenPhotoError):
+        write(splits, tmp_path / "later")
+    reads = count_reads(monkeypatch)
+    write(splits, tmp_path / "later", skip_broken=True)
+    assert len(reads) == 4 + 7
+    assert bytes_of(tmp_path / "later") == bytes_of(tmp_path / "at_once")
+    with pytest.raises(ValueError, match=r"later was packed without 1 broken images of train-00002\.tar; pass --skip"):
+        write(splits, tmp_path / "later")
+
+
+def test_a_skipped_photograph_that_is_repaired_is_packed(splits, tmp_path):
+    write(splits, tmp_path / "unbroken")
+    path, sound = break_last(splits)
+    with pytest.raises(KeyboardInterrupt):
+        write(splits, tmp_path / "out", stop_after(16), skip_broken=True)
+    path.write_bytes(sound)
+    assert write(splits, tmp_path / "out", skip_broken=True).skipped == {}
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "unbroken")
+
+
+def test_changed_bytes_of_equal_size_are_packed_again(splits, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        write(splits, out, stop_after(9))
+    path = min(splits["train"], key=lambda photo: key_order(photo.key)).path
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    write(splits, out)
+    write(splits, tmp_path / "at_once")
+    assert bytes_of(out) == bytes_of(tmp_path / "at_once")
 
 
 # Resize

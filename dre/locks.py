@@ -1,9 +1,23 @@
 """One process at a time: advisory locks on files, given back when their holder ends, however it ends."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+_HELD: set[BinaryIO] = set()
+
+
+def _let_go() -> None:
+    """Close the files in a process that was forked: a worker must not hold a lock longer than its parent lives."""
+    for file in _HELD:
+        file.close()
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -17,6 +31,10 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     Raises:
         BlockingIOError: Another process holds it, and `wait` is false.
     """
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        _HELD.add(file)
+        try:
+            yield
+        finally:
+            _HELD.discard(file)
