@@ -2,9 +2,10 @@
 
 import errno
 import logging
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +13,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 import webdataset as wds
+from pytorch_lightning.utilities import rank_zero_only
 
-LOGGER = logging.getLogger(__name__)
+
+class RankAdapter(logging.LoggerAdapter[logging.Logger]):
+    """Name the rank in front of a message where there are several."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """See `logging.LoggerAdapter`."""
+        several = any(int(os.environ.get(name, "1")) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+        return (f"[rank: {getattr(rank_zero_only, 'rank', 0)}] {msg}" if several else msg), kwargs
+
+
+LOGGER = RankAdapter(logging.getLogger(__name__))
 
 PIPE = "pipe:"
 PLACE = "{}"

@@ -12,11 +12,17 @@ from contextlib import contextmanager
 from urllib.parse import urlparse
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch.distributed import DistError
+
+from dre.launch import is_first_to_say
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 1 << 30
 LOST_PEER = re.compile(r"\bgloo/transport|Gloo \w+ failed|NCCL", re.IGNORECASE)
 """What the errors of collectives say, which are of no type of their own."""
+
+FATAL = 3
+"""Level of torch's log below which its C++ side is silent; what it reports as an error, it also raises."""
 
 
 def keep_freed_memory() -> None:
@@ -33,6 +39,7 @@ def keep_freed_memory() -> None:
 
 def quiet_known_noise() -> None:
     """Silence what libraries say of things that are meant to be so."""
+    quiet_stacks()
     for message in (
         r"Found \d+ module\(s\) in eval mode",  # the classifier is frozen
         r".*does not have many workers",  # one decodes faster than a CPU trains
@@ -44,20 +51,35 @@ def quiet_known_noise() -> None:
     messages.addFilter(lambda record: "litlogger" not in record.getMessage())
 
 
+def quiet_stacks() -> None:
+    """Silence the C++ stacks that torch writes beside the errors that it raises, unless somebody wants to see them."""
+    if os.environ.get("DRE_TRACEBACK") or "TORCH_CPP_LOG_LEVEL" in os.environ:
+        return
+    try:  # the variable is read when torch is imported, which was long ago
+        ctypes.c_int.in_dll(ctypes.CDLL("libc10.so"), "FLAGS_caffe2_log_level").value = FATAL
+    except (OSError, ValueError):  # another system, or another torch
+        return
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn refusals into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose."""
+    """Turn refusals into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose.
+
+    Of several processes of a machine that fail for the same reason, the first says it; that others are gone is said
+    only where none of them said why.
+    """
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DRE_TRACEBACK"):
             raise
-        sys.exit(f"error: {error} (DRE_TRACEBACK=1 shows where)")
+        sys.exit(f"error: {error} (DRE_TRACEBACK=1 shows where)" if is_first_to_say(str(error)) else 1)
     except RuntimeError as error:
-        if os.environ.get("DRE_TRACEBACK") or not LOST_PEER.search(str(error)):
+        if os.environ.get("DRE_TRACEBACK") or not (isinstance(error, DistError) or LOST_PEER.search(str(error))):
             raise
         reason = str(error).strip().splitlines()[0]
-        sys.exit(f"error: another process of this job is gone or out of reach; go on with --ckpt_path last: {reason}")
+        lost = f"error: another process of this job is gone or out of reach; go on with --ckpt_path last: {reason}"
+        sys.exit(lost if is_first_to_say() else 1)
 
 
 def has_wandb_key() -> bool:

@@ -7,6 +7,7 @@ from dre.models.checkpoints import (
     read_checkpoint,
     read_classifier_checkpoint,
 )
+from dre.models.class_names import check_class_names
 from dre.models.classifiers import Classifier
 from dre.models.controller import SkewController
 from dre.models.estimator import EstimatorSettings, MaskEstimator
@@ -22,6 +23,7 @@ __all__ = [
     "SpatialFilter",
     "TrainedNetwork",
     "cell_widths",
+    "check_class_names",
     "check_compatible",
     "check_state",
     "load_estimator",

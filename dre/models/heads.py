@@ -34,6 +34,7 @@ def load_for_training(
     network = build(name, num_classes=num_classes, options=options) if is_new else load(name, weights, None, options)
     if num_classes is not None and head_size(network.module) != num_classes:
         replace_head(network.module, num_classes)
+        network = replace(network, class_names=None)
     if preprocessing is not None:
         network = replace(network, preprocessing=preprocessing)
     _try_out(network)

@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import timm
 import torchvision
 from torch import Tensor, nn
 
+from dre.models.class_names import IMAGENET, imagenet_names
 from dre.models.mnist_cnn import MNISTCNN
 from dre.models.weights import load_package, load_weights
 from dre.types import Preprocessing
@@ -83,7 +84,7 @@ def load(
         network = build(name, weights == "pretrained", num_classes, options)
         if weights == "package":
             load_strictly(network.module, load_package(name), name, "the package")
-        return network
+        return network if weights is None else _with_class_names(network)
     state, trained = load_weights(Path(weights))
     if trained is None:
         if name is None:
@@ -176,6 +177,12 @@ def _build_torchvision(name: str, pretrained: bool, num_classes: int | None) -> 
         interpolation=transform.interpolation.value,
     )
     return NamedNetwork(name, network, preprocessing, transform.mean, transform.std)
+
+
+def _with_class_names(network: NamedNetwork) -> NamedNetwork:
+    """Name the classes of published weights: 1,000 are those of ImageNet-1k."""
+    outputs = getattr(network.module, "num_classes", IMAGENET)  # torchvision publishes no others
+    return replace(network, class_names=imagenet_names()) if outputs == IMAGENET else network
 
 
 def _unknown(name: str) -> str:

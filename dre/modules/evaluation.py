@@ -16,7 +16,7 @@ from dre.explainers.base import UnsuitedError
 from dre.explainers.shared_walks import SharedWalks
 from dre.metering import Meter
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
-from dre.models import Classifier
+from dre.models import Classifier, check_class_names
 from dre.modules.variants import Variants
 from dre.scoring import ScoreName
 from dre.sweeps import SweepBatch, SweepEngine
@@ -100,7 +100,11 @@ class ExplainerEvaluation(pl.LightningModule):
             self._sweeps.append(sweep)
 
     def setup(self, stage: str) -> None:
-        """Start the counts of cost anew, before a callback adds those of a run that is resumed."""
+        """Check the classes where labels are used; start the counts of cost anew, before a resumed run's are added."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and (self.target == "label" or self.images != "all"):
+            classifier = self.classifier
+            check_class_names(data.class_names(), classifier.class_names, classifier.num_classes, classifier.name)
         self.meters = self._new_meters()
 
     def on_test_start(self) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import fsspec
 import pytest
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 import data.transfer as transfer
 from data.datamodule import ShardDataModule
@@ -137,6 +138,15 @@ def test_a_failing_server_costs_a_warning(server, quick, caplog, name, fault):
     (line,) = warnings_of(caplog)
     assert re.fullmatch(rf"{server.url}/{name}: attempt 1 of 3 failed \([^\n]+\), next in 0\.01 s", line)
     assert server.count(name) == 2
+
+
+def test_a_warning_names_the_rank_where_there_are_several(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    with pytest.raises(TransferError):
+        fetch("pipe:exit 7", tmp_path / "x", Remote(attempts=2, pause=0.01))
+    (line,) = warnings_of(caplog)
+    assert line.startswith("[rank: 1] pipe:exit 7: attempt 1 of 2 failed")
 
 
 def test_a_closed_connection_is_opened_again(server, quick, caplog):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from torch.distributed import DistNetworkError, DistStoreError
 
 from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
-from dre.launch import follow_torchrun, is_restarted, job_name
+from dre.launch import follow_torchrun, is_first_to_say, is_restarted, job_name
 from dre.runs import newest_checkpoint, write_record
 from tests.command_line import REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -215,3 +217,98 @@ def test_a_lost_peer_is_told_in_a_line(message, is_lost):
     with pytest.raises(SystemExit if is_lost else RuntimeError) as stop, one_line_errors():
         raise RuntimeError(message)
     assert not is_lost or ("--ckpt_path last" in stop.value.code and "\n" not in stop.value.code)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end_with(error: BaseException) -> str | int:
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise error
+    return stop.value.code
+
+
+@pytest.fixture
+def several(monkeypatch, tmp_path):
+    """Pretend to be one of two processes that torchrun started."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name, value in {"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "birds", "TORCHELASTIC_RESTART_COUNT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DistStoreError("Timed out after 9 seconds waiting for clients. 1/2 clients joined."),
+        DistNetworkError("The client socket has timed out after 8000ms\nframe #0"),
+    ],
+)
+def test_a_peer_that_never_joins_is_told_in_a_line(error):
+    said = end_with(error)
+    assert "another process of this job is gone or out of reach" in said
+    assert "\n" not in said
+
+
+def test_several_processes_that_fail_for_one_reason_say_it_once(several):
+    assert "too few images" in end_with(ValueError("too few images"))
+    assert end_with(ValueError("too few images")) == 1
+    assert "another reason" in end_with(ValueError("another reason"))  # the one that knows says it
+
+
+def test_a_process_that_ended_for_a_known_reason_is_not_said_to_be_gone(several):
+    assert "no split" in end_with(ValueError("no split"))
+    assert end_with(RuntimeError("[x/gloo/transport/tcp/pair.cc:561] closed")) == 1
+
+
+def test_a_reason_is_said_again_by_the_next_attempt_and_after_a_minute(several, monkeypatch):
+    assert is_first_to_say("a")
+    assert not is_first_to_say("a")
+    (file,) = several.glob("dre-ended-*")
+    os.utime(file, (time.time() - 100,) * 2)
+    assert is_first_to_say("a")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert is_first_to_say("a")
+
+
+def test_a_process_alone_leaves_no_file_and_says_everything(several, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert is_first_to_say("a")
+    assert is_first_to_say("a")
+    assert not list(several.iterdir())
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--data.val_split", "nowhere"), "has no split 'nowhere'"), (("--data.limit", "1"), "cannot feed 2 ranks")],
+)
+def test_two_ranks_that_refuse_a_run_say_one_line(place, options, message):
+    words = [TRAIN, "--config", str(run_file(place)), *options]
+    done = torchrun(words, 2, "--standalone", place=place)
+    assert done.returncode != 0
+    assert done.stderr.count(message) == 1
+    assert done.stderr.count("error: ") == 1
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_whose_peer_never_joins_says_one_line(place, rank):
+    words = [TRAIN, "--config", str(run_file(place)), "--trainer.num_nodes", "2", "--trainer.strategy", "ddp"]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    who = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "NODE_RANK": str(rank), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, *words, "--peer_timeout", "5"],
+        env={**os.environ, **where, **who},
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error: another process of this job is gone or out of reach") == 1
+    assert "Traceback" not in done.stderr
+    assert "frame #" not in done.stderr

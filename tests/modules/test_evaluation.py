@@ -1,10 +1,14 @@
+import warnings
+
 import pytest
 
-from dre.explainers import CAM, DRE, GradCAM, VanillaGradient
+from dre.explainers import CAM, DRE, GradCAM, Random, VanillaGradient
 from dre.explainers.base import UnsuitedError
 from dre.modules import ExplainerEvaluation
+from tests.data.trees import packed
 from tests.explainers.test_bad_input import without_maps
 from tests.networks import small_classifier
+from tests.training import quiet_trainer, small_data
 
 
 def test_explainers_that_do_not_work_are_refused_or_left_out_with_their_reason():
@@ -26,3 +30,33 @@ def test_an_evaluation_without_any_explainer_that_works_is_refused():
 def test_what_is_missing_for_another_reason_is_refused_all_the_same():
     with pytest.raises(ValueError, match="checkpoint"):
         ExplainerEvaluation(small_classifier(), {"dre": DRE, "plain": VanillaGradient}, unsuited="leave_out")
+
+
+def evaluated(root, names, classes=3, **options):
+    classifier = small_classifier(classes)
+    classifier.class_names = names
+    module = ExplainerEvaluation(classifier, {"random": Random}, **options)
+    quiet_trainer(root).test(module, datamodule=small_data(packed(root / "data", val=4)), verbose=False)
+
+
+@pytest.mark.parametrize("options", [{"target": "label"}, {"images": "correct"}, {"images": "wrong"}])
+def test_labels_that_the_classifier_knows_by_other_names_are_refused_where_they_are_used(tmp_path, options):
+    with pytest.raises(ValueError, match="class 0 is 'cat' in the data and 'dog' to"):
+        evaluated(tmp_path, ("dog", "cat", "emu"), **options)
+
+
+def test_labels_of_another_number_of_classes_are_said_once_where_they_are_used(tmp_path):
+    with pytest.warns(UserWarning, match="labels are right only if") as said:
+        evaluated(tmp_path, None, target="label")
+    assert sum("labels are right only if" in str(one.message) for one in said) == 1
+
+
+@pytest.mark.parametrize("names", [("dog", "cat", "emu"), None])
+def test_labels_that_are_not_used_may_be_of_any_classes(tmp_path, names):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "labels are right only if")
+        evaluated(tmp_path, names)
+
+
+def test_labels_of_the_same_classes_are_used(tmp_path):
+    evaluated(tmp_path, ("Cat", "dog, Canis familiaris"), classes=2, target="label")

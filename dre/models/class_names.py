@@ -1,0 +1,68 @@
+"""Whether data and classifier mean the same classes by the same numbers."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import zip_longest
+
+from pytorch_lightning.utilities import rank_zero_warn
+from timm.data import ImageNetInfo
+
+IMAGENET = 1000
+OTHERWISE = {134: "crane bird", 639: "maillot tank suit"}
+"""What torchvision calls two classes of ImageNet-1k."""
+
+NUMBERING = re.compile(r"^(\d+\.|/\w/)")
+"""Before the name of a bird, as in `004.Groove_billed_Ani`, or of a place, as in `/a/abbey`."""
+
+
+@lru_cache
+def imagenet_names() -> tuple[str, ...]:
+    """Name each class of ImageNet-1k by all its words, as in `tench, Tinca tinca`."""
+    info = ImageNetInfo("imagenet-1k")
+    words = [info.index_to_description(index) for index in range(IMAGENET)]
+    return tuple(f"{word}, {OTHERWISE[index]}" if index in OTHERWISE else word for index, word in enumerate(words))
+
+
+@lru_cache
+def _imagenet_indices() -> dict[str, int]:
+    return {wnid: index for index, wnid in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+
+
+def spellings(name: str) -> frozenset[str]:
+    """Give the words that a name consists of, without case, numbering and punctuation; a wnid stands for its words."""
+    index = _imagenet_indices().get(name)
+    words = [name] if index is None else [name, *imagenet_names()[index].split(",")]
+    parts = [part for word in words for part in word.split(",")]
+    return frozenset(re.sub(r"[\W_]+", " ", NUMBERING.sub("", part.strip())).strip().lower() for part in parts)
+
+
+def check_class_names(data: Sequence[str] | None, known: Sequence[str] | None, classes: int, classifier: str) -> None:
+    """Refuse labels that mean other classes to the classifier; warn where only the numbers of classes differ.
+
+    Args:
+        data: Name of each class by index, empty where no image shows it; `None` where the data name none.
+        known: The same of the classifier.
+        classes: How many outputs the classifier has.
+        classifier: What messages call it.
+    """
+    if data is None or not any(data):
+        return
+    if known is not None and any(known):
+        _compare(data, known, classifier)
+    elif len(data) > classes or (all(data) and len(data) < classes):  # with gaps, it is a part of another numbering
+        rank_zero_warn(
+            f"the data name {len(data)} classes, {classifier} has {classes} outputs and does not say what they are: "
+            "labels are right only if both number the same classes"
+        )
+
+
+def _compare(data: Sequence[str], known: Sequence[str], classifier: str) -> None:
+    for index, (ours, theirs) in enumerate(zip_longest(data, known, fillvalue="")):
+        if ours and (index >= len(known) or (theirs and not spellings(ours) & spellings(theirs))):
+            there = f"{theirs!r} to" if theirs else "unknown to"
+            raise ValueError(
+                f"class {index} is {ours!r} in the data and {there} {classifier}; labels need a classifier of the same "
+                "classes: --model.target predicted with --model.images all uses none, and names that mean the same "
+                "can be changed in the data"
+            )
