@@ -9,7 +9,6 @@ galleries of figures on the demo photographs, which alone may be passed on; each
 
 import argparse
 import hashlib
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
+from benchmarks.small_pictures import shrunk, small
 from dre.environment import one_line_errors
 from dre.reporting.figures import curves_figure
 from dre.reporting.markdown import summary_markdown
@@ -31,12 +30,6 @@ from dre.reporting.style import png_bytes
 OUT = Path("docs/results")
 LARGEST = 6_000_000
 """Bytes that the folder may have."""
-
-COLOURS = 128
-"""Of a chart."""
-
-SIDE = 760
-"""Most pixels of a side of a picture of photographs."""
 
 PHOTOGRAPHS = ("gallery.png", "salient_*.png", "*_maps.png")
 CHARTS = (
@@ -190,7 +183,7 @@ def _pictures(listed: Sequence[Listed], charts: Sequence[Path]) -> list[Picture]
         for path, content in _pictures_of(one.run)
     ]
     paths = [path for folder in charts for path in sorted(folder.glob("*.png"))]
-    found += [Picture(path.name, _small(path.read_bytes()), path, _title(path)) for path in paths]
+    found += [Picture(path.name, small(path.read_bytes()), path, _title(path)) for path in paths]
     sources: dict[str, Path] = {}
     for picture in found:
         if picture.name in sources:
@@ -206,35 +199,18 @@ def _pictures_of(run: RunResults) -> Iterator[tuple[Path, bytes]]:
     """Give the pictures of a run, each with the file that it has or would have there."""
     shows_maps = "figure" in run.name and _is_demo(run)
     for path in sorted(path for pattern in CHARTS for path in run.directory.glob(pattern)):
-        yield path, _small(path.read_bytes())
+        yield path, small(path.read_bytes())
     for path in sorted(path for pattern in PHOTOGRAPHS if shows_maps for path in run.directory.glob(pattern)):
-        yield path, _shrunk(path.read_bytes())
+        yield path, shrunk(path.read_bytes())
     curves = run.directory / "curves.parquet"
     frame = pd.read_parquet(curves) if curves.is_file() else pd.DataFrame()
     if not frame.empty:
         figure = curves_figure(frame, run.summary["explainers"])
-        yield curves.with_suffix(".png"), _small(png_bytes(figure, dpi=90))
+        yield curves.with_suffix(".png"), small(png_bytes(figure, dpi=90))
 
 
 def _title(path: Path) -> str:
     return path.stem.replace("_", " ")
-
-
-def _small(content: bytes) -> bytes:
-    """Take fewer colours, where that makes a picture smaller."""
-    buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
-    picture.save(buffer, "PNG", optimize=True)
-    return min(content, buffer.getvalue(), key=len)
-
-
-def _shrunk(content: bytes) -> bytes:
-    """Make a picture of photographs smaller; fewer colours would show in them."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def _is_demo(run: RunResults) -> bool:

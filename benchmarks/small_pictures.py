@@ -1,0 +1,28 @@
+"""Pictures that take little room in the repository."""
+
+import io
+
+from PIL import Image
+
+COLOURS = 128
+"""Of a chart."""
+
+SIDE = 760
+"""Most pixels of a side of a picture of photographs."""
+
+
+def small(content: bytes) -> bytes:
+    """Take fewer colours, where that makes a picture smaller."""
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
+    picture.save(buffer, "PNG", optimize=True)
+    return min(content, buffer.getvalue(), key=len)
+
+
+def shrunk(content: bytes) -> bytes:
+    """Make a picture of photographs smaller; fewer colours would show in them."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
