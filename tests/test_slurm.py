@@ -12,7 +12,7 @@ from tests.data.trees import packed
 
 SCRIPT = REPOSITORY / "configs" / "slurm" / "train.sbatch"
 SRUN = """#!/usr/bin/env bash
-# starts two tasks on this machine as srun would, and ends the other where one fails
+# starts two tasks on this machine as srun would
 echo "$1" > srun.txt
 [[ $1 == --* ]] && shift
 export SLURM_NTASKS=2 SLURM_STEP_ID=0
