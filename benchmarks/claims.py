@@ -20,7 +20,7 @@ from dre.reporting.run_results import RunResults, missing_files
 
 CLAIMS = Path("configs/claims.yaml")
 STUDY = Path("results/xmgd/study.json")
-STUDY_COMMAND = "python -m benchmarks.xmgd_study --out results/xmgd"
+STUDY_COMMAND = "python -m benchmarks.xmgd_study --out results/xmgd --resamples 8"
 HEADER = ("", "claim", "place", "on", "verdict", "ours, with 95 % interval", "command")
 SHOWN = 3
 """Comparisons in a row; those that decide come first."""

@@ -7,7 +7,7 @@ from PIL import Image
 COLOURS = 128
 """Of a chart."""
 
-SIDE = 760
+SIDE = 680
 """Most pixels of a side of a picture of photographs."""
 
 
