@@ -18,7 +18,6 @@ from dre.locks import locked
 from dre.reporting.run_results import SAVED, run_file_name
 
 RECORD = "run.json"
-CONFIG = "config.yaml"
 PROGRESS = "progress"
 """Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
 
@@ -48,7 +47,7 @@ def not_left_bare(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {CONFIG, RECORD}:
+        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {SAVED, RECORD}:
             shutil.rmtree(directory)
         raise
 
