@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 
 from callbacks.chosen import StudyImage
-from callbacks.studied import Studied
+from callbacks.studied import Studied, check_walks
 from callbacks.study import Row, Study
 
 
@@ -50,10 +50,7 @@ class ProjectionGap(Study):
         if stage != "test":
             return
         studied = cast(Studied, pl_module)
-        walking = studied.variants.path_explainers()
-        for name in self.explainers or []:
-            if name not in walking:
-                raise ValueError(f"{name!r} walks no path in steps; those that do: {', '.join(walking) or 'none'}")
+        check_walks(studied, self.explainers)
         for steps in self.steps:
             studied.variants.step_gaps(self.names(studied), steps)
 

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.chosen import StudyImage
-from callbacks.studied import Studied
+from callbacks.studied import Studied, check_walks
 from callbacks.study import Row, Study, compared, explain
 from dre.checks import NonFiniteError
 from dre.metrics import ImageMean, spearman
@@ -62,10 +62,7 @@ class StepStudy(Study):
         if stage != "test":
             return
         studied = cast(Studied, pl_module)
-        walking = studied.variants.path_explainers()
-        for name in self.explainers or []:
-            if name not in walking:
-                raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")
+        check_walks(studied, self.explainers)
         for name in self.metrics or []:
             if name not in studied.metrics:
                 raise ValueError(

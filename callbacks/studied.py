@@ -65,3 +65,11 @@ class Studied(Protocol):
     engine: SweepEngine
     metrics: Mapping[str, ImageMean]
     device: torch.device
+
+
+def check_walks(studied: Studied, names: Sequence[str] | None) -> None:
+    """Refuse the name of an explainer that walks no path in steps."""
+    walking = studied.variants.path_explainers()
+    for name in names or ():
+        if name not in walking:
+            raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")
