@@ -255,6 +255,24 @@ def test_a_small_run_does_not_take_the_place_of_a_large_one(tmp_path):
         assert [run.images for run in read_runs([run.directory for run in order])] == [IMAGES]
 
 
+def test_of_runs_on_the_same_data_the_largest_that_can_decide_does(tmp_path):
+    def explained(means, images, name):
+        table = {(each, "faithfulness"): values(mean, seed)[:images] for seed, (each, mean) in enumerate(means.items())}
+        return RunResults(write_run(tmp_path / name, table, name=name))
+
+    entry = claim(better=["dre"], than=["grad_cam", "lime"]) | {"runs": ["few", "many", "more"]}
+    complete = explained({"dre": 0.8, "grad_cam": 0.5, "lime": 0.5}, 20, "few")
+    ahead = explained({"dre": 0.8, "grad_cam": 0.5}, IMAGES, "many")  # LIME is not in it: it cannot decide
+    for order in ([complete, ahead], [ahead, complete]):
+        (row,) = evaluate([entry], order)
+        assert (row.verdict, row.on[-4:]) == ("holds", "(20)")
+    (row,) = evaluate([entry], [ahead])
+    assert (row.verdict, row.on[-4:]) == ("undecided", "(60)")
+    behind = explained({"dre": 0.2, "grad_cam": 0.5}, IMAGES, "more")  # fails whatever LIME does
+    (row,) = evaluate([entry], [complete, behind])
+    assert (row.verdict, row.on[-4:]) == ("does not hold", "(60)")
+
+
 def test_runs_of_random_weights_do_not_count(tmp_path):
     run = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
     run.config["model"]["classifier"]["init_args"]["weights"] = None
