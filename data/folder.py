@@ -46,6 +46,9 @@ class FolderShard:
     def fetch(self) -> None:
         """Do nothing: it lies on a disk of this machine."""
 
+    def index(self) -> None:
+        """Do nothing: its photographs are listed."""
+
     def list_keys(self) -> list[str]:
         """Name its photographs, in order."""
         return [photo.key for photo in self.photos]

@@ -55,6 +55,7 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[Batch]:
         stream = copy(self.stream)
         stream.start = self.locate()
+        stream.index()
         yield from _load(stream, self.workers, collate_training)
 
     def state_dict(self) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class Shard(Protocol):
     def fetch(self) -> None:
         """Bring it to a local disk, where it is not on one."""
 
+    def index(self) -> None:
+        """Learn where its samples lie, as the first `read` does: once for all workers that are started afterwards."""
+
 
 class TarShard:
     """A webdataset shard.
@@ -69,6 +72,10 @@ class TarShard:
     def fetch(self) -> None:
         """Bring it to the local cache where its root is a remote one."""
         self.root.open(self.info).close()
+
+    def index(self) -> None:
+        """Read the headers of the tar file, 0.05 ms a sample."""
+        _ = self._members_in_order
 
     def list_keys(self) -> list[str]:
         """Name its samples, in order, from the list beside the shards, or else from the headers of the tar file."""

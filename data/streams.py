@@ -169,6 +169,11 @@ class TrainingStream(Stream):
         self.start = Position(0, 0)
         self.ends = list(itertools.accumulate(shard.samples for shard in shards))
 
+    def index(self) -> None:
+        """Learn where all samples lie, before workers start that would each find it out anew in every epoch."""
+        for shard in self.shards:
+            shard.index()
+
     def batches(self, worker: int, workers: int) -> Iterator[Drawn]:
         """Decode this rank's part of every so-many-th batch of the epoch."""
         for batch in range(self.start.batch + worker, self.steps, workers):
@@ -205,6 +210,9 @@ class ResampledStream(TrainingStream):
     Shards are read from start to end through a shuffle buffer. The draws of a batch depend on seed, epoch, rank, world
     and number of workers; a start in mid-epoch reads past what was drawn before, without decoding it.
     """
+
+    def index(self) -> None:
+        """Do nothing: shards are read from start to end."""
 
     def batches(self, worker: int, workers: int) -> Iterator[Drawn]:
         """Decode every so-many-th batch of the epoch from the draws that belong to it."""

@@ -1,4 +1,6 @@
 import io
+import os
+import tarfile
 from itertools import chain
 
 import pytest
@@ -101,6 +103,22 @@ def test_an_epoch_shows_every_image_once(five_shards, workers):
     data = module(five_shards, workers=workers)
     keys = chain.from_iterable(keys_of(data.train_dataloader()))
     assert sorted(keys) == [f"train_{number:03d}" for number in range(20)]
+
+
+def test_workers_need_not_read_headers_that_the_main_process_has_read(five_shards, monkeypatch):
+    opened, main_process = [], os.getpid()
+    open_tar = tarfile.open
+
+    def only_once(*arguments, **options):
+        if os.getpid() != main_process:
+            raise ValueError("a worker reads the headers")
+        opened.append(options["fileobj"].name)
+        return open_tar(*arguments, **options)
+
+    monkeypatch.setattr("data.shards.tarfile.open", only_once)
+    loader = module(five_shards, workers=2).train_dataloader()
+    assert len(list(loader)) == len(list(loader)) == len(loader)
+    assert len(opened) == len(set(opened)) > 1
 
 
 def test_images_that_fill_no_batch_come_in_the_next_epoch(five_shards):
