@@ -67,16 +67,8 @@ def read_claims(path: Path = CLAIMS) -> list[dict[str, Any]]:
 
 
 def read_runs(directories: Sequence[Path]) -> list[RunResults]:
-    """Read runs: of each run file, network and data set the one of most images, and the newest of those.
-
-    Those that were only tried out, and those of random weights, do not count.
-    """
-    chosen: dict[tuple[str, str, str], RunResults] = {}
-    for run in map(RunResults, directories):
-        place = (run.name, run.network, run.data)
-        if not run.is_smoke and not run.is_random and (place not in chosen or _rank(run) >= _rank(chosen[place])):
-            chosen[place] = run
-    return list(chosen.values())
+    """Read runs; those that were only tried out, and those of random weights, do not count."""
+    return [run for run in map(RunResults, directories) if not run.is_smoke and not run.is_random]
 
 
 def _rank(run: RunResults) -> tuple[int, str]:
@@ -109,6 +101,7 @@ def evaluate(claims: Sequence[dict[str, Any]], runs: Sequence[RunResults], study
 
 
 def _on_runs(claim: dict[str, Any], runs: Sequence[RunResults]) -> list[Row]:
+    """Decide a claim on each network and data set, by a run that settles it, of those by the largest, then newest."""
     fitting = [run for run in runs if run.name in claim["runs"] and run.data in claim.get("data", [run.data])]
     if not fitting:
         on = " or ".join(claim.get("data", []))

@@ -236,23 +236,30 @@ def test_the_study_of_distances_decides_where_it_has_deviations(tmp_path):
         evaluate([entry | {"study_file": [{"first": ["spread", "z", "q"]}]}], [], study=path)
 
 
+def started(run: RunResults, when: str) -> RunResults:
+    record = json.loads((run.directory / "run.json").read_text())
+    (run.directory / "run.json").write_text(json.dumps(record | {"started": when}))
+    return RunResults(run.directory)
+
+
 def test_runs_that_were_tried_out_do_not_count_and_the_newest_does(tmp_path):
     older = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
-    newer = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
-    record = json.loads((newer.directory / "run.json").read_text())
-    (newer.directory / "run.json").write_text(json.dumps(record | {"started": "2"}))
+    newer = started(run_of(tmp_path, {"dre": 0.2, "grad_cam": 0.5}), "2")
     smoke = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5}, smoke=True, network="other")
-    found = read_runs([newer.directory, older.directory, smoke.directory])
-    assert [run.directory for run in found] == [newer.directory]
+    entry = claim(better=["dre"], than=["grad_cam"])
+    for order in ([newer, older, smoke], [smoke, older, newer]):
+        found = read_runs([run.directory for run in order])
+        assert smoke.directory not in [run.directory for run in found]
+        assert verdicts([entry], found) == ["does not hold"]
 
 
 def test_a_small_run_does_not_take_the_place_of_a_large_one(tmp_path):
     large = run_of(tmp_path, {"dre": 0.8, "grad_cam": 0.5})
-    small = RunResults(write_run(tmp_path / "small", {("dre", "faithfulness"): values(0.8)[:20]}))
-    record = json.loads((small.directory / "run.json").read_text())
-    (small.directory / "run.json").write_text(json.dumps(record | {"started": "2"}))
+    table = {(name, "faithfulness"): values(mean)[:20] for name, mean in (("dre", 0.2), ("grad_cam", 0.5))}
+    small = started(RunResults(write_run(tmp_path / "small", table)), "2")
+    entry = claim(better=["dre"], than=["grad_cam"])
     for order in ([large, small], [small, large]):
-        assert [run.images for run in read_runs([run.directory for run in order])] == [IMAGES]
+        assert [row.on[-4:] for row in evaluate([entry], order)] == ["(60)"]
 
 
 def test_of_runs_on_the_same_data_the_largest_that_can_decide_does(tmp_path):
