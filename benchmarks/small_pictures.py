@@ -7,7 +7,7 @@ from PIL import Image
 COLOURS = 128
 """Of a chart."""
 
-SIDE = 600
+SIDE = 580
 """Most pixels of a side of a picture of photographs."""
 
 
