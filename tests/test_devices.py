@@ -92,6 +92,18 @@ def test_metrics_take_what_lies_on_a_device(metric_class):
     torch.testing.assert_close(found, here.compute())
 
 
+@pytest.mark.parametrize("aggregate", ["mean_map", "pairwise"])
+def test_mixtures_are_fitted_where_the_maps_lie(aggregate):
+    maps = torch.rand(4, 1, 24, 24, generator=torch.Generator().manual_seed(0)) ** 4
+    here = metrics.XMGD(groups=["one", "other"], components=3, begin="k-means++", aggregate=aggregate)
+    here.update(maps, ["one", "other"] * 2)
+    with PretendedAccelerator():
+        there = metrics.XMGD(groups=["one", "other"], components=3, begin="k-means++", aggregate=aggregate).to("cuda")
+        there.update(maps.to("cuda"), ["one", "other"] * 2)
+        found = there.compute()
+    torch.testing.assert_close(found, here.compute())
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -134,6 +146,7 @@ def evaluate(data, root, make_trainer, *more) -> pd.DataFrame:
         "faithfulness": metrics.Faithfulness(),
         "insertion": metrics.Insertion("idgi"),
         "accuracy_information": metrics.AccuracyInformationCurve("pair"),
+        "softmax_information": metrics.SoftmaxInformationCurve("shared_grey_entropy"),
     }
     module = ExplainerEvaluation(small_classifier(), dict(EXPLAINERS), metrics=chosen)
     make_trainer(root, callbacks=[*callbacks, *studies, *changes, *more]).test(module, data, verbose=False)
