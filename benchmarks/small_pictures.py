@@ -7,7 +7,7 @@ from PIL import Image
 COLOURS = 128
 """Of a chart."""
 
-SIDE = 580
+SIDE = 900
 """Most pixels of a side of a picture of photographs."""
 
 
@@ -20,9 +20,10 @@ def small(content: bytes) -> bytes:
 
 
 def shrunk(content: bytes) -> bytes:
-    """Make a picture of photographs smaller; fewer colours would show in them."""
+    """Make a picture of photographs smaller, in a palette of its own with the rest dithered."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=3)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.quantize(256, palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
