@@ -7,7 +7,7 @@ from PIL import Image
 COLOURS = 128
 """Of a chart."""
 
-SIDE = 900
+SIDE = 800
 """Most pixels of a side of a picture of photographs."""
 
 
