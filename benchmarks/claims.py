@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.verdicts import LEAST, Finding, Verdict, check_claim, decide, decide_by_study
+from benchmarks.study_verdicts import decide_by_study
+from benchmarks.verdicts import LEAST, Finding, Verdict, check_claim, decide
 from dre.environment import one_line_errors
 from dre.reporting.cells import markdown_table
 from dre.reporting.run_results import RunResults, missing_files
@@ -23,7 +24,7 @@ STUDY = Path("results/xmgd/study.json")
 STUDY_COMMAND = "python -m benchmarks.xmgd_study --out results/xmgd --resamples 8"
 HEADER = ("", "claim", "place", "on", "verdict", "ours, with 95 % interval", "command")
 SHOWN = 3
-"""Comparisons in a row; those that decide come first."""
+"""Comparisons in a row, and all that fail; those that decide come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,9 @@ class Row:
     command: str = ""
 
     @property
-    def is_settled(self) -> bool:
-        """Whether more explainers could not change the verdict: all are there, or one comparison fails."""
-        lacks = any(one.counts and one.interval is None for one in self.findings)
-        return self.verdict == "does not hold" or not lacks
+    def is_complete(self) -> bool:
+        """Whether the run has all that the claim compares."""
+        return not any(one.counts and one.interval is None for one in self.findings)
 
 
 def read_claims(path: Path = CLAIMS) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def evaluate(claims: Sequence[dict[str, Any]], runs: Sequence[RunResults], study
 
 
 def _on_runs(claim: dict[str, Any], runs: Sequence[RunResults]) -> list[Row]:
-    """Decide a claim on each network and data set, by a run that settles it, of those by the largest, then newest."""
+    """Decide a claim on each network and data set, by a complete run, of those by the largest, then newest."""
     fitting = [run for run in runs if run.name in claim["runs"] and run.data in claim.get("data", [run.data])]
     if not fitting:
         on = " or ".join(claim.get("data", []))
@@ -112,7 +112,7 @@ def _on_runs(claim: dict[str, Any], runs: Sequence[RunResults]) -> list[Row]:
     for run in fitting:
         verdict, findings = decide(claim["tests"], run)
         row = Row(claim, verdict, f"{run.network}, {run.data} ({run.images})", run.network, findings, run.command)
-        place, rank = (run.network, run.data), (row.is_settled, *_rank(run))
+        place, rank = (run.network, run.data), (row.is_complete, *_rank(run))
         if place not in chosen or rank >= chosen[place][0]:
             chosen[place] = rank, row
     return [row for _, row in chosen.values()]
@@ -128,13 +128,15 @@ def _on_study(claim: dict[str, Any], study: Path) -> Row:
 def _exception(claim: dict[str, Any], rows: Sequence[Row]) -> Row:
     """Whether another claim fails somewhere; only where all hold on several networks is there no exception."""
     decided = [row for row in rows if row.claim["id"] in claim["exception_to"] and row.verdict != "not run"]
+    command = "as for claims " + ", ".join(claim["exception_to"])
     if not decided:
-        return Row(claim, "not run", command="as for claims " + ", ".join(claim["exception_to"]))
+        return Row(claim, "not run", command=command)
     failed = dict.fromkeys(row.network or row.on for row in decided if row.verdict == "does not hold")
     verdict: Verdict = "holds" if failed else "undecided"
     if not failed and all(row.verdict == "holds" for row in decided) and len({row.network for row in decided}) > 1:
         verdict = "does not hold"
-    return Row(claim, verdict, "exceptions: " + ", ".join(failed) if failed else "no exception found")
+    on = "exceptions: " + ", ".join(failed) if failed else "no exception found"
+    return Row(claim, verdict, on, command=command)
 
 
 def page(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -> str:
@@ -157,10 +159,11 @@ def page(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -> str:
         "# Which claims hold\n\n"
         "Made by `python -m benchmarks.claims --out docs/reproduction.md` from `configs/claims.yaml`, which says what "
         "decides each claim: paired differences on the same images with 95 % bootstrap intervals. **Holds**: every "
-        "interval lies on the claimed side. **Does not hold**: one lies wholly on the other. **Undecided**: neither, "
-        f"or something is missing, or fewer than {LEAST} images (`of N` counts those behind an interval). A row is a "
-        "claim on one network and one data set, by the run of most images that has all it compares, or by "
-        f"a larger one in which a comparison fails: {told}, {missing} not run.\n\n"
+        "interval lies on the claimed side. **Does not hold**: one lies wholly on the other, also at the level that "
+        "all comparisons of the claim share (Bonferroni; not shown). **Undecided**: neither, or something is missing, "
+        f"or fewer than {LEAST} images (`of N` counts those behind an interval). A row is a claim on one network and "
+        "one data set, by the run of most images that has all it compares. Intervals are over images: what other "
+        f"seeds of a training would give is not in them. {told}, {missing} not run.\n\n"
         f"{markdown_table(HEADER, lines, len(HEADER))}\n\n## How they are decided\n{remarks}{taken}\n"
     )
 
@@ -168,8 +171,9 @@ def page(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -> str:
 def _cells(row: Row) -> list[str]:
     order = {"does not hold": 0, "undecided": 1, "holds": 2}
     findings = sorted(row.findings, key=lambda finding: (not finding.counts, order[finding.verdict]))
-    figures = "; ".join(finding.figure() for finding in findings[:SHOWN])
-    if len(findings) > SHOWN:
+    shown = max(SHOWN, sum(one.counts and one.verdict == "does not hold" for one in findings))
+    figures = "; ".join(finding.figure() for finding in findings[:shown])
+    if len(findings) > shown:
         compared = [one for one in findings if one.counts]
         figures += f"; and {sum(one.verdict == 'holds' for one in compared)} of {len(compared)} comparisons hold"
     command = f"`{row.command}`" if row.command.startswith("python") else row.command

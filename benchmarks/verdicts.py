@@ -1,23 +1,27 @@
 """What decides a claim: intervals of paired differences on the images of a run, and what follows from them."""
 
-import json
 import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from dre.curves import NORMAL_QUANTILE
 from dre.reporting.run_results import RunResults
-from dre.statistics import Interval, bootstrap_mean, normalise_across_explainers, paired_difference
+from dre.statistics import (
+    Drawing,
+    Interval,
+    bootstrap_mean,
+    median_difference,
+    normalise_across_explainers,
+    paired_difference,
+)
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 FORMS = ("better", "level", "not_worse", "mean_of")
-TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric", "higher", "over"} | {
+TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric", "higher", "over", "statistic"} | {
     "study",
     "quantity",
     "x",
@@ -26,6 +30,9 @@ TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric",
 CLAIM_KEYS = {"id", "claim", "place", "note", "runs", "data", "tests", "exception_to", "study_file"}
 LEAST = 16
 """Images below which an interval decides nothing: percentile intervals of a handful are too narrow."""
+
+ERROR = 0.05
+"""Chance of an interval to miss; for a claim to fail it is shared by all its comparisons (Bonferroni)."""
 
 SMALL = 0.0005
 """Below this three decimals show nothing."""
@@ -44,6 +51,7 @@ class Finding:
         least: Images below which nothing is decided.
         closed: The interval may touch its bounds, as no difference at all is level within a margin of 0.
         counts: Whether it takes part in the verdict; one that is only mentioned does not.
+        strict: The interval that must lie outside for the claim to fail, where other comparisons could fail as well.
     """
 
     text: str
@@ -54,6 +62,7 @@ class Finding:
     least: int = LEAST
     closed: bool = False
     counts: bool = True
+    strict: Interval | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -62,12 +71,20 @@ class Finding:
             return "undecided"
         if self.interval.count < self.least:
             return "undecided"
+        place = self._place(self.interval)
+        if place == "does not hold" and self.strict is not None:
+            return "does not hold" if self._place(self.strict) == place else "undecided"
+        return place
+
+    def _place(self, interval: Interval) -> Verdict:
+        if interval.low is None or interval.high is None:
+            return "undecided"
         bottom = -math.inf if self.low is None else self.low
         top = math.inf if self.high is None else self.high
         is_above = operator.ge if self.closed else operator.gt
-        if is_above(self.interval.low, bottom) and is_above(top, self.interval.high):
+        if is_above(interval.low, bottom) and is_above(top, interval.high):
             return "holds"
-        if is_above(self.interval.high, bottom) and is_above(top, self.interval.low):
+        if is_above(interval.high, bottom) and is_above(top, interval.low):
             return "undecided"
         return "does not hold"
 
@@ -126,27 +143,34 @@ def decide(tests: Sequence[Mapping[str, Any]], run: RunResults) -> tuple[Verdict
     verdicts: list[Verdict] = []
     shown: list[Finding] = []
     unsuited = set(run.record.get("unsuited", []))
+    strict = Drawing(level=1 - ERROR / max(1, _comparisons(tests, unsuited)))
     for test in tests:
         for key in ("than", "with"):
             absent = [name for name in test.get(key, []) if name in unsuited]
             mentioned = [Finding(name, None, missing=run.record["left_out"][name], counts=False) for name in absent]
             shown += [one for one in mentioned if one not in shown]
             test = {**test, key: [name for name in test[key] if name not in unsuited]} if absent else test
-        candidates = list(_findings(test, run))
+        candidates = list(_findings(test, run, strict))
         verdicts.append(any_of(all_of(one.verdict for one in findings) for findings in candidates))
         best = max(candidates, key=lambda findings: sum(one.verdict == "holds" for one in findings))
         shown += best
     return all_of(verdicts), shown
 
 
-def _findings(test: Mapping[str, Any], run: RunResults) -> Iterator[list[Finding]]:
+def _comparisons(tests: Sequence[Mapping[str, Any]], unsuited: set[str]) -> int:
+    """Count what can fail: rivals, or means, of all tests."""
+    return sum(len(set(test.get("than", test.get("with", test.get("mean_of", [])))) - unsuited) for test in tests)
+
+
+def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iterator[list[Finding]]:
     """Give the comparisons of a test, once for each candidate of which one is enough."""
     sign = _sign(test, run)
     what = ("scaled " if "over" in test else "") + (test.get("metric") or test["quantity"])
+    interval = median_difference if test.get("statistic") == "median" else paired_difference
     if "mean_of" in test:
         values = {name: _values(test, run, name) for name in test["mean_of"]}
         bounds = (test.get("above"), test.get("below"))
-        yield [_single(f"{name} {what}", found, bounds) for name, found in values.items()]
+        yield [_single(f"{name} {what}", found, bounds, strict) for name, found in values.items()]
         return
     form = next(form for form in FORMS if form in test)
     first, rivals = test[form], test["with" if form == "level" else "than"]
@@ -155,7 +179,10 @@ def _findings(test: Mapping[str, Any], run: RunResults) -> Iterator[list[Finding
     for name in first if isinstance(first, list) else [first]:
         values = _values(test, run, name)
         yield [
-            replace(_paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds), closed=closed)
+            replace(
+                _paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds, interval, strict),
+                closed=closed,
+            )
             for rival in rivals
         ]
 
@@ -164,18 +191,32 @@ Values = pd.Series | str
 """By image, or why there are none."""
 
 
-def _single(text: str, values: Values, bounds: tuple[float | None, float | None]) -> Finding:
+Difference = Callable[..., Interval]
+"""Of two lists of values for the same images."""
+
+
+def _single(text: str, values: Values, bounds: tuple[float | None, float | None], strict: Drawing) -> Finding:
     if isinstance(values, str):
         return Finding(text, None, *bounds, missing=values)
-    return Finding(text, bootstrap_mean(values.to_numpy(dtype=np.float64)), *bounds)
+    found = values.to_numpy(dtype=np.float64)
+    return Finding(text, bootstrap_mean(found), *bounds, strict=bootstrap_mean(found, strict))
 
 
-def _paired(text: str, one: Values, other: Values, sign: int, bounds: tuple[float | None, float | None]) -> Finding:
+def _paired(
+    text: str,
+    one: Values,
+    other: Values,
+    sign: int,
+    bounds: tuple[float | None, float | None],
+    difference: Difference,
+    strict: Drawing,
+) -> Finding:
     if isinstance(one, str) or isinstance(other, str):
         return Finding(text, None, *bounds, missing=one if isinstance(one, str) else str(other))
     common = pd.concat({"one": sign * one, "other": sign * other}, axis=1, join="inner")
     text = text if sign > 0 else f"-({text})"
-    return Finding(text, paired_difference(common["one"], common["other"]), *bounds)
+    pair = common["one"], common["other"]
+    return Finding(text, difference(*pair), *bounds, strict=difference(*pair, strict))
 
 
 def _sign(test: Mapping[str, Any], run: RunResults) -> int:
@@ -210,31 +251,3 @@ def _values(test: Mapping[str, Any], run: RunResults, explainer: str) -> Values:
     if "since" in test:
         found = found - frame[frame["x"] == test["since"]].set_index("key")["value"]
     return "not measured in this run" if found.empty else found
-
-
-def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[Verdict, list[Finding]]:
-    """Decide by the study of distances, whose deviations over resamples make intervals; without one: undecided."""
-    content = json.loads(path.read_text())
-    findings = []
-    for entry in entries:
-        first, error = _of_study(content, entry["first"], entry.get("deviations"))
-        text = " ".join(entry["first"][1:])
-        if "second" in entry:
-            second, other_error = _of_study(content, entry["second"], entry.get("deviations"))
-            first, text = first - second, f"{text} - {' '.join(entry['second'][1:])}"
-            error = None if error is None or other_error is None else float(np.hypot(error, other_error))
-        ends = (None, None) if error is None else (first - NORMAL_QUANTILE * error, first + NORMAL_QUANTILE * error)
-        findings.append(Finding(text, Interval(first, *ends, error, 0), least=0))
-    return all_of(finding.verdict for finding in findings), findings
-
-
-def _of_study(content: Mapping[str, Any], place: Sequence[str], deviations: str | None) -> tuple[float, float | None]:
-    found: Any = content
-    for name in place:
-        if name not in found:
-            raise ValueError(f"the study of distances has no {' / '.join(place)}; it was made by other code")
-        found = found[name]
-    if isinstance(found, list):  # mean and deviation, or mean and range
-        return float(found[0]), float(found[1]) if len(found) == 2 else None
-    spread = content.get(deviations or "", {}).get(place[1], {}).get(place[2])
-    return float(found), None if spread is None else float(spread)

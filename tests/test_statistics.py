@@ -13,6 +13,7 @@ from dre.statistics import (
     bootstrap_means,
     critical_difference,
     holm,
+    median_difference,
     normalise_across_explainers,
     paired_difference,
     pivot,
@@ -324,3 +325,20 @@ def test_what_was_left_out_is_said_once_when_it_is_the_same_for_all():
 def test_an_unknown_reference_is_refused():
     with pytest.raises(ValueError, match="unknown explainer 'ig'; the summary has dre"):
         summary_markdown(summarise(frame({"dre": [0.1, 0.2]})), reference="ig")
+
+
+def test_medians_differ_by_the_same_images_drawn_for_both():
+    draw = np.random.default_rng(3)
+    first, second = draw.normal(0.4, 1, 31), draw.normal(0, 1, 31)
+    first[4] = np.nan
+    found = median_difference(first, second, Drawing(resamples=400, seed=1))
+    one, other = np.delete(first, 4), np.delete(second, 4)
+    places = np.random.default_rng(1).integers(0, 30, (400, 30))
+    slow = sorted(float(np.median(one[drawn]) - np.median(other[drawn])) for drawn in places)
+    assert found.count == 30
+    assert found.mean == pytest.approx(np.median(one) - np.median(other))
+    assert slow[9] <= found.low <= slow[10]
+    assert slow[389] <= found.high <= slow[390]
+    assert median_difference([0.1], [0.2]).low is None
+    with pytest.raises(ValueError, match="same images"):
+        median_difference([0.1, 0.2], [0.3])

@@ -5,7 +5,7 @@ tests; here is decided which images enter them.
 """
 
 from dre.statistics.intervals import Drawing, Interval, bootstrap_mean, bootstrap_means
-from dre.statistics.paired import holm, paired_difference, rank_biserial, wilcoxon_p
+from dre.statistics.paired import holm, median_difference, paired_difference, rank_biserial, wilcoxon_p
 from dre.statistics.points import summarise_points
 from dre.statistics.ranks import Ranking, critical_difference, rank_explainers
 from dre.statistics.summary import Directions, summarise
@@ -21,6 +21,7 @@ __all__ = [
     "bootstrap_means",
     "critical_difference",
     "holm",
+    "median_difference",
     "normalise_across_explainers",
     "paired_difference",
     "pivot",

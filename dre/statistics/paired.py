@@ -23,6 +23,26 @@ def paired_difference(first: ArrayLike, second: ArrayLike, drawing: Drawing = DR
     return bootstrap_mean(differences(first, second), drawing)
 
 
+def median_difference(first: ArrayLike, second: ArrayLike, drawing: Drawing = DRAWING) -> Interval:
+    """Median of first less median of second over the common images, with its bootstrap interval.
+
+    Args:
+        first: [N], NaN where an image has no value.
+        second: [N], the same images in the same order.
+        drawing: How resamples are drawn; both medians are taken of the same images.
+    """
+    count = len(differences(first, second))
+    if count < 2:
+        return paired_difference(first, second, drawing)
+    values = np.stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])
+    values = values[:, np.isfinite(values[0] - values[1])]
+    places = np.random.default_rng(drawing.seed).integers(0, count, (drawing.resamples, count))
+    one, other = np.median(values[:, places], axis=2)
+    low, high = np.quantile(one - other, [(1 - drawing.level) / 2, (1 + drawing.level) / 2])
+    middle = float(np.median(values[0]) - np.median(values[1]))
+    return Interval(middle, float(low), float(high), float(np.std(one - other, ddof=1)), count)
+
+
 def wilcoxon_p(first: ArrayLike, second: ArrayLike) -> float | None:
     """Two-sided p-value of Wilcoxon's signed-rank test on the common images; None with fewer than 2.
 

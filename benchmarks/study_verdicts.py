@@ -1,0 +1,57 @@
+"""What decides a claim by the study of distances, which keeps means, and deviations over its resamples or settings."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from benchmarks.verdicts import ERROR, Finding, Verdict, all_of
+from dre.curves import NORMAL_QUANTILE
+from dre.statistics import Interval
+
+
+def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[Verdict, list[Finding]]:
+    """Decide by the study of distances, whose deviations over resamples make intervals; without one: undecided."""
+    content = json.loads(path.read_text())
+    findings = []
+    for entry in entries:
+        first, error = _of_study(content, entry["first"], entry.get("deviations"))
+        text = " ".join(entry["first"][1:]) + _range(content, entry["first"])
+        if "second" in entry:
+            second, other_error = _of_study(content, entry["second"], entry.get("deviations"))
+            first, text = first - second, f"{text} - {' '.join(entry['second'][1:])}"
+            error = None if error is None or other_error is None else float(np.hypot(error, other_error))
+        wide = NormalDist().inv_cdf(1 - ERROR / len(entries) / 2)
+        plain, strict = (_around(first, error, quantile) for quantile in (NORMAL_QUANTILE, wide))
+        findings.append(Finding(text, plain, least=0, strict=strict))
+    return all_of(finding.verdict for finding in findings), findings
+
+
+def _around(mean: float, error: float | None, quantile: float) -> Interval:
+    ends = (None, None) if error is None else (mean - quantile * error, mean + quantile * error)
+    return Interval(mean, *ends, error, 0)
+
+
+def _of_study(content: Mapping[str, Any], place: Sequence[str], deviations: str | None) -> tuple[float, float | None]:
+    found: Any = content
+    for name in place:
+        if name not in found:
+            raise ValueError(f"the study of distances has no {' / '.join(place)}; it was made by other code")
+        found = found[name]
+    if isinstance(found, list):  # mean and deviation, or mean and range
+        return float(found[0]), float(found[1]) if len(found) == 2 else None
+    spread = content.get(deviations or "", {}).get(place[1], {}).get(place[2])
+    return float(found), None if spread is None else float(spread)
+
+
+def _range(content: Mapping[str, Any], place: Sequence[str]) -> str:
+    """Say between what a quantity lies over the settings of the study, where it is known."""
+    found: Any = content
+    for name in place:
+        found = found[name]
+    return (
+        f" ({found[1]:.2f} to {found[2]:.2f} over the settings)" if isinstance(found, list) and len(found) == 3 else ""
+    )
