@@ -1,4 +1,4 @@
-"""Every file in configs/explainer is accepted by the signature of the explainer that it names."""
+"""Every file and set in configs/explainer is accepted by the signatures of the explainers that it names."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,18 +36,22 @@ def builders(entries: dict[str, object]) -> dict[str, Callable[[Classifier], Exp
     return parser.instantiate_classes(parser.parse_object({"explainers": entries})).explainers
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_file_names_an_explainer_and_arguments_that_it_takes(path):
-    entry = yaml.safe_load(path.read_text())
+def check(name: str, entry: dict[str, Any]) -> None:
+    """Build the explainer of an entry, with few steps, and explain with it."""
     assert entry["class_path"].removeprefix("dre.explainers.") in explainers.__all__
     is_learned = "checkpoint" in str(entry.get("init_args", {}))
     cut_counts(entry)
-    build = builders({path.stem: entry})[path.stem]
+    build = builders({name: entry})[name]
     if is_learned:
         with pytest.raises(ValueError, match="checkpoint"):
             build(small_classifier())
     else:
         assert build(small_classifier())(*small_batch()).shape == (3, 1, 64, 96)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_names_an_explainer_and_arguments_that_it_takes(path):
+    check(path.stem, yaml.safe_load(path.read_text()))
 
 
 def test_every_explainer_has_a_file():
@@ -66,6 +70,9 @@ def test_a_run_file_may_name_the_files_by_relative_path(tmp_path):
 
 
 @pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)
-def test_a_set_names_files_that_there_are(path):
-    for entry in yaml.safe_load(path.read_text()).values():
-        assert (path.parent / entry).resolve() in FILES
+def test_a_set_names_files_that_there_are_or_explainers_and_arguments_that_they_take(path):
+    for name, entry in yaml.safe_load(path.read_text()).items():
+        if isinstance(entry, str):
+            assert (path.parent / entry).resolve() in FILES
+        else:
+            check(name, entry)
