@@ -21,6 +21,9 @@ from dre.statistics import (
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 FORMS = ("better", "level", "not_worse", "mean_of")
+STATISTICS = ("mean", "median")
+"""Of differences; means of one explainer against a bound have no other."""
+
 TEST_KEYS = {*FORMS, "than", "with", "by", "margin", "below", "above", "metric", "higher", "over", "statistic"} | {
     "study",
     "quantity",
@@ -114,6 +117,11 @@ def check_claim(claim: Mapping[str, Any]) -> None:
     if len(kinds) != 1 or ("runs" in claim) != (kinds == ["tests"]):
         raise ValueError(f"claim {claim['id']} needs `tests` with `runs`, or `exception_to`, or `study_file`")
     for test in claim.get("tests", []):
+        statistic = test.get("statistic", "mean")
+        if statistic not in STATISTICS or ("mean_of" in test and "statistic" in test):
+            raise ValueError(
+                f"claim {claim['id']}: `statistic` is {' or '.join(STATISTICS)}, of differences; got {test}"
+            )
         forms = [form for form in FORMS if form in test]
         unknown = sorted(set(test) - TEST_KEYS)
         if len(forms) != 1 or unknown or ("metric" in test) == ("study" in test):

@@ -194,7 +194,7 @@ class SAMP(PathExplainer):
     Each direction takes `steps` gradient evaluations and one forward pass, or up to `fragments` more with the
     infinitesimal constraint. Complete in the limit of that constraint, without momentum, where the score is smooth;
     plain jumps are not, and where rectifiers bend the score a greedy walk promises itself gains on both sides of a kink
-    and adds up more than the score changes: twice as much on digits, a hundred times on photographs (docs/metrics.md).
+    and adds up far more than the score changes; docs/metrics.md has figures.
 
     Args:
         classifier: What is explained.

@@ -345,6 +345,8 @@ def test_the_page_shows_what_decides_first(tmp_path):
         ({"id": "a", "test": []}, "claim a has 'test'"),
         ({"id": "a", "tests": []}, "claim a needs `tests` with `runs`"),
         ({"id": "a", "runs": ["x"], "tests": [{"metric": "m", "bettr": ["x"]}]}, "claim a: a test needs one of better"),
+        (claim(better=["x"], than=["y"], statistic="mode"), "claim a: `statistic` is mean or median, of differences"),
+        (claim(mean_of=["x"], below=1, statistic="median"), "claim a: `statistic` is mean or median, of differences"),
     ],
 )
 def test_a_list_that_cannot_be_decided_is_refused(entry, line):
