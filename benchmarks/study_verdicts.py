@@ -3,18 +3,21 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
+from benchmarks.study_questions import SETTINGS
 from benchmarks.verdicts import ERROR, Finding, Verdict, all_of
-from dre.curves import NORMAL_QUANTILE
 from dre.statistics import Interval
 
 
 def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[Verdict, list[Finding]]:
-    """Decide by the study of distances, whose deviations over resamples make intervals; without one: undecided."""
+    """Decide by the study of distances: deviations over few resamples or settings make intervals by Student's t.
+
+    A figure without a deviation leaves its claim undecided.
+    """
     content = json.loads(path.read_text())
     findings = []
     for entry in entries:
@@ -24,8 +27,10 @@ def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[V
             second, other_error = _of_study(content, entry["second"], entry.get("deviations"))
             first, text = first - second, f"{text} - {' '.join(entry['second'][1:])}"
             error = None if error is None or other_error is None else float(np.hypot(error, other_error))
-        wide = NormalDist().inv_cdf(1 - ERROR / len(entries) / 2)
-        plain, strict = (_around(first, error, quantile) for quantile in (NORMAL_QUANTILE, wide))
+        freedom = (content["resamples"] if "deviations" in entry else len(SETTINGS)) - 1
+        plain, strict = (
+            _around(first, error, student.ppf(1 - chance / 2, freedom)) for chance in (ERROR, ERROR / len(entries))
+        )
         findings.append(Finding(text, plain, least=0, strict=strict))
     return all_of(finding.verdict for finding in findings), findings
 

@@ -35,7 +35,8 @@ LEAST = 16
 """Images below which an interval decides nothing: percentile intervals of a handful are too narrow."""
 
 ERROR = 0.05
-"""Chance of an interval to miss; for a claim to fail it is shared by all its comparisons (Bonferroni)."""
+"""Chance of an interval to miss (Bonferroni): all comparisons of a claim share it where any can make it fail, and
+candidates of which one is enough share it where any can make it hold."""
 
 SMALL = 0.0005
 """Below this three decimals show nothing."""
@@ -55,6 +56,7 @@ class Finding:
         closed: The interval may touch its bounds, as no difference at all is level within a margin of 0.
         counts: Whether it takes part in the verdict; one that is only mentioned does not.
         strict: The interval that must lie outside for the claim to fail, where other comparisons could fail as well.
+        chosen: The interval that must lie within for the claim to hold, where another candidate could have been it.
     """
 
     text: str
@@ -66,6 +68,7 @@ class Finding:
     closed: bool = False
     counts: bool = True
     strict: Interval | None = None
+    chosen: Interval | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -75,9 +78,8 @@ class Finding:
         if self.interval.count < self.least:
             return "undecided"
         place = self._place(self.interval)
-        if place == "does not hold" and self.strict is not None:
-            return "does not hold" if self._place(self.strict) == place else "undecided"
-        return place
+        wider = {"holds": self.chosen, "does not hold": self.strict}.get(place)
+        return place if wider is None or self._place(wider) == place else "undecided"
 
     def _place(self, interval: Interval) -> Verdict:
         if interval.low is None or interval.high is None:
@@ -184,11 +186,13 @@ def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iter
     first, rivals = test[form], test["with" if form == "level" else "than"]
     margin, closed = test.get("margin", 0.0), form != "better"
     bounds = {"better": (test.get("by", 0.0), None), "level": (-margin, margin), "not_worse": (-margin, None)}[form]
-    for name in first if isinstance(first, list) else [first]:
+    candidates = first if isinstance(first, list) else [first]
+    levels = (strict, Drawing(level=1 - ERROR / len(candidates)))
+    for name in candidates:
         values = _values(test, run, name)
         yield [
             replace(
-                _paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds, interval, strict),
+                _paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds, interval, levels),
                 closed=closed,
             )
             for rival in rivals
@@ -217,14 +221,15 @@ def _paired(
     sign: int,
     bounds: tuple[float | None, float | None],
     difference: Difference,
-    strict: Drawing,
+    levels: tuple[Drawing, Drawing],
 ) -> Finding:
     if isinstance(one, str) or isinstance(other, str):
         return Finding(text, None, *bounds, missing=one if isinstance(one, str) else str(other))
     common = pd.concat({"one": sign * one, "other": sign * other}, axis=1, join="inner")
     text = text if sign > 0 else f"-({text})"
     pair = common["one"], common["other"]
-    return Finding(text, difference(*pair), *bounds, strict=difference(*pair, strict))
+    strict, chosen = (difference(*pair, level) for level in levels)
+    return Finding(text, difference(*pair), *bounds, strict=strict, chosen=chosen)
 
 
 def _sign(test: Mapping[str, Any], run: RunResults) -> int:

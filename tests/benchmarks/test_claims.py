@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.claims import evaluate, main, page, read_claims, read_runs
+from benchmarks.study_verdicts import decide_by_study
 from benchmarks.verdicts import Finding, all_of, any_of, check_claim
 from dre.explainers.catalogue import catalogue
 from dre.reporting.run_results import RunResults
@@ -234,6 +235,7 @@ def test_studies_decide_by_their_own_images(tmp_path):
 
 def test_the_study_of_distances_decides_where_it_has_deviations(tmp_path):
     content = {"spread": {"a": {"q": 0.5}, "b": {"q": 0.2}}, "spread deviation": {"a": {"q": 0.01}, "b": {"q": 0.01}}}
+    content["resamples"] = 8
     path = tmp_path / "study.json"
     path.write_text(json.dumps(content | {"preferences": {"r": {"IIC": [0.3, 0.1, 0.5]}}}))
     entry = {
@@ -249,6 +251,22 @@ def test_the_study_of_distances_decides_where_it_has_deviations(tmp_path):
     assert verdicts([entry], [], study=tmp_path / "no.json") == ["not run"]
     with pytest.raises(ValueError, match=r"has no spread / z / q"):
         evaluate([entry | {"study_file": [{"first": ["spread", "z", "q"]}]}], [], study=path)
+
+
+@pytest.mark.parametrize(("resamples", "quantile"), [(2, 12.706), (8, 2.365), (1000, 1.962)])  # by a table
+def test_few_resamples_of_a_study_make_wide_intervals(tmp_path, resamples, quantile):
+    path = tmp_path / "study.json"
+    content = {"spread": {"a": {"q": 0.5}}, "spread deviation": {"a": {"q": 0.1}}, "resamples": resamples}
+    path.write_text(json.dumps(content))
+    _, (finding,) = decide_by_study([{"first": ["spread", "a", "q"], "deviations": "spread deviation"}], path)
+    assert finding.interval.low == pytest.approx(0.5 - 0.1 * quantile, abs=1e-4)
+
+
+def test_a_study_over_settings_counts_them(tmp_path):
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps({"sample size error": {"a": {"q": [0.5, 0.1]}}}))
+    _, (finding,) = decide_by_study([{"first": ["sample size error", "a", "q"]}], path)
+    assert finding.interval.high == pytest.approx(0.5 + 0.1 * 2.571, abs=1e-4)  # six settings: 5 degrees of freedom
 
 
 def started(run: RunResults, when: str) -> RunResults:
@@ -372,6 +390,18 @@ def test_one_narrow_failure_among_many_comparisons_leaves_a_claim_open(tmp_path)
     (among,) = evaluate([claim(better=["dre"], than=rivals)], [run])
     assert (alone.verdict, among.verdict) == ("does not hold", "undecided")
     assert alone.findings[0].interval == among.findings[-1].interval
+
+
+def test_the_best_of_many_candidates_must_be_clearer_than_one_alone(tmp_path):
+    candidates = [f"candidate{number}" for number in range(20)]
+    # the last candidate is ahead by about 2.5 standard errors, as one of 20 would be by chance
+    ahead = np.random.default_rng(5).normal(0, 1, IMAGES)
+    ahead = (ahead - ahead.mean()) / ahead.std(ddof=1) * np.sqrt(IMAGES) * 0.01 + 0.025
+    table = {(name, "faithfulness"): [0.4] * IMAGES for name in candidates[:-1]}
+    table |= {("rival", "faithfulness"): [0.5] * IMAGES, ("candidate19", "faithfulness"): (0.5 + ahead).tolist()}
+    run = RunResults(write_run(tmp_path / "run", table))
+    assert verdicts([claim(better=["candidate19"], than=["rival"])], [run]) == ["holds"]
+    assert verdicts([claim(better=candidates, than=["rival"])], [run]) == ["undecided"]
 
 
 def test_medians_are_compared_where_a_test_says_so(tmp_path):
