@@ -140,11 +140,15 @@ def _has_counterpart(entry: Entry, runs: Sequence[RunResults]) -> bool:
 
 
 def _names(table: JointTable) -> str:
-    """List what has no counterpart: by its label, with its group where others of that label have one."""
-    entries = [*table.paper.rows, *table.paper.columns]
-    shared = {entry.label for entry in entries if entry not in table.lonely}
-    named = [f"{entry.group} {entry.label}" if entry.label in shared else entry.label for entry in table.lonely]
-    return ", ".join(dict.fromkeys(named))
+    """List what has no counterpart: by its group and label, by the label alone where it is the same in every group."""
+    everything = [*table.paper.rows, *table.paper.columns]
+
+    def name(entry: Entry) -> str:
+        alike = [other for other in everything if other.label == entry.label]
+        is_same = all(other in table.lonely and other.condition == entry.condition for other in alike)
+        return entry.label if len(alike) > 1 and is_same else f"{entry.group} {entry.label}".strip()
+
+    return ", ".join(dict.fromkeys(map(name, table.lonely)))
 
 
 def joint_markdown(table: JointTable) -> str:

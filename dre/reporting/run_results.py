@@ -17,6 +17,20 @@ import yaml
 SAVED = "config.yaml"
 """The configuration as every run directory keeps it; its name says nothing about the run."""
 
+SHARED = (
+    "densenet121",
+    "densenet169",
+    "densenet201",
+    "inception_v3",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "vgg16",
+    "vgg19",
+)
+ALIASES = {name: f"torchvision/{name}" for name in SHARED} | {"mobilenetv2_100": "torchvision/mobilenet_v2"}
+"""Networks of timm that torchvision has too, as the papers' tables name them."""
+
 ABSOLUTE = re.compile(r"(?<![\w.~:/])/(?:[^\s'\"=]*/)?([^\s'\"=/]+)")
 NEEDS = "python evaluate.py --config configs/evaluate/NAME.yaml"
 
@@ -94,8 +108,9 @@ class RunResults:
 
     @property
     def architecture(self) -> str:
-        """Name of the classifier alone: without the run that trained it here, and without timm's tag of its weights."""
-        return self.network.partition(" ")[0].partition(".")[0]
+        """Name of the classifier alone, torchvision's if any: without the run that trained it here, and a tag."""
+        name = self.network.partition(" ")[0].partition(".")[0]
+        return ALIASES.get(name, name)
 
     @property
     def weights(self) -> str:

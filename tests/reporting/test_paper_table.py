@@ -107,14 +107,33 @@ def test_a_missing_cell_shows_the_hole_and_its_reason_and_lonely_figures_are_mar
     assert "DRE" not in lonely
 
 
+VALUES = {("dre", "faithfulness"): [0.9, 0.7], ("grad_cam", "faithfulness"): [0.6, 0.8]}
+
+
 def test_a_run_on_the_papers_network_and_data_is_its_counterpart(tmp_path):
-    values = {("dre", "faithfulness"): [0.9, 0.7], ("grad_cam", "faithfulness"): [0.6, 0.8]}
-    same = write_run(tmp_path / "a", values, network="torchvision/vgg19", data="shards/imagenet")
+    same = write_run(tmp_path / "a", VALUES, network="torchvision/vgg19", data="shards/imagenet")
     joint = join(read_paper_table(paper_table_file("dre_table3")), [RunResults(same)])
     text = joint_markdown(joint)
     assert "ImageNet VGG19 |" in text
     assert "Birds VGG19 † |" in text
     assert "ImageNet ResNet50 † |" in text
+
+
+def test_a_network_of_timm_is_that_of_torchvision_in_the_table(tmp_path):
+    run = RunResults(write_run(tmp_path / "a", VALUES, network="mobilenetv2_100"))
+    assert run.is_about({"network": "torchvision/mobilenet_v2"})
+    assert not run.is_about({"network": "torchvision/resnet50"})
+    text = joint_markdown(join(read_paper_table(paper_table_file("idgi_table1")), [run]))
+    assert "| MobileNetV2 |" in text
+    assert "counterpart among these runs: DenseNet121, DenseNet169," in text
+
+
+def test_what_has_no_counterpart_is_named_with_the_network_that_it_is_of(tmp_path):
+    run = RunResults(write_run(tmp_path / "a", VALUES, network="tf_efficientnet_lite0"))
+    names = "Inception v3 SIC, Inception v3 AIC, ResNet 101 SIC, ResNet 101 AIC"
+    assert names in joint_markdown(join(read_paper_table(paper_table_file("ggig_table2")), [run]))
+    table = joint_markdown(join(read_paper_table(paper_table_file("idgi_table5")), [run]))
+    assert "| InceptionV3 -log MSE † |" in table
 
 
 def trained_here(run):
@@ -127,20 +146,18 @@ def trained_here(run):
 
 
 def test_the_network_is_the_papers_whatever_its_weights_and_the_data_decide_the_column(tmp_path):
-    values = {("dre", "faithfulness"): [0.9, 0.7], ("grad_cam", "faithfulness"): [0.6, 0.8]}
-    birds = trained_here(write_run(tmp_path / "a", values, network="torchvision/resnet50", data="shards/birds"))
+    birds = trained_here(write_run(tmp_path / "a", VALUES, network="torchvision/resnet50", data="shards/birds"))
     text = joint_markdown(join(read_paper_table(paper_table_file("dre_table3")), [RunResults(birds)]))
     assert "**torchvision/resnet50 classifier_birds_resnet50, birds (2)**" in text
     assert "| Birds ResNet50 |" in text
     assert "| ImageNet ResNet50 † |" in text
-    assert RunResults(write_run(tmp_path / "b", values, network="vit_tiny.augreg_in21k")).is_about(
+    assert RunResults(write_run(tmp_path / "b", VALUES, network="vit_tiny.augreg_in21k")).is_about(
         {"network": "vit_tiny"}
     )
 
 
 def test_places_have_their_counterpart_too(tmp_path):
-    values = {("dre", "faithfulness"): [0.9, 0.7], ("grad_cam", "faithfulness"): [0.6, 0.8]}
-    run = trained_here(write_run(tmp_path / "a", values, network="torchvision/resnet50", data="shards/places"))
+    run = trained_here(write_run(tmp_path / "a", VALUES, network="torchvision/resnet50", data="shards/places"))
     joint = join(read_paper_table(paper_table_file("dre_table5")), [RunResults(run)])
     assert joint.lonely == []
 
