@@ -35,6 +35,7 @@ from dre.environment import one_line_errors
 from dre.metrics import pearson_skewness
 from dre.models.controller import SkewController
 from dre.reporting.style import png_bytes, styled
+from dre.runs import RECORD, provenance
 
 ETA, H = 1.5, 2.5
 BINS = 60
@@ -194,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SkewController(settings.eta, settings.h)  # refuses what no controller has, before anything is written
     own, out = chosen(settings), settings.out
     out.mkdir(parents=True, exist_ok=True)
+    (out / RECORD).write_text(json.dumps(provenance(), indent=2) + "\n")
     if own:
         report(own, out, settings.eta, settings.h, list(own))
         return

@@ -11,21 +11,23 @@ import argparse
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from benchmarks.small_pictures import shrunk, small
+from benchmarks.run_page import run_text
+from benchmarks.small_pictures import LINES, shrunk, small
 from dre.environment import one_line_errors
 from dre.reporting.figures import curves_figure
-from dre.reporting.markdown import summary_markdown
 from dre.reporting.paper_table import join, joint_markdown
 from dre.reporting.papers import paper_table_file, read_paper_table
-from dre.reporting.run_results import RunResults, without_folders
+from dre.reporting.run_results import RunResults, read_json, without_folders
 from dre.reporting.style import png_bytes
+from dre.runs import RECORD
 
 OUT = Path("docs/results")
 LARGEST = 6_000_000
@@ -34,6 +36,7 @@ LARGEST = 6_000_000
 PHOTOGRAPHS = ("gallery.png", "salient_*.png", "*_maps.png")
 CHARTS = (
     "xmgd.png",
+    "xmgd_comparisons.png",
     "step_study.png",
     "projection_gap.png",
     "jpeg_stability.png",
@@ -41,8 +44,10 @@ CHARTS = (
     "weight_perturbation.png",
     "model_randomisation.png",
     "background_replacement.png",
-    "critical_difference_*.png",
 )
+RANKS = "critical_difference_*.png"
+"""Of runs that belong to a table of a paper; those of a min-max for each image are those of what it scales."""
+
 DEMO = Path("data/demo/manifest.json")
 OPENING = "# Results\n\nRebuilt by\n"
 """Of the page that lists everything, which tells a folder of this command from any other."""
@@ -162,8 +167,7 @@ def _pages(listed: Sequence[Listed]) -> dict[str, str]:
         origins = "\n".join(_origin(run) for run in fitting)
         pages[f"{table}.md"] = f"{table_text(table, fitting)}\n{origins}\n"
     for one in (one for one in listed if not one.run.tables):
-        text = summary_markdown(one.run.summary, reference=one.run.summary["reference"])
-        pages[f"{one.slug}.md"] = f"## {one.run.name}: {one.label}\n\n{text}\n{_origin(one.run)}\n"
+        pages[f"{one.slug}.md"] = f"## {one.run.name}: {one.label}\n\n{run_text(one.run)}\n{_origin(one.run)}\n"
     return pages
 
 
@@ -198,6 +202,9 @@ def _pictures(listed: Sequence[Listed], charts: Sequence[Path]) -> list[Picture]
 def _pictures_of(run: RunResults) -> Iterator[tuple[Path, bytes]]:
     """Give the pictures of a run, each with the file that it has or would have there."""
     shows_maps = "figure" in run.name and _is_demo(run)
+    for path in sorted(run.directory.glob(RANKS) if run.tables else ()):
+        if not path.stem.endswith("_normalised"):
+            yield path, small(path.read_bytes(), LINES)
     for path in sorted(path for pattern in CHARTS for path in run.directory.glob(pattern)):
         yield path, small(path.read_bytes())
     for path in sorted(path for pattern in PHOTOGRAPHS if shows_maps for path in run.directory.glob(pattern)):
@@ -226,15 +233,19 @@ def _slug(run: RunResults) -> str:
 
 def _origin(run: RunResults) -> str:
     """Say by which command, commit and versions a run was made."""
-    record = run.record
+    return f"- {run.label}: `{run.command}`; {_versions(run.record)}."
+
+
+def _versions(record: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["packages"].items())
-    return f"- {run.label}: `{run.command}`; commit {record['commit']}, {record['started']}, {versions}."
+    return f"commit {record['commit']}, {record['started']}, {versions}"
 
 
 def _origin_of_charts(folder: Path) -> str:
-    """Say which benchmark makes a folder of charts, where one has its name."""
-    made = find_spec(f"benchmarks.{folder.name}") is not None
-    return f"- {folder.name}: " + (f"`python -m benchmarks.{folder.name}`." if made else "charts.")
+    """Say which benchmark makes a folder of charts, where one has its name, and what the folder says of its making."""
+    made = f"`python -m benchmarks.{folder.name}`" if find_spec(f"benchmarks.{folder.name}") else "charts"
+    record = read_json(folder / RECORD)
+    return f"- {folder.name}: {made}{f'; {_versions(record)}' if record else ''}."
 
 
 def _contents(

@@ -4,17 +4,20 @@ import io
 
 from PIL import Image
 
-COLOURS = 128
+COLOURS = 64
 """Of a chart."""
+
+LINES = 32
+"""Colours of a chart of few lines."""
 
 SIDE = 800
 """Most pixels of a side of a picture of photographs."""
 
 
-def small(content: bytes) -> bytes:
+def small(content: bytes, colours: int = COLOURS) -> bytes:
     """Take fewer colours, where that makes a picture smaller."""
     buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
+    picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT)
     picture.save(buffer, "PNG", optimize=True)
     return min(content, buffer.getvalue(), key=len)
 

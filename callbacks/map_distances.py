@@ -34,7 +34,7 @@ from dre.metrics import (
 from dre.metrics.map_comparison import MapComparison
 from dre.metrics.states import add_states, states_of
 from dre.metrics.xmgd import Aggregate, GroupDistances
-from dre.reporting import distances_figure
+from dre.reporting import comparisons_figure, distances_figure
 from dre.reporting.style import png_bytes
 from dre.types import Batch, Explained
 
@@ -75,7 +75,8 @@ class MapDistances(pl.Callback):
     """Compare the maps of every explainer with every other's during `Trainer.test`.
 
     Writes `xmgd.json` and, as a heat map with its tree, `xmgd.png` into the run directory; W&B gets both, as the table
-    `test/xmgd` with a row for each pair and as the picture `test/xmgd_matrix`. No pass is made. With one explainer
+    `test/xmgd` with a row for each pair and as the picture `test/xmgd_matrix`. Other measures are drawn side by side,
+    `xmgd_comparisons.png`. No pass is made. With one explainer
     there is nothing to compare: that is said, and nothing is written.
 
     Args:
@@ -222,10 +223,17 @@ class MapDistances(pl.Callback):
             picture.write_bytes(png_bytes(distances_figure(result["root"], self.names, _title(result))))
         else:
             rank_zero_info("xmgd.png is left out: no two explainers have maps with a distance")
+        means = {name: entry["mean"] for name, entry in result["comparisons"].items() if _has_value(entry["mean"])}
+        if means:
+            (directory / "xmgd_comparisons.png").write_bytes(png_bytes(comparisons_figure(means, self.names)))
         for logger in wandb_loggers(trainer):
             logger.log_table("test/xmgd", columns=_columns(result), data=_rows(result))
             if is_drawn:
                 logger.log_image("test/xmgd_matrix", [str(picture)])
+
+
+def _has_value(matrix: Matrix) -> bool:
+    return any(value is not None for row in matrix for value in row)
 
 
 def _columns(result: Mapping[str, Any]) -> list[str]:

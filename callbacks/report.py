@@ -30,6 +30,7 @@ FILES = {
 
 PICTURES = {
     "xmgd.png": "distances between the explainers' maps",
+    "xmgd_comparisons.png": "the same maps by other measures",
     "model_randomisation.png": "maps while the classifier's weights are drawn anew",
     "model_randomisation_maps.png": "maps while the classifier's weights are drawn anew, of a few photographs",
     "weight_perturbation.png": "maps while its weights are perturbed",

@@ -19,7 +19,7 @@ from dre.explainers import DRE, Explainer, MGnet
 from dre.launch import follow_torchrun, is_restarted, job_name, limit_waiting
 from dre.models import Classifier, read_checkpoint
 from dre.modules import ExplainerEvaluation, MaskTraining
-from dre.runs import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
+from dre.runs import CHECKPOINT, DEFAULT_TRAINING, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.smoke import cut_to_smoke
 
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -249,7 +249,7 @@ class TrainingCommandLine(CommandLine):
     """Command line of train.py; afterwards it scores the last checkpoint beside `--score.explainers`."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
-        super().__init__(MaskTraining, "configs/train/demo.yaml", "runs", args)
+        super().__init__(MaskTraining, str(DEFAULT_TRAINING), "runs", args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the rivals of the score at the end."""

@@ -22,6 +22,7 @@ PROGRESS = "progress"
 """Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+DEFAULT_TRAINING = Path("configs/train/demo.yaml")
 LOADING = ("workers", "verify", "eval_batch_size")
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
 
@@ -144,19 +145,25 @@ def write_record(
         job: The launcher's.
         files: Given as --config.
     """
-    record = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+    record = provenance() | {
         "run_file": name_of(files, config),
         "config_hash": config_hash(config),
         "parent": parent,
         "checkpoints": dict(checkpoints or {}),
         "job": job,
+    }
+    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def provenance() -> dict[str, Any]:
+    """Say when, by which command, of which commit and with which versions this process makes what it makes."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in RECORDED_PACKAGES},
     }
-    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def read_record(directory: Path) -> dict[str, Any]:
@@ -194,7 +201,15 @@ def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job
             f"no run under {family} has this configuration (the newest, {found[0].parent.parent}, differs in model, "
             "data or seed); give its file as --ckpt_path to resume it nevertheless"
         )
-    raise FileNotFoundError(f"no checkpoint under {family}; `python train.py` trains one")
+    raise FileNotFoundError(f"no checkpoint under {family}; `{_training_of(family.name)}` trains one")
+
+
+def _training_of(name: str) -> str:
+    """Write the command that trains under this name: by its run file, or the default's, where there is one."""
+    if name == DEFAULT_TRAINING.stem:
+        return "python train.py"
+    recipe = DEFAULT_TRAINING.with_name(f"{name}.yaml")
+    return f"python train.py --config {recipe}" if recipe.is_file() else f"python train.py --name {name}"
 
 
 def _commit() -> str | None:

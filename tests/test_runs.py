@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,8 +86,20 @@ def test_the_newest_checkpoint_is_found_in_a_run_a_family_or_as_a_file(tmp_path)
     assert newest_checkpoint(tmp_path, {"model": 1}) == old
     with pytest.raises(FileNotFoundError, match=r"no run under .* has this configuration \(the newest, .*001, differs"):
         newest_checkpoint(tmp_path, {"model": 3})
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint under .*nowhere; `python train\.py` trains one"):
-        newest_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("demo", "python train.py"),
+        ("imagenet_lite0", "python train.py --config configs/train/imagenet_lite0.yaml"),
+        ("dre_no_area", "python train.py --name dre_no_area"),
+    ],
+)
+def test_a_training_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch, name, command):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(FileNotFoundError, match=rf"no checkpoint under .*{name}; `{re.escape(command)}` trains one"):
+        newest_checkpoint(tmp_path / name)
 
 
 def test_two_runs_have_two_directories_with_their_records(place, run_file):

@@ -1,6 +1,6 @@
 """Distances between all pairs of a set as a heat map, with the tree that joins what is near beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,10 +43,36 @@ def distances_figure(distances: ArrayLike, names: Sequence[str], title: str = ""
     with styled():
         figure = Figure(figsize=(1.5 * side + 2.4, side + 1.6), layout="constrained")
         heat, branches = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-        _draw_heat(figure, heat, square[np.ix_(order, order)], [readable(shown[place]) for place in order])
+        _draw_heat(
+            figure,
+            heat,
+            square[np.ix_(order, order)],
+            [readable(shown[place]) for place in order],
+            (0.0, float(np.nanmax(square))),
+        )
         _draw_tree(branches, tree["icoord"], tree["dcoord"])
         heat.set_ylim(len(order) - 0.5, -0.5)
         heat.set_title(title)
+    return figure
+
+
+def comparisons_figure(matrices: Mapping[str, ArrayLike], names: Sequence[str]) -> Figure:
+    """Draw a heat map for each comparison, one beside the other, each on its own scale.
+
+    Args:
+        matrices: By what is compared, [G, G] with a value at least; NaN or None stays white, as the diagonal does.
+        names: G of them, in the order of rows and columns.
+    """
+    side = (CELL if len(names) <= NUMBERED else NARROW) * len(names)
+    with styled():
+        figure = Figure(figsize=(side * len(matrices) + 2.0, side + 1.6), layout="constrained")
+        panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
+        for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
+            square = np.array(matrix, dtype=np.float64)
+            np.fill_diagonal(square, np.nan)
+            ends = float(np.nanmin(square)), float(np.nanmax(square))
+            _draw_heat(figure, axes, square, list(map(readable, names)), ends)
+            axes.set_title(readable(title))
     return figure
 
 
@@ -65,9 +91,11 @@ def _known(distances: ArrayLike, names: Sequence[str]) -> tuple[NDArray[np.float
     return square, shown
 
 
-def _draw_heat(figure: Figure, axes: Axes, square: NDArray[np.float64], names: list[str]) -> None:
-    highest = max(float(np.nanmax(square)), np.finfo(np.float64).tiny)
-    shown = axes.imshow(square, cmap="YlGnBu", vmin=0, vmax=highest, aspect="auto")
+def _draw_heat(
+    figure: Figure, axes: Axes, square: NDArray[np.float64], names: list[str], ends: tuple[float, float]
+) -> None:
+    low, high = ends[0], max(ends[1], ends[0] + np.finfo(np.float64).tiny)
+    shown = axes.imshow(square, cmap="YlGnBu", vmin=low, vmax=high, aspect="auto")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
@@ -76,14 +104,15 @@ def _draw_heat(figure: Figure, axes: Axes, square: NDArray[np.float64], names: l
         figure.colorbar(shown, ax=axes, location="left", fraction=0.03, pad=0.02, aspect=40)
         return
     for (row, column), value in np.ndenumerate(square):
-        if row != column or value > 0:
-            colour = "white" if value > 0.55 * highest else "#222222"
-            axes.text(column, row, _cell_text(value, highest), ha="center", va="center", color=colour, fontsize=7.5)
+        if np.isfinite(value) and (row != column or value > 0):
+            colour = "white" if value > low + 0.55 * (high - low) else "#222222"
+            text = _cell_text(value, max(abs(low), abs(high)))
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.5)
 
 
-def _cell_text(value: float, highest: float) -> str:
-    """Write as many digits as tell the distances apart, the same number in every cell."""
-    return f"{value:.1e}" if highest < 0.01 else f"{value:.3f}" if highest < 1 else f"{value:.2f}"
+def _cell_text(value: float, largest: float) -> str:
+    """Write as many digits as tell the values apart, the same number in every cell."""
+    return f"{value:.1e}" if largest < 0.01 else f"{value:.3f}" if largest < 1 else f"{value:.2f}"
 
 
 def _draw_tree(axes: Axes, places: Sequence[Sequence[float]], heights: Sequence[Sequence[float]]) -> None:

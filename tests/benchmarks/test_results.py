@@ -117,6 +117,32 @@ def test_data_whose_name_begins_with_that_of_others_has_a_section_of_its_own(tmp
     assert second.startswith("dre_table3, tf_efficientnet_lite0, demo_b (3)\n\nxmgd\n\n![xmgd](")
 
 
+def test_ranks_are_shown_of_runs_of_tables_and_not_again_for_a_min_max(tmp_path):
+    runs = [
+        run_with_pictures(tmp_path / "a", False, tables=["dre_table4"]),
+        run_with_pictures(tmp_path / "b", False, name="own"),
+    ]
+    for run in runs:
+        for metric in ("faithfulness", "faithfulness_normalised"):
+            (run / f"critical_difference_{metric}.png").write_bytes((run / "xmgd.png").read_bytes())
+    build(runs, [], tmp_path / "docs")
+    ranks = [path.name for path in (tmp_path / "docs").glob("*critical_difference*")]
+    assert ranks == ["dre_table3_tf_efficientnet_lite0_demo_critical_difference_faithfulness.png"]
+
+
+def test_charts_say_what_made_them(tmp_path):
+    run = run_with_pictures(tmp_path / "a", False)
+    for name, record in (("controller", {"commit": "abc", "started": "1", "packages": {"torch": "2"}}), ("own", {})):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / f"{name}.png").write_bytes((run / "xmgd.png").read_bytes())
+        if record:
+            (folder / "run.json").write_text(json.dumps(record))
+    build([run], [tmp_path / "controller", tmp_path / "own"], tmp_path / "docs")
+    page = (tmp_path / "docs" / "README.md").read_text()
+    assert "- controller: `python -m benchmarks.controller`; commit abc, 1, torch 2.\n- own: charts.\n" in page
+
+
 def test_charts_of_one_name_are_refused(tmp_path):
     folders = [run_with_pictures(tmp_path / name, False) for name in ("a", "b")]
     with pytest.raises(ValueError, match=r"a/gallery\.png and .*b/gallery\.png would both be called gallery\.png"):

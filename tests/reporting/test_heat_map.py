@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dre.reporting import distances_figure
+from dre.reporting import comparisons_figure, distances_figure
 from dre.reporting.style import svg_bytes
 
 NAMES = ["dre", "far_away", "grad_cam"]
@@ -58,6 +58,18 @@ def test_a_distance_within_a_group_is_shown():
     heat, tree = heat_and_tree(np.array(DISTANCES) + 0.2 * np.eye(3), NAMES)
     assert cells(heat)["dre", "dre"] == "0.200"
     assert len(tree.lines) == 2
+
+
+def test_comparisons_stand_side_by_side_in_the_given_order_and_may_be_negative():
+    matrices = {"pearson": [[None, -0.5, 0.1], [-0.5, None, None], [0.1, 0.6, None]], "kullback_leibler": DISTANCES}
+    first, second = comparisons_figure(matrices, NAMES).axes
+    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("pearson", "kullback leibler")
+    found = cells(first)
+    assert found["dre", "far away"] == "-0.500"
+    assert ("far away", "grad cam") not in found
+    assert first.images[0].get_clim() == (-0.5, 0.6)
+    assert second.images[0].get_clim() == (0.1, 0.6)  # the diagonal does not count
+    assert len(second.texts) == 6
 
 
 def test_names_without_distances_are_left_out():

@@ -1,0 +1,52 @@
+"""The page of a run that belongs to no table of a paper: its scores, studies and settings, and what was left out."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dre.reporting.cells import cell, markdown_table
+from dre.reporting.markdown import summary_markdown
+from dre.reporting.run_results import RunResults, read_json
+
+COLUMNS = 5
+"""Quantities of a study side by side in one table."""
+
+
+def run_text(run: RunResults) -> str:
+    """Write all that a run says, as Markdown below a heading."""
+    parts = [summary_markdown(run.summary, reference=run.summary["reference"]).rstrip()]
+    for path in sorted(run.directory.glob("*.json")):
+        content = read_json(path)
+        if content.get("study") == path.stem and content["points"]:
+            parts += study_tables(content)
+    parts.append("\n".join(f"- {line}" for line in (*settings(run), *left_out(run))))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def study_tables(study: Mapping[str, Any]) -> Iterator[str]:
+    """Write the points of a study, those of the same explainers and places side by side."""
+    yield f"Study `{study['study']}` of {study['images']['studied']} images; x says how far something was changed."
+    found: dict[str, dict[tuple[str, float], Mapping[str, Any]]] = {}
+    for point in study["points"]:
+        found.setdefault(point["quantity"], {})[point["explainer"], point["x"]] = point
+    for rows in dict.fromkeys(tuple(sorted(entries)) for entries in found.values()):
+        names = [name for name, entries in found.items() if tuple(sorted(entries)) == rows]
+        for start in range(0, len(names), COLUMNS):
+            shown = names[start : start + COLUMNS]
+            cells = [[one, f"{x:g}", *(cell(found[name][one, x], 1.0) for name in shown)] for one, x in rows]
+            yield markdown_table(["explainer", "x", *shown], cells, texts=2)
+
+
+def settings(run: RunResults) -> Iterator[str]:
+    """Give the numbers that explainers have for options: steps, points, samples."""
+    for name in run.summary["explainers"]:
+        options = run.options(name)
+        numbers = {option: value for option, value in options.items() if type(value) in (int, float)}
+        said = [f"{option} {value:g}" for option, value in numbers.items() if option != "seed"]
+        if said:
+            yield f"`{name}`: {', '.join(said)}."
+
+
+def left_out(run: RunResults) -> Iterator[str]:
+    """Name the explainers of the run file that were not evaluated, with the reason."""
+    for name, reason in run.record.get("left_out", {}).items():
+        yield f"`{name}` is left out: {reason}."

@@ -1,0 +1,41 @@
+"""The page of one run: what it measured, what it studied, with which settings, and what is not in it."""
+
+import json
+
+from benchmarks.run_page import run_text
+from dre.reporting.run_results import RunResults
+from tests.reporting.runs import write_run
+
+VALUES = {("ggig", "explainability"): [0.9, 0.7, 0.8], ("random", "explainability"): [0.6, 0.7, 0.4]}
+
+
+def point(explainer, quantity, x, mean, low=None, high=None):
+    return {"explainer": explainer, "quantity": quantity, "x": x, "mean": mean, "low": low, "high": high}
+
+
+def run_of(tmp_path, points=None, **options):
+    directory = write_run(tmp_path / "run", VALUES, **options)
+    summary = json.loads((directory / "summary.json").read_text())
+    (directory / "summary.json").write_text(json.dumps(summary | {"reference": "ggig"}))
+    if points is not None:
+        study = {"study": "weight_perturbation", "images": {"studied": 3}, "points": points}
+        (directory / "weight_perturbation.json").write_text(json.dumps(study))
+    return RunResults(directory)
+
+
+def test_points_of_a_study_stand_beside_those_of_the_same_explainers(tmp_path):
+    points = [point("ggig", quantity, x, x / 4, 0.0, 1e-9) for quantity in ("similar", "other") for x in (0.0, 0.5)]
+    points += [point("classifier", "probability", 0.5, None)]
+    text = run_text(run_of(tmp_path, points))
+    assert "Study `weight_perturbation` of 3 images" in text
+    assert "| explainer | x | similar | other |" in text
+    assert "| ggig | 0.5 | 0.12 [0.00, 1.0e-09] | 0.12 [0.00, 1.0e-09] |" in text
+    assert "| explainer | x | probability |\n| --- | --- | ---: |\n| classifier | 0.5 | - |" in text
+
+
+def test_numbers_that_explainers_were_set_to_and_what_was_left_out_are_said(tmp_path):
+    options = {"ggig": {"points": 8, "lr": 1e-4, "score": "logit", "magnitude": False, "chunk": None, "seed": 0}}
+    text = run_text(run_of(tmp_path, explainers=options))
+    assert "- `ggig`: lr 0.0001, points 8.\n- `mgnet` is left out: no.\n" in text
+    assert "Study" not in text
+    assert "`random`:" not in text
