@@ -42,6 +42,7 @@ class EvaluationCommandLine(CommandLine):
         parser.add_argument(
             "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
         )
+        parser.add_argument("--limit", type=int | None, default=None, help="Short for --data.limit.")
         parser.add_argument(
             "--resume",
             type=str | None,
@@ -70,6 +71,8 @@ class EvaluationCommandLine(CommandLine):
 
     def before_instantiate_classes(self) -> None:
         """See `CommandLine`."""
+        if self.config.limit is not None:
+            self.config.data.init_args.limit, self.config.limit = self.config.limit, None
         with self._saying_needs():
             super().before_instantiate_classes()
 

@@ -201,15 +201,15 @@ def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job
             f"no run under {family} has this configuration (the newest, {found[0].parent.parent}, differs in model, "
             "data or seed); give its file as --ckpt_path to resume it nevertheless"
         )
-    raise FileNotFoundError(f"no checkpoint under {family}; `{_training_of(family.name)}` trains one")
+    raise FileNotFoundError(f"no checkpoint under {family}; `{_training_of(family)}` trains one")
 
 
-def _training_of(name: str) -> str:
-    """Write the command that trains under this name: by its run file, or the default's, where there is one."""
-    if name == DEFAULT_TRAINING.stem:
+def _training_of(family: Path) -> str:
+    """Write the command that trains what is looked for there: by the run file of its name, where there is one."""
+    recipe = DEFAULT_TRAINING.with_name(f"{family.name}.yaml")
+    if recipe == DEFAULT_TRAINING or family.parent.name != "runs":
         return "python train.py"
-    recipe = DEFAULT_TRAINING.with_name(f"{name}.yaml")
-    return f"python train.py --config {recipe}" if recipe.is_file() else f"python train.py --name {name}"
+    return f"python train.py --config {recipe}" if recipe.is_file() else f"python train.py --name {family.name}"
 
 
 def _commit() -> str | None:

@@ -322,11 +322,12 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
     content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-3:]
     del content["trainer"]["max_epochs"]
     (place / "score.yaml").write_text(yaml.safe_dump(content))
-    run = EvaluationCommandLine(["--config", "score.yaml", "--ckpt_path", "runs/tiny", *QUIET])
+    run = EvaluationCommandLine(["--config", "score.yaml", "--ckpt_path", "runs/tiny", "--limit", "3", *QUIET])
+    assert yaml.safe_load((run.run_directory / "config.yaml").read_text())["data"]["init_args"]["limit"] == 3
     assert set(run.model.explainers) == {"dre", "random"}  # MGnet has no checkpoint
     assert run.config.model.explainers["dre"]["init_args"]["checkpoint"] == "runs/tiny/002/checkpoints/last.ckpt"
     run.run()
-    assert (run.run_directory / "scores.parquet").is_file()
+    assert json.loads((run.run_directory / "summary.json").read_text())["explained"] == 3
     assert run.run_directory == Path("results/tiny/001")
 
 

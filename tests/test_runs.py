@@ -99,7 +99,7 @@ def test_the_newest_checkpoint_is_found_in_a_run_a_family_or_as_a_file(tmp_path)
 def test_a_training_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch, name, command):
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(FileNotFoundError, match=rf"no checkpoint under .*{name}; `{re.escape(command)}` trains one"):
-        newest_checkpoint(tmp_path / name)
+        newest_checkpoint(tmp_path / "runs" / name)
 
 
 def test_two_runs_have_two_directories_with_their_records(place, run_file):
