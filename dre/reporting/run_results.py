@@ -153,7 +153,7 @@ class RunResults:
     def measured(self, at: Mapping[str, Any]) -> Measured:
         """Find a figure, or the reason why there is none."""
         explainer = at.get("explainer")
-        if explainer is None:
+        if explainer is None or not {"study", "cost", "distance", "metric"} & at.keys():
             return Measured(None, reason="nothing of ours belongs to this figure")
         if explainer not in self.summary["explainers"]:
             return Measured(None, reason=self.record.get("left_out", {}).get(explainer, "not evaluated in this run"))
@@ -163,11 +163,9 @@ class RunResults:
             return self._of_cost(explainer, at["cost"])
         if "distance" in at:
             return self._of_distances(explainer, at["distance"])
-        return self._of_metric(explainer, at.get("metric"), at.get("statistic", "mean"))
+        return self._of_metric(explainer, at["metric"], at.get("statistic", "mean"))
 
-    def _of_metric(self, explainer: str, metric: str | None, statistic: str) -> Measured:
-        if metric is None:
-            return Measured(None, reason="the table names no metric")
+    def _of_metric(self, explainer: str, metric: str, statistic: str) -> Measured:
         if metric not in self.summary["metrics"]:
             return Measured(None, reason=f"{metric}: {self._why_no_metric(metric)}")
         entry = self.summary["scores"][explainer][metric]
