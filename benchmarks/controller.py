@@ -9,6 +9,7 @@ the densities of all mixtures (figure 15). Inputs of one's own take the place of
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from dre.environment import one_line_errors
 from dre.metrics import pearson_skewness
 from dre.models.controller import SkewController
 from dre.reporting.style import png_bytes, styled
-from dre.runs import RECORD, provenance
+from dre.runs import MADE, provenance
 
 ETA, H = 1.5, 2.5
 BINS = 60
@@ -195,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SkewController(settings.eta, settings.h)  # refuses what no controller has, before anything is written
     own, out = chosen(settings), settings.out
     out.mkdir(parents=True, exist_ok=True)
-    (out / RECORD).write_text(json.dumps(provenance(), indent=2) + "\n")
+    words = sys.argv[1:] if arguments is None else arguments
+    made = provenance(["-m", "benchmarks.controller", *words])
+    (out / MADE).write_text(json.dumps(made, indent=2) + "\n")
     if own:
         report(own, out, settings.eta, settings.h, list(own))
         return

@@ -27,7 +27,7 @@ from dre.reporting.paper_table import join, joint_markdown
 from dre.reporting.papers import paper_table_file, read_paper_table
 from dre.reporting.run_results import RunResults, read_json, without_folders
 from dre.reporting.style import png_bytes
-from dre.runs import RECORD
+from dre.runs import MADE
 
 OUT = Path("docs/results")
 LARGEST = 6_000_000
@@ -243,9 +243,11 @@ def _versions(record: Mapping[str, Any]) -> str:
 
 def _origin_of_charts(folder: Path) -> str:
     """Say which benchmark makes a folder of charts, where one has its name, and what the folder says of its making."""
-    made = f"`python -m benchmarks.{folder.name}`" if find_spec(f"benchmarks.{folder.name}") else "charts"
-    record = read_json(folder / RECORD)
-    return f"- {folder.name}: {made}{f'; {_versions(record)}' if record else ''}."
+    record = read_json(folder / MADE)
+    if record:
+        return f"- {folder.name}: `{without_folders(record['command'])}`; {_versions(record)}."
+    made = find_spec(f"benchmarks.{folder.name}") is not None
+    return f"- {folder.name}: " + (f"`python -m benchmarks.{folder.name}`." if made else "charts.")
 
 
 def _contents(

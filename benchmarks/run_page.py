@@ -5,7 +5,7 @@ from typing import Any
 
 from dre.reporting.cells import cell, markdown_table
 from dre.reporting.markdown import summary_markdown
-from dre.reporting.run_results import RunResults, read_json
+from dre.reporting.run_results import RunResults, read_json, without_folders
 
 COLUMNS = 5
 """Quantities of a study side by side in one table."""
@@ -24,7 +24,7 @@ def run_text(run: RunResults) -> str:
 
 def study_tables(study: Mapping[str, Any]) -> Iterator[str]:
     """Write the points of a study, those of the same explainers and places side by side."""
-    yield f"Study `{study['study']}` of {study['images']['studied']} images; x says how far something was changed."
+    yield f"Study `{study['study']}` of {study['images']['studied']} images."
     found: dict[str, dict[tuple[str, float], Mapping[str, Any]]] = {}
     for point in study["points"]:
         found.setdefault(point["quantity"], {})[point["explainer"], point["x"]] = point
@@ -33,7 +33,8 @@ def study_tables(study: Mapping[str, Any]) -> Iterator[str]:
         for start in range(0, len(names), COLUMNS):
             shown = names[start : start + COLUMNS]
             cells = [[one, f"{x:g}", *(cell(found[name][one, x], 1.0) for name in shown)] for one, x in rows]
-            yield markdown_table(["explainer", "x", *shown], cells, texts=2)
+            place = study.get("x_labels", {}).get(names[0]) or "x"  # a run of an earlier version has no labels
+            yield markdown_table(["explainer", place, *shown], cells, texts=2)
 
 
 def settings(run: RunResults) -> Iterator[str]:
@@ -49,4 +50,4 @@ def settings(run: RunResults) -> Iterator[str]:
 def left_out(run: RunResults) -> Iterator[str]:
     """Name the explainers of the run file that were not evaluated, with the reason."""
     for name, reason in run.record.get("left_out", {}).items():
-        yield f"`{name}` is left out: {reason}."
+        yield f"`{name}` is left out: {without_folders(reason)}."

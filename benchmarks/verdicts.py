@@ -124,7 +124,7 @@ def check_claim(claim: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"claim {claim['id']}: `statistic` is {' or '.join(STATISTICS)}, of differences; got {test}"
             )
-        forms = [form for form in FORMS if form in test]
+        forms = [form for form in FORMS if test.get(form)]
         unknown = sorted(set(test) - TEST_KEYS)
         if len(forms) != 1 or unknown or ("metric" in test) == ("study" in test):
             raise ValueError(
@@ -186,10 +186,10 @@ def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iter
     first, rivals = test[form], test["with" if form == "level" else "than"]
     margin, closed = test.get("margin", 0.0), form != "better"
     bounds = {"better": (test.get("by", 0.0), None), "level": (-margin, margin), "not_worse": (-margin, None)}[form]
-    candidates = first if isinstance(first, list) else [first]
-    levels = (strict, Drawing(level=1 - ERROR / len(candidates)))
-    for name in candidates:
-        values = _values(test, run, name)
+    candidates = {name: _values(test, run, name) for name in (first if isinstance(first, list) else [first])}
+    could = sum(not isinstance(values, str) for values in candidates.values())
+    levels = (strict, Drawing(level=1 - ERROR / could) if could > 1 else None)
+    for name, values in candidates.items():
         yield [
             replace(
                 _paired(f"{name} - {rival} {what}", values, _values(test, run, rival), sign, bounds, interval, levels),
@@ -221,14 +221,14 @@ def _paired(
     sign: int,
     bounds: tuple[float | None, float | None],
     difference: Difference,
-    levels: tuple[Drawing, Drawing],
+    levels: tuple[Drawing, Drawing | None],
 ) -> Finding:
     if isinstance(one, str) or isinstance(other, str):
         return Finding(text, None, *bounds, missing=one if isinstance(one, str) else str(other))
     common = pd.concat({"one": sign * one, "other": sign * other}, axis=1, join="inner")
     text = text if sign > 0 else f"-({text})"
     pair = common["one"], common["other"]
-    strict, chosen = (difference(*pair, level) for level in levels)
+    strict, chosen = (None if level is None else difference(*pair, level) for level in levels)
     return Finding(text, difference(*pair), *bounds, strict=strict, chosen=chosen)
 
 

@@ -217,8 +217,7 @@ class MapDistances(pl.Callback):
     def _write(self, trainer: pl.Trainer, result: dict[str, Any], directory: Path) -> None:
         (directory / "xmgd.json").write_text(json.dumps(result, indent=1) + "\n")
         picture = directory / "xmgd.png"
-        apart = [result["root"][row][column] for row, column in permutations(range(len(self.names)), 2)]
-        is_drawn = any(distance is not None for distance in apart)
+        is_drawn = _has_value(result["root"])
         if is_drawn:
             picture.write_bytes(png_bytes(distances_figure(result["root"], self.names, _title(result))))
         else:
@@ -233,7 +232,8 @@ class MapDistances(pl.Callback):
 
 
 def _has_value(matrix: Matrix) -> bool:
-    return any(value is not None for row in matrix for value in row)
+    """Whether two explainers have a value together."""
+    return any(matrix[row][column] is not None for row, column in permutations(range(len(matrix)), 2))
 
 
 def _columns(result: Mapping[str, Any]) -> list[str]:

@@ -199,8 +199,10 @@ class Study(pl.Callback, ABC):
         frame.to_parquet(path.with_suffix(".parquet"))
         order = list(dict.fromkeys(quantity for quantity, _ in self.points(studied)))
         points = points.sort_values("quantity", key=lambda column: column.map(order.index), kind="stable")
+        labels = {quantity: self.x_label(quantity) for quantity in order}
         content = {
             "study": self.name,
+            "x_labels": labels,
             "settings": {"explainers": self.names(studied), **self.settings(studied)},
             **found,
             "points": points.to_dict("records"),
@@ -209,7 +211,6 @@ class Study(pl.Callback, ABC):
         shown = [*self.names(studied), CLASSIFIER]
         if points["x"].nunique() == 1:  # what is measured once, of the classifier, is in the file
             shown, points = shown[:-1], points[points["explainer"] != CLASSIFIER]
-        labels = {quantity: self.x_label(quantity) for quantity in order}
         drawn = points[points["quantity"].map(self.is_drawn)]
         figure = points_figure(drawn, shown, labels, self.panels_in_a_line)
         path.with_suffix(".png").write_bytes(png_bytes(figure))

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -65,6 +65,12 @@ def plain(message: str) -> str:
     for pattern, replacement in PLAINER:
         text = pattern.sub(replacement, text)
     return text
+
+
+def written_out(short: Mapping[str, str], words: Sequence[str]) -> list[str]:
+    """Write the options that stand for longer ones as these."""
+    parts = [word.partition("=") for word in words]
+    return [f"{short.get(option, option)}{equals}{value}" for option, equals, value in parts]
 
 
 def with_value(switch: str, words: Sequence[str]) -> list[str]:

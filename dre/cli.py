@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -13,7 +13,15 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from dre.arguments import CONFIG, OneLineParser, add_choice_of_training, files_first, forget_files, with_value
+from dre.arguments import (
+    CONFIG,
+    OneLineParser,
+    add_choice_of_training,
+    files_first,
+    forget_files,
+    with_value,
+    written_out,
+)
 from dre.environment import has_wandb_key, keep_freed_memory, quiet_known_noise
 from dre.explainers import DRE, Explainer, MGnet
 from dre.launch import follow_torchrun, is_restarted, job_name, limit_waiting
@@ -38,11 +46,14 @@ class CommandLine(LightningCLI):
         args: Instead of the process's own arguments.
     """
 
+    short: ClassVar[Mapping[str, str]] = {}
+    """Options that stand for longer ones."""
+
     def __init__(
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
     ) -> None:
         given = list(sys.argv[1:] if args is None else args)
-        given = files_first(with_value("--smoke", given))
+        given = files_first(with_value("--smoke", written_out(self.short, given)))
         if not given or not given[0].startswith(CONFIG):
             given = ["--config", self.config_file(given, default_config), *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them

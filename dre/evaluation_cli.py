@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
@@ -31,6 +32,8 @@ CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
 class EvaluationCommandLine(CommandLine):
     """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path stand for the learned explainers' checkpoints."""
 
+    short: ClassVar[Mapping[str, str]] = {"--limit": "--data.limit"}
+
     def __init__(self, args: Sequence[str] | None = None) -> None:
         self.left_out: dict[str, str] = {}
         self.held = ExitStack()
@@ -42,7 +45,6 @@ class EvaluationCommandLine(CommandLine):
         parser.add_argument(
             "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
         )
-        parser.add_argument("--limit", type=int | None, default=None, help="Short for --data.limit.")
         parser.add_argument(
             "--resume",
             type=str | None,
@@ -71,8 +73,6 @@ class EvaluationCommandLine(CommandLine):
 
     def before_instantiate_classes(self) -> None:
         """See `CommandLine`."""
-        if self.config.limit is not None:
-            self.config.data.init_args.limit, self.config.limit = self.config.limit, None
         with self._saying_needs():
             super().before_instantiate_classes()
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from dre.locks import locked
 from dre.reporting.run_results import SAVED, run_file_name
 
 RECORD = "run.json"
+MADE = "made.json"
+"""What made the charts beside it, which no run directory has."""
+
 PROGRESS = "progress"
 """Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
 
@@ -155,11 +159,15 @@ def write_record(
     (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def provenance() -> dict[str, Any]:
-    """Say when, by which command, of which commit and with which versions this process makes what it makes."""
+def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Say when, by which command, of which commit and with which versions this process makes what it makes.
+
+    Args:
+        command: Words after `python`; those that the process was started with when not given.
+    """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(sys.argv if command is None else command)]),
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in RECORDED_PACKAGES},
@@ -201,15 +209,17 @@ def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job
             f"no run under {family} has this configuration (the newest, {found[0].parent.parent}, differs in model, "
             "data or seed); give its file as --ckpt_path to resume it nevertheless"
         )
-    raise FileNotFoundError(f"no checkpoint under {family}; `{_training_of(family)}` trains one")
+    raise FileNotFoundError(f"no checkpoint under {family}; {_training_of(family)}")
 
 
-def _training_of(family: Path) -> str:
-    """Write the command that trains what is looked for there: by the run file of its name, where there is one."""
-    recipe = DEFAULT_TRAINING.with_name(f"{family.name}.yaml")
-    if recipe == DEFAULT_TRAINING or family.parent.name != "runs":
-        return "python train.py"
-    return f"python train.py --config {recipe}" if recipe.is_file() else f"python train.py --name {family.name}"
+def _training_of(place: Path) -> str:
+    """Say how to train what is looked for there: by the run file of its name, where there is one."""
+    *_, name = [part for folder, part in pairwise(place.parts) if folder == "runs"] or [DEFAULT_TRAINING.stem]
+    recipe = DEFAULT_TRAINING.with_name(f"{name}.yaml")
+    if not recipe.is_file() and name != DEFAULT_TRAINING.stem:
+        return f"no run file trains {name} by itself: see the head of the one that asks for it"
+    command = "" if recipe == DEFAULT_TRAINING else f" --config {recipe}"
+    return f"`python train.py{command}` trains one"
 
 
 def _commit() -> str | None:

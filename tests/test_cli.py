@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dre.arguments import chosen_training, files_first, plain
+from dre.arguments import chosen_training, files_first, plain, written_out
 from dre.classifier_cli import ClassifierCommandLine, training_command_line
 from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
@@ -98,6 +98,14 @@ TAKING_BACK = (f"{WITH}/paper_recipe.yaml", f"{WITH}/mgnet.yaml")
 
 def configured(files: Sequence[str]) -> list[str]:
     return [word for file in files for word in ("--config", str(file))]
+
+
+def test_short_options_are_written_out():
+    short = {"--limit": "--data.limit"}
+    words = ["--limit", "3", "--limit=4", "--name=--limit", "--limits", "5", "--model.rate=1=2"]
+    assert written_out(short, words) == ["--data.limit", "3", "--data.limit=4", *words[3:]]
+    assert EvaluationCommandLine.short == short
+    assert not TrainingCommandLine.short
 
 
 def test_run_files_come_first_wherever_they_stand():

@@ -89,17 +89,22 @@ def test_the_newest_checkpoint_is_found_in_a_run_a_family_or_as_a_file(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("place", "line"),
     [
-        ("demo", "python train.py"),
-        ("imagenet_lite0", "python train.py --config configs/train/imagenet_lite0.yaml"),
-        ("dre_no_area", "python train.py --name dre_no_area"),
+        ("runs/demo", "`python train.py` trains one"),
+        ("runs/imagenet_lite0", "`python train.py --config configs/train/imagenet_lite0.yaml` trains one"),
+        (
+            "runs/mgnet_demo/007/checkpoints/last.ckpt",
+            "`python train.py --config configs/train/mgnet_demo.yaml` trains",
+        ),
+        ("runs/dre_square", "no run file trains dre_square by itself: see the head of the one that asks for it"),
+        ("nowhere", "`python train.py` trains one"),
     ],
 )
-def test_a_training_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch, name, command):
+def test_a_training_that_is_missing_is_named_with_its_command(tmp_path, monkeypatch, place, line):
     monkeypatch.chdir(REPOSITORY)
-    with pytest.raises(FileNotFoundError, match=rf"no checkpoint under .*{name}; `{re.escape(command)}` trains one"):
-        newest_checkpoint(tmp_path / "runs" / name)
+    with pytest.raises(FileNotFoundError, match=rf"no checkpoint under .*{place}; {re.escape(line)}"):
+        newest_checkpoint(tmp_path / place)
 
 
 def test_two_runs_have_two_directories_with_their_records(place, run_file):

@@ -72,7 +72,9 @@ def comparisons_figure(matrices: Mapping[str, ArrayLike], names: Sequence[str]) 
             np.fill_diagonal(square, np.nan)
             ends = float(np.nanmin(square)), float(np.nanmax(square))
             _draw_heat(figure, axes, square, list(map(readable, names)), ends)
-            axes.set_title(readable(title))
+            axes.set_title(f"{readable(title)}, dark is larger")
+            axes.set_xlabel("second map")
+        panels[0].set_ylabel("first map")
     return figure
 
 
@@ -94,7 +96,7 @@ def _known(distances: ArrayLike, names: Sequence[str]) -> tuple[NDArray[np.float
 def _draw_heat(
     figure: Figure, axes: Axes, square: NDArray[np.float64], names: list[str], ends: tuple[float, float]
 ) -> None:
-    low, high = ends[0], max(ends[1], ends[0] + np.finfo(np.float64).tiny)
+    low, high = ends[0], max(ends[1], np.nextafter(ends[0], np.inf))
     shown = axes.imshow(square, cmap="YlGnBu", vmin=low, vmax=high, aspect="auto")
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)

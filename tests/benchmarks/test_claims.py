@@ -262,6 +262,20 @@ def test_few_resamples_of_a_study_make_wide_intervals(tmp_path, resamples, quant
     assert finding.interval.low == pytest.approx(0.5 - 0.1 * quantile, abs=1e-4)
 
 
+def test_one_resample_of_a_study_decides_nothing(tmp_path):
+    path = tmp_path / "study.json"
+    content = {"spread": {"a": {"q": 0.5}}, "spread deviation": {"a": {"q": float("nan")}}, "resamples": 1}
+    path.write_text(json.dumps(content))
+    entry = {"first": ["spread", "a", "q"], "deviations": "spread deviation"}
+    assert decide_by_study([entry], path)[0] == "undecided"
+    path.write_text(json.dumps(content | {"spread deviation": {"a": {"q": 0.1}}}))  # no deviation, yet no freedom
+    assert decide_by_study([entry], path)[0] == "undecided"
+    del content["resamples"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has no resamples; it was made by other code"):
+        decide_by_study([entry], path)
+
+
 def test_a_study_over_settings_counts_them(tmp_path):
     path = tmp_path / "study.json"
     path.write_text(json.dumps({"sample size error": {"a": {"q": [0.5, 0.1]}}}))
@@ -363,6 +377,7 @@ def test_the_page_shows_what_decides_first(tmp_path):
         ({"id": "a", "test": []}, "claim a has 'test'"),
         ({"id": "a", "tests": []}, "claim a needs `tests` with `runs`"),
         ({"id": "a", "runs": ["x"], "tests": [{"metric": "m", "bettr": ["x"]}]}, "claim a: a test needs one of better"),
+        (claim(better=[], than=["y"]), "claim a: a test needs one of better"),
         (claim(better=["x"], than=["y"], statistic="mode"), "claim a: `statistic` is mean or median, of differences"),
         (claim(mean_of=["x"], below=1, statistic="median"), "claim a: `statistic` is mean or median, of differences"),
     ],
@@ -402,6 +417,8 @@ def test_the_best_of_many_candidates_must_be_clearer_than_one_alone(tmp_path):
     run = RunResults(write_run(tmp_path / "run", table))
     assert verdicts([claim(better=["candidate19"], than=["rival"])], [run]) == ["holds"]
     assert verdicts([claim(better=candidates, than=["rival"])], [run]) == ["undecided"]
+    absent = ["absent", "absent_too", "candidate19"]  # which could not have been chosen
+    assert verdicts([claim(better=absent, than=["rival"])], [run]) == ["holds"]
 
 
 def test_medians_are_compared_where_a_test_says_so(tmp_path):

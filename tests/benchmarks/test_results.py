@@ -130,17 +130,20 @@ def test_ranks_are_shown_of_runs_of_tables_and_not_again_for_a_min_max(tmp_path)
     assert ranks == ["dre_table3_tf_efficientnet_lite0_demo_critical_difference_faithfulness.png"]
 
 
+MADE = {"command": "python -m benchmarks.controller --h 2", "commit": "abc", "started": "1", "packages": {"torch": "2"}}
+
+
 def test_charts_say_what_made_them(tmp_path):
     run = run_with_pictures(tmp_path / "a", False)
-    for name, record in (("controller", {"commit": "abc", "started": "1", "packages": {"torch": "2"}}), ("own", {})):
+    for name, record in (("controller", MADE), ("own", {})):
         folder = tmp_path / name
         folder.mkdir()
         (folder / f"{name}.png").write_bytes((run / "xmgd.png").read_bytes())
         if record:
-            (folder / "run.json").write_text(json.dumps(record))
+            (folder / "made.json").write_text(json.dumps(record))
     build([run], [tmp_path / "controller", tmp_path / "own"], tmp_path / "docs")
     page = (tmp_path / "docs" / "README.md").read_text()
-    assert "- controller: `python -m benchmarks.controller`; commit abc, 1, torch 2.\n- own: charts.\n" in page
+    assert "- controller: `python -m benchmarks.controller --h 2`; commit abc, 1, torch 2.\n- own: charts.\n" in page
 
 
 def test_charts_of_one_name_are_refused(tmp_path):

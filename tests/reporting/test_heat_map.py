@@ -63,7 +63,10 @@ def test_a_distance_within_a_group_is_shown():
 def test_comparisons_stand_side_by_side_in_the_given_order_and_may_be_negative():
     matrices = {"pearson": [[None, -0.5, 0.1], [-0.5, None, None], [0.1, 0.6, None]], "kullback_leibler": DISTANCES}
     first, second = comparisons_figure(matrices, NAMES).axes
-    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("pearson", "kullback leibler")
+    assert (first.get_title(loc="left"), second.get_title(loc="left")) == (
+        "pearson, dark is larger",
+        "kullback leibler, dark is larger",
+    )
     found = cells(first)
     assert found["dre", "far away"] == "-0.500"
     assert ("far away", "grad cam") not in found
