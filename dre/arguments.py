@@ -67,6 +67,11 @@ def plain(message: str) -> str:
     return text
 
 
+def spelled_out(words: Sequence[str], short: Mapping[str, str]) -> list[str]:
+    """Write the command line as the parser wants it: in full, run files first."""
+    return files_first(with_value("--smoke", written_out(short, words)))
+
+
 def written_out(short: Mapping[str, str], words: Sequence[str]) -> list[str]:
     """Write the options that stand for longer ones as these."""
     parts = [word.partition("=") for word in words]

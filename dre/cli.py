@@ -13,15 +13,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from dre.arguments import (
-    CONFIG,
-    OneLineParser,
-    add_choice_of_training,
-    files_first,
-    forget_files,
-    with_value,
-    written_out,
-)
+from dre.arguments import CONFIG, OneLineParser, add_choice_of_training, forget_files, spelled_out
 from dre.environment import has_wandb_key, keep_freed_memory, quiet_known_noise
 from dre.explainers import DRE, Explainer, MGnet
 from dre.launch import follow_torchrun, is_restarted, job_name, limit_waiting
@@ -52,8 +44,7 @@ class CommandLine(LightningCLI):
     def __init__(
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
     ) -> None:
-        given = list(sys.argv[1:] if args is None else args)
-        given = files_first(with_value("--smoke", written_out(self.short, given)))
+        given = spelled_out(sys.argv[1:] if args is None else args, self.short)
         if not given or not given[0].startswith(CONFIG):
             given = ["--config", self.config_file(given, default_config), *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them

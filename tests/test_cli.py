@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dre.arguments import chosen_training, files_first, plain, written_out
+from dre.arguments import chosen_training, files_first, plain, spelled_out, written_out
 from dre.classifier_cli import ClassifierCommandLine, training_command_line
 from dre.cli import TrainingCommandLine
 from dre.environment import one_line_errors
@@ -104,6 +104,8 @@ def test_short_options_are_written_out():
     short = {"--limit": "--data.limit"}
     words = ["--limit", "3", "--limit=4", "--name=--limit", "--limits", "5", "--model.rate=1=2"]
     assert written_out(short, words) == ["--data.limit", "3", "--data.limit=4", *words[3:]]
+    smoke = ["--smoke", "--limit", "3", "--config", "a.yaml"]
+    assert spelled_out(smoke, short) == ["--config", "a.yaml", "--smoke=true", "--data.limit", "3"]
     assert EvaluationCommandLine.short == short
     assert not TrainingCommandLine.short
 
