@@ -10,7 +10,7 @@ COLOURS = 64
 LINES = 32
 """Colours of a chart of few lines."""
 
-SIDE = 800
+SIDE = 700
 """Most pixels of a side of a picture of photographs."""
 
 

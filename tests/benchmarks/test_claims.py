@@ -41,6 +41,13 @@ def values(mean: float, seed: int = 0, spread: float = 0.05) -> list[float]:
     return np.random.default_rng(seed).normal(mean, spread, IMAGES).tolist()
 
 
+def narrowly_above(bound: float) -> list[float]:
+    """Values whose mean is 2.5 standard errors above: clear of one alone, and what one of 20 has by chance."""
+    noise = np.random.default_rng(5).normal(0, 1, IMAGES)
+    noise = (noise - noise.mean()) / noise.std(ddof=1) * np.sqrt(IMAGES)
+    return (bound + 0.01 * (noise + 2.5)).tolist()
+
+
 def run_of(tmp_path, means, metric="faithfulness", **options) -> RunResults:
     table = {(name, metric): values(mean, seed) for seed, (name, mean) in enumerate(means.items())}
     return RunResults(write_run(tmp_path / str(len(list(tmp_path.iterdir()))), table, **options))
@@ -395,11 +402,8 @@ def test_a_handful_of_images_decides_nothing():
 
 def test_one_narrow_failure_among_many_comparisons_leaves_a_claim_open(tmp_path):
     rivals = [f"rival{number}" for number in range(20)]
-    # the last rival is ahead by about 2.5 standard errors: clear alone, not among 20
-    ahead = np.random.default_rng(5).normal(0, 1, IMAGES)
-    ahead = (ahead - ahead.mean()) / ahead.std(ddof=1) * np.sqrt(IMAGES) * 0.01 + 0.025
     table = {(name, "faithfulness"): [0.2] * IMAGES for name in rivals[:-1]}
-    table |= {("dre", "faithfulness"): [0.5] * IMAGES, ("rival19", "faithfulness"): (0.5 + ahead).tolist()}
+    table |= {("dre", "faithfulness"): [0.5] * IMAGES, ("rival19", "faithfulness"): narrowly_above(0.5)}
     run = RunResults(write_run(tmp_path / "run", table))
     (alone,) = evaluate([claim(better=["dre"], than=["rival19"])], [run])
     (among,) = evaluate([claim(better=["dre"], than=rivals)], [run])
@@ -409,11 +413,8 @@ def test_one_narrow_failure_among_many_comparisons_leaves_a_claim_open(tmp_path)
 
 def test_the_best_of_many_candidates_must_be_clearer_than_one_alone(tmp_path):
     candidates = [f"candidate{number}" for number in range(20)]
-    # the last candidate is ahead by about 2.5 standard errors, as one of 20 would be by chance
-    ahead = np.random.default_rng(5).normal(0, 1, IMAGES)
-    ahead = (ahead - ahead.mean()) / ahead.std(ddof=1) * np.sqrt(IMAGES) * 0.01 + 0.025
     table = {(name, "faithfulness"): [0.4] * IMAGES for name in candidates[:-1]}
-    table |= {("rival", "faithfulness"): [0.5] * IMAGES, ("candidate19", "faithfulness"): (0.5 + ahead).tolist()}
+    table |= {("rival", "faithfulness"): [0.5] * IMAGES, ("candidate19", "faithfulness"): narrowly_above(0.5)}
     run = RunResults(write_run(tmp_path / "run", table))
     assert verdicts([claim(better=["candidate19"], than=["rival"])], [run]) == ["holds"]
     assert verdicts([claim(better=candidates, than=["rival"])], [run]) == ["undecided"]
