@@ -10,8 +10,8 @@ COLOURS = 64
 LINES = 32
 """Colours of a chart of few lines."""
 
-SIDE = 700
-"""Most pixels of a side of a picture of photographs."""
+SIDE, SHADES = 700, 128
+"""Most pixels of a side, and colours, of a picture of photographs."""
 
 
 def small(content: bytes, colours: int = COLOURS) -> bytes:
@@ -26,7 +26,7 @@ def shrunk(content: bytes) -> bytes:
     """Make a picture of photographs smaller, in a palette of its own with the rest dithered."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=3)
+    palette = picture.quantize(SHADES, method=Image.Quantize.MEDIANCUT, kmeans=3)
     buffer = io.BytesIO()
-    picture.quantize(256, palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
+    picture.quantize(SHADES, palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
