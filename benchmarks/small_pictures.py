@@ -10,7 +10,7 @@ COLOURS = 64
 LINES = 32
 """Colours of a chart of few lines."""
 
-SIDE, SHADES = 700, 128
+SIDE, SHADES = 660, 128
 """Most pixels of a side, and colours, of a picture of photographs."""
 
 
