@@ -1,6 +1,6 @@
 """The page of a run that belongs to no table of a paper: its scores, studies and settings, and what was left out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dre.reporting.cells import cell, markdown_table
@@ -9,6 +9,11 @@ from dre.reporting.run_results import RunResults, read_json, without_folders
 
 COLUMNS = 5
 """Quantities of a study side by side in one table."""
+
+Place = tuple[str, float]
+"""An explainer, or the classifier, and x."""
+
+Rows = tuple[Place, ...]
 
 
 def run_text(run: RunResults) -> str:
@@ -25,16 +30,23 @@ def run_text(run: RunResults) -> str:
 def study_tables(study: Mapping[str, Any]) -> Iterator[str]:
     """Write the points of a study, those of the same explainers and places side by side."""
     yield f"Study `{study['study']}` of {study['images']['studied']} images."
-    found: dict[str, dict[tuple[str, float], Mapping[str, Any]]] = {}
+    found: dict[str, dict[Place, Mapping[str, Any]]] = {}
     for point in study["points"]:
         found.setdefault(point["quantity"], {})[point["explainer"], point["x"]] = point
     for rows in dict.fromkeys(tuple(sorted(entries)) for entries in found.values()):
         names = [name for name, entries in found.items() if tuple(sorted(entries)) == rows]
+        place = study.get("x_labels", {}).get(names[0]) or "x"  # a run of an earlier version has no labels
         for start in range(0, len(names), COLUMNS):
             shown = names[start : start + COLUMNS]
-            cells = [[one, f"{x:g}", *(cell(found[name][one, x], 1.0) for name in shown)] for one, x in rows]
-            place = study.get("x_labels", {}).get(names[0]) or "x"  # a run of an earlier version has no labels
-            yield markdown_table(["explainer", place, *shown], cells, texts=2)
+            yield _table(rows, [found[name] for name in shown], ["explainer", place, *shown])
+
+
+def _table(rows: Rows, columns: Sequence[Mapping[Place, Mapping[str, Any]]], header: Sequence[str]) -> str:
+    """Write what was measured; where all was measured at one place, that is no column."""
+    lines = [[one, f"{x:g}", *(cell(column[one, x], 1.0) for column in columns)] for one, x in rows]
+    if len({x for _, x in rows}) > 1:
+        return markdown_table(header, lines, texts=2)
+    return markdown_table([header[0], *header[2:]], [[line[0], *line[2:]] for line in lines])
 
 
 def settings(run: RunResults) -> Iterator[str]:
