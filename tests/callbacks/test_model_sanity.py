@@ -71,6 +71,10 @@ def test_files_agree_with_what_is_logged(done):
         assert point["low"] <= point["mean"] <= point["high"]
         assert (point["count"], point["undefined"], point["infinite"]) == (4, 0, 0)
     assert found["images"] == {"seen": 18, "suited": 18, "studied": 4}
+    labels = {"top": "layers redrawn, from the top", "independent": "layer redrawn, from the top"}
+    labels |= {"bottom": "layers redrawn, from the bottom", "perturbed": "standard deviation of the noise / sigma"}
+    assert set(found["x_labels"]) == set(points["quantity"])
+    assert all(label == labels[quantity.partition("_")[0]] for quantity, label in found["x_labels"].items())
     assert set(logged) == {f"test/{name}" for name in found["logged"]}
     for name, value in found["logged"].items():
         explainer, quantity = name.split("/")
