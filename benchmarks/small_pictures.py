@@ -1,6 +1,7 @@
 """Pictures that take little room in the repository."""
 
 import io
+import math
 
 from PIL import Image
 
@@ -10,8 +11,8 @@ COLOURS = 64
 LINES = 32
 """Colours of a chart of few lines."""
 
-SIDE, SHADES = 660, 128
-"""Most pixels of a side, and colours, of a picture of photographs."""
+PIXELS, SHADES = 290_000, 128
+"""Most pixels, whatever the shape, and colours of a picture of photographs."""
 
 
 def small(content: bytes, colours: int = COLOURS) -> bytes:
@@ -25,7 +26,8 @@ def small(content: bytes, colours: int = COLOURS) -> bytes:
 def shrunk(content: bytes) -> bytes:
     """Make a picture of photographs smaller, in a palette of its own with the rest dithered."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    scale = min(1.0, math.sqrt(PIXELS / (picture.width * picture.height)))
+    picture = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.LANCZOS)
     palette = picture.quantize(SHADES, method=Image.Quantize.MEDIANCUT, kmeans=3)
     buffer = io.BytesIO()
     picture.quantize(SHADES, palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
