@@ -1,7 +1,7 @@
 """Score explainers of one classifier: `python evaluate.py [--config FILE]`, `python evaluate.py --help`."""
 
-from dre.environment import one_line_errors
-from dre.evaluation_cli import EvaluationCommandLine
+from dre.cli.evaluation import EvaluationCommandLine
+from dre.runs.process import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():

@@ -1,7 +1,7 @@
 """Train a mask generator or a classifier: `python train.py [--config FILE]`, `python train.py --help`."""
 
-from dre.classifier_cli import training_command_line
-from dre.environment import one_line_errors
+from dre.cli.training import training_command_line
+from dre.runs.process import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():

@@ -16,11 +16,11 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks import peers
-from benchmarks.timing import in_turns, machine, ratio
+from benchmarks.timing import in_turns, ratio
 from dre import explainers
-from dre.environment import keep_freed_memory
 from dre.explainers import Explainer, idgi
 from dre.models import Classifier
+from dre.runs.process import keep_freed_memory, machine
 
 STEPS = 16
 MASKS = 64

@@ -1,4 +1,4 @@
-"""What one DRE explanation costs beside one forward pass: `python -m benchmarks.explanation [--threads 1]`."""
+"""What one DRE explanation costs beside one forward pass: `python -m benchmarks.explainers [--threads 1]`."""
 
 import argparse
 import tempfile
@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.timing import in_turns, machine, ratio
+from benchmarks.timing import in_turns, ratio
 from dre.explainers import DRE
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
+from dre.runs.process import machine
 
 TARGET = 1.25
 CLASSIFIERS: tuple[tuple[str, tuple[int, ...] | None, float | None], ...] = (

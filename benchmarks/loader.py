@@ -19,12 +19,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.timing import in_turns, machine, ratio
+from benchmarks.timing import in_turns, ratio
 from data import ShardDataModule
 from data.loader import collate_training
 from data.samples import IMAGE_SUFFIXES, Transform, decode, load_sample
 from data.streams import Drawn
-from dre.environment import keep_freed_memory
+from dre.runs.process import keep_freed_memory, machine
 from dre.types import Preprocessing
 
 

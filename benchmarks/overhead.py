@@ -13,9 +13,8 @@ from rich.table import Table
 from torch.profiler import profile
 
 from benchmarks.explainers import CASES, PIECE, forward, forward_backward
-from benchmarks.timing import machine
-from dre.environment import keep_freed_memory
 from dre.models import Classifier
+from dre.runs.process import keep_freed_memory, machine
 
 SHOWN = 12
 """Operations that are listed; the others are summed."""

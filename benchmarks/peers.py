@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dre.engine.scoring import ScoreName, score
 from dre.explainers import Explainer
-from dre.explainers.extremal import AREA_WEIGHT_GROWTH, DAMPENING, FIRST_AREA_WEIGHT, MOMENTUM
-from dre.explainers.sampled import CellMasks
-from dre.explainers.smooth_max import COLDNESS, SmoothMax, bump_heights
-from dre.imaging import gaussian_blur
+from dre.explainers.perturbation.extremal import AREA_WEIGHT_GROWTH, DAMPENING, FIRST_AREA_WEIGHT, MOMENTUM
+from dre.explainers.perturbation.rise import CellMasks
+from dre.explainers.perturbation.smooth_max import COLDNESS, SmoothMax, bump_heights
+from dre.images.fill import gaussian_blur
 from dre.models import Classifier
-from dre.scoring import ScoreName, score
 
 Peer = Callable[[Classifier, Tensor, Tensor], Callable[[], object]]
 

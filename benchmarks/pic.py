@@ -20,9 +20,9 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.timing import in_turns, machine, ratio
+from benchmarks.timing import in_turns, ratio
 from data import ShardDataModule
-from dre.environment import keep_freed_memory
+from dre.engine.perturbation import SweepEngine
 from dre.explainers import (
     CentredGaussian,
     EdgeDetector,
@@ -33,11 +33,11 @@ from dre.explainers import (
     Random,
     VanillaGradient,
 )
+from dre.images.randomness import scattered_pixels
 from dre.metrics import SoftmaxInformationCurve
 from dre.metrics.information_curve import PAIR
 from dre.models import Classifier
-from dre.randomness import scattered_pixels
-from dre.sweeps import SweepEngine
+from dre.runs.process import keep_freed_memory, machine
 
 TARGET = 20
 SMALL = 48

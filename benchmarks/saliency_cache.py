@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.timing import in_turns, machine, ratio, seconds
+from benchmarks.timing import in_turns, ratio, seconds
 from dre.caching import SaliencyCache
 from dre.caching.index import Index
-from dre.caching.maps import KeptMap
-from dre.caching.shards import FILE, ShardWriter
+from dre.caching.shards import FILE, KeptMap, ShardWriter
+from dre.engine.cost import Meter, Share
 from dre.explainers import CentredGaussian, Explainer, GradCAM, IntegratedGradients, VanillaGradient
-from dre.metering import Meter, Share
 from dre.models import Classifier
+from dre.runs.process import machine
 
 EXPLAINERS = {
     "centred_gaussian": CentredGaussian,

@@ -16,10 +16,10 @@ from torch import nn
 
 import dre.metrics
 from benchmarks.timing import seconds
-from dre.explainers.catalogue import catalogue
+from dre.api import catalogue
+from dre.engine.perturbation import SweepEngine
 from dre.metrics import ImageMean
 from dre.models import Classifier
-from dre.sweeps import SweepEngine
 
 GPUS = (1, 8, 64)
 IMAGES = 50_000

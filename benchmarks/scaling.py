@@ -21,12 +21,11 @@ import torch.multiprocessing as mp
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.timing import machine
 from data import ShardDataModule
-from dre.environment import keep_freed_memory
-from dre.imaging import background_mixture, blend, upsample
+from dre.images.fill import background_mixture, blend, upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
+from dre.runs.process import keep_freed_memory, machine
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 PARTS = ("data", "forward", "backward", "all-reduce", "optimiser")

@@ -1,12 +1,8 @@
 """Clocks for ratios: what is compared runs in turns, so that a busy machine slows both alike."""
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
-
-import torch
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -28,12 +24,3 @@ def in_turns(actions: Mapping[str, Callable[[], object]], repeats: int, warm_up:
 def ratio(above: list[float], below: list[float]) -> float:
     """Median of the ratios of pairs that were measured one after the other."""
     return median(first / second for first, second in zip(above, below, strict=True))
-
-
-def machine() -> str:
-    """Say what the figures were measured on, and how busy it was."""
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    return (
-        f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"load {load} when it ended"
-    )

@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.timing import machine, ratio, seconds
+from benchmarks.timing import ratio, seconds
 from callbacks import RunCheckpoints, Throughput
 from data import ShardDataModule
-from dre.environment import keep_freed_memory
-from dre.imaging import background_mixture, blend, upsample
+from dre.images.fill import background_mixture, blend, upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
+from dre.runs.process import keep_freed_memory, machine
 
 RUN_FILE = Path(__file__).parents[1] / "configs" / "train" / "demo.yaml"
 TARGET = 0.85

@@ -29,11 +29,12 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.timing import in_turns, machine, ratio, seconds
-from dre.imaging import gaussian_blur, min_max
+from benchmarks.timing import in_turns, ratio, seconds
+from dre.images.fill import gaussian_blur, min_max
 from dre.mixtures import Fit, Fitting, Mixtures, distance_matrix, fit_mixtures, mixture_distances, quantise, unit_grid
 from dre.mixtures.gaussians import monomials
 from dre.mixtures.starts import ellipse_start
+from dre.runs.process import machine
 
 TARGETS = {"fit and distance": 10.0, "distance": 20.0, "fit and distance, b = 1": 1.0}
 AGREEMENT = 1e-4

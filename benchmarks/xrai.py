@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from benchmarks.timing import in_turns, machine, ratio
-from dre.explainers.regions import Mode, rank_regions
-from dre.segments import Felzenszwalb, Regions, in_pieces
+from benchmarks.timing import in_turns, ratio
+from dre.explainers.xrai import Mode, rank_regions
+from dre.images.segments import Felzenszwalb, Regions, in_pieces
+from dre.runs.process import machine
 
 TARGET = 10.0
 

@@ -3,10 +3,9 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -17,27 +16,17 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from callbacks.progress import images_to_evaluate
-from dre.curves import Curve, curves_frame, merged_curve
 from dre.metrics import ImageMean, ScoreTable
-from dre.metrics.feeding import arguments, check_feedable, feed, of_explainer
-from dre.metrics.states import add_states, states_of
+from dre.metrics.base import add_states, arguments, check_feedable, feed, of_explainer, states_of
+from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
 from dre.statistics import summarise
-from dre.types import Batch, Explained, Sweep
+from dre.statistics.curves import Curve, curves_frame, merged_curve
+from dre.types import Batch, Explained
 
 FLAWS = ("constant", "non_finite")
 """Maps that are counted: those with one value everywhere, which rank nothing, and those that cannot be scored."""
-
-
-class Evaluation(Protocol):
-    """What is asked of the evaluation module."""
-
-    explainers: dict[str, object]
-    metrics: Mapping[str, ImageMean]
-
-    def request(self, sweep: Sweep) -> None:
-        """Ask for a sweep in every step."""
 
 
 class ExplanationMetrics(pl.Callback):
@@ -46,7 +35,7 @@ class ExplanationMetrics(pl.Callback):
     Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric),
     `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences, ranks, what was left out)
     into the run directory, with `critical_difference_METRIC.png` of those with a direction and the curves of metrics
-    that deliver one (`dre.curves.CurveSource`) in `curves.parquet`.
+    that deliver one (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
 
     An image that a metric leaves out has no row; one whose map is broken has NaN. Callbacks that are listed later find
     each image's values in the outputs of the step, under `values`.
@@ -66,7 +55,7 @@ class ExplanationMetrics(pl.Callback):
         """Ask the module for the sweeps that the metrics read."""
         if stage != "test":
             return
-        evaluation = cast(Evaluation, pl_module)
+        evaluation = cast(ExplainerEvaluation, pl_module)
         for name, metric in evaluation.metrics.items():
             check_feedable(name, metric)
             for sweep in metric.sweeps.values():
@@ -74,7 +63,7 @@ class ExplanationMetrics(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start empty."""
-        evaluation, device = cast(Evaluation, pl_module), pl_module.device
+        evaluation, device = cast(ExplainerEvaluation, pl_module), pl_module.device
         names = list(evaluation.explainers)
         self.table = ScoreTable(names, list(evaluation.metrics)).to(device)
         self.metrics = {

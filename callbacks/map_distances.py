@@ -31,8 +31,7 @@ from dre.metrics import (
     ValueDistance,
     WeightedJaccard,
 )
-from dre.metrics.map_comparison import MapComparison
-from dre.metrics.states import add_states, states_of
+from dre.metrics.base import MapComparison, add_states, states_of
 from dre.metrics.xmgd import Aggregate, GroupDistances
 from dre.reporting import comparisons_figure, distances_figure
 from dre.reporting.style import png_bytes

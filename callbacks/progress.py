@@ -1,18 +1,22 @@
 """How far an evaluation is: images per second and the time that is left, of all and of each explainer."""
 
+import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from callbacks.resume import EvaluationResume
-from dre.metering import Meter
+from dre.engine.cost import Meter, Tally
+from dre.modules import ExplainerEvaluation
 from dre.types import Batch
 
 REFRESHES = 2
@@ -21,12 +25,6 @@ REFRESHES = 2
 
 SLOWEST = 4
 """Explainers that a line names."""
-
-
-class Metered(Protocol):
-    """What is asked of the evaluation module."""
-
-    meters: dict[str, Meter]
 
 
 class EvaluationProgress(pl.Callback):
@@ -66,7 +64,7 @@ class EvaluationProgress(pl.Callback):
         if self.total is not None:  # what an earlier process did took none of the time that is measured here
             callbacks = cast(Iterable[pl.Callback], trainer.callbacks)  # type: ignore[attr-defined]
             self.total -= sum(len(one.seen) for one in callbacks if isinstance(one, EvaluationResume))
-        self._meters = cast(Metered, pl_module).meters
+        self._meters = cast(ExplainerEvaluation, pl_module).meters
         self._start = self._printed = time.perf_counter()
         if self._is_shown and self.console.is_terminal:
             self._live = Live(console=self.console, get_renderable=self.table, refresh_per_second=REFRESHES)
@@ -169,3 +167,36 @@ def _clock(seconds: float | None) -> str:
     minutes, rest = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class ExplanationCost(pl.Callback):
+    """Write `cost.json` during `Trainer.test` and log `test/EXPLAINER/milliseconds` and `.../forwards`.
+
+    Time depends on the machine and on what else it does; passes do not.
+    """
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return {name: meter.tally.values() for name, meter in cast(ExplainerEvaluation, pl_module).meters.items()}
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        for name, meter in cast(ExplainerEvaluation, pl_module).meters.items():
+            both = torch.tensor([meter.tally.values(), progress[name]], dtype=torch.float64)
+            meter.tally = Tally.merged(both)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Merge on every rank, write on the first."""
+        meters = cast(ExplainerEvaluation, pl_module).meters
+        own = torch.tensor([meter.tally.values() for meter in meters.values()], dtype=torch.float64)
+        ranks = cast(torch.Tensor, pl_module.all_gather(own.to(pl_module.device)))
+        ranks = ranks.reshape(-1, *own.shape)  # alone there is no axis of ranks
+        merged = {name: Tally.merged(ranks[:, place]).summary() for place, name in enumerate(meters)}
+        for name, cost in merged.items():
+            for kind in ("milliseconds", "forwards"):
+                value = cost[kind]
+                if value is not None:
+                    pl_module.log(f"test/{name}/{kind}", value)
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "cost.json"
+            path.write_text(json.dumps(merged, indent=2) + "\n")

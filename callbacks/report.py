@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 
-from callbacks.extremes import Extremes
-from callbacks.first_photographs import authors
+from callbacks.image_selection import BestWorst
+from callbacks.panels import authors
 from dre.reporting import Example, Report, report_html
 from dre.reporting.cells import choose_reference
-from dre.reporting.run_results import read_json
 from dre.reporting.style import readable
+from dre.runs.results import read_json
 from dre.types import Batch
 
 FILES = {
@@ -63,12 +63,12 @@ class EvaluationReport(pl.Callback):
         if examples < 0:
             raise ValueError(f"`examples` must not be negative, got {examples}; 0 shows none")
         self.examples, self.reference, self.metric = examples, reference, metric
-        self.extremes: Extremes | None = None
+        self.best_worst: BestWorst | None = None
         self.chosen: tuple[list[Example], list[Example]] = ([], [])
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start empty."""
-        self.extremes = None
+        self.best_worst = None
 
     def on_test_batch_end(
         self,
@@ -84,12 +84,12 @@ class EvaluationReport(pl.Callback):
             return
         if "values" not in outputs:
             raise ValueError("the step has no values to choose examples by; list EvaluationReport after the metrics")
-        self._extremes(pl_module).update(outputs)
+        self._best_worst(pl_module).update(outputs)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks' images."""
         if self.examples:
-            self.chosen = self._extremes(pl_module).merged()
+            self.chosen = self._best_worst(pl_module).merged()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write on the first rank."""
@@ -99,22 +99,22 @@ class EvaluationReport(pl.Callback):
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
-        return self._extremes(pl_module).progress() if self.examples else {}
+        return self._best_worst(pl_module).progress() if self.examples else {}
 
     def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
         """See `callbacks.resume.Resumable`."""
         if self.examples:
-            self._extremes(pl_module).resume(progress)
+            self._best_worst(pl_module).resume(progress)
 
-    def _extremes(self, pl_module: pl.LightningModule) -> Extremes:
+    def _best_worst(self, pl_module: pl.LightningModule) -> BestWorst:
         """Give what was kept so far; its explainer and its metric are settled once."""
-        if self.extremes is None:
+        if self.best_worst is None:
             reference, metrics = self._reference(list(pl_module.explainers)), list(pl_module.metrics)  # type: ignore[arg-type]
             default = "faithfulness" if "faithfulness" in metrics else metrics[0]
             if self.metric is not None and self.metric not in metrics:
                 raise ValueError(f"`metric` {self.metric!r} is not evaluated; choose one of {', '.join(metrics)}")
-            self.extremes = Extremes(reference, self.metric or default, self.examples)
-        return self.extremes
+            self.best_worst = BestWorst(reference, self.metric or default, self.examples)
+        return self.best_worst
 
     def _reference(self, names: list[str]) -> str:
         if self.reference is not None and self.reference not in names:
@@ -127,7 +127,7 @@ class EvaluationReport(pl.Callback):
             raise ValueError(f"no summary.json in {directory}; list EvaluationReport after ExplanationMetrics")
         curves = directory / "curves.parquet"
         worst, best = (_credited(trainer, examples) for examples in self.chosen)
-        if self.extremes is not None and summary["directions"].get(self.extremes.metric) is False:
+        if self.best_worst is not None and summary["directions"].get(self.best_worst.metric) is False:
             worst, best = best, worst
         return Report(
             title=f"Evaluation {directory.parent.name} {directory.name}",
@@ -136,8 +136,8 @@ class EvaluationReport(pl.Callback):
             cost=read_json(directory / "cost.json"),
             worst=worst,
             best=best,
-            chosen_by=self.extremes.metric if self.extremes else "",
-            chosen_for=self.extremes.explainer if self.extremes else "",
+            chosen_by=self.best_worst.metric if self.best_worst else "",
+            chosen_for=self.best_worst.explainer if self.best_worst else "",
             failures=_failures(summary),
             facts=_facts(pl_module, summary, directory),
             files={name: what for name, what in (FILES | PICTURES).items() if (directory / name).is_file()},

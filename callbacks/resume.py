@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from dre.checks import check_not_negative
-from dre.runs import PROGRESS
+from dre.runs.directory import PROGRESS
 from dre.types import Batch
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data.manifest import ShardInfo, checksum
-from dre.locks import locked
+from dre.runs.locks import locked
 
 LOGGER = logging.getLogger(__name__)
 

@@ -10,10 +10,8 @@ import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_warn
 
 from data.augment import Augmentation
-from data.credits import FILE_NAME as ATTRIBUTION
-from data.credits import read_credits
 from data.loader import EvaluationLoader, TrainingLoader, to_float
-from data.manifest import FILE_NAME, Verify
+from data.manifest import ATTRIBUTION, FILE_NAME, Verify, read_credits
 from data.roots import Root, open_root
 from data.samples import Transform
 from data.shards import Shard, class_names, count, fetch_all, open_shards

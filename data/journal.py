@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.manifest import FILE_NAME, Manifest, ShardInfo
-from dre.locks import locked
+from dre.runs.locks import locked
 
 JOURNAL = "packing.jsonl"
 

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from data.credits import FILE_NAME as ATTRIBUTION
-from data.credits import read_attributions
-from data.manifest import Manifest
+from data.manifest import ATTRIBUTION, Manifest, read_attributions
 from data.packing import Packing
 from data.photos import Photo
 from data.recipes import RECIPES

@@ -1,7 +1,7 @@
 """One sample from bytes to tensors: decode, stand upright, resize, crop, flip, and its boxes with it.
 
 What is decided here: boxes in a file refer to the stored pixels, before EXIF rotation. What happens to the pixels alone
-is decided in `dre.pictures`.
+is decided in `dre.images.decode`.
 """
 
 import io
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.augment import Augmentation
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
-from dre.pictures import centre, larger_size, rescale, resize, stand_upright, to_picture, to_tensor
+from dre.images.decode import centre, larger_size, rescale, resize, stand_upright, to_picture, to_tensor
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")

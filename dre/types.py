@@ -178,7 +178,7 @@ class Waypoint:
 
 
 class Probe(Protocol):
-    """What a path may ask of the classifier; `dre.probes.Probe` answers."""
+    """What a path may ask of the classifier; `dre.engine.gradients.Probe` answers."""
 
     @property
     def neutral(self) -> Tensor:

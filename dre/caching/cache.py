@@ -11,14 +11,13 @@ from torch import Tensor
 
 from dre.caching.description import NOTHING, Plain, describe, digest, tensor_bytes
 from dre.caching.index import Index
-from dre.caching.maps import KeptMap, join
-from dre.caching.shards import FILE, FORMAT, ShardWriter
+from dre.caching.shards import FILE, FORMAT, KeptMap, ShardWriter, join
 from dre.caching.sources import UndescribableError
-from dre.chunks import Chunk
+from dre.engine.chunks import Chunk
+from dre.engine.cost import Meter
+from dre.engine.gradients import Cost, Vanished
 from dre.explainers import Explainer
-from dre.metering import Meter
 from dre.models import Classifier
-from dre.probes import Cost, Vanished
 from dre.types import Footprint
 
 Explain = Callable[[Tensor, Tensor, list[str]], Tensor]

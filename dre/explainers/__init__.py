@@ -1,24 +1,24 @@
 """Explainers, by family; paths and rules are beside the explainers that walk them."""
 
-from dre.explainers.ascent import GGIG
 from dre.explainers.base import Explainer
-from dre.explainers.blur_path import BlurIG, BlurPath
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
-from dre.explainers.deep_lift import DeepLift
-from dre.explainers.extremal import ExtremalPerturbation
+from dre.explainers.ggig import GGIG
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
-from dre.explainers.guided_path import GuidedIG, GuidedPath
-from dre.explainers.integration import PathExplainer, bare_gradient, completeness, idgi, idgi_tmlr, riemann
-from dre.explainers.inversion import FeatureInversion
-from dre.explainers.lime import LIME
-from dre.explainers.lrp import LRP, Conservation
-from dre.explainers.masks import DRE, ControlledExplainer, DREPlus, MGnet
-from dre.explainers.meaningful import MeaningfulPerturbation
-from dre.explainers.paths import IntegratedGradients, StraightPath
-from dre.explainers.references import CentredGaussian, EdgeDetector, Random
-from dre.explainers.regions import XRAI
-from dre.explainers.samp import SAMP, SampPath, SAMPPlusPlus
-from dre.explainers.sampled import RISE
+from dre.explainers.learned import DRE, ControlledExplainer, DREPlus, MGnet
+from dre.explainers.paths.blur import BlurIG, BlurPath
+from dre.explainers.paths.guided import GuidedIG, GuidedPath
+from dre.explainers.paths.integration import PathExplainer, bare_gradient, completeness, idgi, idgi_tmlr, riemann
+from dre.explainers.paths.samp import SAMP, SampPath, SAMPPlusPlus
+from dre.explainers.paths.straight import IntegratedGradients, StraightPath
+from dre.explainers.perturbation.extremal import ExtremalPerturbation
+from dre.explainers.perturbation.feature_inversion import FeatureInversion
+from dre.explainers.perturbation.lime import LIME
+from dre.explainers.perturbation.meaningful import MeaningfulPerturbation
+from dre.explainers.perturbation.rise import RISE
+from dre.explainers.propagation.deep_lift import DeepLift
+from dre.explainers.propagation.lrp import LRP, Conservation
+from dre.explainers.random import CentredGaussian, EdgeDetector, Random
+from dre.explainers.xrai import XRAI
 
 __all__ = [
     "CAM",

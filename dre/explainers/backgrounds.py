@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.imaging import blurred_background, coloured_noise, gaussian_blur
+from dre.images.fill import blurred_background, coloured_noise, gaussian_blur
 
 Background = Literal["blur", "mixture"]
 """The blurred image; or, at each iteration by even chance, the blur or the coloured noise that DRE is trained on."""

@@ -7,41 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from dre.checks import NonFiniteSaliencyError, check_images, check_saliency, check_targets
-from dre.chunks import Chunk
+from dre.engine.chunks import Chunk
+from dre.engine.gradients import Cost, Probe, Vanished, image_generators
+from dre.engine.scoring import ScoreName
 from dre.models import Classifier
-from dre.models.borrowing import in_eval_mode
-from dre.probes import Cost, Probe, Vanished, image_generators
-from dre.scoring import ScoreName
+from dre.models.hooks import in_eval_mode
 
 
-class UnsuitedError(ValueError):
-    """A method that does not work for a classifier, as `Explainer.require` tells before anything is explained.
+class UnsupportedError(ValueError):
+    """Raised when a method does not work for a network.
 
     Args:
-        obstacle: A sentence that names the method and what it lacks.
-        suited: Methods that work.
-        classifier: Its name.
+        reason: A sentence that names the method and what the network lacks.
+        classifier: The network.
     """
 
-    def __init__(self, obstacle: str, suited: Sequence[str], classifier: str) -> None:
-        super().__init__(f"{obstacle}; these work for {classifier}: {', '.join(suited)}")
-        self.obstacle = obstacle
-
-
-def unsuited(obstacle: str, classifier: Classifier) -> UnsuitedError:
-    """Say what stands in a method's way, and which methods work for this classifier.
-
-    Args:
-        obstacle: A sentence that names the method, and the module or the layer that it is about.
-        classifier: That the method does not work for.
-    """
-    from dre.explainers.catalogue import suitable_explainers  # not at the top: it is made of explainers
-
-    return UnsuitedError(obstacle, suitable_explainers(classifier), classifier.name)
+    def __init__(self, reason: str, classifier: Classifier) -> None:
+        super().__init__(reason)
+        self.classifier = classifier
 
 
 class Explainer(nn.Module, ABC):
-    """Explain the scores of a frozen classifier; refused when `obstacle` names one.
+    """Explain the scores of a frozen classifier; refused where `unsupported` gives a reason.
 
     Args:
         classifier: What is explained; never changed.
@@ -58,15 +45,15 @@ class Explainer(nn.Module, ABC):
         self.chunk = Chunk(chunk)
         self.vanished = Vanished()
         self.keys: list[str] | None = None
-        if obstacle := self.obstacle(classifier):
-            raise unsuited(obstacle, classifier)
+        if reason := self.unsupported(classifier):
+            raise UnsupportedError(reason, classifier)
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
         """Raise a ValueError that names the method and what it needs, where a classifier lacks it."""
 
     @classmethod
-    def obstacle(cls, classifier: Classifier) -> str:
+    def unsupported(cls, classifier: Classifier) -> str:
         """Say in a sentence why the method does not work for a classifier; nothing where it does."""
         try:
             with in_eval_mode(classifier):

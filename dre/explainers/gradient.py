@@ -1,16 +1,18 @@
 """Explanations from the gradient at the image: plain, times the image, averaged over noise, or guided."""
 
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dre.checks import check_count
+from dre.engine.chunks import blocks
+from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
-from dre.explainers.blocks import blocks
-from dre.explainers.guided import GuidedRectifiers, activation_modules
 from dre.models import Classifier
-from dre.scoring import ScoreName
 
 Reduction = Literal["sum", "abs_sum", "sum_abs", "max_abs", "max"]
 SmoothKind = Literal["signed", "magnitude", "squared"]
@@ -184,3 +186,79 @@ class GuidedBackprop(Explainer):
         with GuidedRectifiers():
             _, gradient = self.probe(targets).gradient(images)
         return reduce_channels(gradient, self.reduce)
+
+
+UNBOUNDED = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+BOUNDED = {F.hardtanh, F.hardtanh_, F.relu6}
+IN_PLACE = {torch.relu_, Tensor.relu_, F.hardtanh_}
+GATES = (nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.LogSoftmax)
+"""Modules that PyTorch files under activations, but that come after scores rather than after features."""
+
+
+class _GuidedRectifier(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, ceiling: float) -> Tensor:
+        ctx.save_for_backward((features > 0) & (features < ceiling))
+        return features.clamp(0, ceiling)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (is_open,) = ctx.saved_tensors
+        return gradients[0].clamp_min(0) * is_open, None
+
+
+class GuidedRectifiers(TorchFunctionMode):
+    """While on, ReLU and ReLU6 in any spelling pass back positive gradients alone; `count` says how many ran.
+
+    The forward values do not change. Recognised are relu, relu6 and a hardtanh that starts at 0, as functions, methods
+    and modules, in place or not; a maximum with zero that is written as a clamp is not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Let every other function run as it is."""
+        kwargs = kwargs or {}
+        top = ceiling(func, args, kwargs)
+        if top is None:
+            return func(*args, **kwargs)
+        self.count += 1
+        features = cast(Tensor, args[0] if args else kwargs["input"])
+        rectified = cast(Tensor, _GuidedRectifier.apply(features, top))
+        is_in_place = func in IN_PLACE or kwargs.get("inplace", False)
+        return features.copy_(rectified) if is_in_place else rectified
+
+
+def ceiling(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """Give the value at which a rectifier stops to grow; None when this call is no rectifier."""
+    if func in UNBOUNDED:
+        return float("inf")
+    if func is F.relu6:
+        return 6.0
+    if func in BOUNDED:
+        low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
+        high = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
+        return float(high) if low == 0 else None
+    return None
+
+
+def activation_modules(network: nn.Module) -> str:
+    """Say which activations a network has as modules, and where the first of each kind is."""
+    first: dict[str, str] = {}
+    for name, module in network.named_modules():
+        home = type(module).__module__
+        if (home.endswith(".activation") or home.startswith("timm.layers.activations")) and not isinstance(
+            module, GATES
+        ):
+            first.setdefault(type(module).__name__, name)
+    if not first:
+        return "it has no activation module"
+    return "its activations: " + ", ".join(f"{kind}, first in {name!r}" for kind, name in first.items())

@@ -7,38 +7,49 @@ from dre.metrics.attribution import (
     concentration,
     scaled_concentration,
 )
-from dre.metrics.background import background_share, inside
+from dre.metrics.average_precision import Explainability, average_precision
+from dre.metrics.base import ImageMean
 from dre.metrics.confidence import AverageDrop, AverageDropInDeletion, IncreaseInConfidence, relative_drop
+from dre.metrics.distribution import (
+    Entropy,
+    GiniSparsity,
+    MiddleShare,
+    PearsonSkewness,
+    entropy,
+    gini,
+    middle_share,
+    pearson_skewness,
+)
 from dre.metrics.divergence import (
     EarthMover,
     IntersectionOverUnion,
     KullbackLeibler,
+    LogSquaredError,
     RootMeanSquare,
     ValueDistance,
     earth_mover,
     intersection_over_union,
     kullback_leibler,
+    log_squared_error,
     root_mean_square,
+    scaled_squared_error,
     value_distance,
 )
-from dre.metrics.explainability import Explainability, average_precision
 from dre.metrics.faithfulness import Faithfulness, faithfulness
-from dre.metrics.image_mean import ImageMean
 from dre.metrics.information_curve import (
     AccuracyInformationCurve,
     InformationSettings,
     SoftmaxInformationCurve,
     information_curve,
 )
-from dre.metrics.input_similarity import InputSimilarity
-from dre.metrics.localisation import EnergyInside, PointingGame, energy_inside, pointing_game
+from dre.metrics.localisation import EnergyInside, PointingGame, background_share, energy_inside, inside, pointing_game
 from dre.metrics.map_mixtures import MapMixtures
-from dre.metrics.middle_share import MiddleShare, middle_share
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import SensitivityN, removed_sums
 from dre.metrics.similarity import (
+    InputSimilarity,
     Pearson,
     ReverseSquaredError,
     Spearman,
@@ -52,9 +63,6 @@ from dre.metrics.similarity import (
     top_intersection,
     weighted_jaccard,
 )
-from dre.metrics.skewness import PearsonSkewness, pearson_skewness
-from dre.metrics.sparsity import Entropy, GiniSparsity, entropy, gini
-from dre.metrics.stability import LogSquaredError, log_squared_error, scaled_squared_error
 from dre.metrics.xmgd import XMGD, xmgd
 
 __all__ = [

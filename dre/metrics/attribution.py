@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_saliency
-from dre.metrics.image_mean import ImageMean
+from dre.metrics.base import ImageMean
 from dre.types import Readout, Substrate, Sweep
 
 

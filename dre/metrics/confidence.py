@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from dre.metrics.image_mean import ImageMean
+from dre.metrics.base import ImageMean
 from dre.types import Substrate, Sweep
 
 Score = Literal["probability", "logit", "log_probability"]

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from dre.curves import NORMAL_QUANTILE
+from dre.statistics.curves import NORMAL_QUANTILE
 
 COLUMNS_AT_ONCE = 32
 """Grid points of which the median is taken together, so that sorting needs little memory beside the curves."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from dre.metrics.image_curve import ImageCurve
+from dre.metrics.base import ImageCurve
 from dre.types import Sweep
 
 STEPS = 32

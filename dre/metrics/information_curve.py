@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dre.curves import Curve
+from dre.metrics.base import ImageMean
 from dre.metrics.curve_reading import area_under_curves, in_order, mean_band, median_band
 from dre.metrics.curve_reading import information_curve as information_curve
 from dre.metrics.faithfulness import SMOOTHING, STEPS
-from dre.metrics.image_mean import ImageMean
+from dre.statistics.curves import Curve
 from dre.types import Blur, InformationName, Interpolation, Readout, Substrate, Sweep
 
 PresetName = Literal["shared", "shared_grey_entropy", "pair", "idgi", "idgi_ms_ssim", "ggig"]
@@ -26,7 +26,7 @@ class InformationSettings:
     Args:
         ratios: Shares of the pixels that are shown, from 0 to 1.
         background: What the image starts from.
-        information: How much there is to see: see `dre.information`.
+        information: How much there is to see: see `dre.images.information`.
         kept: `top` shows the nearest number of pixels, `level` all that reach the quantile of the map, ties included.
         smoothing: Weight of the smoothed map in the ranking; 0 ranks the map itself.
         relative: Scale information to 0 where the curve starts and to 1 for the whole image; images in which it does

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dre.checks import check_count, check_saliency
-from dre.metrics.relief import Sign, relief
+from dre.metrics.distribution import Sign, relief
 from dre.mixtures import Begin, Fitting, Mixtures, fit_mixtures, mixture_distances, quantise
 
 NUMBERS = 6

@@ -5,8 +5,8 @@ import torch
 from skimage.feature import hog
 from torch import Tensor
 
-from dre.imaging import min_max
-from dre.metrics.map_comparison import MapComparison
+from dre.images.fill import min_max
+from dre.metrics.base import MapComparison
 from dre.metrics.similarity import pearson
 
 CELL = 16

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from dre.metrics.base import ImageCurve
 from dre.metrics.faithfulness import SMOOTHING, STEPS
-from dre.metrics.image_curve import ImageCurve
 from dre.types import Blur, Kept, Substrate, Sweep
 
 Integral = Literal["trapezoid", "mean"]

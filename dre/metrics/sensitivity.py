@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_saliency
-from dre.masking import Draw, draw_orders, top_count
-from dre.metrics.image_curve import ImageCurve
+from dre.images.randomness import Draw, draw_orders, top_count
+from dre.metrics.base import ImageCurve
 from dre.types import Readout, Substrate, Sweep
 
 

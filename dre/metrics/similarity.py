@@ -1,11 +1,14 @@
 """How alike two maps of an image are: by rank, by value, by structure, by what they put first."""
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.imaging import min_max
-from dre.metrics.map_comparison import MapComparison
+from dre.checks import check_saliency
+from dre.images.fill import min_max
+from dre.metrics.base import ImageMean, MapComparison
 
 WINDOW = 7
 """Side of the windows of structural similarity, in pixels."""
@@ -234,3 +237,52 @@ class TopIntersection(MapComparison):
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
         """Intersect the first pixels."""
         return top_intersection(saliency, reference, self.share)
+
+
+Measure = Literal["spearman", "weighted_jaccard", "structural_similarity", "reverse_squared_error"]
+MEASURES = {
+    "spearman": spearman,
+    "weighted_jaccard": weighted_jaccard,
+    "structural_similarity": structural_similarity,
+    "reverse_squared_error": reverse_squared_error,
+}
+
+
+class InputSimilarity(ImageMean):
+    """Mean over images of the similarity between a map and its image, both scaled to [0, 1]; at most 1.
+
+    The channels of an image are averaged. Images for which the measure is not defined, such as a correlation with a
+    constant map, are left out and counted in `dropped`. An edge detector does well by it: it describes a map and says
+    nothing about the classifier.
+
+    Args:
+        measure: Of `dre.metrics.similarity`; the image is the reference.
+
+    Source: paper 004, table 1, on MNIST.
+
+    Example:
+        >>> import torch
+        >>> metric = InputSimilarity()
+        >>> metric.update(torch.tensor([[[[0.0, 1.0, 2.0]]]]), torch.tensor([[[[0.1, 0.5, 0.9]]]]))
+        >>> metric.compute()
+        tensor(1., dtype=torch.float64)
+    """
+
+    higher_is_better = True
+
+    def __init__(self, measure: Measure = "spearman") -> None:
+        super().__init__()
+        if measure not in get_args(Measure):
+            raise ValueError(f"no measure {measure!r} of similarity; choose {', '.join(get_args(Measure))}")
+        self.measure = measure
+
+    def update(self, saliency: Tensor, images: Tensor) -> None:
+        """Add a batch of maps [B, 1, H, W] and their images [B, C, H, W]."""
+        check_saliency(saliency)
+        if images.shape[0] != saliency.shape[0] or images.shape[2:] != saliency.shape[2:]:
+            raise ValueError(
+                f"`images` must be {len(saliency)} of {list(saliency.shape[2:])} pixels to match `saliency`, "
+                f"got {list(images.shape)}"
+            )
+        values = MEASURES[self.measure](saliency, images.mean(dim=1, keepdim=True))
+        self.accumulate(values, keep=~values.isnan())

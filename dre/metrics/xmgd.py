@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from dre.metrics.distribution import Sign, relief
 from dre.metrics.map_mixtures import NUMBERS, MapMixtures
-from dre.metrics.relief import Sign, relief
 from dre.mixtures import Begin, Mixtures
 
 Aggregate = Literal["mean_map", "pairwise"]
@@ -58,7 +58,7 @@ class XMGD(Metric):
         aggregate: `mean_map` compares the mean of each group's maps, each scaled to [0, 1]: two fits a scale whatever
             the number of maps. `pairwise` averages the distances of all pairs of maps, one from each group; on its
             diagonal, of all pairs of different maps in the group.
-        sign: What negative saliency counts, see `dre.metrics.relief.relief`.
+        sign: What negative saliency counts, see `dre.metrics.distribution.relief`.
         begin: Where each fit begins: `ellipse` or `k-means++`, see `dre.mixtures.Fitting`.
         restarts: Starts by k-means++ of which the likeliest end is kept.
         seed: Of their draws.

@@ -2,7 +2,7 @@
 
 from dre.mixtures.fitting import Begin, Fit, Fitting, fit_mixtures
 from dre.mixtures.gaussians import Mixtures
-from dre.mixtures.points import quantise, unit_grid
+from dre.mixtures.starts import quantise, unit_grid
 from dre.mixtures.transport import distance_matrix, gaussian_distances, mixture_distances
 
 __all__ = [

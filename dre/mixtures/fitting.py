@@ -8,8 +8,7 @@ from torch import Tensor
 
 from dre.checks import check_count, check_finite
 from dre.mixtures.gaussians import Mixtures, bury, expect, maximise, monomials
-from dre.mixtures.points import compact, fill_empty
-from dre.mixtures.starts import draws, ellipse_start, nearest_parts, spread_seeds
+from dre.mixtures.starts import compact, draws, ellipse_start, fill_empty, nearest_parts, spread_seeds
 
 BUDGET = {"cpu": 2**17, "cuda": 2**27}
 """Densities (points x components x maps) held at once: what fits a core's cache, or 1 GB of a GPU."""

@@ -8,9 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from dre.models.borrowing import watching
 from dre.models.folding import fold_batch_norm
-from dre.models.footprint import measure_footprint
+from dre.models.hooks import watching
+from dre.models.memory_estimate import measure_footprint
 from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.taps import Tap, find_taps, named_taps
 from dre.models.weights import fingerprint

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dre.models.borrowing import watching
+from dre.models.hooks import watching
 
 FOLDING_TOLERANCE = 1e-3
 """Largest change of the output, relative to its largest value, that folding may cause in float32."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dre.models.borrowing import watching
+from dre.models.hooks import watching
 
 STRIDES = (4, 8, 16, 32)
 Layout = Literal["channels_first", "channels_last", "tokens"]

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from dre.checks import check_labels, check_not_negative, check_shares
 from dre.models.heads import find_head, head_size, load_for_training
 from dre.models.trained import TRAINED_KEY, TrainedNetwork, check_trained_alike
-from dre.modules.rates import half_cosine, refuse_broken_loss, warmed_up
+from dre.modules.schedules import half_cosine, refuse_broken_loss, warmed_up
 from dre.types import Batch, Preprocessing
 
 SETTINGS_KEY = "classifier_training"

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from dre.caching import SaliencyCache
 from dre.checks import NonFiniteSaliencyError, check_labels
+from dre.engine.cost import Meter
+from dre.engine.perturbation import SweepBatch, SweepEngine
+from dre.engine.scoring import ScoreName
 from dre.explainers import Explainer
-from dre.explainers.base import UnsuitedError
-from dre.explainers.shared_walks import SharedWalks
-from dre.metering import Meter
+from dre.explainers.base import UnsupportedError
+from dre.explainers.paths.shared import SharedWalks
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
 from dre.modules.variants import Variants
-from dre.scoring import ScoreName
-from dre.sweeps import SweepBatch, SweepEngine
 from dre.types import Batch, Explained, Sweep
 
 
@@ -47,7 +47,7 @@ class ExplainerEvaluation(pl.LightningModule):
         score: Score of the target that sweeps read.
         chunk: Most masked images in one forward pass; chosen by device when not given.
         cache: Directory that keeps maps, rounded to float16, for later runs; none keeps nothing and rounds nothing.
-        unsuited: What to do about explainers that do not work for the classifier: `refuse`, or `leave_out`, which
+        unsupported: What to do about explainers that do not work for the classifier: `refuse`, or `leave_out`, which
             `left_out` then names with the reason. On the command line, generators that a run file names and that were
             not trained are left out too.
     """
@@ -62,14 +62,14 @@ class ExplainerEvaluation(pl.LightningModule):
         score: ScoreName = "probability",
         chunk: int | None = None,
         cache: str | None = None,
-        unsuited: Literal["refuse", "leave_out"] = "refuse",
+        unsupported: Literal["refuse", "leave_out"] = "refuse",
     ) -> None:
         super().__init__()
         if not explainers:
             raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
         self.classifier = classifier
         self.left_out: dict[str, str] = {}
-        self.explainers = self._build(explainers, refuse=unsuited == "refuse")
+        self.explainers = self._build(explainers, refuse=unsupported == "refuse")
         self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
         self.walks = SharedWalks(self.explainers)
         builders = {name: explainers[name] for name in self.explainers}
@@ -87,10 +87,10 @@ class ExplainerEvaluation(pl.LightningModule):
         for name, build in explainers.items():
             try:
                 built[name] = build(self.classifier)
-            except UnsuitedError as error:
+            except UnsupportedError as error:
                 if refuse or len(self.left_out) + 1 == len(explainers):
                     raise
-                self.left_out[name] = error.obstacle
+                self.left_out[name] = str(error)
                 rank_zero_warn(f"{name} is left out: {self.left_out[name]}")
         return built
 

@@ -12,26 +12,29 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from dre.checks import check_labels, check_shares
-from dre.imaging import background_mixture, upsample
-from dre.losses import embedding_bce, embedding_loss, target_probability
+from dre.engine.areas import mask_of_area, random_shares
+from dre.engine.objectives import (
+    EQUATION_2,
+    PUBLISHED_MGNET,
+    Constraints,
+    ObjectiveName,
+    embedding_bce,
+    embedding_loss,
+    fake_targets,
+    objective,
+    target_probability,
+)
+from dre.engine.perturbation import SweepEngine
+from dre.images.fill import background_mixture, upsample
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
-from dre.metrics.skewness import pearson_skewness
+from dre.metrics.distribution import pearson_skewness
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible, check_state
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
 from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
 from dre.modules.compiling import compile_in_place
-from dre.modules.objectives import (
-    EQUATION_2,
-    PUBLISHED_MGNET,
-    Constraints,
-    ObjectiveName,
-    fake_targets,
-    objective,
-)
-from dre.modules.rates import ScheduleName, StageRates, refuse_broken_loss
-from dre.modules.shown import ShownName, mask_of_area, random_shares, tuned_mask
-from dre.sweeps import SweepEngine
+from dre.modules.mask_sampling import ShownName, tuned_mask
+from dre.modules.schedules import ScheduleName, StageRates, refuse_broken_loss
 from dre.types import Batch
 
 

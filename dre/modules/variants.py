@@ -7,12 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dre.api import options_of
 from dre.explainers import Explainer, PathExplainer
-from dre.explainers.catalogue import options_of
-from dre.explainers.shared_walks import SharedWalks
-from dre.explainers.step_gaps import StepGaps
+from dre.explainers.paths.projection_gap import StepGaps
+from dre.explainers.paths.shared import SharedWalks
 from dre.models import Classifier
-from dre.models.perturbation import Deviation, Redraw, WeightLayer, add_noise, randomise, weight_layers
+from dre.models.randomisation import Deviation, Redraw, WeightLayer, add_noise, randomise, weight_layers
 
 Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
 Measure = Callable[[Tensor, Tensor, list[str]], tuple[Tensor, Tensor]]
@@ -54,7 +54,7 @@ class Variants:
     def explain_with(
         self, names: Sequence[str], classifier: Classifier | None = None, steps: int | None = None
     ) -> dict[str, Explain]:
-        """Like `explainers`, but as functions that share walks, see `dre.explainers.shared_walks`.
+        """Like `explainers`, but as functions that share walks, see `dre.explainers.paths.shared`.
 
         A walk is shared when all are asked about one image before the next.
         """
@@ -62,7 +62,10 @@ class Variants:
         return {name: partial(walks.explain, name) for name in names}
 
     def step_gaps(self, names: Sequence[str], steps: int) -> dict[str, Measure]:
-        """Build path explainers with so many steps, as functions that measure these, see `dre.explainers.step_gaps`."""
+        """Build path explainers with so many steps, as functions that measure how well these fit.
+
+        See `dre.explainers.paths.projection_gap`.
+        """
         built = self.explainers(names, steps=steps)
         return {name: StepGaps(one).measure for name, one in built.items() if isinstance(one, PathExplainer)}
 
@@ -79,12 +82,12 @@ class Variants:
         return list(self._known_layers())
 
     def randomised(self, layers: Sequence[str], seed: int = 0, redraw: Redraw = "initial") -> Classifier:
-        """Give a copy of the classifier in which these layers are drawn anew, see `dre.models.perturbation`."""
+        """Give a copy of the classifier in which these layers are drawn anew, see `dre.models.randomisation`."""
         known = self._known_layers()
         return randomise(self.classifier, [known[name] for name in layers], seed, redraw)
 
     def noisy(self, level: float, seed: int = 0, sigma: Deviation = "global") -> Classifier:
-        """Give a copy of the classifier with noise on its parameters, see `dre.models.perturbation`."""
+        """Give a copy of the classifier with noise on its parameters, see `dre.models.randomisation`."""
         return add_noise(self.classifier, level, seed, sigma)
 
     def on_device(self, device: torch.device) -> Classifier:

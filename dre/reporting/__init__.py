@@ -1,10 +1,10 @@
 """A summary of scores as text, pictures and a page."""
 
+from dre.reporting.figures import write_rank_diagrams
 from dre.reporting.gallery import Example
 from dre.reporting.heat_map import comparisons_figure, distances_figure
 from dre.reporting.markdown import details_markdown, summary_markdown
 from dre.reporting.page import Report, report_html
-from dre.reporting.ranks_figure import write_rank_diagrams
 
 __all__ = [
     "Example",

@@ -1,6 +1,7 @@
 """Figures of a summary: intervals side by side, curves with bands, quality against cost."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from dre.reporting.cells import scales
-from dre.reporting.style import colours, dashes, directed, readable, styled
+from dre.reporting.style import colours, dashes, directed, png_bytes, readable, styled
+from dre.statistics.curves import Curve, curves_frame
 
 PANEL = (3.6, 2.9)
 """Width and height of one curve panel in inches."""
@@ -42,7 +44,7 @@ def curves_figure(curves: pd.DataFrame, explainers: Sequence[str], most: int = 3
     """Draw every metric's curves as a panel with their bands.
 
     Args:
-        curves: As `dre.curves.curves_frame` gives it.
+        curves: As `dre.statistics.curves.curves_frame` gives it.
         explainers: Order that colours go by.
         most: Panels in one line.
     """
@@ -124,3 +126,129 @@ def _legend_beside(figure: Figure, panels: Sequence[Axes], margin: float) -> Non
     edge = 1 - margin / figure.get_figwidth()
     figure.tight_layout(rect=(0, 0, edge, 1))
     figure.legend(list(found.values()), list(found), loc="center left", bbox_to_anchor=(edge, 0.5), frameon=False)
+
+
+WIDTH = 7.5
+ROW = 0.24
+"""Inches between two names."""
+
+
+def critical_difference_diagram(ranks: dict[str, Any], title: str, explainers: list[str] | None = None) -> Figure:
+    """Draw one metric's ranks; rank 1, the best, is on the left.
+
+    Args:
+        ranks: As `dre.statistics.summarise` gives it.
+        title: Of the figure.
+        explainers: Order that colours go by; the ranks' own when not given.
+
+    Source: Demsar 2006, Fig. 1.
+    """
+    average: dict[str, float] = ranks["average"]
+    hue = colours(explainers or list(average))
+    names, bars = list(average), len(ranks["groups"])
+    rows = (len(names) + 1) // 2
+    below = 0.5 + 0.35 * bars  # first name's distance from the axis, in rows
+    with styled():
+        figure = Figure(figsize=(WIDTH, ROW * (rows + below + 4.5)))
+        axes = figure.add_axes((0.24, 0.0, 0.52, 1.0))
+        axes.set_xlim(0.9, len(names) + 0.1)
+        axes.set_ylim(-(rows + below + 0.5), 4)
+        axes.set_axis_off()
+        _scale(axes, len(names))
+        for place, name in enumerate(names):
+            is_left = place < rows
+            depth = below + (place if is_left else len(names) - 1 - place) + 0.5
+            _name(axes, name, average[name], depth, hue[name], is_left)
+        for place, group in enumerate(ranks["groups"]):
+            ends = average[group[0]] - 0.04, average[group[-1]] + 0.04
+            axes.plot(ends, [-0.35 * (place + 1)] * 2, color="#222222", linewidth=3, solid_capstyle="butt")
+        if ranks["critical_difference"] is not None:
+            _distance(axes, ranks["critical_difference"], len(names))
+        figure.text(0.01, 0.99, title, va="top", fontsize=10)
+    return figure
+
+
+def write_rank_diagrams(summary: dict[str, Any], directory: Path) -> list[Path]:
+    """Write `critical_difference_METRIC.png` for every metric that ranks the explainers."""
+    written = []
+    for metric, ranks in summary["ranks"].items():
+        path = directory / f"critical_difference_{metric}.png"
+        figure = critical_difference_diagram(ranks, f"{readable(metric)}: average ranks", summary["explainers"])
+        path.write_bytes(png_bytes(figure))
+        written.append(path)
+    return written
+
+
+def _scale(axes: Axes, explainers: int) -> None:
+    axes.plot([1, explainers], [0, 0], color="#222222", linewidth=1.2)
+    for rank in range(1, explainers + 1):
+        axes.plot([rank, rank], [0, 0.35], color="#222222", linewidth=1.2)
+        axes.text(rank, 0.5, str(rank), ha="center", va="bottom")
+
+
+def _name(axes: Axes, name: str, rank: float, depth: float, colour: str, is_left: bool) -> None:
+    """Lead from the rank down and out to the name."""
+    low, high = axes.get_xlim()
+    side = low if is_left else high
+    axes.plot([rank, rank, side], [0, -depth, -depth], color=colour, linewidth=1.4, clip_on=False)
+    axes.plot([rank], [0], "o", color=colour, markersize=4)
+    gap = (high - low) * 0.02
+    text = f"{readable(name)}  {rank:.2f}"
+    where = (side - gap, "right") if is_left else (side + gap, "left")
+    axes.text(where[0], -depth, text, ha=where[1], va="center", color=colour)
+
+
+def _distance(axes: Axes, distance: float, explainers: int) -> None:
+    """Show the critical difference as a ruler above the axis."""
+    end = min(1 + distance, explainers)
+    axes.plot([1, end], [2.6, 2.6], color="#666666", linewidth=1.2)
+    for place in (1, end):
+        axes.plot([place, place], [2.35, 2.85], color="#666666", linewidth=1.2)
+    axes.text(end, 2.6, f"  critical difference {distance:.2f}", ha="left", va="center", color="#666666")
+
+
+def points_figure(
+    points: pd.DataFrame, explainers: Sequence[str], x_labels: Mapping[str, str], panels_in_a_line: int = 3
+) -> Figure:
+    """Draw every quantity as a panel: curves where it was measured at several places, intervals otherwise.
+
+    Args:
+        points: As `dre.statistics.summarise_points` gives it; points without images are not drawn.
+        explainers: Order that colours go by.
+        x_labels: By quantity, what was changed along its curve.
+        panels_in_a_line: Most of them.
+    """
+    if points["x"].nunique() == 1:
+        return intervals_figure(_summary(points, explainers), explainers)
+    figure = curves_figure(_curves(points[points["count"] > 0], x_labels), explainers, panels_in_a_line)
+    for axes in figure.axes:
+        for place, line in enumerate(axes.lines[::-1]):
+            line.set_linewidth(1.4 + 0.4 * place)  # of curves that lie on each other, all are seen
+    return figure
+
+
+def _curves(points: pd.DataFrame, x_labels: Mapping[str, str]) -> pd.DataFrame:
+    curves = []
+    for (quantity, explainer), part in points.groupby(["quantity", "explainer"], sort=False):
+        ordered = part.sort_values("x")
+        x, y, low, high = (tuple(ordered[name]) for name in ("x", "mean", "low", "high"))
+        curve = Curve(x, y, low, high, int(ordered["count"].max()), x_label=x_labels.get(quantity, ""), y_label="")
+        curves.append((explainer, quantity, curve))
+    return curves_frame(curves)
+
+
+def _summary(points: pd.DataFrame, explainers: Sequence[str]) -> dict[str, object]:
+    """Bring single points into the form of `dre.statistics.summarise`, as far as a figure reads it."""
+    quantities = list(points["quantity"].unique())
+    nothing = {"mean": None, "low": None, "high": None}
+    scores = {name: {quantity: nothing for quantity in quantities} for name in explainers}
+    for row in points.itertuples():
+        ends = {end: None if pd.isna(value) else value for end in nothing if (value := getattr(row, end)) is not None}
+        scores[row.explainer][row.quantity] = ends
+    return {
+        "explainers": list(explainers),
+        "metrics": quantities,
+        "directions": dict.fromkeys(quantities),
+        "unscaled": quantities,
+        "scores": scores,
+    }

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import pandas as pd
 
-from dre.reporting import statistics_section as statistics
-from dre.reporting.cells import ALPHA, digits, exceptions, number, range_text, scales, turned
-from dre.reporting.css import STYLE
-from dre.reporting.figures import cost_figure, curves_figure, intervals_figure
+from dre.reporting.cells import ALPHA, digits, exceptions, number, p_text, range_text, scales, turned
+from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
 from dre.reporting.gallery import Example, gallery_table
-from dre.reporting.html import Cell, figure, page, paragraph, section, table
-from dre.reporting.markdown import origins
+from dre.reporting.html import STYLE, Cell, figure, folded, page, paragraph, section, table
+from dre.reporting.markdown import origins, ranks_text
 from dre.reporting.style import directed, readable, svg_bytes
 
 MEGABYTE = 1_000_000
@@ -25,8 +24,8 @@ class Report:
     Args:
         title: Of the page.
         summary: As `dre.statistics.summarise` gives it, with `evaluated` and `data` when they are known.
-        curves: As `dre.curves.curves_frame` gives it; None without curves.
-        cost: What an image costs by explainer, as `dre.metering.Tally.summary` gives it.
+        curves: As `dre.statistics.curves.curves_frame` gives it; None without curves.
+        cost: What an image costs by explainer, as `dre.engine.cost.Tally.summary` gives it.
         worst: Examples at the worse end, most extreme first; with the lowest values where neither end is better.
         best: Examples at the other end, most extreme first.
         chosen_by: Metric that the examples were chosen by, whose values stand under their maps.
@@ -58,7 +57,7 @@ def report_html(report: Report) -> str:
         ("curves", "Curves", _curves(report)),
         ("examples", "Worst and best images", _gallery(report)),
         ("pictures", "Distances and studies", _pictures(report)),
-        ("statistics", "Statistics", statistics.content(report.summary)),
+        ("statistics", "Statistics", _statistics(report.summary)),
         ("costs", "Cost", _cost(report)),
         ("failures", "What is missing", _failures(report)),
         ("run", "How it was made", _run(report)),
@@ -220,3 +219,38 @@ def _plain(value: float | None) -> str:
     if float(value).is_integer():
         return f"{value:.0f}"
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else digits(1.0)}f}"
+
+
+def _statistics(summary: Mapping[str, Any]) -> list[str]:
+    """Give the parts: a diagram of ranks, what it says, and all pairs to unfold, metric by metric."""
+    parts = []
+    for metric, factor in scales(summary).items():
+        pairs, ranks = summary["comparisons"][metric], summary["ranks"].get(metric)
+        if not pairs:
+            continue
+        parts.append(f"<h3>{escape(readable(metric))}</h3>")
+        if ranks is not None:
+            title = f"{readable(metric)}: average ranks"
+            drawing = svg_bytes(critical_difference_diagram(ranks, title, summary["explainers"]))
+            parts.append(figure(f"ranks-{metric}", drawing, ranks_text(ranks)))
+        else:
+            parts.append(paragraph("Neither end of this metric is better, so the explainers are not ranked by it."))
+        sure = sum(pair["p_holm"] is not None and pair["p_holm"] < ALPHA for pair in pairs)
+        title = f"All {len(pairs)} pairs; {sure} differ at {ALPHA:g} after Holm's correction"
+        parts.append(folded(title, _pairs(metric, pairs, factor, summary["level"])))
+    return parts
+
+
+def _pairs(metric: str, pairs: list[dict[str, Any]], factor: float, level: float) -> str:
+    rows: list[list[Cell | str]] = []
+    for pair in pairs:
+        is_sure = pair["p_holm"] is not None and pair["p_holm"] < ALPHA
+        difference = Cell(number(pair["mean"], factor), note=range_text(pair, factor), kind="best" if is_sure else "")
+        tests = [p_text(pair["p_value"]), p_text(pair["p_holm"]), number(pair["effect_size"]), str(pair["count"])]
+        rows.append([f"{readable(pair['first'])} - {readable(pair['second'])}", difference, *tests])
+    header = ["difference", "mean", "Wilcoxon's p", "after Holm", "rank-biserial", "common images"]
+    caption = (
+        f"First minus second on their common images{', x 100' if factor > 1 else ''}, with {level:.0%} bootstrap "
+        "intervals. Rank-biserial: 1 when the first is higher on every image, -1 when the second is."
+    )
+    return table(f"pairs-{metric}", header, rows, caption)

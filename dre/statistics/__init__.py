@@ -6,9 +6,8 @@ tests; here is decided which images enter them.
 
 from dre.statistics.intervals import Drawing, Interval, bootstrap_mean, bootstrap_means
 from dre.statistics.paired import holm, median_difference, paired_difference, rank_biserial, wilcoxon_p
-from dre.statistics.points import summarise_points
 from dre.statistics.ranks import Ranking, critical_difference, rank_explainers
-from dre.statistics.summary import Directions, summarise
+from dre.statistics.summary import Directions, summarise, summarise_points
 from dre.statistics.tables import Normalised, normalise_across_explainers, pivot
 
 __all__ = [

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from dre.api import catalogue
 from dre.caching import SaliencyCache
-from dre.caching.maps import restore_maps, round_maps
+from dre.caching.shards import restore_maps, round_maps
+from dre.engine.cost import Meter
 from dre.explainers import (
     DRE,
     ControlledExplainer,
@@ -20,8 +22,6 @@ from dre.explainers import (
     VanillaGradient,
     idgi,
 )
-from dre.explainers.catalogue import catalogue
-from dre.metering import Meter
 from dre.models import Classifier
 from tests.networks import SmallNetwork, small_batch, small_classifier, small_estimator
 
@@ -221,7 +221,7 @@ def test_two_explainers_of_the_same_class_are_told_apart(tmp_path):
 def test_every_explainer_can_be_cached():
     classifier = small_classifier()
     kinds = {name: kind for name, kind in catalogue().items() if not issubclass(kind, DRE)}
-    explainers = {name: kind(classifier) for name, kind in kinds.items() if not kind.obstacle(classifier)}
+    explainers = {name: kind(classifier) for name, kind in kinds.items() if not kind.unsupported(classifier)}
     assert len(explainers) > 15
     with warnings.catch_warnings():
         warnings.simplefilter("error")

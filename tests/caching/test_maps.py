@@ -3,8 +3,8 @@ import struct
 import pytest
 import torch
 
-from dre.caching.maps import KeptMap, join, restore_maps, round_maps
-from dre.metering import Share
+from dre.caching.shards import KeptMap, join, restore_maps, round_maps
+from dre.engine.cost import Share
 
 SHARE = Share(33, 4.5, 0, None, 2e6, 0.25)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from callbacks import BackgroundReplacement, JpegStability, SaliencyPanel, WeightPerturbation
-from tests.callbacks.studies import evaluation
+from tests.callbacks.studies.conditions import evaluation
 from tests.training import quiet_trainer, small_data
 
 

@@ -13,8 +13,9 @@ from sklearn.metrics import average_precision_score
 
 from callbacks import ExplanationMetrics
 from data.datamodule import ShardDataModule
+from dre.engine.masking import substrate
+from dre.engine.perturbation import SweepEngine, smooth_ranking
 from dre.explainers import Random
-from dre.masking import substrate
 from dre.metrics import (
     AccuracyInformationCurve,
     CurveSettings,
@@ -27,10 +28,8 @@ from dre.metrics import (
     SoftmaxInformationCurve,
     Spearman,
 )
-from dre.metrics.feeding import feed
-from dre.metrics.map_comparison import MapComparison
+from dre.metrics.base import MapComparison, feed
 from dre.modules import ExplainerEvaluation
-from dre.sweeps import SweepEngine, smooth_ranking
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.metrics.examples import metric_classes
 from tests.networks import small_classifier

@@ -17,8 +17,8 @@ from callbacks import MapDistances
 from callbacks.map_distances import COMPARISONS, _part
 from dre.explainers import Random
 from dre.metrics import MapMixtures, kullback_leibler, structural_similarity, xmgd
-from dre.metrics.map_comparison import MapComparison
-from dre.metrics.relief import relief
+from dre.metrics.base import MapComparison
+from dre.metrics.distribution import relief
 from dre.modules import ExplainerEvaluation
 from tests.callbacks.distributed_evaluation import MODEL, compared
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation

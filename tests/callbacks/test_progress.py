@@ -7,8 +7,8 @@ from rich.console import Console
 
 from callbacks import EvaluationProgress, ExplanationMetrics
 from callbacks.progress import _clock
-from dre.metering import Meter
-from dre.probes import Cost
+from dre.engine.cost import Meter
+from dre.engine.gradients import Cost
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.training import quiet_trainer, small_data
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from callbacks import EvaluationReport, ExplanationCost, ExplanationMetrics, MapDistances
-from callbacks.extremes import Extremes
+from callbacks.image_selection import BestWorst
 from dre.metrics import Deletion
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.reporting.pages import Page
@@ -81,7 +81,7 @@ def outputs(keys, values):
 
 
 def test_equal_values_are_told_apart_by_key_in_any_order():
-    forward, backward = Extremes("dre", "deletion", 2), Extremes("dre", "deletion", 2)
+    forward, backward = BestWorst("dre", "deletion", 2), BestWorst("dre", "deletion", 2)
     keys, values = list("abcdefg"), [0.5, 0.5, 0.1, 0.5, 0.9, 0.5, 0.5]
     for key, value in zip(keys, values, strict=True):
         forward.update(outputs([key], [value]))
@@ -92,11 +92,11 @@ def test_equal_values_are_told_apart_by_key_in_any_order():
 
 
 def test_few_images_are_not_shown_twice():
-    extremes = Extremes("dre", "deletion", 4)
+    extremes = BestWorst("dre", "deletion", 4)
     extremes.update(outputs(list("abcd"), [0.1, 0.2, 0.3, math.nan]))  # d has no value
     worst, best = extremes.merged()
     assert ([entry.key for entry in worst], [entry.key for entry in best]) == (["a"], ["c"])
-    assert Extremes("dre", "deletion", 4).merged() == ([], [])
+    assert BestWorst("dre", "deletion", 4).merged() == ([], [])
 
 
 def test_cost_is_counted_and_logged(five_shards, tmp_path):

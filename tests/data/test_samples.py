@@ -7,7 +7,7 @@ from PIL import Image
 
 from data.boxes import check_boxes, rasterise, reorient
 from data.samples import BrokenSampleError, Transform, load_sample
-from dre.pictures import centre, rescale, resize, to_picture, to_tensor
+from dre.images.decode import centre, rescale, resize, to_picture, to_tensor
 from dre.types import Preprocessing
 from tests.data.layouts import DATA
 from tests.data.trees import SMALL, encode, photo, raw_sample

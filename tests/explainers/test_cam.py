@@ -57,9 +57,7 @@ class MaximumHead(SmallNetwork):
 )
 def test_cam_refuses_another_head(network, size):
     classifier = Classifier.wrap(network.eval(), size=(size, size), name="odd one")
-    with pytest.raises(
-        ValueError, match=r"CAM needs a linear head .* of odd one reads '.*' .*; these work for odd one: .*grad_cam,"
-    ):
+    with pytest.raises(ValueError, match=r"CAM needs a linear head .* of odd one reads '.*' .*"):
         CAM(classifier)
 
 

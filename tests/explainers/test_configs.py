@@ -8,8 +8,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from dre import explainers
+from dre.api import catalogue
 from dre.explainers import Explainer
-from dre.explainers.catalogue import catalogue
 from dre.models import Classifier
 from tests.command_line import REPOSITORY
 from tests.networks import small_batch, small_classifier

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from dre.metrics.feeding import feed
-from dre.sweeps import SweepEngine
+from dre.engine.perturbation import SweepEngine
+from dre.metrics.base import feed
 
 
 def white_share(images: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from dre.imaging import min_max
+from dre.engine.perturbation import SweepEngine
+from dre.images.fill import min_max
 from dre.metrics import AverageDrop, AverageDropInDeletion, Faithfulness, IncreaseInConfidence, relative_drop
-from dre.sweeps import SweepEngine
 from tests.metrics.scorers import measure, white_share
 from tests.networks import small_classifier
 

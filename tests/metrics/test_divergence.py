@@ -13,7 +13,7 @@ from dre.metrics import (
     root_mean_square,
     value_distance,
 )
-from dre.metrics.relief import distribution, relief
+from dre.metrics.distribution import distribution, relief
 
 DISTANCES = [earth_mover, kullback_leibler, root_mean_square, value_distance]
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from dre.engine.perturbation import SweepEngine
+from dre.images.randomness import scattered_pixels
 from dre.metrics import (
     AccuracyInformationCurve,
     Faithfulness,
@@ -13,8 +15,6 @@ from dre.metrics import (
 )
 from dre.metrics.curve_reading import interpolate_curves
 from dre.metrics.information_curve import GGIG, IDGI, IDGI_MS_SSIM, PAIR
-from dre.randomness import scattered_pixels
-from dre.sweeps import SweepEngine
 from dre.types import Blur, Interpolation
 from tests.metrics.scorers import measure
 from tests.networks import small_classifier

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dre.metrics.middle_share import middle_share
+from dre.metrics.distribution import middle_share
 
 
 def test_a_mask_of_zeros_and_ones_and_a_constant_map_have_nothing_in_the_middle():

@@ -3,9 +3,9 @@ import pytest
 import torch
 from sklearn.metrics import auc
 
-from dre.imaging import gaussian_blur
+from dre.engine.perturbation import SweepEngine
+from dre.images.fill import gaussian_blur
 from dre.metrics import CurveSettings, Deletion, Faithfulness, Insertion, area_under_curve
-from dre.sweeps import SweepEngine
 from dre.types import Blur
 from tests.metrics.scorers import measure, white_share
 from tests.networks import small_classifier

@@ -3,10 +3,10 @@ import pytest
 import torch
 from scipy.stats import pearsonr
 
+from dre.engine.perturbation import SweepEngine
+from dre.images.randomness import pixel_order
 from dre.metrics import Faithfulness, SensitivityN, removed_sums
 from dre.metrics.sensitivity import correlation
-from dre.randomness import pixel_order
-from dre.sweeps import SweepEngine
 from tests.metrics.scorers import Linear, measure
 from tests.networks import small_classifier
 

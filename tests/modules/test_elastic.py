@@ -16,10 +16,10 @@ import yaml
 from jsonargparse import Namespace
 from torch.distributed import DistNetworkError, DistStoreError
 
-from dre.cli import TrainingCommandLine
-from dre.environment import one_line_errors
-from dre.launch import follow_torchrun, is_first_to_say, is_restarted, job_name
-from dre.runs import newest_checkpoint, write_record
+from dre.cli.base import TrainingCommandLine
+from dre.runs.directory import newest_checkpoint, write_record
+from dre.runs.launch import follow_torchrun, is_first_to_say, is_restarted, job_name
+from dre.runs.process import one_line_errors
 from tests.command_line import REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
 from tests.training import torchrun

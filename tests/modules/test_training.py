@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from callbacks import RunCheckpoints, Throughput
+from dre.engine.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, load_estimator
 from dre.modules import MaskTraining
-from dre.modules.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints
 from tests.networks import SmallNetwork, small_classifier
 from tests.training import SaveEverywhere, launch, quiet_trainer, small_data, small_training
 

@@ -5,11 +5,11 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from dre.curves import Curve, curves_frame
-from dre.metering import Tally
+from dre.engine.cost import Tally
 from dre.reporting import Example, Report
 from dre.reporting.style import png_bytes
 from dre.statistics import Drawing, summarise
+from dre.statistics.curves import Curve, curves_frame
 
 NAMES = ("dre", "grad_cam", "random")
 DIRECTIONS = {"deletion": False, "faithfulness": True, "pearson_skewness": None}

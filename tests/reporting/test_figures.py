@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 
 from dre.reporting import write_rank_diagrams
-from dre.reporting.figures import cost_figure, curves_figure, intervals_figure
+from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
 from dre.reporting.gallery import overlay_png, photograph_png, small, small_maps
-from dre.reporting.ranks_figure import critical_difference_diagram
 from dre.reporting.style import PALETTE, colours, dashes, png_bytes, svg_bytes
 from tests.reporting.examples import NAMES, curves, summary
 

@@ -1,0 +1,189 @@
+"""The few images that an expensive study looks at: the same ones whatever the order, the batches and the ranks."""
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dre.reporting import Example
+from dre.reporting.gallery import small, small_maps
+from dre.types import Explained
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyImage:
+    """One image of a study, on the CPU.
+
+    Args:
+        key: Its name in the data.
+        pixels: [1, C, H, W].
+        target: [1], the class that is explained.
+        objects: [1, 1, H, W], 1 inside a box; None where the data have no boxes.
+    """
+
+    key: str
+    pixels: Tensor
+    target: Tensor
+    objects: Tensor | None
+
+    @property
+    def place(self) -> str:
+        """Where it stands in the order of all images."""
+        return place_of(self.key)
+
+
+def place_of(key: str) -> str:
+    """Order images by a hash of their keys, the same for any packing, and as the data's own `limit` counts."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class ImageSelection:
+    """Keep the first images in the order of a hash of their keys, and share them out among the ranks.
+
+    Args:
+        count: How many to keep.
+        with_objects: Keep only images of which boxes cover a part: neither nothing nor everything.
+    """
+
+    def __init__(self, count: int, with_objects: bool = False) -> None:
+        self.count, self.with_objects = count, with_objects
+        self.seen, self.suited = 0, 0
+        self.kept: list[StudyImage] = []
+
+    def update(self, outputs: Explained) -> None:
+        """Look at a batch; only what may stay is copied."""
+        fits = self._fits(outputs)
+        self.seen += len(fits)
+        self.suited += sum(fits)
+        for row, key in enumerate(outputs["key"]):
+            if fits[row] and (len(self.kept) < self.count or place_of(key) < self.kept[-1].place):
+                self.kept = sorted([*self.kept, _copied(outputs, row)], key=lambda one: one.place)[: self.count]
+
+    def progress(self) -> dict[str, Any]:
+        """Give what was kept as plain values."""
+        return {"seen": self.seen, "suited": self.suited, "kept": [asdict(one) for one in self.kept]}
+
+    def resume(self, progress: dict[str, Any]) -> None:
+        """Add what was kept of other images."""
+        self.seen, self.suited = self.seen + progress["seen"], self.suited + progress["suited"]
+        more = [StudyImage(**one) for one in progress["kept"]]
+        self.kept = sorted([*self.kept, *more], key=lambda one: one.place)[: self.count]
+
+    def share(self) -> list[StudyImage]:
+        """Give this rank its part of the images that were chosen among those of all ranks; every rank must call it."""
+        ranks = gathered([one.place for one in self.kept])
+        chosen = set(sorted(place for places in ranks for place in places)[: self.count])
+        offered = [one for one in self.kept if one.place in chosen]
+        everything = sorted((one for part in gathered(offered) for one in part), key=lambda one: one.place)
+        return everything[_rank() :: len(ranks)]
+
+    def counts(self) -> tuple[int, int]:
+        """How many images all ranks saw, and how many of these were suited; every rank must call it."""
+        ranks = gathered([self.seen, self.suited])
+        return sum(rank[0] for rank in ranks), sum(rank[1] for rank in ranks)
+
+    def _fits(self, outputs: Explained) -> list[bool]:
+        if not self.with_objects:
+            return [True] * len(outputs["key"])
+        if "objects" not in outputs:
+            return [False] * len(outputs["key"])
+        covered = outputs["objects"].flatten(1).mean(dim=1)
+        fits: list[bool] = ((covered > 0) & (covered < 1)).tolist()
+        return fits
+
+
+def _copied(outputs: Explained, row: int) -> StudyImage:
+    rows = slice(row, row + 1)
+    objects = outputs["objects"][rows].cpu().clone() if "objects" in outputs else None
+    pixels, target = (tensor[rows].detach().cpu().clone() for tensor in (outputs["images"], outputs["targets"]))
+    return StudyImage(outputs["key"][row], pixels, target, objects)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gathered(own: list[Item]) -> list[list[Item]]:
+    """Give what every rank has, by rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [own]
+    found: list[list[Item]] = [[]] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+class BestWorst:
+    """Keep the images on which one explainer has its lowest and highest values, each with the maps of all explainers.
+
+    Equal values are told apart by key, so the choice depends on neither order nor ranks. Images without a value of
+    that explainer are not looked at.
+
+    Args:
+        explainer: Whose values decide.
+        metric: Of which metric.
+        count: How many to keep at each end.
+    """
+
+    def __init__(self, explainer: str, metric: str, count: int) -> None:
+        self.explainer, self.metric, self.count = explainer, metric, count
+        self.worst: list[Example] = []
+        self.best: list[Example] = []
+
+    def update(self, outputs: Explained) -> None:
+        """Look at a batch; only what may stay is made small."""
+        values = {name: found[self.metric].tolist() for name, found in outputs["values"].items()}
+        chosen = values[self.explainer]
+        known = (place for place, value in enumerate(chosen) if math.isfinite(value))
+        candidates = sorted(known, key=lambda place: (chosen[place], outputs["key"][place]))
+        for place in {*candidates[: self.count], *candidates[-self.count :]}:
+            if self._may_stay(chosen[place], outputs["key"][place]):
+                shown = {name: row[place] for name, row in values.items() if math.isfinite(row[place])}
+                self._add(_example(outputs, place, chosen[place], shown))
+
+    def merged(self) -> tuple[list[Example], list[Example]]:
+        """Give worst and best of all ranks, most extreme first, no image in both; every rank must call it."""
+        ordered = _ordered([example for kept in gathered([*self.worst, *self.best]) for example in kept])
+        count = min(self.count, len(ordered) // 2)
+        return ordered[:count], ordered[::-1][:count]
+
+    def progress(self) -> dict[str, Any]:
+        """Give what was kept as plain values."""
+        return {"worst": [asdict(one) for one in self.worst], "best": [asdict(one) for one in self.best]}
+
+    def resume(self, progress: dict[str, Any]) -> None:
+        """Add what was kept of other images."""
+        more = [Example(**one) for one in (*progress["worst"], *progress["best"])]
+        ordered = _ordered([*self.worst, *self.best, *more])
+        self.worst, self.best = ordered[: self.count], ordered[::-1][: self.count]
+
+    def _may_stay(self, value: float, key: str) -> bool:
+        if len(self.worst) < self.count:
+            return True
+        return (value, key) < _order(self.worst[-1]) or (value, key) > _order(self.best[-1])
+
+    def _add(self, example: Example) -> None:
+        self.worst = sorted([*self.worst, example], key=_order)[: self.count]
+        self.best = sorted([*self.best, example], key=_order, reverse=True)[: self.count]
+
+
+def _ordered(examples: list[Example]) -> list[Example]:
+    """Give each image once, lowest value first."""
+    return sorted({example.key: example for example in examples}.values(), key=_order)
+
+
+def _order(example: Example) -> tuple[float, str]:
+    return example.value, example.key
+
+
+def _example(outputs: Explained, place: int, value: float, values: dict[str, float]) -> Example:
+    rows = slice(place, place + 1)
+    maps: dict[str, Any] = {name: small_maps(saliency[rows])[0] for name, saliency in outputs["saliency"].items()}
+    with torch.no_grad():
+        image = small(outputs["images"][rows])[0]
+    return Example(outputs["key"][place], value, image, maps, values)

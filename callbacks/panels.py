@@ -1,0 +1,241 @@
+"""Panels: pictures of a few evaluated photographs and the maps of their explainers."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from callbacks.artifacts import wandb_loggers
+from callbacks.image_selection import gathered, place_of
+from dre.checks import check_count
+from dre.images.fill import blend, gaussian_blur
+from dre.reporting.overlay import coloured, for_display
+from dre.reporting.panel import Photograph, credits_caption, draw_panel
+from dre.types import Batch
+
+
+class FirstPhotographs(pl.Callback):
+    """Collect the first evaluated photographs for pictures, draw each into `TITLE.png`, and log it as `test/TITLE`.
+
+    First in the order of `callbacks.image_selection.place_of`.
+    A subclass names its pictures with `titles` and makes their
+    columns with `columns`.
+
+    Args:
+        images: Photographs to draw.
+        explainers: Rows to draw, in this order; all that are evaluated when not given.
+
+    Attributes:
+        photographs: Title -> the columns so far.
+    """
+
+    def __init__(self, images: int, explainers: list[str] | None) -> None:
+        check_count("images", images, 1)
+        self.images, self.explainers = images, explainers
+        self.photographs: dict[str, list[Photograph]] = {}
+
+    def titles(self) -> list[str]:
+        """Name the pictures."""
+        raise NotImplementedError
+
+    def columns(self, outputs: Any, names: list[str], rows: list[int]) -> dict[str, list[Photograph]]:
+        """Make the columns of each title from some images of a step, with the maps of `names`; copies, not views."""
+        raise NotImplementedError
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start empty."""
+        self._check_explainers(list(cast(Any, pl_module).explainers))
+        self.photographs = {title: [] for title in self.titles()}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the photographs that come before those that were kept so far."""
+        if outputs is None:
+            return
+        places = [place_of(key) for key in outputs["key"]]
+        kept = [place_of(one.key) for one in self.photographs[self.titles()[0]]]
+        first = set(sorted(places + kept)[: self.images])
+        rows = [row for row, place in enumerate(places) if place in first]
+        if rows:
+            names = [name for name in self.explainers or outputs["saliency"] if name in outputs["saliency"]]
+            self._add(self.columns(outputs, names, rows))
+
+    def _add(self, columns: dict[str, list[Photograph]]) -> None:
+        for title, found in columns.items():
+            everything = sorted([*self.photographs[title], *found], key=lambda one: place_of(one.key))
+            self.photographs[title] = everything[: self.images]
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return {
+            title: [
+                {"key": one.key, "image": one.image, "maps": dict(one.maps), "values": dict(one.values)}
+                for one in found
+            ]
+            for title, found in self.photographs.items()
+        }
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        self._add({title: [Photograph(**one) for one in progress[title]] for title in self.photographs})
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring together what all ranks kept."""
+        for title, found in self.photographs.items():
+            self.photographs[title] = []
+            self._add({title: [one for rank in gathered(found) for one in rank]})
+
+    def _check_explainers(self, known: list[str]) -> None:
+        """Refuse rows of which none is evaluated; single ones may be absent: an evaluation may leave explainers out."""
+        if self.explainers is not None and not set(self.explainers) & set(known):
+            raise ValueError(
+                f"`explainers` of {type(self).__name__} names {', '.join(map(repr, self.explainers)) or 'nothing'}, "
+                f"of which nothing is evaluated; choose among {', '.join(known)}"
+            )
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw on the first rank."""
+        for title, photographs in self.photographs.items():
+            if not photographs or not trainer.is_global_zero:
+                continue
+            path = Path(trainer.default_root_dir) / f"{title}.png"
+            draw_panel(photographs, path, photographers(trainer, [one.key for one in photographs]))
+            for logger in wandb_loggers(trainer):
+                logger.log_image(f"test/{title}", [str(path)])
+
+
+def photographers(trainer: pl.Trainer, keys: list[str]) -> str:
+    """Name the photographers of the drawn photographs, as far as the data knows them."""
+    return credits_caption(keys, authors(trainer))
+
+
+def authors(trainer: pl.Trainer) -> dict[str, str]:
+    """Photographer of each photograph, by key, as far as the data knows them."""
+    data = getattr(trainer, "datamodule", None)
+    return data.credits() if data is not None else {}
+
+
+class SalientPixels(FirstPhotographs):
+    """Draw `salient_PERCENT.png` for each share: photographs across, and below them what each explainer keeps.
+
+    Kept are as many of the highest-ranked pixels as the share says; of equal values the first. The rest is blurred. W&B
+    gets them as `test/salient_PERCENT`.
+
+    Args:
+        shares: Of the pixels, in (0, 1].
+        images: Photographs to draw: the first that are evaluated.
+        explainers: Rows to draw; all that are evaluated when not given.
+        sigma: Of the blur in pixels.
+
+    Source: paper 004, figures 1, 4 and 9.
+    """
+
+    def __init__(
+        self,
+        shares: Sequence[float] = (0.05, 0.1),
+        images: int = 8,
+        explainers: list[str] | None = None,
+        sigma: float = 10.0,
+    ) -> None:
+        if not shares or any(not 0 < share <= 1 for share in shares):
+            raise ValueError(f"`shares` must lie above 0 and not above 1, got {list(shares)}")
+        super().__init__(images, explainers)
+        self.shares, self.sigma = tuple(shares), sigma
+
+    def titles(self) -> list[str]:
+        """See `FirstPhotographs`."""
+        return [f"salient_{100 * share:g}" for share in self.shares]
+
+    def columns(self, outputs: Any, names: list[str], rows: list[int]) -> dict[str, list[Photograph]]:
+        """See `FirstPhotographs`."""
+        images = outputs["images"][rows].cpu()
+        blurred = gaussian_blur(images, self.sigma)
+        saliency = {name: outputs["saliency"][name][rows].cpu() for name in names}
+        found: dict[str, list[Photograph]] = {}
+        for title, share in zip(self.titles(), self.shares, strict=True):
+            shown = {name: blend(images, best_pixels(one, share), blurred) for name, one in saliency.items()}
+            pictures = [
+                {name: one[place].expand(3, -1, -1).clone() for name, one in shown.items()}
+                for place in range(len(rows))
+            ]
+            found[title] = [
+                Photograph(outputs["key"][row], images[place].clone(), pictures[place])
+                for place, row in enumerate(rows)
+            ]
+        return found
+
+
+def best_pixels(saliency: Tensor, share: float) -> Tensor:
+    """Mask of the highest-ranked share of each map's pixels, [B, 1, H, W]: at least one; the first of equal ones."""
+    values = saliency.flatten(1)
+    count = max(1, round(share * values.shape[1]))
+    order = values.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(values).scatter_(1, order, 1.0).view_as(saliency)
+
+
+class SaliencyPanel(FirstPhotographs):
+    """Draw the first evaluated photographs and their maps into `gallery.png`, and log it as `test/gallery`.
+
+    Maps are scaled one by one (`dre.reporting.overlay.for_display`) and laid over the grey photograph; the caption
+    credits the photographers when the data names them.
+
+    Args:
+        images: Photographs to draw.
+        explainers: Rows to draw, in this order; all that are evaluated when not given.
+        values: Metric whose value, scaled between the worst and the best explainer of the image, is a coloured square
+            on each map, from blue (0) to yellow (1); list the panel after the metrics.
+        colours: A colour map of matplotlib (`gray`, `inferno`, `coolwarm`, `Reds`, ...) in which maps are drawn alone;
+            by default they lie over the photograph.
+
+    Source: figures 7 to 9 of paper 003 have such squares of M_F, figures 13 to 23 of paper 004 such colours.
+    """
+
+    def __init__(
+        self,
+        images: int = 8,
+        explainers: list[str] | None = None,
+        values: str | None = None,
+        colours: str | None = None,
+    ) -> None:
+        super().__init__(images, explainers)
+        if colours is not None:
+            coloured(torch.zeros(1, 1), colours)  # refuses an unknown name now
+        self.values, self.colours = values, colours
+
+    def titles(self) -> list[str]:
+        """See `FirstPhotographs`."""
+        return ["gallery"]
+
+    def columns(self, outputs: Any, names: list[str], rows: list[int]) -> dict[str, list[Photograph]]:
+        """See `FirstPhotographs`."""
+        found = []
+        for place in rows:
+            maps = {name: for_display(outputs["saliency"][name][place : place + 1])[0, 0].cpu() for name in names}
+            if self.colours is not None:
+                maps = {name: coloured(one, self.colours) for name, one in maps.items()}
+            values = self._scaled(outputs, place) if self.values is not None else {}
+            found.append(Photograph(outputs["key"][place], outputs["images"][place].cpu().clone(), maps, values))
+        return {"gallery": found}
+
+    def _scaled(self, outputs: Any, place: int) -> dict[str, float]:
+        """Scale the values of an image's maps to [0, 1]; none where they all tie."""
+        if "values" not in outputs:
+            raise ValueError("the step has no values to draw; list SaliencyPanel after ExplanationMetrics")
+        known = {name: found for name, found in outputs["values"].items() if self.values in found}
+        if not known:
+            raise ValueError(f"`values` of SaliencyPanel names {self.values!r}, which is not computed")
+        values = {name: float(found[self.values][place]) for name, found in known.items()}
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
+        return {name: (value - low) / (high - low) for name, value in values.items()} if high > low else {}

@@ -1,0 +1,133 @@
+"""The maps behind a study's curves, of its first photographs, as one picture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
+
+from callbacks.image_selection import StudyImage, gathered, place_of
+from dre.checks import check_count
+from dre.reporting.overlay import coloured, for_display, overlay
+from dre.reporting.panel import Photograph, draw_panel
+from dre.reporting.style import readable
+
+ROWS = 6
+"""Conditions that are drawn of each explainer, at most."""
+
+Pictures = dict[str, dict[str, dict[str, Tensor]]]
+"""Heading -> label -> key -> uint8 [3, H, W]."""
+
+
+class StudyMaps:
+    """Keep the maps of a few photographs under several conditions, and draw them: explainers and conditions down.
+
+    Args:
+        photographs: Columns of the picture, the first of all that the study explains; 0 draws none.
+        colours: A colour map of matplotlib in which maps are drawn alone; by default they lie over the photograph.
+    """
+
+    def __init__(self, photographs: int, colours: str | None = None) -> None:
+        check_count("photographs", photographs, 0)
+        if colours is not None:
+            coloured(torch.zeros(1, 1), colours)  # refuses an unknown name now
+        self.photographs, self.colours = photographs, colours
+        self.images: dict[str, Tensor] = {}
+        self.pictures: Pictures = {}
+        self.caption = ""
+
+    def wants(self, image: StudyImage) -> bool:
+        """Whether an image is one of the first that this rank explains."""
+        return image.key in self.images or len(self.images) < self.photographs
+
+    def keep(self, image: StudyImage, explainer: str, condition: str, saliency: Tensor, pixels: Tensor) -> None:
+        """Keep the map [1, 1, H, W] of `pixels` [1, C, H, W], what became of an image; NaN is drawn as 0."""
+        if not self.wants(image):
+            return
+        shown = for_display(torch.where(saliency.isfinite(), saliency, 0.0))[0, 0].detach().cpu()
+        if self.colours is not None:
+            picture = coloured(shown, self.colours)
+        else:
+            picture = torch.from_numpy(overlay(pixels[0].cpu(), shown)).permute(2, 0, 1)
+        self.keep_picture(image, explainer, condition, picture)
+
+    def keep_picture(self, image: StudyImage, heading: str, label: str, picture: Tensor) -> None:
+        """Keep a picture [C, H, W] in [0, 1] as it is, if its photograph is one of the first."""
+        if not self.wants(image):
+            return
+        self.images[image.key] = image.pixels[0]
+        small = (picture * 255).round().to("cpu", torch.uint8).expand(3, -1, -1)
+        self.pictures.setdefault(heading, {}).setdefault(label, {})[image.key] = small
+
+    def gather(self) -> None:
+        """Bring together what all ranks kept, the first photographs of all; every rank must call it."""
+        ranks = gathered([(self.images, self.pictures)])
+        everything = {key: image for [(images, _)] in ranks for key, image in images.items()}
+        first = sorted(everything, key=place_of)[: self.photographs]
+        self.images = {key: everything[key] for key in first}
+        merged: Pictures = {}
+        for [(_, pictures)] in ranks:
+            for heading, rows in pictures.items():
+                for label, found in rows.items():
+                    row = merged.setdefault(heading, {}).setdefault(label, {})
+                    row |= {key: picture for key, picture in found.items() if key in self.images}
+        self.pictures = merged
+
+    def draw(self, path: Path, credit: Callable[[list[str]], str]) -> bool:
+        """Draw the picture, if there is one; `credit` names the photographers of keys. Says whether there is."""
+        if not self.images:
+            return False
+        rows = [(heading, label) for heading, found in self.pictures.items() for label in found]
+        names = {row: "\n".join(row) for row in rows}
+        columns = [
+            Photograph(key, image, {names[row]: self.pictures[row[0]][row[1]][key] / 255 for row in rows})
+            for key, image in self.images.items()
+        ]
+        first = {heading: names[heading, next(iter(found))] for heading, found in self.pictures.items()}
+        draw_panel(
+            columns,
+            path,
+            "\n".join(filter(None, [self.caption, credit(list(self.images))])),
+            labels={names[row]: row[1] for row in rows},
+            headings={name: readable(heading) for heading, name in first.items()},
+        )
+        return True
+
+
+def spread(values: Sequence[float], most: int = ROWS) -> list[float]:
+    """Choose at most so many values, evenly by their place, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+
+
+def log_points(logger: WandbLogger, name: str, points: pd.DataFrame, x_labels: Mapping[str, str], figure: Path) -> None:
+    """Log points as `dre.statistics.summarise_points` gives them under `test/NAME`.
+
+    Args:
+        logger: Of the run.
+        name: Of the study.
+        points: With a curve where a quantity has several places.
+        x_labels: By quantity, what was changed along its curve.
+        figure: Picture of the points.
+    """
+    import wandb
+
+    logger.log_table(f"test/{name}/points", dataframe=points)
+    logger.log_image(f"test/{name}/figure", [str(figure)])
+    charts = {}
+    for quantity, part in points.groupby("quantity", sort=False):
+        if part["x"].nunique() < 2:
+            continue
+        curves = [(explainer, curve.sort_values("x")) for explainer, curve in part.groupby("explainer", sort=False)]
+        charts[f"test/{name}/{quantity}"] = wandb.plot.line_series(
+            xs=[curve["x"].tolist() for _, curve in curves],
+            ys=[curve["mean"].tolist() for _, curve in curves],
+            keys=[str(explainer) for explainer, _ in curves],
+            title=str(quantity).replace("_", " "),
+            xname=x_labels.get(str(quantity)) or "x",
+        )
+    if charts:
+        logger.experiment.log(charts)

@@ -1,0 +1,285 @@
+"""The base of studies: explain a few images again under other conditions, and say what that changes."""
+
+import json
+import math
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, cast
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+
+from callbacks.artifacts import wandb_loggers
+from callbacks.image_selection import ImageSelection, StudyImage
+from callbacks.panels import photographers
+from callbacks.studies.figures import StudyMaps, log_points
+from dre.checks import NonFiniteError, check_count
+from dre.engine.scoring import score
+from dre.metrics import ScoreTable
+from dre.models import Classifier
+from dre.modules import ExplainerEvaluation
+from dre.modules.variants import Explain
+from dre.reporting.figures import points_figure
+from dre.reporting.style import png_bytes
+from dre.statistics import summarise_points
+from dre.types import Batch
+
+Compare = Callable[[Tensor, Tensor], Tensor]
+"""From two maps [B, 1, H, W] to a number an image, [B]."""
+
+CLASSIFIER = "classifier"
+"""Stands in the column of explainers beside what was measured of the classifier itself."""
+
+
+class Row(NamedTuple):
+    """One value of one image; `x` says how far the condition went."""
+
+    key: str
+    explainer: str
+    quantity: str
+    x: float
+    value: float
+
+
+class Study(pl.Callback, ABC):
+    """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
+
+    Images are chosen by a hash of their keys and explained in batches of one, so that neither ranks nor batches change
+    a number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left
+    out), `NAME.png` and, of studies that keep maps, `NAME_maps.png` into the run directory, logs
+    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+
+    Args:
+        images: Images to study.
+        explainers: Evaluated explainers to study; all when not given.
+        photographs: Images whose maps are drawn.
+        colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
+    """
+
+    name: ClassVar[str]
+    panels_in_a_line: ClassVar[int] = 3
+    with_objects: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        images: int = 16,
+        explainers: list[str] | None = None,
+        photographs: int = 0,
+        colours: str | None = None,
+    ) -> None:
+        check_count("images", images)
+        if explainers is not None and not explainers:
+            raise ValueError(f"`explainers` of {type(self).__name__} is empty; name some, or leave it out for all")
+        self.images, self.explainers = images, explainers
+        self.maps = StudyMaps(photographs, colours)
+        self.selection = ImageSelection(images, self.with_objects)
+
+    @abstractmethod
+    def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
+        """Name each quantity with each place where it is measured."""
+
+    @abstractmethod
+    def measure(self, evaluation: ExplainerEvaluation, images: Sequence[StudyImage]) -> Iterator[Row]:
+        """Measure the images of this rank."""
+
+    def names(self, evaluation: ExplainerEvaluation) -> list[str]:
+        """Name the explainers that are evaluation."""
+        return list(evaluation.explainers) if self.explainers is None else self.explainers
+
+    def unsupported(self, evaluation: ExplainerEvaluation) -> str:
+        """Say why there is nothing to study here, in a line; nothing where there is."""
+        return ""
+
+    def x_label(self, quantity: str) -> str:
+        """Say what was changed along the curve of a quantity."""
+        return ""
+
+    def is_drawn(self, quantity: str) -> bool:
+        """Whether a quantity is in the figure: one that needs another axis is in the files alone."""
+        return True
+
+    def settings(self, evaluation: ExplainerEvaluation) -> dict[str, Any]:
+        """Say what decides the numbers, as plain values."""
+        return {}
+
+    def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
+        """Give what is logged of a quantity, by what its name is followed by: the mean where the change is greatest."""
+        return {"": float(curve["mean"].iloc[-1])}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what cannot be studied before anything is explained."""
+        if stage != "test":
+            return
+        known = list(cast(ExplainerEvaluation, pl_module).explainers)
+        if CLASSIFIER in known:
+            raise ValueError(f"no explainer may be called {CLASSIFIER!r} beside {type(self).__name__}; rename it")
+        unknown = [name for name in self.explainers or [] if name not in known]
+        if unknown:
+            raise ValueError(
+                f"`explainers` of {type(self).__name__} names {unknown[0]!r}, which is not evaluated; "
+                f"choose among {', '.join(known)}"
+            )
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start empty."""
+        self.selection = ImageSelection(self.images, self.with_objects)
+        self.maps = StudyMaps(self.maps.photographs, self.maps.colours)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the images that are still among the first."""
+        if outputs is not None:
+            self.selection.update(outputs)
+
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return self.selection.progress()
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        self.selection.resume(progress)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Study on all ranks, merge, log on all of them, write on the first."""
+        evaluation = cast(ExplainerEvaluation, pl_module)
+        seen, suited = self.selection.counts()
+        unsupported = self.unsupported(evaluation) or ("" if suited else f"none of {seen} images is suited")
+        if unsupported:
+            rank_zero_info(f"{self.name} is left out: {unsupported}")
+            return
+        start = time.perf_counter()
+        frame = self._measured(trainer, evaluation)
+        self.maps.gather()
+        points = summarise_points(frame)
+        counts = {"seen": seen, "suited": suited, "studied": int(frame["key"].nunique())}
+        rank_zero_info(_line(self.name, counts, points, time.perf_counter() - start))
+        logged = self._headlines(points)
+        for name, value in logged.items():
+            if math.isfinite(value):
+                pl_module.log(f"test/{name}", value)
+        if trainer.is_global_zero:
+            self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged})
+
+    def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
+        """Give the rows of all ranks, sorted."""
+        labels = [_label(quantity, x) for quantity, x in self.points(evaluation)]
+        table = ScoreTable([*self.names(evaluation), CLASSIFIER], labels).to(evaluation.device)
+        images = self.selection.share()
+        with trainer.precision_plugin.test_step_context(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the gradient of the")  # that it vanishes is what is counted here
+            for row in self.measure(evaluation, images):
+                value = torch.tensor([row.value], dtype=torch.float64)
+                table.update([row.key], row.explainer, _label(row.quantity, row.x), value)
+        frame = table.to_frame()
+        parts = frame["metric"].str.rpartition("@")
+        frame = frame.assign(quantity=parts[0].astype(object), x=parts[2].astype(float))
+        columns = ["key", "explainer", "quantity", "x"]
+        return frame[[*columns, "value"]].sort_values(columns, kind="stable").reset_index(drop=True)
+
+    def _headlines(self, points: pd.DataFrame) -> dict[str, float]:
+        found = {}
+        for (explainer, quantity), curve in points.groupby(["explainer", "quantity"]):
+            for suffix, value in self.headlines(quantity, curve.sort_values("x")).items():
+                found[f"{explainer}/{quantity}{suffix}"] = value
+        return found
+
+    def _write(
+        self,
+        trainer: pl.Trainer,
+        evaluation: ExplainerEvaluation,
+        frame: pd.DataFrame,
+        points: pd.DataFrame,
+        found: dict[str, Any],
+    ) -> None:
+        path = Path(trainer.default_root_dir) / self.name
+        frame.to_parquet(path.with_suffix(".parquet"))
+        order = list(dict.fromkeys(quantity for quantity, _ in self.points(evaluation)))
+        points = points.sort_values("quantity", key=lambda column: column.map(order.index), kind="stable")
+        labels = {quantity: self.x_label(quantity) for quantity in order}
+        content = {
+            "study": self.name,
+            "x_labels": labels,
+            "settings": {"explainers": self.names(evaluation), **self.settings(evaluation)},
+            **found,
+            "points": points.to_dict("records"),
+        }
+        path.with_suffix(".json").write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+        shown = [*self.names(evaluation), CLASSIFIER]
+        if points["x"].nunique() == 1:  # what is measured once, of the classifier, is in the file
+            shown, points = shown[:-1], points[points["explainer"] != CLASSIFIER]
+        drawn = points[points["quantity"].map(self.is_drawn)]
+        figure = points_figure(drawn, shown, labels, self.panels_in_a_line)
+        path.with_suffix(".png").write_bytes(png_bytes(figure))
+        pictured = path.with_name(f"{self.name}_maps.png")
+        is_pictured = self.maps.draw(pictured, lambda keys: photographers(trainer, keys))
+        for logger in wandb_loggers(trainer):
+            if is_pictured:
+                logger.log_image(f"test/{self.name}/maps", [str(pictured)])
+            log_points(logger, self.name, points, labels, path.with_suffix(".png"))
+
+
+def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:
+    """Explain one image, or what became of it: saliency [1, 1, H, W], NaN where the map or a score is not finite."""
+    try:
+        return explainer(pixels, image.target.to(pixels.device), [image.key])
+    except NonFiniteError:
+        return torch.full_like(pixels[:, :1], torch.nan)
+
+
+def compared(compare: Compare, saliency: Tensor, reference: Tensor) -> float:
+    """Compare two maps of one image; NaN where either is not finite."""
+    if not (saliency.isfinite().all() and reference.isfinite().all()):
+        return math.nan
+    return float(compare(saliency, reference))
+
+
+@torch.no_grad()
+def probability(classifier: Classifier, image: StudyImage, pixels: Tensor) -> float:
+    """Probability of the explained class; NaN where the classifier's output is not finite."""
+    return float(score(classifier(pixels), image.target.to(pixels.device), "probability"))
+
+
+def _label(quantity: str, x: float) -> str:
+    """Name a point so that its place can be read back exactly."""
+    return f"{quantity}@{float(x)!r}"
+
+
+def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:
+    """Say what was evaluation, how long it took, and of which explainers values are missing."""
+    line = f"{name}: {counts['studied']} of {counts['seen']} images, {seconds:.0f} s"
+    for what in ("undefined", "infinite"):
+        missing = points.groupby("explainer")[what].sum()
+        missing = missing[missing > 0]
+        if len(missing):
+            line += f"; {what} values: " + ", ".join(f"{explainer} {count}" for explainer, count in missing.items())
+    return line
+
+
+def _plain(content: Any) -> Any:
+    """Write NaN and infinity, for which JSON has no word, as null."""
+    if isinstance(content, dict):
+        return {name: _plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) -> None:
+    """Refuse the name of an explainer that walks no path in steps."""
+    walking = evaluation.variants.path_explainers()
+    for name in names or ():
+        if name not in walking:
+            raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")

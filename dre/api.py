@@ -1,0 +1,229 @@
+"""Explain from a notebook: one call from a classifier and images to saliency, without configs or Lightning."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dre import explainers
+from dre.checks import check_images
+from dre.explainers import Explainer, idgi
+from dre.explainers.base import UnsupportedError
+from dre.images.decode import preprocess
+from dre.models import Classifier
+
+IDGI = "+idgi"
+
+Pictures = Tensor | Image.Image | Sequence[Image.Image]
+Targets = int | Sequence[int] | Tensor | None
+
+
+def explain(
+    classifier: nn.Module | str,
+    images: Pictures,
+    targets: Targets = None,
+    method: str = "guided_ig",
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    weights: str | None = "pretrained",
+    **options: Any,
+) -> Tensor:
+    """Saliency [B, 1, H, W] on the classifier's device, higher is more relevant.
+
+    A module or a name is wrapped at each call; wrap it once, by `dre.models.Classifier`, to explain many batches.
+
+    Args:
+        classifier: A `dre.models.Classifier`; or any module that maps images to logits, of which a copy is explained;
+            or the name of a model, `resnet50` for timm's or `torchvision/resnet50`.
+        images: [B, C, H, W] or [C, H, W] in [0, 1]; or one or several PIL images, which the classifier's own
+            preprocessing resizes and crops (for a plain module: to 224 x 224).
+        targets: Class to explain, for all images or one for each; by default the one that the classifier predicts.
+        method: A name from `list_explainers()`; `+idgi` appended to a path method sums it by IDGI's rule.
+        mean: What is subtracted before a plain module sees the images, one value or one per channel; by default 0.
+        std: What the difference is then divided by; by default 1.
+        weights: For a name alone: "pretrained" downloads them; a path, "package" or None as in `Classifier`.
+        options: Of the explainer, such as `steps`, `score`, `chunk`, or `checkpoint` for learned ones.
+
+    Example:
+        >>> import dre
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+        >>> dre.explain(network, torch.rand(2, 3, 8, 8), method="integrated_gradients+idgi", steps=4).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    kind, options = _chosen(method, options)
+    given = _checked(images)
+    wrapped = _wrapped(classifier, given, mean, std, weights)
+    with naming_supported():
+        explainer = kind(wrapped, **options)
+        pixels = _pixels(given, wrapped)
+        saliency: Tensor = explainer(pixels, _targets(targets, pixels, explainer))
+    return saliency
+
+
+def list_explainers(classifier: Classifier | None = None) -> dict[str, str]:
+    """Give the name of each method and what it is, in a line.
+
+    Args:
+        classifier: Leave out the methods that do not work for it.
+
+    Example:
+        >>> list_explainers()["vanilla_gradient"]
+        'Magnitude of the gradient of the score with respect to each pixel; one forward and one backward pass.'
+    """
+    kinds = catalogue()
+    return {name: summary(kinds[name]) for name in (supported_explainers(classifier) if classifier else sorted(kinds))}
+
+
+def _chosen(method: str, options: dict[str, Any]) -> tuple[type[Explainer], dict[str, Any]]:
+    """Find the class of a method, and check the names of its options."""
+    name, known = method.removesuffix(IDGI), catalogue()
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown method {method!r}; {hint}dre.list_explainers() names all")
+    allowed = options_of(known[name])
+    if method.endswith(IDGI):
+        if "rule" not in allowed:
+            raise ValueError(f"{name!r} walks no path, so {IDGI!r} does not apply to it; leave the suffix away")
+        options = {"rule": idgi, **options}
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"{name!r} takes no option {option!r}; it takes {', '.join(allowed)}")
+    return known[name], options
+
+
+def _wrapped(
+    classifier: nn.Module | str,
+    images: Tensor | list[Image.Image],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    weights: str | None,
+) -> Classifier:
+    if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
+        channels, height, width = images.shape[1:] if isinstance(images, Tensor) else (3, 224, 224)
+        mean, std = mean or (0.0,), std or (1.0,)
+        try:
+            return Classifier.wrap(classifier, mean, std, size=(height, width), channels=channels)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            tried = [1, channels, max(height, width), max(height, width)]
+            raise ValueError(f"{type(classifier).__name__} does not run on images {tried}: {reason}") from error
+    if mean is not None or std is not None:
+        name = classifier if isinstance(classifier, str) else classifier.name
+        raise ValueError(f"`mean` and `std` belong to a plain module; {name} has its own")
+    return Classifier(classifier, weights) if isinstance(classifier, str) else classifier
+
+
+def _checked(images: Pictures) -> Tensor | list[Image.Image]:
+    """Give a batch [B, C, H, W] or a list of pictures; refuse anything else."""
+    if isinstance(images, Tensor):
+        batch = images.detach()[None] if images.ndim == 3 else images.detach()
+        check_images(batch)
+        return batch
+    pictures = [images] if isinstance(images, Image.Image) else list(images)
+    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+        kinds = ", ".join(sorted({type(picture).__name__ for picture in pictures})) or "nothing"
+        raise TypeError(
+            f"`images` must be a tensor [B, C, H, W] in [0, 1] or PIL images, got {type(images).__name__} of {kinds}; "
+            "stack tensors with torch.stack, and turn an array into a tensor first"
+        )
+    return pictures
+
+
+def _pixels(images: Tensor | list[Image.Image], classifier: Classifier) -> Tensor:
+    """Bring images or pictures to where the classifier is, [B, C, H, W]."""
+    if not isinstance(images, Tensor):
+        images = torch.stack([preprocess(picture, classifier.preprocessing) for picture in images])
+    check_images(images, classifier.preprocessing.channels)
+    return images.to(classifier.mean)
+
+
+def _targets(targets: Targets, pixels: Tensor, explainer: Explainer) -> Tensor:
+    if targets is None:
+        return _predicted(pixels, explainer)
+    if isinstance(targets, int):
+        return torch.full((len(pixels),), targets, device=pixels.device)
+    return torch.as_tensor(targets, device=pixels.device)
+
+
+@torch.no_grad()
+def _predicted(pixels: Tensor, explainer: Explainer) -> Tensor:
+    """Class that the classifier gives each image, [B]."""
+
+    def classes(part: Tensor) -> tuple[Tensor, ...]:
+        return (explainer.classifier(part).argmax(dim=1),)
+
+    explainer.chunk.plan(pixels, explainer.classifier.footprint)
+    (predicted,) = explainer.chunk.map(classes, pixels, backward=False)
+    return predicted
+
+
+IRREGULAR = {"MGnet": "mgnet"}
+"""Names of methods that are not the words of their class."""
+
+WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def method_name(kind: type[Explainer]) -> str:
+    """Give the snake_case name of an explainer's class.
+
+    Example:
+        >>> from dre.explainers import SAMPPlusPlus
+        >>> method_name(SAMPPlusPlus)
+        'samp_plus_plus'
+    """
+    return IRREGULAR.get(kind.__name__) or WORD_STARTS.sub("_", kind.__name__).lower()
+
+
+def catalogue() -> dict[str, type[Explainer]]:
+    """Give every explainer that `dre.explainers` makes public and that a classifier is enough to build, by method."""
+    public = (getattr(explainers, name) for name in explainers.__all__)
+    kinds = [kind for kind in public if isinstance(kind, type) and issubclass(kind, Explainer)]
+    return {method_name(kind): kind for kind in kinds if not inspect.isabstract(kind) and not _asks_for_more(kind)}
+
+
+def supported_explainers(classifier: Classifier) -> list[str]:
+    """Name the methods that work for a classifier; whether a learned one has been trained for it is not asked."""
+    return [name for name, kind in sorted(catalogue().items()) if not kind.unsupported(classifier)]
+
+
+@contextmanager
+def naming_supported() -> Iterator[None]:
+    """Add to the refusal of a method which methods work for the network."""
+    try:
+        yield
+    except UnsupportedError as error:
+        supported = ", ".join(supported_explainers(error.classifier))
+        message = f"{error}; these work for {error.classifier.name}: {supported}"
+        raise UnsupportedError(message, error.classifier) from None
+
+
+def options_of(kind: type[Explainer]) -> list[str]:
+    """Name the arguments of an explainer beside the classifier, those that it hands on to its parents included."""
+    names: dict[str, None] = {}
+    for owner in kind.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = [one for one in inspect.signature(owner).parameters.values() if one.name != "classifier"]
+        names |= {one.name: None for one in parameters if one.kind is not one.VAR_KEYWORD}
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break
+    return list(names)
+
+
+def summary(kind: type[Explainer]) -> str:
+    """Give the first line of an explainer's docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+def _asks_for_more(kind: type[Explainer]) -> bool:
+    """Whether something besides the classifier has to be given."""
+    parameters = list(inspect.signature(kind).parameters.values())[1:]
+    return any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters)

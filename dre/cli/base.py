@@ -1,0 +1,302 @@
+"""The command line that train.py and evaluate.py share: configuration in, a run directory with its record out."""
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+from dre.api import naming_supported
+from dre.cli.arguments import CONFIG, OneLineParser, add_choice_of_training, forget_files, spelled_out
+from dre.cli.smoke import cut_to_smoke
+from dre.explainers import DRE, Explainer, MGnet
+from dre.models import Classifier, read_checkpoint
+from dre.modules import ExplainerEvaluation, MaskTraining
+from dre.runs.directory import (
+    CHECKPOINT,
+    DEFAULT_TRAINING,
+    new_directory,
+    newest_checkpoint,
+    not_left_bare,
+    write_record,
+)
+from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
+from dre.runs.process import has_wandb_key, keep_freed_memory, quiet_known_noise
+
+WandbMode = Literal["auto", "online", "offline", "off"]
+LEARNED = {"dre": DRE, "mgnet": MGnet}
+MGNET = "mgnet_"
+"""Begins the names of MGnet's runs."""
+
+
+class CommandLine(LightningCLI):
+    """Parse a run, make its directory, build model, data and trainer; `fit` or `test` is the caller's.
+
+    Args:
+        model_class: Whose signature is the `model` section.
+        default_config: Read when no --config is given, and only then.
+        family: Folder of the run directories, `runs` or `results`.
+        args: Instead of the process's own arguments.
+    """
+
+    short: ClassVar[Mapping[str, str]] = {}
+    """Options that stand for longer ones."""
+
+    def __init__(
+        self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
+    ) -> None:
+        given = spelled_out(sys.argv[1:] if args is None else args, self.short)
+        if not given or not given[0].startswith(CONFIG):
+            given = ["--config", self.config_file(given, default_config), *given]
+        if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
+            sys.argv[1:] = given
+        keep_freed_memory()
+        quiet_known_noise()
+        self.family = family
+        self.run_directory = Path()
+        self.is_resumed = False
+        self.checkpoint: Path | None = None
+        super().__init__(
+            model_class,
+            pl.LightningDataModule,
+            save_config_callback=None,
+            parser_class=OneLineParser,
+            trainer_defaults={"inference_mode": False},  # explainers need gradients
+            seed_everything_default=0,
+            subclass_mode_data=True,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                "description": (model_class.__doc__ or "").splitlines()[0],
+                "allow_abbrev": False,  # a run file must be told from other arguments before they are parsed
+            },
+            args=given if args is not None else None,
+        )
+
+    def config_file(self, given: list[str], default: str) -> str:
+        """Name the file to read when no --config is among the arguments."""
+        return default
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to a run and not to model, data or trainer."""
+        parser.add_argument("--name", type=str, default="run", help="Runs of one name share a folder.")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="train.py: checkpoint to go on from, or 'last' for the newest of this configuration. "
+            "evaluate.py: checkpoint of DRE, or a folder whose newest run has it.",
+        )
+        parser.add_argument(
+            "--peer_timeout",
+            type=float,
+            default=1800.0,
+            help="Seconds that a process of several waits for the others before it gives up.",
+        )
+        parser.add_argument(
+            "--wandb", type=WandbMode, default="auto", help="'auto' is online with a W&B key and offline without."
+        )
+        parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
+        parser.add_argument(
+            "--smoke",
+            type=bool,
+            default=False,
+            help="Try the run file out: random weights, demo photographs, every count cut to two.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then settle what depends on other arguments."""
+        super().parse_arguments(parser, args)
+        for mapping in ("explainers", "metrics"):
+            forget_files(self.config.model.get(mapping) or {})
+        trainer = self.config.trainer
+        for key, instead in (("logger", "--wandb"), ("default_root_dir", "--name")):
+            if trainer[key] is not None:
+                raise ValueError(f"--trainer.{key} is decided by the run directory; use {instead}")
+        if trainer.sync_batchnorm and "classifier" in self.config.model:
+            raise ValueError(
+                "--trainer.sync_batchnorm would rewrite the frozen classifier too; the generator's batch norms are "
+                "synchronised over GPUs already (--model.sync_batch_norm)"
+            )
+        if self.config.peer_timeout <= 0:
+            raise ValueError(f"--peer_timeout must be above 0 seconds, got {self.config.peer_timeout}")
+        follow_torchrun(trainer)
+        if trainer.accelerator == "auto" and not torch.cuda.is_available():
+            trainer.accelerator = "cpu"  # Apple's GPU has no float64, which metrics add up in
+        if self.config.smoke:
+            cut_to_smoke(self.config)
+
+    def before_instantiate_classes(self) -> None:
+        """Make the run directory and write down what runs in it, on the first rank."""
+        self.settle_checkpoint()
+        self.make_directory(Path(self.family) / self.config.name)
+
+    def make_directory(self, family: Path) -> None:
+        """Make the next directory of a family of runs and write down what runs in it."""
+        self.run_directory = family / "of-another-rank"
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.run_directory = new_directory(family)
+            self.parser.save(
+                self.config, self.run_directory / "config.yaml", skip_none=False, multifile=False, skip_validation=True
+            )
+            parent = str(self.checkpoint) if self.checkpoint is not None else None
+            files = [Path(str(file)) for file in self.config.config or [] if file is not None]
+            write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes(), job_name(), files)
+
+    def checkpoint_hashes(self) -> dict[str, str]:
+        """Give the sha256 of the checkpoints that decide the numbers of the run, by what they are for."""
+        return {}
+
+    def settle_checkpoint(self) -> None:
+        """Resolve --ckpt_path before a new run directory exists."""
+        wanted = self.config.ckpt_path
+        if is_restarted():
+            self.checkpoint = self.checkpoint_of_this_job()
+        if self.checkpoint is not None:
+            rank_zero_info("this job was started again")
+        elif wanted == "last":
+            self.checkpoint = newest_checkpoint(Path(self.family) / self.config.name, self.plain_config())
+        elif wanted is not None:
+            self.checkpoint = newest_checkpoint(Path(wanted))
+
+    def checkpoint_of_this_job(self) -> Path | None:
+        """Find what the same job wrote before it was started again; `None` where it had not come to a checkpoint."""
+        try:
+            return newest_checkpoint(Path(self.family) / self.config.name, self.plain_config(), job_name())
+        except FileNotFoundError:
+            return None
+
+    def plain_config(self) -> dict[str, Any]:
+        """Give the configuration as nested plain values, without what does not change a number."""
+        config = self.config.clone(with_meta=False)  # where a fragment was read from is not part of it
+        config.pop("config", None)
+        plain: dict[str, Any] = config.as_dict()
+        return plain
+
+    def instantiate_classes(self) -> None:
+        """Build everything and hand the classifier's preprocessing to the data; a refusal leaves no directory."""
+        try:
+            with naming_supported():
+                super().instantiate_classes()
+        except Exception:
+            if self.run_directory.is_dir() and not self.is_resumed:
+                shutil.rmtree(self.run_directory)  # made a moment ago, for a run that does not start
+            raise
+        if self.datamodule.preprocessing is None:  # a module that trains a classifier is one itself
+            self.datamodule.preprocessing = getattr(self.model, "classifier", self.model).preprocessing
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Point the trainer at the run directory and its loggers."""
+        kwargs.setdefault("default_root_dir", str(self.run_directory))
+        kwargs.setdefault("logger", self.loggers())
+        trainer = super().instantiate_trainer(**kwargs)
+        limit_waiting(trainer, self.config.peer_timeout)
+        return trainer
+
+    def fit(self, read: Callable[[Path], Mapping[str, Any]]) -> None:
+        """Train, from a checkpoint where one is given.
+
+        Args:
+            read: Reads that checkpoint, or refuses it.
+        """
+        if self.checkpoint is not None:
+            content = read(self.checkpoint)
+            rank_zero_info(
+                f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
+                f"this run is {self.run_directory}"
+            )
+        with not_left_bare(self.run_directory):
+            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+
+    def has_written(self) -> bool:
+        """Name the checkpoint, or say that there was nothing to train."""
+        checkpoint = self.run_directory / CHECKPOINT
+        left = f"nothing was left to train: {self.checkpoint} had reached the last epoch"
+        rank_zero_info(f"\n{f'checkpoint  {checkpoint}' if checkpoint.is_file() else left}")
+        return checkpoint.is_file()
+
+    def loggers(self) -> list[Logger]:
+        """Log to metrics.csv in the run directory, and to W&B unless it is off."""
+        loggers: list[Logger] = [CSVLogger(self.run_directory, name="", version="")]
+        mode = self.config.wandb
+        if mode == "auto":
+            mode = "online" if has_wandb_key() else "offline"
+            if mode == "offline":
+                rank_zero_info("no W&B key: logging offline; `wandb login` or --wandb off changes that")
+        if mode != "off":
+            name = f"{self.config.name}-{self.run_directory.name}"
+            wandb_logger = WandbLogger(
+                name=name,
+                project=self.config.wandb_project,
+                save_dir=self.run_directory.resolve(),  # W&B's process may have started in another folder
+                offline=mode == "offline",
+                mode=mode,
+                config=self.plain_config(),
+                group=self.config.name,
+                job_type=self.family,
+                tags=self.tags(),
+            )
+            loggers.append(wandb_logger)
+        return loggers
+
+    def tags(self) -> list[str]:
+        """Say which network and which data a run is about, for filters on W&B."""
+        model, root = self.config.model, self.config.data.init_args.get("root")
+        name = model.classifier.init_args.get("name") if "classifier" in model else model.get("name")
+        roots = root if isinstance(root, list) else [root] if root else []
+        smoke = ["smoke"] if self.config.smoke else []
+        return [str(tag) for tag in (name, *(Path(one).name for one in roots), *smoke) if tag]
+
+
+class TrainingCommandLine(CommandLine):
+    """Command line of train.py; afterwards it scores the last checkpoint beside `--score.explainers`."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(MaskTraining, str(DEFAULT_TRAINING), "runs", args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the rivals of the score at the end."""
+        super().add_arguments_to_parser(parser)
+        add_choice_of_training(parser, "masks")
+        parser.add_argument(
+            "--score.explainers",
+            type=dict[str, Callable[[Classifier], Explainer]],
+            default={},
+            help="Explainers to score beside the trained one when training ends; none skips the score.",
+            sub_configs=True,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; runs of MGnet get a folder of their own, whatever run file they vary."""
+        super().parse_arguments(parser, args)
+        if self.config.model.variant == "mgnet" and "mgnet" not in self.config.name:
+            self.config.name = f"{MGNET}{self.config.name}"
+
+    def run(self) -> None:
+        """Train, then score the last checkpoint and say where everything lies."""
+        self.fit(read_checkpoint)
+        rivals = self.config_init.score.explainers
+        name = self.model.estimator.settings.variant
+        if rivals:
+            learned = partial(LEARNED[name].from_estimator, estimator=self.model.estimator.eval())
+            evaluation = ExplainerEvaluation(self.model.classifier, {name: learned, **rivals})
+            self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
+        if self.has_written():
+            self._say_what_there_is("ckpt_path" if name == "dre" else "mgnet_ckpt_path")
+
+    def _say_what_there_is(self, option: str) -> None:
+        """Name the gallery and, where a run file scores this kind of run, the next command."""
+        checkpoint, gallery = self.run_directory / CHECKPOINT, self.run_directory / "gallery.png"
+        if gallery.is_file():
+            rank_zero_info(f"gallery     {gallery}")
+        run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix(MGNET)}.yaml"
+        if run_file.is_file():
+            rank_zero_info(f"score it on all images: python evaluate.py --config {run_file} --{option} {checkpoint}")

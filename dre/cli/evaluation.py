@@ -1,0 +1,191 @@
+"""The command line of evaluate.py: checkpoints for learned explainers, and runs that are resumed."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar
+
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
+from dre.api import naming_supported
+from dre.cli.arguments import parts_of, settings_within
+from dre.cli.base import CommandLine
+from dre.modules import ExplainerEvaluation
+from dre.runs.directory import (
+    alone_in,
+    amend_record,
+    check_same_run,
+    file_hash,
+    newest_checkpoint,
+    not_left_bare,
+    read_record,
+    unfinished_config,
+)
+
+CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
+
+
+class EvaluationCommandLine(CommandLine):
+    """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path stand for the learned explainers' checkpoints."""
+
+    short: ClassVar[Mapping[str, str]] = {"--limit": "--data.limit"}
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        self.left_out: dict[str, str] = {}
+        self.held = ExitStack()
+        super().__init__(ExplainerEvaluation, "configs/evaluate/demo.yaml", "results", args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the second learned explainer's checkpoint."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
+        )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Directory of a run that was broken off, to go on in it with its own configuration.",
+        )
+
+        parser.add_argument(
+            "--tables",
+            type=list[str],
+            default=[],
+            help="Tables of papers, by their files in configs/papers, that `reproduction.PaperTables` writes.",
+        )
+
+        parser.add_argument(
+            "--needs", type=str, default="", help="What the run file needs and where it comes from, said when it lacks."
+        )
+
+    def config_file(self, given: list[str], default: str) -> str:
+        """Take the configuration of the run that is resumed."""
+        for word, following in pairwise([*given, ""]):
+            if word == "--resume" or word.startswith("--resume="):
+                directory = Path(following if word == "--resume" else word.partition("=")[2])
+                return str(unfinished_config(directory))
+        return default
+
+    def before_instantiate_classes(self) -> None:
+        """See `CommandLine`."""
+        with self._saying_needs():
+            super().before_instantiate_classes()
+
+    def instantiate_classes(self) -> None:
+        """See `CommandLine`."""
+        with self._saying_needs():
+            super().instantiate_classes()
+        self._record_left_out(self.model.left_out, unsupported=list(self.model.left_out))
+
+    @contextmanager
+    def _saying_needs(self) -> Iterator[None]:
+        """Add to a refusal for what is not there what the run file needs and where it comes from."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            needs = [f"this run file needs {self.config.needs}"] if self.config.needs else []
+            root = self.config.data.init_args.get("root")
+            if isinstance(root, str) and "://" not in root and not Path(root).exists():
+                needs.append("`python -m data.prepare --help` says where data sets come from and packs them")
+            raise FileNotFoundError("; ".join([str(error), *needs])) from None
+
+    def make_directory(self, family: Path) -> None:
+        """Go on in the directory of the run that is resumed, if it is the same run."""
+        if self.config.resume is None:
+            super().make_directory(family)
+            self._hold_directory()
+            self._record_left_out({}, unsupported=[])
+            return
+        self.run_directory, self.is_resumed = Path(self.config.resume), True
+        check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes())
+        self._hold_directory()
+        unfinished_config(self.run_directory)  # again: another process may have ended the run a moment ago
+
+    def _hold_directory(self) -> None:
+        """Keep other processes out of the run directory until the run ends; the first rank does so for all."""
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.held.enter_context(alone_in(self.run_directory))
+
+    def _record_left_out(self, more: Mapping[str, str], unsupported: list[str]) -> None:
+        """Write down on the first rank why explainers are left out, and which of them could not be there at all."""
+        self.left_out |= more
+        if self.left_out and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            known = read_record(self.run_directory).get("left_out", {})  # of the run that is resumed
+            amend_record(self.run_directory, {"left_out": known | self.left_out, "unsupported": unsupported})
+
+    def checkpoint_hashes(self) -> dict[str, str]:
+        """Give the sha256 of the learned explainers' checkpoints."""
+        hashes = {}
+        for name, entry in self.config.model.explainers.items():
+            for settings in settings_within(entry):
+                for option in (option for option in CHECKPOINTS if settings.get(option)):
+                    kind = name if option == "checkpoint" else f"{name} ({option})"
+                    hashes[kind] = file_hash(Path(settings[option]))
+        return hashes
+
+    def settle_checkpoint(self) -> None:
+        """Give the learned explainers their checkpoints; those that need MGnet's are left out when it has none."""
+        explainers = self.config.model.explainers
+        mgnet = self.config.mgnet_ckpt_path
+        for name in list(explainers):
+            wanted = list(_missing(explainers[name]))
+            if mgnet is None and any(whose == "mgnet" for _, _, whose in wanted):
+                self.left_out[name] = "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
+                del explainers[name]
+                continue
+            for settings, option, whose in wanted:
+                settings[option] = self._checkpoint(name, mgnet if whose == "mgnet" else self.config.ckpt_path)
+        parts = [part for entry in explainers.values() for part in parts_of(entry)]
+        if mgnet is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
+            raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
+        self._find_named(explainers)
+
+    def _find_named(self, explainers: Namespace) -> None:
+        """Find the checkpoints that the run file names; `unsupported: leave_out` does without missing ones."""
+        for name in list(explainers):
+            for settings in settings_within(explainers[name]):
+                for option in (option for option in CHECKPOINTS if settings.get(option)):
+                    try:
+                        settings[option] = str(newest_checkpoint(Path(settings[option])))
+                    except FileNotFoundError as error:
+                        if self.config.model.unsupported == "refuse":
+                            raise
+                        self.left_out[name] = str(error)
+            if name in self.left_out:
+                rank_zero_warn(f"{name} is left out: {self.left_out[name]}")
+                del explainers[name]
+
+    @staticmethod
+    def _checkpoint(name: str, place: str | None) -> str:
+        if place is None:
+            raise ValueError(f"explainer {name} needs a checkpoint: --ckpt_path; `python train.py` trains one")
+        return str(newest_checkpoint(Path(place)))
+
+    def run(self) -> None:
+        """Evaluate, write down how long it took unless it was resumed, and say where the results lie."""
+        start = time.perf_counter()
+        kept = nullcontext() if self.is_resumed else not_left_bare(self.run_directory)
+        with self.held, self._saying_needs(), naming_supported(), kept:
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        if rank_zero_only.rank == 0 and not self.is_resumed:  # type: ignore[attr-defined]
+            amend_record(self.run_directory, {"seconds": round(time.perf_counter() - start, 1)})
+        rank_zero_info(f"results in {self.run_directory}")
+
+
+def _missing(entry: Namespace) -> Iterator[tuple[Namespace, str, str]]:
+    """Give the settings of an explainer that lack a checkpoint, the option, and whose it is: `dre` or `mgnet`.
+
+    MGnet's is not asked for where an option says that it is not read.
+    """
+    for part in parts_of(entry):
+        settings = part.get("init_args") or Namespace()  # type: ignore[no-untyped-call]
+        is_mgnet = str(part.get("class_path", "")).endswith(".MGnet")
+        if "checkpoint" in settings and settings["checkpoint"] is None:
+            yield settings, "checkpoint", "mgnet" if is_mgnet else "dre"
+        if settings.get("by") == "mgnet" and settings.get("mgnet_checkpoint") is None:
+            yield settings, "mgnet_checkpoint", "mgnet"

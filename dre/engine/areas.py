@@ -1,0 +1,31 @@
+import torch
+from torch import Tensor
+
+from dre.models.generator import standardise
+
+AREA_RANGE = (0.03, 0.98)
+"""Between which shares of kept places `random_shares` draws: those of M_F."""
+
+
+def random_shares(raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw for each map of [B, 1, h, w] the share of places to keep, uniform over the shares that M_F asks for: [B]."""
+    low, high = AREA_RANGE
+    return low + (high - low) * torch.rand(len(raw), device=raw.device, generator=generator)
+
+
+def mask_of_area(raw: Tensor, shares: Tensor, softness: float) -> Tensor:
+    """Keep about the given share of each map's highest places, with a soft edge: [B, 1, h, w] in (0, 1).
+
+    Args:
+        raw: Scores before the controller, [B, 1, h, w].
+        shares: [B] in (0, 1), of the places kept.
+        softness: Width of the edge in standard deviations of the map; the ranking learns from the places there.
+
+    Source: our choice. M_F asks how the image fares at every share of kept pixels; the controller's fixed
+    distribution shows training one of them.
+    """
+    standard = standardise(raw)
+    ranked = standard.detach().flatten(1).sort(dim=1).values
+    places = ((1 - shares) * ranked.shape[1]).long().clamp_max(ranked.shape[1] - 1)
+    threshold = ranked.gather(1, places[:, None]).view(-1, 1, 1, 1)
+    return ((standard - threshold) / softness).sigmoid()

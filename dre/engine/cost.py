@@ -1,0 +1,231 @@
+"""What an explainer costs: passes, time and memory, measured around its calls and merged over ranks."""
+
+import ctypes
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from dre.engine.gradients import Cost
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CLEAR_PEAK = "5"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the images that one explainer explained, or whose maps were read from a cache with their cost.
+
+    The first batch of a process warms up and is timed apart: it counts only where there is no other.
+
+    Args:
+        images: Explained, on any earlier run when they come from a cache.
+        cached: How many of them were read.
+        forwards: Passes of single images.
+        backwards: Like `forwards`.
+        head_backwards: Like `forwards`, through the head alone.
+        timed: Images whose time is in `seconds`.
+        seconds: Of explaining.
+        warm_images: Images of first batches.
+        warm_seconds: Of first batches.
+        scored: Images whose masked versions were scored in this run.
+        score_forwards: Passes that this took.
+        score_seconds: Time that this took.
+        peak_bytes: Most memory beyond what was held before the first batch; -1 where it cannot be measured.
+    """
+
+    images: float = 0
+    cached: float = 0
+    forwards: float = 0
+    backwards: float = 0
+    head_backwards: float = 0
+    timed: float = 0
+    seconds: float = 0
+    warm_images: float = 0
+    warm_seconds: float = 0
+    scored: float = 0
+    score_forwards: float = 0
+    score_seconds: float = 0
+    peak_bytes: float = -1
+
+    def values(self) -> list[float]:
+        """Give all numbers in order."""
+        return [float(value) for value in asdict(self).values()]
+
+    @classmethod
+    def merged(cls, rows: torch.Tensor) -> Self:
+        """Add up what ranks measured, [ranks, numbers]; of the peaks the largest counts."""
+        sums = dict(zip((field.name for field in fields(cls)), rows.double().sum(dim=0).tolist(), strict=True))
+        return cls(**sums | {"peak_bytes": float(rows[:, -1].max())})
+
+    @property
+    def milliseconds(self) -> float | None:
+        """Time of an explanation; None when none was timed."""
+        images, seconds = (self.timed, self.seconds) if self.timed else (self.warm_images, self.warm_seconds)
+        return 1000 * seconds / images if images else None
+
+    def summary(self) -> dict[str, float | None]:
+        """Give the cost of an image as plain values."""
+        per_image = {name: getattr(self, name) / self.images if self.images else None for name in _PASSES}
+        return {
+            "images": self.images,
+            "cached": self.cached,
+            **per_image,
+            "milliseconds": self.milliseconds,
+            "score_forwards": self.score_forwards / self.scored if self.scored else None,
+            "score_milliseconds": 1000 * self.score_seconds / self.scored if self.scored else None,
+            "peak_bytes": self.peak_bytes if self.peak_bytes >= 0 else None,
+        }
+
+
+_PASSES = ("forwards", "backwards", "head_backwards")
+
+
+@dataclass(slots=True)
+class Share:
+    """What the explanation of one image took: its share of its batch.
+
+    Args:
+        forwards: Passes.
+        backwards: Passes.
+        head_backwards: Passes.
+        seconds: Time; None for a first batch, which warms up.
+        peak_bytes: Memory of the whole batch; None where it was not measured.
+        warm_seconds: Time in a first batch; None for others.
+    """
+
+    forwards: float
+    backwards: float
+    head_backwards: float
+    seconds: float | None
+    peak_bytes: float | None
+    warm_seconds: float | None = None
+
+
+class Meter:
+    """Measures the calls of one explainer; `spent` is the time that this process really took, in seconds.
+
+    Args:
+        cost: The explainer's own counter of passes.
+    """
+
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
+        self.tally = Tally()
+        self.spent = 0.0
+        self.is_cold = True
+        self.last = Share(0, 0, 0, None, None)
+
+    @contextmanager
+    def explaining(self, images: int, device: torch.device) -> Iterator[None]:
+        """Measure the explanation of a batch; afterwards `last` holds one image's share."""
+        tally, before, is_first = self.tally, asdict(self.cost), self.is_cold
+        memory = PeakMemory(device) if is_first or device.type == "cuda" else None
+        start = _now(device)
+        yield
+        seconds = _now(device) - start
+        self.spent += seconds
+        peak = memory.read() if memory is not None else None
+        spent = {name: value - before[name] for name, value in asdict(self.cost).items()}
+        tally.images += images
+        for name in _PASSES:
+            setattr(tally, name, getattr(tally, name) + spent[name])
+        self.is_cold = False
+        if is_first:
+            tally.warm_images, tally.warm_seconds = tally.warm_images + images, tally.warm_seconds + seconds
+        else:
+            tally.timed, tally.seconds = tally.timed + images, tally.seconds + seconds
+        tally.peak_bytes = max(tally.peak_bytes, -1 if peak is None else peak)
+        passes = {name: spent[name] / images for name in _PASSES}
+        self.last = Share(
+            **passes,
+            seconds=None if is_first else seconds / images,
+            peak_bytes=peak,
+            warm_seconds=seconds / images if is_first else None,
+        )
+
+    @contextmanager
+    def scoring(self, images: int, device: torch.device) -> Iterator[None]:
+        """Time the scoring of a batch's masked versions."""
+        start = _now(device)
+        yield
+        seconds = _now(device) - start
+        self.spent += seconds
+        self.tally.scored += images
+        self.tally.score_seconds += seconds
+
+    def follow(self, leader: "Meter", images: int) -> None:
+        """Count images whose maps were made along with those of another explainer, at what the walk for both took."""
+        self.last, self.is_cold = leader.last, False
+        for _ in range(images):
+            self.read(leader.last, from_cache=False)
+
+    def read(self, share: Share, from_cache: bool = True) -> None:
+        """Count an image whose map came from a cache, at what it took when it was explained."""
+        tally = self.tally
+        tally.images, tally.cached = tally.images + 1, tally.cached + int(from_cache)
+        for name in _PASSES:
+            setattr(tally, name, getattr(tally, name) + getattr(share, name))
+        if share.seconds is not None:
+            tally.timed, tally.seconds = tally.timed + 1, tally.seconds + share.seconds
+        if share.warm_seconds is not None:
+            tally.warm_images, tally.warm_seconds = tally.warm_images + 1, tally.warm_seconds + share.warm_seconds
+        if share.peak_bytes is not None:
+            tally.peak_bytes = max(tally.peak_bytes, share.peak_bytes)
+
+
+class PeakMemory:
+    """Watch how much memory a stretch of work takes beyond what was held before.
+
+    On a GPU that is what PyTorch allocates. On a CPU it is the process's resident memory, on Linux alone: freed blocks
+    are given back first, so that what an earlier explainer needed does not hide what this one needs.
+
+    Args:
+        device: Where the work happens.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.before: int | None = None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+        elif device.type == "cpu" and sys.platform.startswith("linux"):
+            self.before = _start_watching()
+
+    def read(self) -> int | None:
+        """Bytes beyond the start at the highest point since; None where the system does not say."""
+        if self.before is None:
+            return None
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device)) - self.before
+        peak = _status("VmHWM:")
+        return None if peak is None else max(0, peak - self.before)
+
+
+def _start_watching() -> int | None:
+    """Reset the kernel's record of the highest resident memory, and say what is resident now."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        CLEAR.write_text(CLEAR_PEAK)
+    except (OSError, AttributeError):  # another C library, or a kernel that does not allow it
+        return None
+    return _status("VmRSS:")
+
+
+def _status(name: str) -> int | None:
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(name):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,236 @@
+"""The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from dre.engine.chunks import Chunk
+from dre.engine.scoring import ScoreName, score
+from dre.images.randomness import image_generators as image_generators
+from dre.models import Classifier
+
+ADVICE: dict[ScoreName, str] = {
+    "probability": "a probability of 1 is flat; score='log_probability' or 'logit' still has a gradient",
+    "logit": "the classifier is flat there",
+    "log_probability": "score='logit' may still have a gradient",
+}
+"""What to do about a gradient that vanished."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """Passes of single images: what an explanation really costs, independent of the machine."""
+
+    forwards: int = 0
+    backwards: int = 0
+    head_backwards: int = 0
+
+
+def is_flat(gradient: Tensor) -> Tensor:
+    """Which images have a gradient [B, ...] of nothing but zeros, [B]."""
+    dims = tuple(range(1, gradient.ndim))
+    return (gradient.amax(dims) == 0) & (gradient.amin(dims) == 0)  # twice as fast as the largest magnitude
+
+
+@dataclass(slots=True)
+class Vanished:
+    """Gradients that tell nothing, counted where they arise and said once.
+
+    Args:
+        gradients: How many were taken, of single images.
+        flat: How many of them vanished, or belong to a probability of one; a tensor, so that a GPU need not wait.
+    """
+
+    gradients: int = 0
+    flat: Tensor | int = 0
+
+    def count(self, scores: Tensor, gradient: Tensor, name: ScoreName) -> None:
+        """Add the gradients of a pass; the gradient of a probability that rounds to one is that of its rounding."""
+        flat = is_flat(gradient)
+        self.flat = self.flat + (flat | (scores >= 1) if name == "probability" else flat).sum()
+        self.gradients += len(scores)
+
+    def report(self, name: ScoreName) -> None:
+        """Warn of what was counted, with what to do about it, and start again."""
+        flat, gradients = int(self.flat), self.gradients
+        self.flat, self.gradients = 0, 0
+        if flat:
+            warnings.warn(
+                f"the gradient of the {name} vanished in {flat} of {gradients} passes: {ADVICE[name]}", stacklevel=2
+            )
+
+
+@dataclass(slots=True)
+class Probe:
+    """Ask the classifier for the scores of a batch's targets and their gradients; precision is the caller's autocast.
+
+    Args:
+        classifier: Frozen.
+        targets: [B].
+        score: What is differentiated.
+        cost: Counter that the passes are added to.
+        chunk: Most images in one pass.
+        keys: Names of the B images, which seed random draws.
+        vanished: Where gradients that vanish are counted.
+    """
+
+    classifier: Classifier
+    targets: Tensor
+    score: ScoreName
+    cost: Cost = field(default_factory=Cost)
+    chunk: Chunk = field(default_factory=Chunk)
+    keys: Sequence[str] | None = None
+    vanished: Vanished = field(default_factory=Vanished)
+
+    @property
+    def neutral(self) -> Tensor:
+        """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
+        return self.classifier.mean
+
+    @property
+    def unit(self) -> Tensor:
+        """Difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
+        return self.classifier.std
+
+    def gradient(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores [B] and their gradient with respect to the pixels, [B, C, H, W].
+
+        Args:
+            images: [B, C, H, W], or fewer where `rows` says which images of the batch they are.
+            rows: Places in the batch.
+        """
+        scores, gradients = self.chunk.map(self._gradient, images, self._targets(rows))
+        return scores, gradients
+
+    def gradients(self, stops: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Give each stop [B, C, H, W] with its scores and gradient, in order.
+
+        Several stops share a pass when the batch is smaller than the chunk, so one image is as efficient as many; no
+        more stops than one pass takes are ever built.
+        """
+        stops = iter(stops)
+        together = max(1, self.chunk.limit(self.targets.device) // len(self.targets))
+        while group := list(islice(stops, together)):
+            images = torch.cat(group) if len(group) > 1 else group[0]
+            targets = self.targets.repeat(len(group))
+            scores, gradients = self.chunk.map(self._gradient, images, targets)
+            yield from zip(group, scores.chunk(len(group)), gradients.chunk(len(group)), strict=True)
+            together = max(1, self.chunk.limit(self.targets.device) // len(self.targets))
+
+    def scores(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Scores [B] from forward passes alone."""
+        (scores,) = self.chunk.map(self._score, images, self._targets(rows), backward=False)
+        return scores
+
+    def activations(self, images: Tensor) -> Tensor:
+        """Last feature map [B, C, h, w], as the network lays it out."""
+        (activations,) = self.chunk.map(self._activations, images, self.targets, backward=False)
+        return activations
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Map [B, C, h, w] that the head reads, see `Classifier.feature_map`, from forward passes alone."""
+        (maps,) = self.chunk.map(self._feature_map, images, backward=False)
+        return maps
+
+    def leaf_gradients(
+        self, images: Tensor, run: Callable[[Tensor], tuple[Sequence[Tensor], Tensor]]
+    ) -> tuple[Tensor, ...]:
+        """Scores [B] and their gradients with respect to leaves of the caller's own, [B, ...] each.
+
+        Args:
+            images: [B, ...], handed on a chunk at a time.
+            run: Runs the classifier once on a chunk and gives the leaves and the logits that depend on them.
+        """
+
+        def pull(images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                leaves, logits = run(images)
+                scores = score(logits, targets, self.score)
+                gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True, materialize_grads=True)
+            self.cost.forwards += len(images)
+            self.cost.backwards += len(images)
+            self.vanished.count(scores.detach(), gradients[0], self.score)
+            return scores.detach(), *gradients
+
+        return self.chunk.map(pull, images, self.targets)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images that are already a chunk."""
+        self.cost.forwards += len(images)
+        logits: Tensor = self.classifier(images)
+        return logits
+
+    def activation_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Last feature map [B, C, h, w] and the gradient of the scores with respect to it; no more is kept for it."""
+        activations, gradient = self.chunk.map(self._head_gradient, images, self.targets, backward=False)
+        return activations, gradient
+
+    def feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distance [B] of the last feature map from `reference` in units of its square, and its gradient.
+
+        Args:
+            images: [B, C, H, W]; the gradient is with respect to them.
+            reference: [B, c, h, w], the same map of other images.
+        """
+        distances, gradients = self.chunk.map(self._feature_distance, images, reference)
+        return distances, gradients
+
+    def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
+        """One CPU generator per image, seeded by its key."""
+        return image_generators(images, self.keys, seed)
+
+    def _targets(self, rows: Tensor | None) -> Tensor:
+        return self.targets if rows is None else self.targets[rows]
+
+    def _gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            pixels = images.detach().requires_grad_()
+            scores = score(self.classifier(pixels), targets, self.score)
+            (gradient,) = torch.autograd.grad(scores.sum(), pixels)
+        self.cost.forwards += len(images)
+        self.cost.backwards += len(images)
+        self.vanished.count(scores.detach(), gradient, self.score)
+        return scores.detach(), gradient
+
+    def _feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            pixels = images.detach().requires_grad_()
+            maps = self.classifier.feature_map(pixels).to(reference.dtype)
+            size = reference.square().flatten(1).sum(1)
+            distances = (maps - reference).square().flatten(1).sum(1) / size.where(size > 0, 1.0)
+            (gradient,) = torch.autograd.grad(distances.sum(), pixels)
+        self.cost.forwards += len(images)
+        self.cost.backwards += len(images)
+        return distances.detach(), gradient
+
+    @torch.no_grad()
+    def _score(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        scores = score(self.classifier(images), targets, self.score)
+        self.cost.forwards += len(images)
+        return (scores,)
+
+    @torch.no_grad()
+    def _feature_map(self, images: Tensor) -> tuple[Tensor, ...]:
+        self.cost.forwards += len(images)
+        return (self.classifier.feature_map(images),)
+
+    @torch.no_grad()
+    def _activations(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        activations, _ = self.classifier.activations(images)
+        self.cost.forwards += len(images)
+        return (activations.detach(),)
+
+    def _head_gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        activations, logits = self.classifier.activations(images)
+        with torch.enable_grad():
+            scores = score(logits, targets, self.score)
+            (gradient,) = torch.autograd.grad(scores.sum(), activations)
+        self.cost.forwards += len(images)
+        self.cost.head_backwards += len(images)
+        self.vanished.count(scores.detach(), gradient, self.score)
+        return activations.detach(), gradient

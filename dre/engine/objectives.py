@@ -1,0 +1,169 @@
+"""Loss terms of the mask generators: pure functions of logits, masks and resemblances."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dre.images.fill import blend
+
+PRESENCE_MARGIN = 1.0
+ABSENCE_MARGIN = 5.0
+BORDER_WEIGHT = 0.3
+CROSS_ENTROPY_POWER = 0.5
+AREA_OFFSET = 5e-4
+AREA_POWER = 0.3
+
+
+def embedding_loss(resemblance: Tensor, is_target: Tensor) -> Tensor:
+    """Raise the mean sigmoid of the resemblance for the target class, lower it for any other.
+
+    Args:
+        resemblance: [B, 1, h, w], features times class embedding.
+        is_target: bool [B], whether the class is the image's target.
+
+    Source: paper 003, Eq. 4, as a mean over places instead of its sum, so that the rate does not depend on the size.
+    """
+    sign = torch.where(is_target, -1.0, 1.0)
+    return (sign * resemblance.sigmoid().flatten(1).mean(1)).mean()
+
+
+def embedding_bce(resemblance: Tensor, is_target: Tensor) -> Tensor:
+    """Classify from the mean resemblance whether the class is the target (the loss of MGnet's published code)."""
+    return F.binary_cross_entropy_with_logits(resemblance.flatten(1).mean(1), is_target.to(resemblance))
+
+
+def total_variation(mask: Tensor, border_weight: float = BORDER_WEIGHT) -> Tensor:
+    """Mean over images of half the summed squared differences of neighbours, plus a price for a lit border.
+
+    Source: MGnet's published code (paper 003 names the term, not its form).
+    """
+    rows = (mask[..., 1:, :] - mask[..., :-1, :]).square().sum()
+    columns = (mask[..., 1:] - mask[..., :-1]).square().sum()
+    border = mask[..., 0, :].square().sum() + mask[..., -1, :].square().sum()
+    border = border + mask[..., 0].square().sum() + mask[..., -1].square().sum()
+    return (rows + columns + border_weight * border) / (2 * len(mask))
+
+
+def area(mask: Tensor, offset: float = AREA_OFFSET, power: float = AREA_POWER) -> Tensor:
+    """Mean of (mask + offset) ** power: small areas are cheap, faint ones are not. Source: MGnet's published code."""
+    return ((mask + offset) ** power).mean()
+
+
+def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: Tensor | float) -> Tensor:
+    """Hinge on the gap between the target's logit and the best other one (Carlini and Wagner's objective).
+
+    Args:
+        logits: [B, K].
+        targets: [B].
+        present: bool [B]; True wants the target ahead by `slack`, False wants it behind by `slack`.
+        slack: In logits, one for all or [B].
+    """
+    target = logits.gather(1, targets[:, None]).squeeze(1)
+    others = logits.scatter(1, targets[:, None], float("-inf")).amax(1)
+    gap = torch.where(present, others - target, target - others)
+    return F.relu(gap + slack).mean()
+
+
+def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
+    """Softmax probability of the target class, [B]."""
+    return logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
+
+
+def generalised_cross_entropy(logits: Tensor, targets: Tensor, power: float = CROSS_ENTROPY_POWER) -> Tensor:
+    """Mean of (1 - p ** power) / power, between cross-entropy (power to 0) and 1 - p (power 1).
+
+    A mask of a few pixels can leave the target hopeless; its gradient then stays bounded, where that of the
+    cross-entropy would outweigh every other image of the batch.
+
+    Source: Zhang and Sabuncu 2018, Eq. 6; the power is our choice.
+    """
+    log_probability = F.log_softmax(logits, 1).gather(1, targets[:, None]).squeeze(1)
+    return ((1 - (power * log_probability).exp()) / power).mean()
+
+
+ObjectiveName = Literal["cross_entropy", "generalised_cross_entropy", "eq2", "published_mgnet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Weights of the terms of the loss; for DRE the kept image alone counts.
+
+    Args:
+        preservation: Of the term on the image under the mask.
+        background: Of the term on the image under the mask's complement.
+        area: Of the mask's area.
+        smoothness: Of its total variation.
+    """
+
+    preservation: float = 1.0
+    background: float = 0.0
+    area: float = 0.0
+    smoothness: float = 0.0
+
+
+PUBLISHED_MGNET = Constraints(preservation=0.3, background=1.0, area=8.0, smoothness=0.005)
+"""Of MGnet's published training script."""
+
+EQUATION_2 = Constraints(background=0.3, area=8.0, smoothness=0.005)
+"""For Eq. 2 of paper 003, which says "carefully tuned" and gives no figures: our choice."""
+
+
+def fake_targets(targets: Tensor, classes: int, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Replace each target, with probability `share`, by another class drawn uniformly: int64 [B]."""
+    other = (targets + torch.randint(1, classes, targets.shape, device=targets.device, generator=generator)) % classes
+    replace = torch.rand(targets.shape, device=targets.device, generator=generator) < share
+    return torch.where(replace, other, targets)
+
+
+def objective(
+    name: ObjectiveName,
+    classify: Callable[[Tensor], Tensor],
+    images: Tensor,
+    mask: Tensor,
+    background: Tensor,
+    targets: Tensor,
+    present: Tensor,
+    constraints: Constraints,
+) -> tuple[Tensor, Tensor]:
+    """Loss of a batch of masks, and the logits [B, K] of the images blended under them.
+
+    Args:
+        name: `cross_entropy` is Eq. 9 of paper 003, to which `constraints` add the terms of Eq. 2;
+            `generalised_cross_entropy` bounds what a hopeless image weighs; `eq2` is Eq. 2 with the probability;
+            `published_mgnet` is the margin loss of MGnet's code.
+        classify: Images to logits.
+        images: [B, 3, H, W] in [0, 1].
+        mask: [B, 1, H, W] in [0, 1].
+        background: Like `images`.
+        targets: int64 [B], what the classifier sees in the images.
+        present: bool [B], whether the mask was asked for the target; MGnet alone is also asked for classes that are
+            not there, and must then keep the target out of the mask.
+        constraints: Weights of the terms.
+    """
+    logits = classify(blend(images, mask, background))
+    if name == "cross_entropy":
+        kept = F.cross_entropy(logits, targets)
+    elif name == "generalised_cross_entropy":
+        kept = generalised_cross_entropy(logits, targets)
+    elif name == "eq2":
+        kept = -target_probability(logits, targets).mean()
+    else:
+        kept = margin(logits, targets, present, PRESENCE_MARGIN)
+    loss = constraints.preservation * kept
+    if constraints.background:
+        complement = classify(blend(images, 1 - mask, background))
+        if name == "published_mgnet":
+            slack = torch.where(present, ABSENCE_MARGIN, PRESENCE_MARGIN)
+            hidden = margin(complement, targets, ~present, slack)
+        else:
+            hidden = target_probability(complement, targets).mean()
+        loss = loss + constraints.background * hidden
+    if constraints.area:
+        loss = loss + constraints.area * area(mask)
+    if constraints.smoothness:
+        loss = loss + constraints.smoothness * total_variation(mask)
+    return loss, logits

@@ -1,0 +1,252 @@
+"""The one place that runs forward passes on masked images: chunking, sharing and cost counting.
+
+A sweep asks for the scores of an image of which only the k highest-ranked pixels are kept, for several k. Whatever
+asks (M_F, insertion, deletion, DRE+, ...) asks here, so no masked image is ever forwarded twice.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from dre.checks import NonFiniteError, check_images, check_saliency, check_targets
+from dre.engine.chunks import Chunk, is_out_of_memory, slices
+from dre.engine.masking import Build, Canvas, View, places, views
+from dre.engine.scoring import ScoreName, check_score_name, score
+from dre.images.fill import gaussian_blur, min_max
+from dre.images.information import information
+from dre.images.randomness import Draw, draw_orders, image_names
+from dre.types import InformationName, Readout, Sweep
+
+Read = Callable[[Tensor, slice], Tensor]
+"""From masked images of a slice of the batch, image by image, to what is read of each: [N, ...]."""
+
+
+def rank(saliency: Tensor) -> Tensor:
+    """Give each pixel its place in the descending order of its map, int64 [B, H*W], 0 for the highest.
+
+    Ties go to the pixel that comes first in row-major order, so each place is taken exactly once.
+    """
+    return places(saliency.flatten(1).argsort(dim=1, descending=True, stable=True))
+
+
+def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -> Tensor:
+    """Scale each map to [0, 1] and add a little of its smoothed self, which removes speckles and breaks most ties.
+
+    Neither weight nor width is in the paper: both are our choice. The result ranks pixels alike for a map and its
+    positive affine rescalings, but not for every increasing function of it.
+
+    Args:
+        saliency: [B, 1, H, W], any range.
+        weight: Of the smoothed map; 0 returns `saliency` as it is.
+        sigma_share: Standard deviation of the Gaussian as a share of the height.
+
+    Source: paper 003, implementation details of M_F: M + eps * G_sigma(M).
+    """
+    if weight == 0:
+        return saliency
+    scaled = min_max(saliency.double())  # rounded once, at the end: rounding in the blur must not order tied pixels
+    return (scaled + weight * gaussian_blur(scaled, sigma_share * saliency.shape[-2])).float()
+
+
+class SweepEngine:
+    """Scores masked images in chunks of bounded size and counts what that costs in `forwards` (images forwarded).
+
+    Precision is the caller's: run it under `torch.autocast` if you like.
+
+    Args:
+        classifier: From [N, C, H, W] in [0, 1] to logits [N, K].
+        score: Which score of the target is read.
+        chunk: Most images in one forward pass, or what an explainer decided; by default chosen by device and free
+            memory. It is halved when the device runs out of memory.
+
+    Example:
+        >>> engine = SweepEngine(lambda images: torch.stack([images.mean((1, 2, 3)), images.sum((1, 2, 3))], dim=1),
+        ...                      score="logit")
+        >>> images, targets = torch.ones(1, 3, 2, 2), torch.tensor([0])
+        >>> engine.run(images, targets, torch.rand(1, 1, 2, 2), [Sweep((0.0, 0.5, 1.0), substrate="black")])
+        [tensor([[0.0000, 0.5000, 1.0000]])]
+    """
+
+    def __init__(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        *,
+        score: ScoreName = "probability",
+        chunk: int | Chunk | None = None,
+    ) -> None:
+        check_score_name(score)
+        self.classifier = classifier
+        self.score: ScoreName = score
+        self.chunk = Chunk.of(chunk)
+        self.forwards = 0
+
+    def batch(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> "SweepBatch":
+        """Prepare images [B, C, H, W] and their targets [B] for the sweeps of one or several explainers."""
+        self.chunk.plan(images, getattr(self.classifier, "footprint", None))
+        return SweepBatch(self, images, targets, keys)
+
+    def run(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        saliency: Tensor,
+        sweeps: Sequence[Sweep],
+        keys: Sequence[str] | None = None,
+    ) -> list[Tensor]:
+        """Give what each sweep asks for, [B, columns], for one explainer's saliency [B, 1, H, W]."""
+        return self.batch(images, targets, keys).scores(saliency, sweeps)
+
+    @torch.no_grad()
+    def score_blocks(self, build: Build, targets: Tensor, versions: int, read: Read | None = None) -> Tensor:
+        """Score `versions` masked versions of each image, [B, versions], building no more than a chunk at a time.
+
+        Args:
+            build: Gives the masked images of a slice of the batch and a slice of the versions, image by image.
+            targets: int64 [B].
+            versions: How many masked versions each image has.
+            read: Reads something else, [B, versions, ...], of masked images; it counts its passes with `logits`.
+        """
+
+        def read_score(masked: Tensor, rows: slice) -> Tensor:
+            asked = targets[rows].repeat_interleave(len(masked) // (rows.stop - rows.start))
+            return score(self.logits(masked, asked), asked, self.score)
+
+        read = read or read_score
+        scores: list[Tensor] = []
+        size = self.chunk.limit(targets.device, backward=False)
+        for rows in slices(len(targets), max(1, size // versions)):
+            columns = slices(versions, size)
+            scores.append(
+                torch.cat([self._score_block(build, read, rows, part, targets.device) for part in columns], dim=1)
+            )
+        return torch.cat(scores)
+
+    def _score_block(self, build: Build, read: Read, rows: slice, columns: slice, device: torch.device) -> Tensor:
+        """Score one block; one that is too large for the chunk, or for the device, is halved."""
+        batch, versions = rows.stop - rows.start, columns.stop - columns.start
+        if batch * versions <= self.chunk.limit(device, backward=False):
+            try:
+                values = read(build(rows, columns), rows)
+                return values.view(batch, versions, *values.shape[1:])
+            except RuntimeError as error:
+                if batch * versions == 1 or not is_out_of_memory(error):
+                    raise
+            self.chunk.halve(batch * versions)
+        if batch > 1:
+            return torch.cat([self._score_block(build, read, part, columns, device) for part in _halves(rows)])
+        return torch.cat([self._score_block(build, read, rows, part, device) for part in _halves(columns)], dim=1)
+
+    def logits(self, masked: Tensor, targets: Tensor) -> Tensor:
+        """Run one forward pass of [N, C, H, W] and count it; [N, K], checked against targets [N]."""
+        logits = self.classifier(masked)
+        check_targets(targets, len(masked), logits.shape[1])
+        self.forwards += len(masked)
+        return logits
+
+
+class SweepBatch:
+    """One batch under study: what does not depend on the map is made, and read, once for all maps.
+
+    Args:
+        engine: Runs and counts the forward passes.
+        images: [B, C, H, W] in [0, 1].
+        targets: int64 [B].
+        keys: Sample names, which seed random draws; without them, a hash of the pixels does.
+    """
+
+    def __init__(self, engine: SweepEngine, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> None:
+        check_images(images)
+        if len(targets) != len(images):
+            raise ValueError(f"{len(images)} images need as many `targets`, got {len(targets)}")
+        self.engine = engine
+        self.images = images.detach()
+        self.targets = targets
+        self.names = image_names(self.images, keys)
+        self.canvas = Canvas(self.images, self.names, getattr(engine.classifier, "mean", None))
+        self._shared: dict[tuple[View, Readout], Tensor] = {}
+
+    @torch.no_grad()
+    def scores(self, saliency: Tensor, sweeps: Sequence[Sweep]) -> list[Tensor]:
+        """Give what each sweep asks for, [B, columns]; versions that several sweeps share are forwarded once."""
+        check_saliency(saliency, self.images)
+        pixels = saliency[0].numel()
+        asked = [[(view, sweep.read or self.engine.score) for view in views(sweep, pixels)] for sweep in sweeps]
+        wanted: dict[View, dict[Readout, None]] = {}
+        for view, readout in (entry for row in asked for entry in row):
+            if (view, readout) not in self._shared:
+                wanted.setdefault(view, {})[readout] = None
+        read = self._read_views(wanted, saliency)
+        self._shared |= {entry: column for entry, column in read.items() if entry[0].is_shared}
+        columns = self._shared | read
+        return [_finite(torch.stack([columns[entry] for entry in row], dim=1), row[0][1]) for row in asked]
+
+    def _read_views(
+        self, wanted: dict[View, dict[Readout, None]], saliency: Tensor
+    ) -> dict[tuple[View, Readout], Tensor]:
+        """Read all versions, those together that are built alike and of which the same is wanted."""
+        groups: dict[object, list[View]] = {}
+        for view, readouts in wanted.items():
+            groups.setdefault((view.group, tuple(sorted(readouts))), []).append(view)
+        columns: dict[tuple[View, Readout], Tensor] = {}
+        kept: tuple[object, Tensor, Tensor | None] | None = None
+        for members in sorted(groups.values(), key=lambda members: str(members[0].order)):
+            if kept is None or kept[0] != members[0].order:
+                kept = (members[0].order, *self._order(members[0], saliency))
+            names = sorted(wanted[members[0]])
+            build = self.canvas.builder(members, kept[1], kept[2])
+            values = self.engine.score_blocks(build, self.targets, len(members), self._reader(names))
+            entries = ((view, name) for view in members for name in names)
+            columns |= dict(zip(entries, values.flatten(1).unbind(dim=1), strict=True))
+        return columns
+
+    def _order(self, view: View, saliency: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Give the map that a version is made of and the places of its pixels in the order of that version."""
+        if view.order is None:
+            return saliency, None
+        if isinstance(view.order, Draw):
+            order = draw_orders(self.names, saliency[0].numel(), view.order).to(saliency.device)
+            return saliency, places(order)
+        ranked = smooth_ranking(saliency, view.order)
+        return ranked, rank(ranked)
+
+    def _reader(self, readouts: Sequence[Readout]) -> Read:
+        """Read [N, len(readouts)] of masked images; one forward pass for all scores, none for information alone."""
+
+        def read(masked: Tensor, rows: slice) -> Tensor:
+            versions = len(masked) // (rows.stop - rows.start)
+            targets = self.targets[rows].repeat_interleave(versions)
+            needs_pass = any(readout not in get_args(InformationName) for readout in readouts)
+            logits = self.engine.logits(masked, targets) if needs_pass else masked.new_zeros(len(masked), 1)
+            values = [self._readout(readout, masked, rows, logits, targets) for readout in readouts]
+            return torch.stack([value.to(torch.promote_types(logits.dtype, torch.float32)) for value in values], dim=1)
+
+        return read
+
+    def _readout(self, readout: Readout, masked: Tensor, rows: slice, logits: Tensor, targets: Tensor) -> Tensor:
+        """One number for each masked image, [N]."""
+        match readout:
+            case "probability" | "logit" | "log_probability":
+                return score(logits, targets, readout)
+            case "correct":
+                return logits.argmax(dim=1) == targets
+            case _:
+                originals = self.images[rows].repeat_interleave(len(masked) // (rows.stop - rows.start), dim=0)
+                return information(masked, originals, readout)
+
+
+def _halves(part: slice) -> tuple[slice, slice]:
+    middle = (part.start + part.stop) // 2
+    return slice(part.start, middle), slice(middle, part.stop)
+
+
+def _finite(scores: Tensor, name: Readout) -> Tensor:
+    finite = scores.isfinite()
+    if not finite.all():
+        where, version = (int(index) for index in (~finite).nonzero()[0])
+        raise NonFiniteError(
+            f"the classifier gave a non-finite {name} for {int((~finite).sum())} of {scores.numel()} masked images "
+            f"(first: image {where} of the batch, point {version} of the sweep); try float32 instead of autocast"
+        )
+    return scores

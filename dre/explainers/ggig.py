@@ -1,0 +1,75 @@
+"""Gradients that are gathered while points between a baseline and the image climb the score."""
+
+import torch
+from torch import Tensor
+
+from dre.checks import check_count
+from dre.engine.chunks import blocks
+from dre.engine.scoring import ScoreName
+from dre.explainers.base import Explainer
+from dre.explainers.gradient import Reduction, reduce_channels
+from dre.models import Classifier
+
+
+class GGIG(Explainer):
+    """Largest gradient seen by any point between black and the image on its way up; `points` x `ascents` passes.
+
+    Every point of the line takes `ascents` steps of gradient ascent on the score. The map is the elementwise largest
+    gradient over all points and steps, before each step; it is not multiplied by the image. Points are not clipped to
+    [0, 1]. Memory does not grow with points or ascents.
+
+    Args:
+        classifier: What is explained.
+        score: Which output climbs.
+        reduce: How the channels become one value.
+        points: Stops of the straight line from black to the image, ends included.
+        ascents: Gradients taken at each point.
+        lr: Step of the ascent, in units of pixels in [0, 1].
+        magnitude: Keep the largest magnitude instead of the largest signed value.
+        chunk: Most points in one pass; chosen by device when not given.
+
+    Source: paper 004, Algorithm 1, which does not say how many points it uses, whether magnitudes are meant, or how
+    channels are reduced. It climbs in its network's normalised units, where `lr` is larger by the square of the
+    channel's standard deviation.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        score: ScoreName = "logit",
+        reduce: Reduction = "max",
+        points: int = 25,
+        ascents: int = 200,
+        lr: float = 1e-4,
+        magnitude: bool = False,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        check_count("points", points, least=2)
+        check_count("ascents", ascents)
+        if lr < 0:
+            raise ValueError(f"`lr` must not be negative, got {lr}: it would descend")
+        self.reduce: Reduction = reduce
+        self.points, self.ascents, self.lr, self.magnitude = points, ascents, lr, magnitude
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        shares = torch.linspace(0, 1, self.points, dtype=torch.float64).to(images)[:, None, None, None]
+        largest = torch.full_like(images, -torch.inf, dtype=torch.promote_types(images.dtype, torch.float32))
+        for rows, columns in blocks(len(images), self.points, self.chunk, images.device):
+            points = columns.stop - columns.start
+            climbers = (images[rows].detach()[:, None] * shares[columns]).flatten(0, 1)
+            peak = self._climb(climbers, targets[rows].repeat_interleave(points))
+            largest[rows] = torch.maximum(largest[rows], peak.view(-1, points, *images.shape[1:]).amax(dim=1))
+        return reduce_channels(largest, self.reduce)
+
+    def _climb(self, climbers: Tensor, targets: Tensor) -> Tensor:
+        """Largest gradient [N, C, H, W] that each of N points sees on its way; the points move in place."""
+        probe = self.probe(targets)
+        peak = torch.full_like(climbers, -torch.inf)
+        for _ in range(self.ascents):
+            _, gradient = probe.gradient(climbers)
+            torch.maximum(peak, gradient.abs() if self.magnitude else gradient, out=peak)
+            climbers += self.lr * gradient
+        return peak

@@ -1,0 +1,226 @@
+"""Learned explainers: a trained generator reads the classifier's features and gives the mask in one pass.
+
+What paper 003 builds on top is here too: DRE+, which refines the mask, and the controller alone on anybody's maps.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from dre.engine.chunks import Chunk
+from dre.engine.perturbation import SweepEngine, rank
+from dre.engine.scoring import ScoreName, score
+from dre.explainers.base import Explainer, maps_below
+from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
+from dre.models.estimator import Variant
+from dre.models.folding import fold_batch_norm
+from dre.models.hooks import in_eval_mode
+from dre.types import Sweep
+
+Refinement = Literal["self", "mgnet"]
+
+REFINEMENT_STEPS = 32
+"""Masked versions that DRE+ scores: Delta = 1/32, as in M_F."""
+
+
+def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEstimator:
+    """Fold the batch norms of a trained estimator: the same masks, in less time."""
+    with torch.no_grad(), in_eval_mode(classifier):
+        features, logits = classifier.features(classifier.sample())
+    folded = fold_batch_norm(estimator, lambda network: network(features, logits.argmax(dim=1)))
+    return folded.to(memory_format=torch.channels_last)
+
+
+class DRE(Explainer):
+    """Mask of a trained differentiated relevance estimator; one forward pass, the generator's share included.
+
+    Args:
+        classifier: The classifier that the checkpoint was trained to explain.
+        checkpoint: Written by train.py.
+        score: Not used at explanation time; training fixed what the mask explains.
+
+    Source: paper 003 (Fu et al., TPAMI).
+    """
+
+    variant: ClassVar[Variant] = "dre"
+
+    def __init__(
+        self, classifier: Classifier, checkpoint: str | None = None, *, score: ScoreName = "probability"
+    ) -> None:
+        super().__init__(classifier, score=score)
+        if checkpoint is None:
+            raise ValueError(f"{type(self).__name__} needs a `checkpoint`; `python train.py` makes one under runs/")
+        estimator = load_estimator(checkpoint, classifier, self.variant).to(classifier.mean.device)
+        self.estimator = fold_estimator(estimator, classifier)
+
+    @classmethod
+    def from_estimator(cls, classifier: Classifier, estimator: MaskEstimator) -> Self:
+        """Explain with an estimator that is at hand, for instance while it trains."""
+        self = cls.__new__(cls)
+        Explainer.__init__(self, classifier)
+        self.estimator = estimator
+        return self
+
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier whose features cannot be read."""
+        if not classifier.taps:
+            raise ValueError(
+                f"{cls.__name__} reads feature maps at strides 4, 8, 16 and 32, and {classifier.name} has none that "
+                "could be found; name four modules with `taps`"
+            )
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        mask, _ = self.chunk.map(self._look, images, targets, backward=False)
+        return mask
+
+    def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Masks and logits of as many images as go through at once."""
+        features, logits = self.classifier.features(images)
+        self.cost.forwards += len(images)
+        return self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1])), logits
+
+
+class MGnet(DRE):
+    """Mask of a trained mask generator with four-term loss, without a controller; the same cost.
+
+    Args:
+        classifier: The classifier that the checkpoint was trained to explain.
+        checkpoint: Written by train.py with `--model.variant mgnet`.
+        score: Not used at explanation time.
+
+    Source: Dabkowski and Gal 2017, as paper 003 compares with it.
+    """
+
+    variant: ClassVar[Variant] = "mgnet"
+
+
+def remaining_gain(scores: Tensor, ranks: Tensor) -> Tensor:
+    """How much the score still grows once all pixels before this one are shown: [B, H*W] in [0, 1], from 1 to 0.
+
+    Scores are made monotone by their running maximum and interpolated linearly between the versions. An image whose
+    score never grows has weight 1 everywhere.
+
+    Args:
+        scores: [B, R + 1] of the versions that show the first 0, 1/R, ..., 1 of the pixels.
+        ranks: [B, H*W], 0 for the first pixel shown.
+
+    Source: paper 003, W = Q_max - Q; divided by its largest value, as in the published code.
+    """
+    best = scores.cummax(dim=1).values
+    gain = best[:, -1:] - best[:, :1]
+    place = ranks / ranks.shape[1] * (scores.shape[1] - 1)
+    before = place.long().clamp_max(scores.shape[1] - 2)
+    reached = torch.lerp(best.gather(1, before), best.gather(1, before + 1), (place - before).to(best))
+    return torch.where(gain > 0, (best[:, -1:] - reached) / gain.where(gain > 0, 1.0), 1.0)
+
+
+class DREPlus(DRE):
+    """DRE's mask, refined by what its own ranking does to the score, or by MGnet's mask.
+
+    `self` weights each pixel by the score that is still to be gained when it is its turn to be shown on the blurred
+    image: 33 forward passes. `mgnet` multiplies both masks: one forward pass for both.
+
+    Args:
+        classifier: The classifier that the checkpoint was trained to explain.
+        checkpoint: Of DRE, written by train.py.
+        by: What refines the mask.
+        mgnet_checkpoint: Of MGnet, for `by="mgnet"` alone.
+        score: Which output is swept, for `by="self"` alone.
+        chunk: Most masked images in one pass; chosen by device when not given.
+
+    Source: paper 003, DRE+.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        checkpoint: str | None = None,
+        *,
+        by: Refinement = "self",
+        mgnet_checkpoint: str | None = None,
+        score: ScoreName = "probability",
+        chunk: int | None = None,
+    ) -> None:
+        shared = Chunk(chunk)  # first: a checkpoint takes long to load
+        if by not in get_args(Refinement):
+            raise ValueError(f"`by` must be one of {', '.join(get_args(Refinement))}, got {by!r}")
+        if (by == "mgnet") != (mgnet_checkpoint is not None):
+            raise ValueError(f"`mgnet_checkpoint` belongs to by='mgnet' alone, got {mgnet_checkpoint!r} with by={by!r}")
+        super().__init__(classifier, checkpoint, score=score)
+        self.chunk = shared
+        partner = None if mgnet_checkpoint is None else MGnet(classifier, mgnet_checkpoint).estimator
+        self._refine_by(partner)
+
+    @classmethod
+    def from_estimator(
+        cls, classifier: Classifier, estimator: MaskEstimator, partner: MaskEstimator | None = None
+    ) -> Self:
+        """Explain with estimators that are at hand: refined by MGnet's when that is given, by itself otherwise."""
+        self = super().from_estimator(classifier, estimator)
+        self._refine_by(partner)
+        return self
+
+    def _refine_by(self, partner: MaskEstimator | None) -> None:
+        self.partner = partner
+        self.engine = SweepEngine(self.classifier, score=self.score, chunk=self.chunk)
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        mask, logits = self.chunk.map(self._look, images, targets, backward=False)
+        if self.partner is not None:
+            return mask
+        return mask * self._gain(images, targets, mask.detach().float(), logits.detach()).view_as(mask)
+
+    def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Masks, times those of the partner if there is one, and logits; both read the same features."""
+        size = (images.shape[-2], images.shape[-1])
+        features, logits = self.classifier.features(images)
+        self.cost.forwards += len(images)
+        mask = self.estimator.mask(features, targets, size)
+        return mask if self.partner is None else mask * self.partner.mask(features, targets, size), logits
+
+    def _gain(self, images: Tensor, targets: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
+        """Weights of the pixels; the version that shows everything is the image, whose logits are at hand."""
+        before = self.engine.forwards
+        partly = Sweep(tuple(step / REFINEMENT_STEPS for step in range(REFINEMENT_STEPS)))
+        (scores,) = self.engine.run(images, targets, mask, [partly])
+        self.cost.forwards += self.engine.forwards - before
+        whole = score(logits, targets, self.score)[:, None]
+        return remaining_gain(torch.cat([scores, whole], dim=1), rank(mask))
+
+
+class ControlledExplainer(Explainer):
+    """DRE's distribution controller applied afterwards to the maps of any explainer; it costs what that one costs.
+
+    The order of the pixels stays, but for values so far out that rounding makes them equal; the distribution becomes
+    right-skewed. Maps lie in (0, 1). A constant map stays constant.
+
+    Args:
+        classifier: What is explained.
+        explainer: Builds the explainer whose maps are controlled.
+        eta: Slope of the controller.
+        h: Exponent of the controller; above 1 for right-skewed maps.
+
+    Source: paper 003, Eq. 5 to 7.
+    """
+
+    def __init__(
+        self, classifier: Classifier, explainer: Callable[[Classifier], Explainer], *, eta: float = 1.5, h: float = 2.5
+    ) -> None:
+        controlled = explainer(classifier)
+        super().__init__(classifier, score=controlled.score)
+        self.explainer = controlled
+        self.controller = SkewController(eta, h)
+        self.cost = controlled.cost
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        saliency = maps_below(self.explainer, images, targets, self.keys).double()
+        spread, mean = torch.std_mean(saliency, dim=(1, 2, 3), keepdim=True, correction=0)
+        standard = (saliency - mean) / spread.where(spread > 0, 1.0)  # first: the controller adds to the variance
+        controlled: Tensor = self.controller(standard)
+        return controlled

@@ -1,0 +1,183 @@
+"""Path attribution: walk from a path's start to its end and add up what each step explains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dre.engine.gradients import Probe, is_flat
+from dre.engine.scoring import ScoreName
+from dre.explainers.base import Explainer
+from dre.explainers.gradient import Reduction, reduce_channels
+from dre.models import Classifier
+from dre.types import IntegrationPath, IntegrationRule, Waypoint
+
+
+def riemann(here: Waypoint, there: Waypoint) -> Tensor:
+    """Gradient times the displacement it stands for; the path chose the quadrature."""
+    return here.grad * here.step
+
+
+def bare_gradient(here: Waypoint, there: Waypoint) -> Tensor:
+    """Gradient alone, whatever was moved.
+
+    The map ranks pixels as the mean gradient of the nodes does (`quadrature="pair"` takes all of them); it is not
+    complete.
+
+    Source: paper 004, which compares with integrated gradients in this form.
+    """
+    return here.grad
+
+
+def idgi(here: Waypoint, there: Waypoint) -> Tensor:
+    """Share the change in score among pixels in proportion to their squared gradient.
+
+    Departs from the published code in two places: gradients are scaled first, so that tiny ones do not underflow when
+    squared, and a stop without any gradient explains nothing instead of giving NaN (`PathExplainer.dropped_mass` says
+    how much that drops).
+
+    Source: Yang et al. 2023, Algorithm 1; paper 002, section 3.
+    """
+    scale = here.grad.abs().amax(dim=(1, 2, 3), keepdim=True)
+    energy = (here.grad / scale.where(scale > 0, 1.0)).square_()
+    total = energy.sum(dim=(1, 2, 3), keepdim=True)
+    return energy.mul_((there.score - here.score)[:, None, None, None] / total.where(total > 0, 1.0))
+
+
+def idgi_tmlr(here: Waypoint, there: Waypoint) -> Tensor:
+    """IDGI without the step into a path's end, which the published code of paper 002 never scores.
+
+    The end is the stop at which nothing is left to move. For the numbers of that paper: take it on the path of
+    GuidedIG, on a BlurIG that walks `from_sharp` with the `left` quadrature, and on IntegratedGradients with the
+    `right` one and, for fewer than 128 steps, `tmlr_stride`. What the missing step would explain is part of the `gap`.
+
+    Source: paper 002's published code; its steepest features move in the step that is missing.
+    """
+    moves = (there.step != 0).flatten(1).any(1)
+    return idgi(here, there) * moves[:, None, None, None]
+
+
+def completeness(attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """How far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative."""
+    return (attribution.double().flatten(1).sum(1) - (end.double() - start.double())).abs()
+
+
+@runtime_checkable
+class SeveralWalks(Protocol):
+    """A path that may stand for several walks, whose maps are weighted and added."""
+
+    def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
+        """Weight and path of each walk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integral:
+    """What one walk, or the weighted sum of several, has explained.
+
+    Args:
+        attribution: [B, C, H, W], signed.
+        gap: Distance of each walk's sum from its change in score, [B]; distances of several walks add up.
+        dropped: Change in score behind stops that had no gradient to share it by, [B], signed.
+    """
+
+    attribution: Tensor
+    gap: Tensor
+    dropped: Tensor
+
+    def __add__(self, other: "Integral") -> "Integral":
+        """Add another walk of the same images."""
+        return Integral(self.attribution + other.attribution, self.gap + other.gap, self.dropped + other.dropped)
+
+    def __mul__(self, weight: float) -> "Integral":
+        """Weight the walk; a gap has no sign."""
+        attribution = self.attribution * weight if weight != 1 else self.attribution
+        return Integral(attribution, self.gap * abs(weight), self.dropped * weight)
+
+
+def integrate(path: IntegrationPath, rules: Sequence[IntegrationRule], images: Tensor, probe: Probe) -> list[Integral]:
+    """Walk one path and add up what each rule gives for its steps; an image whose walk stays in place gets zeros."""
+    walk = path.walk(images, probe)
+    first = last = next(walk)
+    attributions = [torch.zeros_like(first.image) for _ in rules]
+    dropped = torch.zeros_like(first.score)
+    for here, there in pairwise(chain([first], walk)):
+        for attribution, rule in zip(attributions, rules, strict=True):
+            attribution += rule(here, there)
+        dropped += (there.score - here.score).where(is_flat(here.grad), 0.0)
+        last = there
+    moved = (first.image != last.image).flatten(1).any(1)  # in place, two scores may still differ by their rounding
+    for attribution in attributions:
+        attribution *= moved[:, None, None, None]
+    gaps = [completeness(attribution, first.score, last.score) * moved for attribution in attributions]
+    return [Integral(found, gap, dropped * moved) for found, gap in zip(attributions, gaps, strict=True)]
+
+
+class PathExplainer(Explainer):
+    """Sum what `rule` gives for each step of `path`.
+
+    After each call `gap` holds the distance of each image's map from completeness and `dropped_mass` the change in
+    score, [B] both, that lay behind stops without any gradient, which IDGI cannot share among pixels.
+
+    Args:
+        classifier: What is explained.
+        path: Where to walk.
+        rule: What a step explains: a function, `dre.explainers.riemann` or `dre.explainers.idgi`.
+        score: Which output is explained.
+        reduce: How the channels become one value.
+        chunk: Most images in one pass; by default what suits the device.
+
+    Source: Sundararajan et al. 2017 for any path; paper 001 and 002 for paths and rules.
+    """
+
+    gap: Tensor
+    dropped_mass: Tensor
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        path: IntegrationPath,
+        rule: IntegrationRule = riemann,
+        *,
+        score: ScoreName = "probability",
+        reduce: Reduction = "sum",
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        if not callable(rule):
+            raise TypeError(f"`rule` is a function such as dre.explainers.riemann or dre.explainers.idgi, got {rule!r}")
+        self.path = path
+        self.rule = rule
+        self.reduce: Reduction = reduce
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        return self.read(self.integrate(images, targets))
+
+    def integrate(self, images: Tensor, targets: Tensor) -> Integral:
+        """Attribution of each channel, with what completeness asks for; walks of one path are weighted and added."""
+        (integral,) = self.integrals(images, targets, [self.rule])
+        return integral
+
+    def integrals(self, images: Tensor, targets: Tensor, rules: Sequence[IntegrationRule]) -> list[Integral]:
+        """Walk once for several rules."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        probe = self.probe(targets)
+        weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in self.walks()]
+        return [sum(of_rule[1:], start=of_rule[0]) for of_rule in zip(*weighted, strict=True)]
+
+    def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
+        """Weight and path of each walk that the path stands for; one that is a single walk has weight 1."""
+        return self.path.walks() if isinstance(self.path, SeveralWalks) else [(1.0, self.path)]
+
+    def read(self, integral: Integral) -> Tensor:
+        """Keep what completeness asks for and give the saliency."""
+        self.gap, self.dropped_mass = integral.gap, integral.dropped
+        return reduce_channels(integral.attribution, self.reduce)
+
+    def completeness_gap(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
+        """Explain, and give |sum of the map - change in score| of each image, [B], summed over the path's walks."""
+        self(images, targets, keys)
+        return self.gap

@@ -1,0 +1,187 @@
+"""Paths that are known in advance, and the straight line with the explainer that walks it."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dre.engine.scoring import ScoreName
+from dre.explainers.gradient import Reduction
+from dre.explainers.paths.integration import PathExplainer, riemann
+from dre.images.fill import BLUR_SIGMA, Baseline, baseline_images
+from dre.models import Classifier
+from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
+
+Quadrature = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "pair"]
+OPEN = ("midpoint", "gauss_legendre")
+"""Quadratures whose gradients all lie inside the path; its two ends are then scored by forward passes alone."""
+STRIDE_POINTS = 128
+"""Points of which the published code of paper 002 takes every second, fourth, ..."""
+
+
+def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
+    """Give ascending nodes in [0, 1] and their weights, which sum to 1.
+
+    Args:
+        name: `left`, `right`, `trapezoid` and `pair` take `steps` equally spaced nodes, both ends included; `left`
+            leaves the last out and `right` the first, `pair` is the plain mean over all (as in PAIR's saliency
+            package, with an error of order 1 / steps). `midpoint` and `gauss_legendre` have `steps` inner nodes.
+        steps: Number of gradient evaluations.
+    """
+    if name not in get_args(Quadrature):
+        raise ValueError(f"unknown quadrature {name!r}; choose {', '.join(get_args(Quadrature))}")
+    least = 1 if name in OPEN else 2
+    if steps < least:
+        raise ValueError(f"`steps` must be at least {least} for the {name} quadrature, got {steps}")
+    if name == "gauss_legendre":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
+    if name == "midpoint":
+        return [(step + 0.5) / steps for step in range(steps)], [1 / steps] * steps
+    pieces = steps - 1
+    left = [1 / pieces] * pieces + [0.0]
+    weights_of = {
+        "left": left,
+        "right": left[::-1],
+        "trapezoid": [(a + b) / 2 for a, b in zip(left, left[::-1], strict=True)],
+        "pair": [1 / steps] * steps,
+    }
+    return [step / pieces for step in range(steps)], weights_of[name]
+
+
+def walk_nodes(
+    place: Callable[[float], tuple[Tensor, Tensor]], nodes: Sequence[float], weights: Sequence[float], probe: Probe
+) -> Iterator[Waypoint]:
+    """Visit the nodes of a path that is known in advance, several in one pass.
+
+    The end is visited once more for its score alone, so that the gradient at a last node of weight counts as well. A
+    path whose first node is not its start begins with a stop that has the start's score and the first node's gradient.
+
+    Args:
+        place: From t in [0, 1] to image and tangent, both [B, C, H, W].
+        nodes: Ascending in [0, 1].
+        weights: Of the nodes.
+        probe: Of the batch.
+    """
+    tangents: deque[Tensor] = deque()
+
+    def stops() -> Iterator[Tensor]:
+        for node in nodes:
+            image, tangent = place(node)
+            tangents.append(tangent)
+            yield image
+
+    is_first = True
+    for weight, (image, scores, gradient) in zip(weights, probe.gradients(stops()), strict=True):
+        if is_first and nodes[0] > 0:
+            start, _ = place(0.0)
+            yield Waypoint(start, probe.scores(start), gradient, torch.zeros_like(image))
+        is_first = False
+        yield Waypoint(image, scores, gradient, weight * tangents.popleft())
+    if nodes[-1] < 1:
+        image, _ = place(1.0)
+        scores = probe.scores(image)
+    yield Waypoint(image, scores, torch.zeros_like(image), torch.zeros_like(image))
+
+
+@dataclass(frozen=True, eq=False)
+class StraightPath:
+    """The straight line from a baseline to the image.
+
+    Args:
+        steps: Number of gradient evaluations, ends included.
+        baseline: Where to start, see `dre.images.fill.baseline_images`; of several, the maps are averaged.
+        quadrature: Where the gradients are taken and what they weigh.
+        blur_sigma: Of the baseline `blur`, in pixels.
+        seed: Of the baseline `random`.
+        tmlr_stride: Take every (128 / steps)-th of 128 points, as the published code of paper 002 does for fewer steps.
+            Its gradients stop short of the image, at 96/127 of the way for 4 steps, and completeness is lost.
+
+    Source: Sundararajan et al. 2017, Eq. 1.
+    """
+
+    steps: int = 64
+    baseline: Baseline | Sequence[Baseline] = "black"
+    quadrature: Quadrature = "trapezoid"
+    blur_sigma: float = BLUR_SIGMA
+    seed: int = 0
+    tmlr_stride: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a walk without steps, and one from nowhere."""
+        quadrature(self.quadrature, self.steps)
+        if self.tmlr_stride and STRIDE_POINTS % self.steps:
+            raise ValueError(f"`tmlr_stride` needs `steps` that divide {STRIDE_POINTS}, got {self.steps}")
+        if not self.baselines:
+            raise ValueError("`baseline` is empty; name at least one")
+
+    @property
+    def baselines(self) -> list[Baseline]:
+        """The baselines as a list, also if there is one."""
+        return [self.baseline] if isinstance(self.baseline, str | Tensor) else list(self.baseline)
+
+    def walks(self) -> list[tuple[float, IntegrationPath]]:
+        """One walk for each baseline, equally weighted."""
+        share = 1 / len(self.baselines)
+        return [
+            (share, replace(self, baseline=baseline, seed=self.seed + number))
+            for number, baseline in enumerate(self.baselines)
+        ]
+
+    def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
+        """From baseline to image."""
+        if len(self.baselines) > 1:
+            raise ValueError(f"{len(self.baselines)} baselines are as many walks; take them from walks()")
+
+        def draws() -> list[torch.Generator]:
+            return probe.generators(images, self.seed)
+
+        start = baseline_images(images, self.baselines[0], probe.neutral, draws, self.blur_sigma)
+        tangent = images - start
+        nodes, weights = quadrature(self.quadrature, self.steps)
+        if self.tmlr_stride and self.steps < STRIDE_POINTS:
+            reach = (STRIDE_POINTS - STRIDE_POINTS // self.steps) / (STRIDE_POINTS - 1)
+            nodes, weights = [reach * node for node in nodes], [reach * weight for weight in weights]
+        return walk_nodes(lambda t: (torch.lerp(start, images, t), tangent), nodes, weights, probe)
+
+
+class IntegratedGradients(PathExplainer):
+    """Gradients along the straight line from a baseline, times what they moved; `steps` passes.
+
+    Args:
+        classifier: What is explained.
+        steps: Number of gradient evaluations, ends included.
+        baseline: Where to start, see `dre.images.fill.baseline_images`; of several, the maps are averaged.
+        quadrature: Where the gradients are taken and what they weigh.
+        blur_sigma: Of the baseline `blur`, in pixels.
+        seed: Of the baseline `random`.
+        tmlr_stride: Take every (128 / steps)-th of 128 points and stop short of the image, as published for paper 002.
+        rule: `riemann`, `idgi` or `idgi_tmlr`.
+        score: Which output is explained.
+        reduce: How the channels become one value.
+        chunk: Most images in one pass.
+
+    Source: Sundararajan et al. 2017.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        steps: int = 64,
+        baseline: Baseline | Sequence[Baseline] = "black",
+        quadrature: Quadrature = "trapezoid",
+        blur_sigma: float = BLUR_SIGMA,
+        seed: int = 0,
+        tmlr_stride: bool = False,
+        rule: IntegrationRule = riemann,
+        score: ScoreName = "probability",
+        reduce: Reduction = "sum",
+        chunk: int | None = None,
+    ) -> None:
+        path = StraightPath(steps, baseline, quadrature, blur_sigma, seed, tmlr_stride)
+        super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)

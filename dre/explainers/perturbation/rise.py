@@ -1,0 +1,225 @@
+"""Explanations from the scores of randomly masked images: what they share, and RISE."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dre.checks import check_choice, check_count
+from dre.engine.chunks import slices
+from dre.engine.perturbation import SweepEngine
+from dre.engine.scoring import ScoreName
+from dre.explainers.base import Explainer
+from dre.images.fill import blend
+from dre.models import Classifier
+
+Fill = Literal["mean", "black"]
+Divisor = Literal["expected", "drawn"]
+
+MASKS_AT_ONCE = 64
+"""Masks that are held while scores are added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellMasks:
+    """Smooth random masks that are built a few at a time: coarse cells, enlarged bilinearly and shifted.
+
+    Args:
+        cells: [N, s, s], 1 where a cell is kept.
+        shifts: [N, 2], rows and columns by which the enlarged cells are shifted.
+        enlarge: [H', s] and [W', s], how each row and column of the enlarged cells mixes the cells.
+        size: (height, width) of the masks.
+
+    Source: Petsiuk et al. 2018: s x s cells are enlarged to (s + 1) times the size of a cell, and a window of the
+    size of the image is cut out at random.
+    """
+
+    cells: Tensor
+    shifts: Tensor
+    enlarge: tuple[Tensor, Tensor]
+    size: tuple[int, int]
+
+    @classmethod
+    def draw(cls, masks: int, cells: int, keep: float, size: tuple[int, int], seed: int, like: Tensor) -> Self:
+        """Draw masks for images of `size`; the draws depend on the seed and on these numbers alone."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.rand(masks, cells, cells, generator=generator) < keep
+        sides = [math.ceil(side / cells) for side in size]
+        shifts = torch.stack([torch.randint(side, (masks,), generator=generator) for side in sides], dim=1)
+        unit = torch.eye(cells, dtype=torch.float64)[:, None]
+        wide = [F.interpolate(unit, size=(cells + 1) * side, mode="linear", align_corners=False) for side in sides]
+        rows, columns = (matrix[:, 0].T.to(like) for matrix in wide)
+        return cls(kept.to(like), shifts.to(like.device), (rows, columns), size)
+
+    def build(self, part: slice) -> Tensor:
+        """Masks [n, 1, H, W] in [0, 1] of a slice of all; the same in any slicing."""
+        rows, columns = (
+            matrix[self.shifts[part, axis, None] + torch.arange(side, device=matrix.device)]
+            for axis, (matrix, side) in enumerate(zip(self.enlarge, self.size, strict=True))
+        )
+        with torch.autocast(self.cells.device.type, enabled=False):
+            return (rows @ self.cells[part] @ columns.mT)[:, None]
+
+
+def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:
+    """Mean over the masks of score x mask / keep, and the standard error of that mean: [B, 1, H, W] each.
+
+    Args:
+        masks: N of them.
+        scores: [B, N].
+        keep: What each mask is in the mean.
+    """
+    count = scores.shape[1]
+    first, _, second = _moments(masks, scores)
+    mean = first / (count * keep)
+    variance = (second / (count * keep**2) - mean.square()).clamp_min(0)
+    return _maps(mean, masks), _maps((variance / (count - 1)).sqrt(), masks)
+
+
+def covered_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the masks of score x mask, over the sum of the masks, and its standard error: [B, 1, H, W] each.
+
+    A score that is always the same gives a flat map. A pixel that no mask shows gets 0.
+
+    Args:
+        masks: N of them.
+        scores: [B, N].
+    """
+    count, level = scores.shape[1], scores.mean(dim=1, keepdim=True)
+    rows = torch.cat([scores - level, torch.ones_like(level[:1].expand(1, count))])  # the last sums the masks up
+    first, mixed, second = _moments(masks, rows)
+    cover = first[-1:]
+    whole = cover.where(cover > 0, 1.0)
+    mean = first[:-1] / whole
+    residues = (second[:-1] - 2 * mean * mixed[:-1] + mean.square() * second[-1:]).clamp_min(0)
+    error = (residues * count / (count - 1)).sqrt() / whole  # of a ratio of two sums, to first order
+    return _maps((mean + level).where(cover > 0, 0.0), masks), _maps(error, masks)
+
+
+def _moments(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the sums over the masks of score x mask, score x mask^2 and score^2 x mask^2, float64 [B, H*W] each."""
+    shape = len(scores), masks.size[0] * masks.size[1]
+    first, mixed, second = (torch.zeros(shape, dtype=torch.float64, device=scores.device) for _ in range(3))
+    with torch.autocast(scores.device.type, enabled=False):
+        for part in slices(scores.shape[1], MASKS_AT_ONCE):
+            block = masks.build(part).flatten(1)
+            squares = block.square()
+            first += scores[:, part] @ block
+            mixed += scores[:, part] @ squares
+            second += scores[:, part].square() @ squares
+    return first, mixed, second
+
+
+def _maps(values: Tensor, masks: CellMasks) -> Tensor:
+    return values.view(len(values), 1, *masks.size)
+
+
+class SampledExplainer(Explainer):
+    """Explain from the scores of an image seen through random masks.
+
+    After a call, `standard_error` [B, 1, H, W] holds the Monte-Carlo standard error of each value of the maps.
+
+    Args:
+        classifier: What is explained.
+        score: Which output is read.
+        chunk: Most masked images in one pass; chosen by device when not given.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        self.engine = SweepEngine(classifier, score=score, chunk=self.chunk)
+        self.standard_error: Tensor | None = None
+
+    def score_masked(
+        self, images: Tensor, targets: Tensor, fill: Tensor, build: Callable[[slice, slice], Tensor], masks: int
+    ) -> Tensor:
+        """Score each image through `masks` masks, [B, masks], holding no more than a chunk of them at a time.
+
+        Args:
+            images: [B, C, H, W].
+            targets: int64 [B].
+            fill: What is shown where a mask is 0; [B, C, H, W] or [1, C, 1, 1].
+            build: Gives the masks [b or 1, n, 1, H, W] for a slice of the batch and a slice of the masks.
+            masks: How many there are for each image.
+        """
+
+        def show(rows: slice, columns: slice) -> Tensor:
+            mask = build(rows, columns)
+            shown = images[rows].detach()[:, None].expand(-1, mask.shape[1], -1, -1, -1)
+            hidden = fill[rows] if len(fill) == len(images) else fill
+            return blend(shown, mask, hidden[:, None]).flatten(0, 1)
+
+        before = self.engine.forwards
+        scores = self.engine.score_blocks(show, targets, masks)
+        self.cost.forwards += self.engine.forwards - before
+        return scores
+
+    def colour(self, fill: Fill, like: Tensor) -> Tensor:
+        """Give the colour [1, C, 1, 1] that stands for "nothing here"."""
+        return self.classifier.mean.to(like) if fill == "mean" else torch.zeros_like(self.classifier.mean).to(like)
+
+
+class RISE(SampledExplainer):
+    """Mean of random masks, weighted by the score of the image seen through each; `masks` forward passes.
+
+    All images see the same masks, which depend on the seed and the image's size alone. A map estimates, for each
+    pixel, the expected score given that the pixel is shown; `standard_error` says how well.
+
+    Args:
+        classifier: What is explained.
+        score: Which output is averaged.
+        masks: Random masks; the error falls with the square root of their number.
+        cells: Cells of a mask along each side before it is enlarged.
+        keep: Probability that a cell is kept.
+        fill: What is shown where a mask is 0: the classifier's `mean` colour, as in the published code, which masks
+            normalised images, or `black`.
+        divide_by: How often a pixel is shown: as `expected`, which is published, or as the masks that were `drawn`
+            show it. Where the score is high under most masks, the map of the first is mainly how often each pixel was
+            drawn, the same for all images, until there are very many masks; the other leaves that out.
+        seed: Of the masks.
+        chunk: Most masked images in one pass; chosen by device when not given.
+
+    Source: Petsiuk et al. 2018, Eq. 6.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        score: ScoreName = "probability",
+        masks: int = 4000,
+        cells: int = 7,
+        keep: float = 0.5,
+        fill: Fill = "mean",
+        divide_by: Divisor = "expected",
+        seed: int = 0,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        check_count("masks", masks, least=2)  # one mask has no standard error
+        check_count("cells", cells)
+        if not 0 < keep <= 1:
+            raise ValueError(f"`keep` must be a probability above 0, got {keep}")
+        if fill not in get_args(Fill):
+            raise ValueError(f"`fill` must be one of {', '.join(get_args(Fill))}, got {fill!r}")
+        check_choice("divide_by", divide_by, get_args(Divisor))
+        self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
+        self.fill: Fill = fill
+        self.divide_by: Divisor = divide_by
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        size = (images.shape[-2], images.shape[-1])
+        masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, like=images)
+        fill = self.colour(self.fill, like=images)
+        scores = self.score_masked(images, targets, fill, lambda _, part: masks.build(part)[None], self.masks)
+        scores = scores.to(images)
+        drawn = self.divide_by == "drawn"
+        saliency, self.standard_error = (
+            covered_masks(masks, scores) if drawn else weighted_masks(masks, scores, self.keep)
+        )
+        return saliency

@@ -1,0 +1,107 @@
+"""DeepLIFT: share the change in score since a baseline by the changes of what it went through."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dre.engine.gradients import Probe
+from dre.engine.scoring import ScoreName
+from dre.explainers.gradient import Reduction, reduce_channels
+from dre.explainers.paths.integration import completeness
+from dre.explainers.propagation.base import PropagationExplainer
+from dre.explainers.propagation.rescale import Meeting, Recorder, Rescale
+from dre.images.fill import BLUR_SIGMA, Baseline, baseline_images
+from dre.models import Classifier
+
+LARGEST_GAP = 0.05
+"""Share of a map's magnitude by which it may miss completeness without a word; bf16 alone stays below."""
+
+
+class DeepLift(PropagationExplainer):
+    """Share of each pixel in the change of the logit since the baseline, signed; two forwards and one backward.
+
+    A baseline that all images share, such as a colour, is run once for all of them. Every function of one variable has
+    the quotient of its changes for a multiplier, so that saturated ones still explain, and the map sums to the change
+    of the logit: after each call `gap` holds the distance from that, [B]. Functions are met while the network runs, so
+    reused, functional and in-place ones count like modules. Factors of a product that both depend on the image, as in
+    squeeze and excitation, each have the mean of the other for a multiplier; max pooling passes a gain to the place of
+    the image's maximum and a loss to that of the baseline's. Networks with layer norms or attention are refused.
+
+    Args:
+        classifier: What is explained.
+        baseline: What is compared with, see `dre.images.fill.baseline_images`.
+        blur_sigma: Of the baseline `blur`, in pixels.
+        seed: Of the baseline `random`.
+        score: Only the logit can be handed back.
+        reduce: How the channels become one value.
+        chunk: Most images in one pass; by default what suits the device.
+
+    Source: Shrikumar et al. 2017, section 3.5.1 (rescale rule); products and maxima have no rule there.
+    """
+
+    gap: Tensor
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        baseline: Baseline = "black",
+        blur_sigma: float = BLUR_SIGMA,
+        seed: int = 0,
+        score: ScoreName = "logit",
+        reduce: Reduction = "sum",
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(classifier, score=score, reduce=reduce, chunk=chunk)
+        self.baseline = baseline
+        self.blur_sigma, self.seed = blur_sigma, seed
+
+    @classmethod
+    def rehearse(cls, classifier: Classifier, images: Tensor) -> None:
+        """See `PropagationExplainer.rehearse`; the baseline is black."""
+        black, pixels = torch.zeros_like(images), images.requires_grad_()
+        with torch.no_grad(), (recorder := Recorder(classifier.network)):
+            classifier(black)
+        with Rescale(classifier.network, recorder.meetings):
+            classifier(pixels)
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        probe = self.probe(targets)
+        baselines = baseline_images(
+            images, self.baseline, probe.neutral, lambda: probe.generators(images, self.seed), self.blur_sigma
+        )
+        is_shared = bool((baselines == baselines[:1]).all())
+        shared = self._record(probe, baselines[:1]) if is_shared else None
+
+        def run(pairs: Tensor) -> tuple[list[Tensor], Tensor]:
+            pixels = pairs[:, 0].detach().requires_grad_()
+            meetings, before = shared or self._record(probe, pairs[:, 1])
+            with self.intercepting(Rescale(self.classifier.network, meetings)):
+                logits = self.classifier(pixels)
+            return [pixels], logits - before
+
+        change, multipliers = probe.leaf_gradients(torch.stack([images, baselines], dim=1), run)
+        attribution = multipliers * (images - baselines)
+        self.gap = completeness(attribution, torch.zeros_like(change), change)
+        if (self.gap > LARGEST_GAP * attribution.abs().double().sum(dim=(1, 2, 3))).any():
+            warnings.warn(
+                f"DeepLift's maps miss the change of the logit by up to {float(self.gap.max()):.3g}: "
+                f"{self.classifier.name} seems to call a function that torch's overrides do not show, such as a script",
+                stacklevel=2,
+            )
+        return reduce_channels(attribution, self.reduce)
+
+    def completeness_gap(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
+        """Explain, and give |sum of the map - change of the logit| of each image, [B]."""
+        self(images, targets, keys)
+        return self.gap
+
+    def _record(self, probe: Probe, baselines: Tensor) -> tuple[list[Meeting], Tensor]:
+        """Run baselines; give what their functions met and their logits."""
+        recorder = Recorder(self.classifier.network)
+        with self.intercepting(recorder):
+            logits = probe.logits(baselines)
+        return recorder.meetings, logits

@@ -1,0 +1,186 @@
+"""DeepLIFT's rescale rule: multipliers between the image and a baseline, met while the network runs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dre.explainers.propagation.function_mode import (
+    AVERAGES,
+    LAYERS,
+    MAXIMA,
+    PIECEWISE_LINEAR,
+    Call,
+    Interceptor,
+    named,
+    secant,
+    steer,
+)
+
+SMOOTH = named(
+    "celu elu exp gelu hardsigmoid hardswish log log1p logsigmoid mish pow reciprocal rsqrt selu sigmoid silu "
+    "softplus softsign sqrt square tanh tanhshrink"
+)
+LINEAR = LAYERS | AVERAGES | named("add neg rsub sub subtract")
+PRODUCTS = named("mul multiply")
+
+
+@dataclass(slots=True)
+class Meeting:
+    """What one function met on the baseline.
+
+    Args:
+        name: Of the function.
+        tensors: Its operands and its result.
+        versions: Of the tensors, so that one that was overwritten since is noticed.
+    """
+
+    name: str
+    tensors: list[Tensor]
+    versions: list[int]
+
+
+class Recorder(Interceptor):
+    """While on, keep what every function that is not linear takes and gives, in order."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.meetings: list[Meeting] = []
+        self.kept: dict[int, list[tuple[Meeting, int]]] = {}
+        self.rules = dict.fromkeys(PIECEWISE_LINEAR | SMOOTH, self._function)
+        self.rules |= dict.fromkeys(MAXIMA, self._maximum) | dict.fromkeys(PRODUCTS, self._product)
+
+    def without_rule(self, call: Call) -> Any:
+        """Run it; what it overwrites is saved first."""
+        self._save(call)
+        return call.run()
+
+    def _function(self, call: Call) -> Any:
+        self._save(call)
+        operand = call.operand.clone() if call.is_in_place else call.operand
+        return self._keep(call, [operand], call.run())
+
+    def _maximum(self, call: Call) -> Any:
+        value, places = maximum(call, call.operand)
+        self._keep(call, [call.operand, places], value)
+        return value
+
+    def _product(self, call: Call) -> Any:
+        self._save(call)
+        operands = [value for value in call.operands if isinstance(value, Tensor)]
+        if call.is_in_place:
+            operands[0] = operands[0].clone()
+        return self._keep(call, operands, call.run())
+
+    def _keep(self, call: Call, operands: list[Tensor], result: Tensor) -> Tensor:
+        tensors = [*operands, result]
+        meeting = Meeting(call.name, tensors, [tensor._version for tensor in tensors])
+        self.meetings.append(meeting)
+        for place, tensor in enumerate(tensors):
+            self.kept.setdefault(id(tensor), []).append((meeting, place))
+        return result
+
+    def _save(self, call: Call) -> None:
+        """Put a copy in the place of what is about to be overwritten."""
+        if not call.is_in_place or not isinstance(call.operand, Tensor):
+            return
+        for meeting, place in self.kept.pop(id(call.operand), []):
+            copy = call.operand.clone()
+            meeting.tensors[place], meeting.versions[place] = copy, copy._version
+
+
+class Rescale(Interceptor):
+    """While on, the gradient of a score is DeepLIFT's multiplier with respect to the baseline that was recorded.
+
+    A function of one variable has the quotient of its changes, or its slope where there is next to no change. A
+    maximum passes what it gained to the place of the image's maximum and what it lost to that of the baseline's. The
+    factors of a product each have the mean of the other one over image and baseline, so that the parts sum up.
+
+    Args:
+        network: That runs on images.
+        meetings: Recorded on their baselines, or on one that they share.
+    """
+
+    def __init__(self, network: nn.Module, meetings: list[Meeting]) -> None:
+        super().__init__(network)
+        self.ahead: Iterator[Meeting] = iter(meetings)
+        self.rules: dict[str, Callable[[Call], Any]] = dict.fromkeys(LINEAR, Call.run)
+        self.rules |= dict.fromkeys(PIECEWISE_LINEAR | SMOOTH, self._function)
+        self.rules |= dict.fromkeys(MAXIMA, self._maximum) | dict.fromkeys(PRODUCTS, self._product)
+        self.rules |= dict.fromkeys(("div", "divide", "true_divide"), self._quotient)
+        self.rules |= {"batch_norm": self._batch_norm, "addcmul": self._scale}
+
+    def _function(self, call: Call) -> Any:
+        before, value_before = self._meet(call)
+        operand = call.operand
+        if any(value.requires_grad for value in call.tensors() if value is not operand):
+            self.refuse(call, ", of two things that depend on the image")
+        if not operand.requires_grad:
+            return call.run()
+        value, slope = call.value_and_slope(operand)
+        multiplier = secant(value - value_before, operand.detach() - before, slope, call.name)
+        return steer(value, [(operand, multiplier)], call.is_in_place)
+
+    def _maximum(self, call: Call) -> Tensor:
+        before, places_before, value_before = self._meet(call)
+        operand = call.operand
+        before = before.expand_as(operand)
+        if not operand.requires_grad:
+            return cast(Tensor, call.run())
+        value, places = maximum(call, operand.detach())
+        gain = value - value_before
+        is_kept = (gain >= 0) | (at_places(before, places) == value_before)  # of equal places, the image's own
+        places = places.where(is_kept, places_before)
+        carrier = at_places(operand, places)
+        run = carrier.detach() - at_places(before, places)
+        return steer(value, [(carrier, secant(gain, run, torch.ones_like(run), call.name))])
+
+    def _product(self, call: Call) -> Tensor:
+        before = self._meet(call)
+        factors = call.operands
+        if not all(isinstance(value, Tensor) and value.requires_grad for value in factors):
+            return cast(Tensor, call.run())
+        value = factors[0].detach() * factors[1].detach()
+        first, second = ((now.detach() + then) / 2 for now, then in zip(factors, before[:2], strict=True))
+        return steer(value, [(factors[0], second), (factors[1], first)], call.is_in_place)
+
+    def _quotient(self, call: Call) -> Any:
+        if isinstance(divisor := call.operands[1], Tensor) and divisor.requires_grad:
+            self.refuse(call, ", by something that depends on the image")
+        return call.run()
+
+    def _scale(self, call: Call) -> Any:
+        if sum(isinstance(value, Tensor) and value.requires_grad for value in call.args[1:3]) > 1:
+            self.refuse(call, ", of two factors that depend on the image")
+        return call.run()
+
+    def _batch_norm(self, call: Call) -> Any:
+        if call.argument(1, "running_mean") is None or call.argument(5, "training", False):
+            self.refuse(call, ", which normalises by the statistics of the batch")
+        return call.run()
+
+    def _meet(self, call: Call) -> list[Tensor]:
+        """Give what this call met on the baseline."""
+        meeting = next(self.ahead, None)
+        if meeting is None or meeting.name != call.name:
+            self.refuse(call, ", where image and baseline took different ways")
+        if [tensor._version for tensor in meeting.tensors] != meeting.versions:
+            self.refuse(call, ", whose operand was overwritten through a view")
+        return meeting.tensors
+
+
+def maximum(call: Call, operand: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the values of a pooling and where in its plane each was found."""
+    pool = cast(Callable[..., tuple[Tensor, Tensor]], getattr(F, call.name))
+    options = {name: value for name, value in call.options.items() if name not in ("input", "return_indices")}
+    return pool(operand, *call.args[1:], **options, return_indices=True)
+
+
+def at_places(features: Tensor, places: Tensor) -> Tensor:
+    """Read places of the planes, as poolings count them."""
+    axes = places.ndim - 2
+    flat = features.flatten(2) if axes else features
+    return flat.gather(2, places.flatten(2)).view(places.shape)

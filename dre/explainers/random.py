@@ -1,0 +1,78 @@
+"""References that know nothing of the classifier: what any explainer must beat."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dre.engine.scoring import ScoreName
+from dre.explainers.base import Explainer
+from dre.models import Classifier
+
+
+class Random(Explainer):
+    """Uniform noise in [0, 1], drawn per image from its key; no pass.
+
+    Args:
+        classifier: Not asked.
+        score: Not used.
+        seed: Of the draws.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", seed: int = 0) -> None:
+        super().__init__(classifier, score=score)
+        self.seed = seed
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        shape = (1, *images.shape[-2:])
+        draws = [torch.rand(shape, generator=generator) for generator in self.generators(images, self.seed)]
+        return torch.stack(draws).to(images.device)
+
+
+class CentredGaussian(Explainer):
+    """A Gaussian bump in the middle of the image, 1 at its top; no pass. Photographers centre their objects.
+
+    Args:
+        classifier: Not asked.
+        score: Not used.
+        width: Standard deviation as a share of each side.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", width: float = 0.25) -> None:
+        super().__init__(classifier, score=score)
+        if width <= 0:
+            raise ValueError(f"`width` must be positive, got {width}")
+        self.width = width
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        bumps = []
+        for side in images.shape[-2:]:
+            places = (torch.arange(side, device=images.device) + 0.5) / side - 0.5
+            bumps.append(torch.exp(-0.5 * (places / self.width) ** 2))
+        bump = bumps[0][:, None] * bumps[1][None, :]
+        return bump.expand(len(images), 1, -1, -1)
+
+
+class EdgeDetector(Explainer):
+    """Magnitude of the Sobel gradient of the mean of the channels, in brightness per pixel; no pass.
+
+    A map that resembles it may show the image rather than the classifier (Adebayo et al. 2018). The pixels at the
+    border are repeated beyond it, so a frame is no edge.
+
+    Args:
+        classifier: Not asked.
+        score: Not used.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability") -> None:
+        super().__init__(classifier, score=score)
+
+    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `Explainer.forward`."""
+        grey = F.pad(images.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        across = grey[..., 2:] - grey[..., :-2]
+        down = grey[..., 2:, :] - grey[..., :-2, :]
+        across = (across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]) / 8
+        down = (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 8
+        return torch.hypot(across, down)

@@ -1,0 +1,256 @@
+"""The base of every metric that is a mean over images: two sums, so merging is exact for any split of the data."""
+
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from dre.checks import check_saliency
+from dre.statistics.curves import NORMAL_QUANTILE, Curve
+from dre.types import Explained, Sweep
+
+
+class ImageMean(Metric):
+    """Mean over images of one number per image, in float64.
+
+    A subclass computes that number with a pure function and hands it to `accumulate` in its `update`. With no image,
+    or none that counts, `compute` returns NaN and warns. `dropped` holds how many images were left out.
+
+    What `update` needs is found by name: `saliency`, `images`, `objects`, `targets`, `keys`, and for each entry of
+    `sweeps` what that sweep reads, [B, columns].
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    sweeps: Mapping[str, Sweep] = {}
+    """Argument of `update` -> the masked versions that it is about."""
+
+    is_share: bool = True
+    """Whether values are shares of 1, which tables print x 100."""
+
+    latest: Tensor
+    """Of the last update: one float64 value for each image, NaN where it was left out."""
+
+    total: Tensor
+    count: Tensor
+    dropped: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(compute_with_cache=False)  # a cached value would outlive `merge_state`
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("dropped", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def accumulate(self, values: Tensor, keep: Tensor | None = None) -> None:
+        """Add one value per image, [B], to the mean.
+
+        Args:
+            values: Must be finite wherever they are kept.
+            keep: Boolean [B]; images where it is False are left out and counted in `dropped`.
+        """
+        kept = values if keep is None else values[keep]
+        broken = int((~kept.isfinite()).sum())
+        if broken:
+            raise ValueError(
+                f"{type(self).__name__} got {broken} non-finite values of {len(kept)}; "
+                "check the saliency maps and scores of this batch"
+            )
+        self.total += kept.sum(dtype=torch.float64)
+        self.count += len(kept)
+        self.dropped += len(values) - len(kept)
+        self.latest = values.detach().double()
+        if keep is not None:
+            self.latest = self.latest.where(keep, torch.nan)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Read states in here as they are over all ranks; every rank must come by."""
+        with self.sync_context(
+            dist_sync_fn=self.dist_sync_fn,
+            should_sync=self._to_sync,
+            distributed_available=self.distributed_available_fn,
+        ):
+            yield
+
+    def compute(self) -> Tensor:
+        """Give the mean as a float64 scalar; NaN without images."""
+        if self.count == 0:
+            warnings.warn(
+                f"{type(self).__name__} has no image to average ({int(self.dropped)} were left out): the mean is NaN",
+                stacklevel=2,
+            )
+        return self.total / self.count
+
+
+State = dict[str, Tensor | list[Tensor]]
+
+
+def state_of(metric: Metric) -> State:
+    """Copy a metric's own state, of this rank alone, to the CPU."""
+    return {
+        name: [part.cpu().clone() for part in value] if isinstance(value, list) else value.cpu().clone()
+        for name, value in metric.metric_state.items()
+    }
+
+
+def add_state(metric: Metric, state: State) -> None:
+    """Add what another part of the images left, as merging metrics does."""
+
+    def moved(value: Any) -> Any:
+        return [part.to(metric.device) for part in value] if isinstance(value, list) else value.to(metric.device)
+
+    metric.merge_state({name: moved(value) for name, value in state.items()})
+    metric._update_count = max(1, metric._update_count)  # or `compute` warns that nothing was ever added
+
+
+def states_of(metrics: Any) -> Any:
+    """Copy the states of metrics in nested dicts."""
+    return state_of(metrics) if isinstance(metrics, Metric) else {name: states_of(one) for name, one in metrics.items()}
+
+
+def add_states(metrics: Any, states: Any) -> None:
+    """Add nested states to nested metrics of the same names."""
+    if isinstance(metrics, Metric):
+        add_state(metrics, states)
+        return
+    for name, one in metrics.items():
+        add_states(one, states[name])
+
+
+PER_IMAGE = ("saliency", "images", "objects", "targets", "keys")
+"""What an evaluation knows of each image and explainer, beside what was read of its masked versions."""
+
+
+def arguments(metric: ImageMean) -> tuple[str, ...]:
+    """Name what `update` takes."""
+    return tuple(inspect.signature(metric.update).parameters)
+
+
+def check_feedable(name: str, metric: ImageMean) -> None:
+    """Refuse a metric that asks for what an evaluation of one classifier does not have."""
+    unknown = [argument for argument in arguments(metric) if argument not in (*PER_IMAGE, *metric.sweeps)]
+    if unknown:
+        raise ValueError(
+            f"metric {name} ({type(metric).__name__}) asks for `{unknown[0]}`, which an evaluation cannot give; it "
+            f"gives {', '.join(PER_IMAGE)} and the sweeps that the metric declares"
+        )
+
+
+def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, Tensor]) -> Tensor:
+    """Update a metric with a batch; its value for each image, float64 [B], NaN where it left the image out.
+
+    Args:
+        metric: To update.
+        batch: By the names of `PER_IMAGE`, as far as they are known.
+        readings: What each sweep read, [B, columns].
+    """
+    known = {**batch, **{name: readings[sweep] for name, sweep in metric.sweeps.items()}}
+    metric.update(**{name: known[name] for name in arguments(metric)})
+    return metric.latest
+
+
+def of_explainer(outputs: Explained, explainer: str) -> tuple[dict[str, Any], dict[Sweep, Tensor], list[str]]:
+    """Take from a test step what `feed` needs for one explainer, without images whose map is broken.
+
+    Returns:
+        The batch, what each sweep read, and the keys of the images that are left out.
+    """
+    fine = ~outputs["broken"][explainer]
+    keys = list(zip(outputs["key"], fine.tolist(), strict=True))
+    batch: dict[str, Any] = {"keys": [key for key, keep in keys if keep], "images": outputs["images"][fine]}
+    batch |= {"saliency": outputs["saliency"][explainer][fine], "targets": outputs["targets"][fine]}
+    if "objects" in outputs:
+        batch["objects"] = outputs["objects"][fine]
+    readings = {sweep: read[fine] for sweep, read in outputs["scores"][explainer].items()}
+    return batch, readings, [key for key, keep in keys if not keep]
+
+
+class ImageCurve(ImageMean):
+    """Mean over images of one number and of one curve [T] per image; the curve is kept as sums, so merging is exact.
+
+    A subclass hands numbers to `accumulate` and curves to `accumulate_curves` in its `update`, and says in `curve_x`
+    where the points lie.
+
+    Args:
+        points: Points of a curve, T.
+    """
+
+    x_label: ClassVar[str] = "share of pixels"
+    y_label: ClassVar[str] = "target score"
+
+    curve_total: Tensor
+    curve_squares: Tensor
+    curve_count: Tensor
+
+    def __init__(self, points: int) -> None:
+        super().__init__()
+        for name in ("curve_total", "curve_squares"):
+            self.add_state(name, torch.zeros(points, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("curve_count", torch.zeros(points, dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    @abstractmethod
+    def curve_x(self) -> tuple[float, ...]:
+        """Where the points lie, T ascending numbers."""
+
+    def accumulate_curves(self, curves: Tensor) -> None:
+        """Add one curve per image, [B, T]; a point that is NaN is left out of the mean of that point."""
+        defined = ~curves.isnan()
+        exact = curves.double().where(defined, 0.0)
+        self.curve_total += exact.sum(dim=0)
+        self.curve_squares += exact.square().sum(dim=0)
+        self.curve_count += defined.sum(dim=0)
+
+    def curve(self) -> Curve:
+        """Give the mean curve of the images in the state, without points that no image has.
+
+        `dre.statistics.curves.merged_curve` asks for that of all ranks.
+        """
+        known = self.curve_count > 0
+        count = self.curve_count[known]
+        mean = self.curve_total[known] / count
+        spread = (self.curve_squares[known] / count - mean.square()).clamp_min(0) * count / (count - 1).clamp_min(1)
+        margin = NORMAL_QUANTILE * (spread / count).sqrt()
+        x = torch.tensor(self.curve_x, dtype=torch.float64)[known.cpu()]
+        curve = Curve.through(x.tolist(), mean, mean + torch.stack([-margin, margin]), int(self.count))
+        return replace(curve, x_label=self.x_label, y_label=self.y_label)
+
+
+class MapComparison(ImageMean, ABC):
+    """Mean over images of one number for two maps of an image.
+
+    Images for which that number is not defined (NaN, such as the correlation with a constant map) are left out and
+    counted in `dropped`.
+    """
+
+    is_symmetric: ClassVar[bool] = True
+    """Whether a map and its reference can change places."""
+
+    def update(self, saliency: Tensor, reference: Tensor) -> None:
+        """Add a batch of maps and what they are compared with, both [B, 1, H, W]."""
+        check_pair(saliency, reference)
+        values = self.compare(saliency, reference)
+        self.accumulate(values, keep=~values.isnan())
+
+    @abstractmethod
+    def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
+        """Compare two batches of checked maps, image by image: [B]."""
+
+
+def check_pair(saliency: Tensor, reference: Tensor) -> None:
+    """Refuse maps of which either is broken, or whose shapes differ."""
+    check_saliency(saliency)
+    if saliency.shape != reference.shape:
+        raise ValueError(
+            f"`reference` must have shape {list(saliency.shape)} to match `saliency`, got {list(reference.shape)}; "
+            "compare maps of the same images, resized to one size"
+        )
+    check_saliency(reference)

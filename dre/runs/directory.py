@@ -1,0 +1,230 @@
+"""Run directories: one for each run, never written twice, with a record of what made it."""
+
+import hashlib
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from dre.runs.locks import locked
+from dre.runs.results import SAVED, run_file_name
+
+RECORD = "run.json"
+MADE = "made.json"
+"""What made the charts beside it, which no run directory has."""
+
+PROGRESS = "progress"
+"""Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+DEFAULT_TRAINING = Path("configs/train/demo.yaml")
+LOADING = ("workers", "verify", "eval_batch_size")
+RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
+
+
+def new_directory(family: Path) -> Path:
+    """Create the next numbered directory under `family`: 001, 002, ...; safe against a run that starts meanwhile."""
+    family.mkdir(parents=True, exist_ok=True)
+    taken = [int(path.name) for path in family.iterdir() if path.name.isdigit()]
+    number = max(taken, default=0) + 1
+    while True:
+        directory = family / f"{number:03d}"
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return directory
+
+
+@contextmanager
+def not_left_bare(directory: Path) -> Iterator[None]:
+    """Remove a run directory where an error comes before anything is in it but what describes the run."""
+    try:
+        yield
+    except Exception:
+        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {SAVED, RECORD}:
+            shutil.rmtree(directory)
+        raise
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Hash what decides the numbers of a run: its model and data sections, without how the data are loaded.
+
+    Of a cache of maps it counts whether there is one, which rounds them, and not where.
+    """
+    relevant = {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
+    if isinstance(relevant.get("model"), dict) and "cache" in relevant["model"]:
+        relevant["model"] = {**relevant["model"], "cache": relevant["model"]["cache"] is not None}
+    if isinstance(relevant.get("data"), dict) and "init_args" in relevant["data"]:
+        settings = relevant["data"]["init_args"]
+        settings = {key: value for key, value in settings.items() if key not in LOADING}
+        relevant["data"] = {**relevant["data"], "init_args": settings}
+    text = json.dumps(relevant, sort_keys=True, default=_named)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _named(value: object) -> str:
+    """Write what JSON has no word for; a function by its name, since its address is another in every process."""
+    name = getattr(value, "__qualname__", None)
+    return str(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
+
+
+def file_hash(path: Path) -> str:
+    """Give the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unfinished_config(directory: Path) -> Path:
+    """Find the configuration of a run that was broken off."""
+    config = directory / SAVED
+    if not config.is_file():
+        raise FileNotFoundError(f"--resume {directory} is no directory of a run: it has no config.yaml")
+    if (directory / "summary.json").is_file() and not (directory / PROGRESS).is_dir():
+        raise ValueError(f"the run in {directory} is finished: there is nothing to resume")
+    return config
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run directory, which is that of its record; refuse one in which another process works."""
+    try:
+        with locked(directory / RECORD, wait=False):
+            yield
+    except BlockingIOError:
+        raise ValueError(
+            f"another process works on the run in {directory}; wait for its end, or start a run of its own"
+        ) from None
+
+
+def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapping[str, str]) -> None:
+    """Refuse to go on in a run directory with another configuration or with checkpoints of another content."""
+    unfinished_config(directory)
+    record = read_record(directory)
+    if record["config_hash"] != config_hash(config):
+        raise ValueError(
+            f"the run in {directory} has another configuration of model, data or seed; leave out what changes it, or "
+            "start a run of its own without --resume"
+        )
+    changed = [name for name, found in checkpoints.items() if record["checkpoints"].get(name) != found]
+    if changed:
+        raise ValueError(
+            f"the checkpoint of {changed[0]} has changed since the run in {directory} began; start a run of its own"
+        )
+
+
+def name_of(files: Sequence[Path], config: Mapping[str, Any]) -> str:
+    """Name a run by the last of its run files; what another run saved has the name of that run's file."""
+    if files and files[-1].name != SAVED:
+        return files[-1].stem
+    is_saved = bool(files) and (files[-1].parent / RECORD).is_file()
+    return run_file_name(read_record(files[-1].parent) if is_saved else {}, config)
+
+
+def write_record(
+    directory: Path,
+    config: Mapping[str, Any],
+    parent: str | None,
+    checkpoints: Mapping[str, str] | None = None,
+    job: str | None = None,
+    files: Sequence[Path] = (),
+) -> None:
+    """Write run.json: when, by which command and run file, from which parent and checkpoints, with which versions.
+
+    Args:
+        directory: Of the run.
+        config: Resolved.
+        parent: Checkpoint that it goes on from.
+        checkpoints: Their sha256, by what they are for.
+        job: The launcher's.
+        files: Given as --config.
+    """
+    record = provenance() | {
+        "run_file": name_of(files, config),
+        "config_hash": config_hash(config),
+        "parent": parent,
+        "checkpoints": dict(checkpoints or {}),
+        "job": job,
+    }
+    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Say when, by which command, of which commit and with which versions this process makes what it makes.
+
+    Args:
+        command: Words after `python`; those that the process was started with when not given.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *(sys.argv if command is None else command)]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in RECORDED_PACKAGES},
+    }
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Give what run.json says."""
+    record: dict[str, Any] = json.loads((directory / RECORD).read_text())
+    return record
+
+
+def amend_record(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Add to run.json what came out while the run was set up."""
+    (directory / RECORD).write_text(json.dumps(read_record(directory) | dict(facts), indent=2) + "\n")
+
+
+def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job: str | None = None) -> Path:
+    """Find the newest last.ckpt below `family`, of the same configuration when one is given.
+
+    Args:
+        family: A directory of runs, a run directory, or a checkpoint file.
+        config: The resolved configuration that the run must have been started with.
+        job: The launcher's job that it must have been started by; any when not given.
+    """
+    if family.is_file():
+        return family
+    found = [path for pattern in (CHECKPOINT, Path("*") / CHECKPOINT) for path in family.glob(str(pattern))]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    if config is None and found:
+        return found[0]
+    for path in found:
+        file = path.parent.parent / RECORD
+        record = json.loads(file.read_text()) if file.is_file() else {}
+        if record.get("config_hash") == config_hash(config or {}) and job in (None, record.get("job")):
+            return path
+    if found:
+        raise FileNotFoundError(
+            f"no run under {family} has this configuration (the newest, {found[0].parent.parent}, differs in model, "
+            "data or seed); give its file as --ckpt_path to resume it nevertheless"
+        )
+    raise FileNotFoundError(f"no checkpoint under {family}; {_training_of(family)}")
+
+
+def _training_of(place: Path) -> str:
+    """Say how to train what is looked for there: by the run file of its name, where there is one."""
+    *_, name = [part for folder, part in pairwise(place.parts) if folder == "runs"] or [DEFAULT_TRAINING.stem]
+    recipe = DEFAULT_TRAINING.with_name(f"{name}.yaml")
+    if not recipe.is_file() and name != DEFAULT_TRAINING.stem:
+        return f"no run file trains {name} by itself: see the head of the one that asks for it"
+    command = "" if recipe == DEFAULT_TRAINING else f" --config {recipe}"
+    return f"`python train.py{command}` trains one"
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

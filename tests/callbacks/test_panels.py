@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from callbacks import ExplanationMetrics, SaliencyPanel
+from dre.explainers import CentredGaussian, Random
+from dre.modules import ExplainerEvaluation
+from tests.networks import small_classifier
+from tests.training import quiet_trainer, small_data
+
+
+def evaluate(root, data, panel):
+    root.mkdir(exist_ok=True)
+    module = ExplainerEvaluation(small_classifier(), {"centred_gaussian": CentredGaussian, "random": Random})
+    quiet_trainer(root, callbacks=[panel]).test(module, data, verbose=False)
+    return root / "gallery.png"
+
+
+def pixels(path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_the_gallery_has_the_wanted_photographs_and_explainers(five_shards, tmp_path):
+    panel = SaliencyPanel(images=3, explainers=["random", "absent"])
+    evaluate(tmp_path, small_data(five_shards, eval_batch_size=2), panel)
+    found = panel.photographs["gallery"]
+    assert len(found) == 3
+    assert all(list(one.maps) == ["random"] for one in found)
+    assert all(one.maps["random"].amin() == 0 and one.maps["random"].amax() == 1 for one in found)
+    narrow = pixels(tmp_path / "gallery.png").shape
+    wide = pixels(evaluate(tmp_path / "all", small_data(five_shards), SaliencyPanel(images=8))).shape
+    assert wide[0] > narrow[0]  # one row of maps more
+    assert wide[1] > narrow[1]  # five photographs more
+
+
+def test_a_gallery_of_explainers_that_are_not_evaluated_is_refused(five_shards, tmp_path):
+    line = "`explainers` of SaliencyPanel names 'absent', 'nope', of which nothing is evaluated; choose among centred_g"
+    with pytest.raises(ValueError, match=line):
+        evaluate(tmp_path, small_data(five_shards), SaliencyPanel(explainers=["absent", "nope"]))
+    with pytest.raises(ValueError, match="names nothing, of which"):
+        evaluate(tmp_path, small_data(five_shards), SaliencyPanel(explainers=[]))
+
+
+def test_the_gallery_credits_the_photographers_that_the_data_names(five_shards, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "callbacks.panels.draw_panel",
+        lambda photographs, path, caption: drawn.append((photographs, caption)),
+    )
+    data = small_data(five_shards)
+    evaluate(tmp_path, data, SaliencyPanel(images=8))
+    assert drawn[-1][1] == ""
+    monkeypatch.setattr(data, "credits", lambda: {one.key: f"P{place}" for place, one in enumerate(drawn[0][0][1:])})
+    evaluate(tmp_path, data, SaliencyPanel(images=8))
+    assert drawn[-1][1] == "Photographs, left to right: 2: P0, 3: P1, 4: P2, 5: P3\n6: P4, 7: P5, 8: P6"
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="`images` must be at least 1, got 0"):
+        SaliencyPanel(images=0)
+
+
+def with_metrics(root, data, panel):
+    root.mkdir(exist_ok=True)
+    module = ExplainerEvaluation(small_classifier(), {"centred_gaussian": CentredGaussian, "random": Random})
+    quiet_trainer(root, callbacks=[ExplanationMetrics(show=False), panel]).test(module, data, verbose=False)
+    return panel.photographs["gallery"]
+
+
+def test_maps_carry_their_value_between_the_worst_and_the_best_of_the_image(five_shards, tmp_path):
+    found = with_metrics(tmp_path, small_data(five_shards), SaliencyPanel(images=4, values="faithfulness"))
+    assert all(sorted(one.values.values()) in ([0, 1], []) for one in found)
+    assert any(one.values for one in found)
+
+
+def test_values_that_there_are_not_are_refused(five_shards, tmp_path):
+    with pytest.raises(ValueError, match="'sic', which is not computed"):
+        with_metrics(tmp_path, small_data(five_shards), SaliencyPanel(values="sic"))
+    with pytest.raises(ValueError, match="list SaliencyPanel after ExplanationMetrics"):
+        evaluate(tmp_path, small_data(five_shards), SaliencyPanel(values="faithfulness"))
+
+
+def test_colours_are_those_of_matplotlib(five_shards, tmp_path):
+    panel = SaliencyPanel(images=2, explainers=["random"], colours="gray")
+    evaluate(tmp_path, small_data(five_shards), panel)
+    shown = panel.photographs["gallery"][0].maps["random"]
+    assert shown.shape[0] == 3
+    np.testing.assert_allclose(shown[0], shown[2])
+    with pytest.raises(ValueError, match="no colour map 'grae'"):
+        SaliencyPanel(colours="grae")

@@ -1,0 +1,650 @@
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+from dre.cli.arguments import chosen_training, files_first, plain, spelled_out, written_out
+from dre.cli.base import TrainingCommandLine
+from dre.cli.evaluation import EvaluationCommandLine
+from dre.cli.training import ClassifierCommandLine, training_command_line
+from dre.modules import ExplainerEvaluation
+from dre.runs.directory import alone_in, check_same_run, file_hash, read_record, write_record
+from dre.runs.process import one_line_errors
+from tests.classification import QUARTERS, quarters
+from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
+from tests.data.trees import packed
+
+COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
+RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
+MASK_TRAININGS = [path for path in RUN_FILES if path.parent.name == "train" and not path.stem.startswith("classifier_")]
+SMALL = ("--data.preprocessing", '{"size": [96, 96], "resize": 96}')
+"""A sixth of the pixels, which decides how long a smoke run of VGG19 takes."""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Run in a folder of its own, where runs/ and results/ appear."""
+    monkeypatch.chdir(workplace(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("photographs"), train=12, val=4)
+
+
+@pytest.fixture
+def run_file(place, photographs):
+    return tiny_run_file(place / "tiny.yaml", photographs)
+
+
+def edited(path: Path, out: Path, section: str, key: str, value: object) -> Path:
+    """Copy a run file with one key more; `section` is a dotted path, empty for the top."""
+    content = yaml.safe_load(path.read_text())
+    target = content
+    for name in filter(None, section.split(".")):
+        target = target[name]
+    target[key] = value
+    out.write_text(yaml.safe_dump(content))
+    return out
+
+
+def refusal(command, arguments) -> str:
+    """Give the line with which a command stops with exit status 1."""
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        command([*arguments, *QUIET]).run()
+    assert isinstance(stop.value.code, str)  # Python prints it to stderr and exits with status 1
+    assert "\n" not in stop.value.code
+    return stop.value.code
+
+
+def tree(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_run_file_runs_with_smoke(path):
+    arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
+    run = COMMANDS[path.parent.name]([*arguments, *(SMALL if path in MASK_TRAININGS else ())])
+    run.run()
+    written = {file.name for file in run.run_directory.iterdir()}
+    assert {"config.yaml", "run.json", "metrics.csv"} <= written
+    scores = {"scores.parquet", "summary.json", "summary.md", "gallery.png"}
+    assert scores & written == (set() if isinstance(run, ClassifierCommandLine) else scores)
+    assert (run.run_directory / "checkpoints" / "last.ckpt").is_file() == (path.parent.name == "train")
+    shutil.rmtree(run.run_directory)  # some networks weigh a gigabyte
+
+
+RECIPE, WITH = "configs/train/imagenet_lite0.yaml", "configs/with"
+CHAINS = {
+    "imagenet_mobilenetv2": [RECIPE, f"{WITH}/mobilenetv2.yaml", f"{WITH}/ten_minutes.yaml"],
+    "imagenet_lite0": [RECIPE, f"{WITH}/paper_recipe.yaml"],
+    "birds20_lite0": [RECIPE, f"{WITH}/birds20.yaml"],
+    "mgnet_places100_lite0": [RECIPE, f"{WITH}/places100.yaml", f"{WITH}/mgnet.yaml"],
+}
+
+TAKING_BACK = (f"{WITH}/paper_recipe.yaml", f"{WITH}/mgnet.yaml")
+
+
+def configured(files: Sequence[str]) -> list[str]:
+    return [word for file in files for word in ("--config", str(file))]
+
+
+def test_short_options_are_written_out():
+    short = {"--limit": "--data.limit"}
+    words = ["--limit", "3", "--limit=4", "--name=--limit", "--limits", "5", "--model.rate=1=2"]
+    assert written_out(short, words) == ["--data.limit", "3", "--data.limit=4", *words[3:]]
+    smoke = ["--smoke", "--limit", "3", "--config", "a.yaml"]
+    assert spelled_out(smoke, short) == ["--config", "a.yaml", "--smoke=true", "--data.limit", "3"]
+    assert EvaluationCommandLine.short == short
+    assert not TrainingCommandLine.short
+
+
+def test_run_files_come_first_wherever_they_stand():
+    words = ["--data.limit", "3", "--config", "a.yaml", "--name=x", "-c", "b.yaml", "--config=c.yaml", "-cd.yaml"]
+    files = ["--config", "a.yaml", "-c", "b.yaml", "--config=c.yaml", "-cd.yaml"]
+    assert files_first(words) == [*files, "--data.limit", "3", "--name=x"]
+    assert files_first(["--name", "x", "--config"]) == ["--config", "--name", "x"]  # refused by the parser
+
+
+def test_abbreviated_arguments_are_refused(run_file, capsys):
+    with pytest.raises(SystemExit) as stop:
+        TrainingCommandLine(["--data.batch_size", "3", "--conf", str(run_file)])
+    assert stop.value.code == 2
+    assert "error: unrecognized arguments: --conf" in capsys.readouterr().err
+
+
+def test_what_is_written_out_overrides_a_run_file_behind_it(run_file):
+    run = TrainingCommandLine(["--data.batch_size", "3", "--config", str(run_file), *QUIET])
+    assert run.config.data.init_args.batch_size == 3
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_run_files_are_varied_by_others_after_them(name):
+    run = TrainingCommandLine([*configured(CHAINS[name]), "--smoke", "true", "--wandb", "off", *SMALL, *QUIET])
+    run.run()
+    assert run.run_directory == Path("runs") / name / "001"
+    assert (run.run_directory / "summary.json").is_file()
+    settings, kept = run.model.estimator.settings, yaml.safe_load((REPOSITORY / RECIPE).read_text())["model"]
+    is_mgnet, is_kept = name.startswith("mgnet"), CHAINS[name][-1] not in TAKING_BACK
+    assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", kept["evidence"] and is_kept)
+    assert run.model.masks == (kept["masks"] if is_kept else "controller")
+    assert list(settings.widths) == kept["widths"]
+
+
+def test_every_file_that_varies_run_files_is_tried():
+    assert {Path(file).name for chain in CHAINS.values() for file in chain[1:]} == {
+        path.name for path in (REPOSITORY / WITH).glob("*.yaml")
+    }
+
+
+@pytest.mark.parametrize("path", MASK_TRAININGS, ids=lambda path: path.stem)
+def test_mgnet_takes_the_place_of_dre_in_every_run_file(path, monkeypatch):
+    monkeypatch.setattr(TrainingCommandLine, "before_instantiate_classes", lambda self: None)
+    monkeypatch.setattr(TrainingCommandLine, "instantiate_classes", lambda self: None)
+    config = TrainingCommandLine(configured([path.relative_to(REPOSITORY), f"{WITH}/mgnet.yaml"])).config
+    assert config.name == (path.stem if path.stem.startswith("mgnet_") else f"mgnet_{path.stem}")
+    assert (config.model.variant, config.model.rate, config.model.evidence) == ("mgnet", 1e-3, False)
+
+
+def test_the_default_run_file_is_read_when_no_other_is_given():
+    run = TrainingCommandLine(["--smoke", "true"])
+    assert run.config.name == "demo"
+    assert run.config.model.widths == [24, 32, 64]
+    assert set(run.config_init.score.explainers) == {"grad_cam", "vanilla_gradient", "centred_gaussian", "random"}
+
+
+@pytest.mark.parametrize(("asked", "becomes"), [([], "off"), (["--wandb", "offline"], "offline")])
+def test_a_smoke_run_is_not_sent_to_wandb_unless_asked(asked, becomes):
+    assert TrainingCommandLine(["--smoke", "true", *asked]).config.wandb == becomes
+
+
+def test_a_smoke_run_keeps_no_maps_of_random_weights(place):
+    run = EvaluationCommandLine(["--smoke", "true", "--wandb", "off", "--model.cache", str(place / "maps"), *QUIET])
+    assert run.model.cache is None
+
+
+def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
+    bare = edited(run_file, place / "bare.yaml", "", "score", {})
+    content = yaml.safe_load(bare.read_text())
+    del content["score"], content["name"], content["trainer"]["callbacks"], content["model"]["widths"]
+    bare.write_text(yaml.safe_dump(content))
+    for option in (["--config", str(bare)], [f"--config={bare}"], ["-c", str(bare)]):
+        run = TrainingCommandLine(option)
+        assert run.config.name == "run"
+        assert run.config.score.explainers == {}
+        assert run.config.trainer.callbacks is None
+        assert (run.config.model.widths, run.config.model.embedding_start) == (None, "random")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--model.ratte", "1"], r"unrecognized arguments: --model\.ratte 1; did you mean --model\.rate\?"),
+        (["--trainer.devises", "2"], r"--trainer\.devises 2; did you mean --trainer\.devices\?"),
+        (["--model.h", "abc"], r"model\.h: expected a float, got abc"),
+        (["--model.variant", "dree"], r"model\.variant: expected one of 'dre', 'mgnet', got dree"),
+        (["--wandb", "maybe"], r"wandb: expected one of 'auto', 'online', 'offline', 'off', got maybe"),
+        (["--trainer.max_epochs", "few"], r"trainer\.max_epochs: expected a int, got few"),
+        (["--data.batch_size", "x"], r"data: .*batch_size: expected a int, got x"),
+        (["--model.constraints.area", "x"], r"model\.constraints: .*area: expected a float, got x"),
+        (["--data.init_args.batch", "3"], r"data: .*Option 'batch' is not accepted"),
+        (["--model.classifier.weigts", "x"], r"model\.classifier: .*Option 'weigts' is not accepted"),
+        (["--score.explainers", '{"a": "dre.explainers.Nope"}'], r"score\.explainers: .*no attribute 'Nope'"),
+        (["--trainer.callbacks+=callbacks.Nope"], r"trainer\.callbacks: .*module 'callbacks' has no attribute 'Nope'"),
+        (["--config", "nowhere.yaml"], r"config: File does not exist: .*nowhere\.yaml"),
+        (["fit"], r"unrecognized arguments: fit"),
+    ],
+)
+def test_a_wrong_argument_stops_at_parse_time_with_one_line(place, capsys, arguments, line):
+    with pytest.raises(SystemExit) as stop:
+        TrainingCommandLine(arguments)
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: .*({line})", said), said
+    assert said.endswith("--help` lists all keys")
+    assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "line"),
+    [
+        ("", "raate", 3, r"Option 'raate' is not accepted"),
+        ("model", "wdths", [1], r"Group 'model' does not accept option 'wdths'"),
+        ("model", "rate", "fast", r"model\.rate: expected a float, got fast"),
+        ("data.init_args", "rot", "data/demo", r"data: .*'rot' is not accepted"),
+        ("trainer", "max_epoch", 3, r"Group 'trainer' does not accept option 'max_epoch'"),
+        ("model", "classifier", "configs/classifier/nowhere.yaml", r"model\.classifier: .*nowhere\.yaml"),
+    ],
+)
+def test_a_wrong_key_or_value_in_a_run_file_stops_at_parse_time(place, run_file, capsys, section, key, value, line):
+    path = edited(run_file, place / "wrong.yaml", section, key, value)
+    with pytest.raises(SystemExit) as stop:
+        TrainingCommandLine(["--config", str(path)])
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.search(line, said), said
+    assert not (place / "runs").exists()
+
+
+def test_messages_of_the_parser_become_one_line():
+    union = "Parser key \"a.b\":\n  Does not validate against any of the Union subtypes\n  Subtypes: [<class 'int'>]"
+    assert plain(f"{union}\n  Errors:\n    - Expected a <class 'x.Y'>. Got value: 3\n") == "a.b: expected a Y, got 3"
+    assert plain("nothing to improve") == "nothing to improve"
+
+
+def test_an_unknown_model_name_suggests_the_nearest(run_file):
+    line = refusal(TrainingCommandLine, ["--config", str(run_file), "--model.classifier.init_args.name", "resnet5"])
+    assert re.match(r"error: unknown model 'resnet5'; did you mean resnet50.*torchvision/NAME", line)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "line"),
+    [
+        (
+            TrainingCommandLine,
+            ["--ckpt_path", "nowhere.ckpt"],
+            r"no checkpoint under nowhere\.ckpt; `python train\.py`",
+        ),
+        (TrainingCommandLine, ["--ckpt_path", "last"], r"no checkpoint under runs/demo; `python train\.py` trains one"),
+        (EvaluationCommandLine, [], r"no checkpoint under runs/demo; `python train\.py` trains one"),
+        (EvaluationCommandLine, ["--ckpt_path", "nowhere"], r"no checkpoint under nowhere; `python train\.py`"),
+        (EvaluationCommandLine, ["--mgnet_ckpt_path", "no"], r"no checkpoint under (no|runs/demo); `python train\.py`"),
+    ],
+)
+def test_a_missing_checkpoint_is_refused_before_anything_is_made(place, command, arguments, line):
+    assert re.match(f"error: {line}", refusal(command, arguments))
+    assert not (place / "runs").exists()
+    assert not (place / "results").exists()
+
+
+@pytest.mark.parametrize("command", [TrainingCommandLine, EvaluationCommandLine])
+def test_a_corrupt_checkpoint_is_refused(place, command):
+    (place / "broken.ckpt").write_bytes(b"not a checkpoint" * 100)
+    extra = [] if command is EvaluationCommandLine else ["--model.classifier.init_args.weights", "null"]
+    line = refusal(command, ["--ckpt_path", "broken.ckpt", "--wandb", "off", *extra])
+    assert re.match(r"error: broken\.ckpt is (truncated or )?not a checkpoint", line)
+
+
+def test_missing_data_is_refused_and_earlier_runs_stay_as_they_are(place, run_file):
+    TrainingCommandLine(["--config", str(run_file), *QUIET]).run()
+    before = tree(place / "runs")
+    line = refusal(TrainingCommandLine, ["--config", str(run_file), "--data.init_args.root", "nowhere"])
+    assert re.match(r"error: .*nowhere", line)
+    after = tree(place / "runs")
+    assert {path: after[path] for path in before} == before
+    assert {path.name for path in after.keys() - before.keys()} <= {"config.yaml", "run.json", "metrics.csv"}
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_shard_that_the_manifest_lists_must_be_there_as_it_was(place, damage):
+    data = packed(place / "own", train=12, val=4)
+    shard = sorted(data.glob("train-*.tar"))[-1]
+    if damage == "gone":
+        shard.unlink()
+    else:
+        content = bytearray(shard.read_bytes())
+        content[600] ^= 1
+        shard.write_bytes(content)
+    line = refusal(TrainingCommandLine, ["--config", str(tiny_run_file(place / "own.yaml", data))])
+    assert re.match(rf"error: .*{shard.name}", line), line
+
+
+def test_a_traceback_is_shown_on_request(monkeypatch):
+    monkeypatch.setenv("DRE_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match="no checkpoint"), one_line_errors():
+        EvaluationCommandLine(["--ckpt_path", "nowhere"])
+
+
+def test_the_scripts_themselves_say_it_in_one_line(place):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(REPOSITORY / "evaluate.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Seed set")]
+    assert lines == ["error: no checkpoint under runs/demo; `python train.py` trains one (DRE_TRACEBACK=1 shows where)"]
+    assert not (place / "results").exists()
+
+
+def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_file, photographs):
+    for _ in range(2):
+        TrainingCommandLine(["--config", str(run_file), *QUIET]).run()
+    content = yaml.safe_load(run_file.read_text())
+    content["model"] = {
+        "classifier": content["model"]["classifier"],
+        "explainers": {
+            "dre": {"class_path": "dre.explainers.DRE", "init_args": {"checkpoint": None}},
+            "mgnet": {"class_path": "dre.explainers.MGnet", "init_args": {"checkpoint": None}},
+            "random": "dre.explainers.Random",
+        },
+    }
+    del content["score"]
+    content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-3:]
+    del content["trainer"]["max_epochs"]
+    (place / "score.yaml").write_text(yaml.safe_dump(content))
+    run = EvaluationCommandLine(["--config", "score.yaml", "--ckpt_path", "runs/tiny", "--limit", "3", *QUIET])
+    assert yaml.safe_load((run.run_directory / "config.yaml").read_text())["data"]["init_args"]["limit"] == 3
+    assert set(run.model.explainers) == {"dre", "random"}  # MGnet has no checkpoint
+    assert run.config.model.explainers["dre"]["init_args"]["checkpoint"] == "runs/tiny/002/checkpoints/last.ckpt"
+    run.run()
+    assert json.loads((run.run_directory / "summary.json").read_text())["explained"] == 3
+    assert run.run_directory == Path("results/tiny/001")
+
+
+@pytest.fixture
+def score_file(place, photographs):
+    """A run file that scores two explainers without a checkpoint, two images at a time."""
+    content = {
+        "name": "scored",
+        "seed_everything": 0,
+        "wandb": "off",
+        "trainer": yaml.safe_load((REPOSITORY / "configs/trainer/evaluate.yaml").read_text()),
+        "data": {"class_path": "data.ShardDataModule", "init_args": {"root": str(photographs), "eval_batch_size": 2}},
+        "model": {
+            "classifier": {"class_path": "dre.models.Classifier", "init_args": {"name": "mobilenetv3_small_050"}},
+            "explainers": {"grad_cam": "dre.explainers.GradCAM", "random": "dre.explainers.Random"},
+        },
+    }
+    path = place / "scored.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+LEARNED = """
+dre: {class_path: dre.explainers.DRE, init_args: {checkpoint: null}}
+controlled:
+  class_path: dre.explainers.ControlledExplainer
+  init_args: {explainer: {class_path: dre.explainers.MGnet, init_args: {checkpoint: null}}}
+by_mgnet: {class_path: dre.explainers.DREPlus, init_args: {checkpoint: null, by: mgnet, mgnet_checkpoint: null}}
+by_self: {class_path: dre.explainers.DREPlus, init_args: {checkpoint: null, by: self, mgnet_checkpoint: null}}
+random: dre.explainers.Random
+"""
+
+
+def settled(score_file, *arguments) -> EvaluationCommandLine:
+    """Parse explainers from a file, those within others too, and settle their checkpoints without building any."""
+    (score_file.parent / "learned.yaml").write_text(LEARNED)
+
+    class Parsed(EvaluationCommandLine):
+        def instantiate_classes(self):
+            self.before_instantiate_classes()
+
+        def make_directory(self, family):
+            pass
+
+    words = ["--config", str(score_file), "--model.explainers", str(score_file.parent / "learned.yaml"), *arguments]
+    return Parsed(words)
+
+
+def test_checkpoints_reach_explainers_within_explainers(score_file):
+    for name in ("dre.ckpt", "mgnet.ckpt"):
+        (score_file.parent / name).write_bytes(name.encode())
+    run = settled(score_file, "--ckpt_path", "dre.ckpt", "--mgnet_ckpt_path", "mgnet.ckpt")
+    explainers = run.config.model.explainers
+    assert set(explainers) == {"dre", "controlled", "by_mgnet", "by_self", "random"}
+    assert explainers["controlled"].init_args.explainer.init_args.checkpoint == "mgnet.ckpt"
+    both = explainers["by_mgnet"].init_args
+    assert (both.checkpoint, both.mgnet_checkpoint) == ("dre.ckpt", "mgnet.ckpt")
+    assert explainers["by_self"].init_args.mgnet_checkpoint is None
+    assert run.checkpoint_hashes()["by_mgnet (mgnet_checkpoint)"] == file_hash(Path("mgnet.ckpt"))
+
+
+def test_what_needs_mgnet_is_left_out_and_recorded(score_file):
+    (score_file.parent / "dre.ckpt").write_bytes(b"dre")
+    run = settled(score_file, "--ckpt_path", "dre.ckpt")
+    assert set(run.config.model.explainers) == {"dre", "by_self", "random"}
+    assert set(run.left_out) == {"controlled", "by_mgnet"}
+    assert run.left_out["controlled"] == "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
+
+
+def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(score_file):
+    table = ["--tables", '["samp_table1"]', "--model.explainers.cam", "dre.explainers.CAM"]
+    assert "CAM needs" in refusal(EvaluationCommandLine, ["--config", str(score_file), *table])
+    with pytest.warns(UserWarning, match="cam is left out: CAM needs"):
+        run = EvaluationCommandLine(["--config", str(score_file), *table, "--model.unsupported", "leave_out", *QUIET])
+    run.run()
+    record = json.loads((run.run_directory / "run.json").read_text())
+    assert 0 < record["seconds"] < 600
+    assert record["unsupported"] == ["cam"]
+    assert (reason := record["left_out"]["cam"]).startswith("CAM needs")
+    assert reason in (run.run_directory / "table.md").read_text()
+
+
+def test_a_generator_that_a_run_file_names_and_that_is_not_trained_is_a_hole_where_the_run_allows_it(score_file):
+    named = ["--model.explainers.tuned", "{class_path: dre.explainers.DRE, init_args: {checkpoint: runs/tuned}}"]
+    assert "no checkpoint under runs/tuned" in refusal(EvaluationCommandLine, ["--config", str(score_file), *named])
+    with pytest.warns(UserWarning, match="tuned is left out: no checkpoint under runs/tuned"):
+        run = EvaluationCommandLine(["--config", str(score_file), *named, "--model.unsupported", "leave_out", *QUIET])
+    assert "tuned" not in run.config.model.explainers
+    record = json.loads((run.run_directory / "run.json").read_text())
+    assert record["left_out"]["tuned"].startswith("no checkpoint under runs/tuned")
+    assert record["unsupported"] == []  # a claim about it stays undecided
+
+
+def test_a_resumed_run_keeps_the_reasons_of_the_first(place):
+    (place / "run.json").write_text(json.dumps({"left_out": {"mgnet": "it needs a checkpoint"}}))
+    resumed = SimpleNamespace(left_out={}, run_directory=place)
+    EvaluationCommandLine._record_left_out(resumed, {"cam": "CAM needs a linear head"}, ["cam"])
+    record = json.loads((place / "run.json").read_text())
+    assert record["left_out"] == {"mgnet": "it needs a checkpoint", "cam": "CAM needs a linear head"}
+    assert record["unsupported"] == ["cam"]
+
+
+def test_a_table_that_there_is_not_is_refused_before_anything_is_made(score_file):
+    line = refusal(EvaluationCommandLine, ["--config", str(score_file), "--tables", '["dre_tabel3"]'])
+    assert line.startswith("error: no table 'dre_tabel3' of a paper; did you mean dre_table3")
+    assert not Path("results").exists()
+
+
+def test_the_table_of_a_paper_is_written_with_the_run(score_file):
+    run = EvaluationCommandLine(["--config", str(score_file), "--tables", '["dre_table4"]', *QUIET])
+    run.run()
+    text = (run.run_directory / "table.md").read_text()
+    assert "mobilenetv3_small_050" in text
+    assert re.search(r"\| GCAM \| 79.28 \| 74.93 \| 82.15 \| 78.79 \| \d", text), text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["ggig_table1"],
+            r"no weights at runs/classifier_mnist.*; this run file needs digits .*classifier_mnist\.yaml",
+        ),
+        (
+            ["dre_figure10b"],
+            r"no checkpoint under runs/dre_0\.5_2\.5; .*; this run file needs the five trainings at its",
+        ),
+        (["idgi_table1", "--data.root", "nowhere"], r".*nowhere.*; `python -m data\.prepare --help` says where"),
+        (["dre_table3"], r"no checkpoint under runs/demo; `python train\.py` trains one"),
+    ],
+)
+def test_a_run_file_says_what_it_needs_and_where_it_comes_from(place, arguments, line):
+    name, *more = arguments
+    assert re.match(
+        f"error: {line}", refusal(EvaluationCommandLine, ["--config", f"configs/evaluate/{name}.yaml", *more])
+    )
+
+
+def test_weights_that_cannot_be_downloaded_are_named_with_their_address(place, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(place / "hub"))
+    options = ["--model.classifier.name", "torchvision/resnet18", "--model.classifier.weights", "pretrained"]
+    line = refusal(EvaluationCommandLine, ["--config", "configs/evaluate/idgi_table1.yaml", *options])
+    assert re.match(
+        r"error: the weights of torchvision/resnet18 cannot be downloaded from https://\S+\.pth: no route", line
+    )
+
+
+def broken_off(score_file, monkeypatch) -> Path:
+    """Run until the second batch and give the directory of the run."""
+    step = ExplainerEvaluation.test_step
+
+    def fail(self, batch, batch_idx):
+        if batch_idx == 1:
+            raise ValueError("the power is gone")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ExplainerEvaluation, "test_step", fail)
+    assert "the power is gone" in refusal(EvaluationCommandLine, ["--config", str(score_file)])
+    monkeypatch.setattr(ExplainerEvaluation, "test_step", step)
+    return Path("results/scored/001")
+
+
+def test_a_run_that_was_broken_off_goes_on_in_its_directory(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    record = (directory / "run.json").read_bytes()
+    run = EvaluationCommandLine(["--resume", str(directory), *QUIET])
+    run.run()
+    assert run.run_directory == directory
+    assert (directory / "run.json").read_bytes() == record
+    assert run.model.explainers["grad_cam"].cost.forwards == 2  # of four images
+    whole = EvaluationCommandLine(["--config", str(score_file), *QUIET])
+    whole.run()
+    tables = [pd.read_parquet(folder / "scores.parquet") for folder in (directory, whole.run_directory)]
+    pd.testing.assert_frame_equal(*tables)
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory)])
+    assert said.startswith("error: the run in results/scored/001 is finished: there is nothing to resume")
+
+
+def test_another_run_is_not_resumed(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    files = tree(directory)
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory), "--model.target", "label"])
+    assert "the run in results/scored/001 has another configuration of model, data or seed" in said
+    said = refusal(EvaluationCommandLine, ["--resume", "results/nothing"])
+    assert "--resume results/nothing is no directory of a run: it has no config.yaml" in said
+    assert tree(directory) == files
+
+
+def test_a_run_made_anew_from_its_saved_configuration_keeps_the_name_of_the_run_file(score_file):
+    first = EvaluationCommandLine(["--config", str(score_file), "--name", "mine", *QUIET]).run_directory
+    again = EvaluationCommandLine(["--config", str(first / "config.yaml"), *QUIET]).run_directory
+    assert again == Path("results/mine/002")
+    assert [read_record(one)["run_file"] for one in (first, again)] == ["scored", "scored"]
+    (again / "run.json").unlink()  # a configuration that was moved away from its record
+    alone = EvaluationCommandLine(["--config", str(again / "config.yaml"), *QUIET]).run_directory
+    assert read_record(alone)["run_file"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"), [(EvaluationCommandLine, []), (TrainingCommandLine, ["--config", "tiny.yaml"])]
+)
+def test_a_run_whose_data_are_refused_leaves_no_directory(score_file, command, options):
+    tiny_run_file(Path("tiny.yaml"), Path("data/demo"))
+    options = options or ["--config", str(score_file)]
+    said = refusal(command, [*options, "--data.val_split", "no_such"])
+    assert "has no split 'no_such'" in said
+    assert not [*Path("results").glob("*/*"), *Path("runs").glob("*/*")]
+
+
+def test_two_processes_cannot_work_on_one_run(score_file, monkeypatch):
+    directory = broken_off(score_file, monkeypatch)
+    first = EvaluationCommandLine(["--resume", str(directory), *QUIET])
+    said = refusal(EvaluationCommandLine, ["--resume", str(directory)])
+    assert said.startswith("error: another process works on the run in results/scored/001; wait for its end")
+    first.run()
+    assert (directory / "summary.json").is_file()
+    new = EvaluationCommandLine(["--config", str(score_file), *QUIET])
+    with pytest.raises(ValueError, match="another process works on the run in"), alone_in(new.run_directory):
+        pass
+
+
+def test_a_checkpoint_that_changed_is_not_resumed(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"before")
+    write_record(tmp_path, {"model": {}}, None, {"dre": file_hash(checkpoint)})
+    check_same_run(tmp_path, {"model": {}}, {"dre": file_hash(checkpoint)})
+    checkpoint.write_bytes(b"after")
+    with pytest.raises(ValueError, match=r"the checkpoint of dre has changed since the run in"):
+        check_same_run(tmp_path, {"model": {}}, {"dre": file_hash(checkpoint)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trains"),
+    [
+        ([], "masks"),
+        (["--config", "masks.yaml"], "masks"),
+        (["--config", "classifier.yaml"], "classifier"),
+        (["-c", "classifier.yaml", "--model.rate", "1"], "classifier"),
+        (["--config=masks.yaml", "--config=classifier.yaml"], "classifier"),
+        (["--config=classifier.yaml", "--config=masks.yaml"], "masks"),
+        (["--config=classifier.yaml", "--config=silent.yaml"], "classifier"),
+        (["--config", "masks.yaml", "--train", "classifier"], "classifier"),
+        (["--config", "classifier.yaml", "--train=masks"], "masks"),
+        (["--config", "nowhere.yaml"], "masks"),  # refused by the parser, in its words
+        (["--config", "broken.yaml"], "masks"),
+        (["--config"], "masks"),
+    ],
+)
+def test_what_is_trained_is_said_by_the_run_file_or_the_command_line(place, arguments, trains):
+    for name, text in {
+        "masks": "train: masks",
+        "classifier": "train: classifier",
+        "silent": "name: a",
+        "broken": "train: [",
+    }.items():
+        (place / f"{name}.yaml").write_text(text)
+    assert chosen_training(arguments) == trains
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--train", "classifer"], r"train: expected one of 'masks', 'classifier', got classifer"),
+        (["--train", "classifier", "--model.ratte", "1"], r"--model\.ratte 1; did you mean --model\.rate"),
+        (
+            ["--train", "classifier", "--model.optimizer", "adam"],
+            r"optimizer: expected one of 'sgd', 'adamw', got adam",
+        ),
+        (["--train", "classifier", "--data.augment.colour", "x"], r"data: .*colour: expected a float, got x"),
+    ],
+)
+def test_a_wrong_argument_of_classifier_training_stops_with_one_line(place, capsys, arguments, line):
+    with pytest.raises(SystemExit) as stop:
+        training_command_line(arguments)
+    assert stop.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: .*({line})", said), said
+    assert not (place / "runs").exists()
+
+
+def test_a_classifier_is_trained_resumed_and_explained_by_command_lines(place):
+    quarters(place / "quarters")
+    settings = {"name": "tiny", "train": "classifier", "wandb": "off", "seed_everything": 0}
+    settings["model"] = {"name": "mobilenetv3_small_050", "num_classes": 4, "preprocessing": {"size": [64, 64]}}
+    settings["data"] = {"class_path": "data.ShardDataModule", "init_args": {"root": "quarters", "batch_size": 8}}
+    settings["trainer"] = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "log_every_n_steps": 1}
+    settings["trainer"]["callbacks"] = "configs/callbacks/classifier.yaml"
+    (place / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    for more in ([], ["--ckpt_path", "last", "--trainer.max_epochs", "2"]):
+        training_command_line(["--config", "tiny.yaml", *more, *QUIET]).run()
+    checkpoint = "runs/tiny/002/checkpoints/last.ckpt"
+    again = training_command_line(["--config", "runs/tiny/002/config.yaml", "--ckpt_path", checkpoint, *QUIET])
+    assert isinstance(again, ClassifierCommandLine)  # the record says what was trained
+    del settings["train"], settings["trainer"]["max_epochs"]
+    settings["model"] = {
+        "classifier": {"class_path": "dre.models.Classifier", "init_args": {"weights": checkpoint}},
+        "explainers": {"grad_cam": "dre.explainers.GradCAM"},
+    }
+    settings["trainer"]["callbacks"] = [{"class_path": "callbacks.ExplanationMetrics", "init_args": {"show": False}}]
+    (place / "score.yaml").write_text(yaml.safe_dump(settings))
+    run = EvaluationCommandLine(["--config", "score.yaml", *QUIET])
+    run.run()
+    assert (run.run_directory / "scores.parquet").is_file()
+    assert run.model.classifier.class_names == QUARTERS
+    assert run.datamodule.preprocessing.size == (64, 64)

@@ -1,0 +1,87 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dre.engine.cost import Meter, PeakMemory, Share, Tally
+from dre.engine.gradients import Cost
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """A clock that goes on only when it is told to."""
+
+    now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("dre.engine.cost.time", clock)
+    return clock
+
+
+def explain(clock, meter, images, seconds, forwards=3):
+    with meter.explaining(images, CPU):
+        clock.now += seconds
+        meter.cost.forwards += forwards * images
+
+
+def test_passes_are_of_all_batches_and_time_of_all_but_the_first(clock):
+    meter = Meter(Cost(forwards=7))  # what was spent before does not count
+    explain(clock, meter, 4, seconds=8)
+    assert meter.tally.summary()["milliseconds"] == 2000
+    assert meter.last.seconds is None
+    explain(clock, meter, 2, seconds=1)
+    assert meter.last == Share(3, 0, 0, 0.5, None)
+    explain(clock, meter, 2, seconds=3)
+    cost = meter.tally.summary()
+    assert (cost["images"], cost["forwards"], cost["backwards"], cost["milliseconds"]) == (8, 3, 0, 1000)
+
+
+def test_scoring_is_counted_apart(clock):
+    meter = Meter(Cost())
+    with meter.scoring(5, CPU):
+        clock.now += 2
+    meter.tally.score_forwards += 155
+    cost = meter.tally.summary()
+    assert (cost["score_forwards"], cost["score_milliseconds"]) == (31, 400)
+    assert (cost["images"], cost["milliseconds"]) == (0, None)
+
+
+def test_a_map_that_was_read_counts_at_what_it_took():
+    meter = Meter(Cost())
+    meter.read(Share(12, 4, 0, 0.5, None))
+    meter.read(Share(12, 4, 0, None, 2e6))
+    cost = meter.tally.summary()
+    assert (cost["images"], cost["cached"], cost["forwards"], cost["backwards"]) == (2, 2, 12, 4)
+    assert (cost["milliseconds"], cost["peak_bytes"]) == (500, 2e6)
+
+
+def test_ranks_add_up_and_the_highest_peak_counts():
+    ranks = [
+        Tally(images=3, forwards=6, timed=2, seconds=1.0, peak_bytes=5),
+        Tally(images=1, forwards=2, timed=1, seconds=0.5),
+        Tally(),
+    ]
+    merged = Tally.merged(torch.tensor([tally.values() for tally in ranks], dtype=torch.float64))
+    assert merged == Tally(images=4, forwards=8, timed=3, seconds=1.5, peak_bytes=5)
+    assert Tally.merged(torch.tensor([Tally().values()])).summary()["peak_bytes"] is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from Linux's /proc")
+def test_the_peak_is_what_was_held_at_the_highest_point():
+    watch = PeakMemory(CPU)
+    held = np.ones(5_000_000)  # 40 MB
+    del held
+    first = watch.read()
+    assert 35e6 < first < 60e6
+    watch = PeakMemory(CPU)  # the record starts anew
+    held = np.ones(1_000_000)
+    assert watch.read() < 20e6
+    del held

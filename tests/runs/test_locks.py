@@ -1,0 +1,45 @@
+"""One process at a time."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from dre.runs.locks import locked
+
+
+def hold_and_fork(path, told: int) -> None:
+    """Hold a lock, leave a child of one's own behind, and wait to be killed."""
+    with locked(path, wait=False):
+        child = os.fork()
+        if child:
+            os.write(told, f"{child}\n".encode())
+        time.sleep(60)
+    os._exit(0)
+
+
+def test_the_lock_is_held_until_the_end_and_the_file_is_left_as_it_is(tmp_path):
+    (tmp_path / "x").write_text("content")
+    with locked(tmp_path / "x", wait=False), pytest.raises(BlockingIOError), locked(tmp_path / "x", wait=False):
+        pass
+    with locked(tmp_path / "x", wait=False):
+        assert (tmp_path / "x").read_text() == "content"
+
+
+def test_forked_workers_do_not_hold_the_lock_of_a_parent_that_was_killed(tmp_path):
+    hear, told = os.pipe()
+    holder = os.fork()
+    if not holder:
+        hold_and_fork(tmp_path / "x", told)
+    worker = int(os.read(hear, 20))
+    time.sleep(0.2)  # until the worker has let go
+    try:
+        with pytest.raises(BlockingIOError), locked(tmp_path / "x", wait=False):
+            pass
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        with locked(tmp_path / "x", wait=False):
+            os.kill(worker, 0)  # it is still there
+    finally:
+        os.kill(worker, signal.SIGKILL)

@@ -1,0 +1,235 @@
+"""Three lines in a notebook: what `dre.explain` accepts, what it gives, and how it says no."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import dre
+from data.samples import Transform, load_sample
+from dre import explainers
+from dre.api import catalogue, method_name, options_of
+from dre.explainers import GuidedIG, Random, VanillaGradient, idgi
+from dre.images.decode import preprocess
+from dre.models import Classifier
+from dre.types import Preprocessing
+from tests.networks import SmallNetwork, small_batch, small_classifier
+
+NAMES = {
+    "BlurIG": "blur_ig",
+    "CAM": "cam",
+    "DRE": "dre",
+    "DREPlus": "dre_plus",
+    "GGIG": "ggig",
+    "GradCAMPlusPlus": "grad_cam_plus_plus",
+    "GuidedIG": "guided_ig",
+    "InputXGradient": "input_x_gradient",
+    "IntegratedGradients": "integrated_gradients",
+    "MGnet": "mgnet",
+    "RISE": "rise",
+    "SAMPPlusPlus": "samp_plus_plus",
+    "VanillaGradient": "vanilla_gradient",
+}
+
+
+def picture(height: int = 40, width: int = 60, mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BOX).convert(mode)
+
+
+def test_it_is_the_explainer_that_it_names_with_the_predicted_class():
+    classifier = small_classifier()
+    images, _ = small_batch()
+    saliency = dre.explain(classifier, images, method="guided_ig", steps=5)
+    torch.testing.assert_close(saliency, GuidedIG(classifier, steps=5)(images, classifier(images).argmax(1)))
+    assert torch.equal(dre.explain(classifier, images, steps=5), saliency)  # the method that it falls back on
+
+
+@pytest.mark.parametrize("targets", [2, [2, 2, 2], torch.tensor([2, 2, 2])])
+def test_targets_in_any_spelling(targets):
+    classifier = small_classifier()
+    images, _ = small_batch()
+    saliency = dre.explain(classifier, images, targets, "vanilla_gradient")
+    assert torch.equal(saliency, VanillaGradient(classifier)(images, torch.tensor([2, 2, 2])))
+
+
+def test_a_single_image_and_another_type_of_number():
+    classifier = small_classifier()
+    images, _ = small_batch(1)
+    whole = dre.explain(classifier, images, 1, "grad_cam")
+    assert torch.equal(dre.explain(classifier, images[0], 1, "grad_cam"), whole)
+    torch.testing.assert_close(dre.explain(classifier, images.double(), 1, "grad_cam"), whole)
+
+
+def test_the_suffix_applies_the_rule():
+    classifier = small_classifier()
+    images, targets = small_batch()
+    saliency = dre.explain(classifier, images, targets, "samp_plus_plus+idgi", fragments=3)
+    expected = explainers.SAMPPlusPlus(classifier, fragments=3, rule=idgi)(images, targets)
+    torch.testing.assert_close(saliency, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_plain_module_is_explained_through_its_normalisation_and_left_as_found():
+    torch.manual_seed(0)
+    network = SmallNetwork()  # in training mode, gradients on
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, targets = small_batch(height=64, width=64)
+    saliency = dre.explain(network, images, targets, "vanilla_gradient", mean=[0.5], std=[0.5])
+    torch.testing.assert_close(saliency, VanillaGradient(small_classifier())(images, targets))
+    assert network.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    plain = dre.explain(network, images, targets, "vanilla_gradient")
+    expected = VanillaGradient(Classifier.wrap(network, size=(64, 64)))(images, targets)
+    torch.testing.assert_close(plain, expected)
+
+
+def test_a_plain_module_of_one_channel_and_few_pixels():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10))
+    assert dre.explain(network, torch.rand(2, 1, 28, 28), method="rise", masks=3).shape == (2, 1, 28, 28)
+
+
+def test_a_name_is_built():
+    saliency = dre.explain("torchvision/resnet18", torch.rand(3, 64, 96), 7, "cam", weights=None)
+    assert saliency.shape == (1, 1, 64, 96)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16"])
+def test_pictures_are_prepared_as_the_data_loader_prepares_them(mode):
+    """Bytes through the loader's transform give the same pixels as the picture itself."""
+    classifier = small_classifier()
+    stored = picture(mode="L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        stored = Image.fromarray(np.asarray(stored).astype(np.uint16) * 257)
+    file = io.BytesIO()
+    stored.save(file, "PNG", exif=exif(6))
+    sample = load_sample({"__key__": "a", "png": file.getvalue(), "json": '{"label": 0}'}, Transform(PREPROCESSING))
+    opened = Image.open(io.BytesIO(file.getvalue()))
+    assert torch.equal(preprocess(opened, PREPROCESSING), sample.image / 255)
+    classifier.preprocessing = PREPROCESSING
+    expected = VanillaGradient(classifier)(sample.image[None] / 255, torch.tensor([3]))
+    torch.testing.assert_close(dre.explain(classifier, opened, 3, "vanilla_gradient"), expected)
+    both = dre.explain(classifier, [opened, opened], 3, "vanilla_gradient")
+    torch.testing.assert_close(both, expected.expand(2, -1, -1, -1), rtol=1e-4, atol=1e-7)
+
+
+PREPROCESSING = Preprocessing(size=(64, 48), resize=70, interpolation="bicubic")
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def test_a_plain_module_sees_pictures_in_the_usual_size():
+    network = nn.Sequential(nn.Conv2d(3, 2, 8, stride=8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert dre.explain(network, picture(), method="vanilla_gradient").shape == (1, 1, 224, 224)
+
+
+def test_names_are_snake_case_and_every_public_explainer_joins_by_itself():
+    listed = dre.list_explainers()
+    assert {method_name(getattr(explainers, name)) for name in NAMES} == set(NAMES.values())
+    assert set(NAMES.values()) <= listed.keys()
+    public = [getattr(explainers, name) for name in explainers.__all__]
+    kinds = {kind for kind in public if isinstance(kind, type) and issubclass(kind, explainers.Explainer)}
+    base = {explainers.Explainer, explainers.PathExplainer, explainers.ControlledExplainer}  # ask for more
+    assert set(catalogue().values()) == kinds - base
+    assert len(listed) == len(kinds - base)
+    assert all(line.endswith((".", ":")) and len(line) > 20 for line in listed.values())
+
+
+def test_a_new_explainer_is_listed_and_explains(monkeypatch):
+    class FlatMap(Random):
+        """Half of everything. A second sentence."""
+
+        def explain(self, images, targets):
+            return torch.full_like(images[:, :1], 0.5)
+
+    monkeypatch.setattr(explainers, "FlatMap", FlatMap, raising=False)
+    monkeypatch.setattr(explainers, "__all__", [*explainers.__all__, "FlatMap"])
+    assert dre.list_explainers()["flat_map"] == "Half of everything. A second sentence."
+    assert dre.explain(small_classifier(), torch.rand(3, 8, 8), 0, "flat_map", seed=3).unique().tolist() == [0.5]
+
+
+def test_options_are_those_of_the_constructor_and_of_the_parents_that_it_hands_them_to():
+    assert options_of(VanillaGradient) == ["score", "reduce"]
+    assert options_of(explainers.SAMPPlusPlus)[:3] == ["fragments", "momentum", "direction"]
+    assert {"rule", "chunk", "max_steps"} <= set(options_of(explainers.SAMPPlusPlus))
+    assert "path" not in options_of(explainers.IntegratedGradients)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("gradcam", {}, r"unknown method 'gradcam'; did you mean grad_cam.*\? dre.list_explainers\(\) names all"),
+        ("GuidedIG", {}, "unknown method 'GuidedIG'; did you mean guided_ig"),
+        ("zzz", {}, r"unknown method 'zzz'; dre.list_explainers\(\) names all"),
+        ("guided_ig+sum", {}, r"unknown method 'guided_ig\+sum'; did you mean guided_ig"),
+        ("grad_cam+idgi", {}, r"'grad_cam' walks no path, so '\+idgi' does not apply"),
+        ("grad_cam", {"steps": 3}, "'grad_cam' takes no option 'steps'; it takes score"),
+        ("samp_plus_plus", {"step": 3}, "takes no option 'step'; it takes fragments, momentum, direction, steps"),
+        ("integrated_gradients", {"path": None}, "takes no option 'path'"),
+        ("dre", {}, "DRE needs a `checkpoint`"),
+        ("integrated_gradients", {"steps": 0}, "`steps` must be at least 2"),
+        ("vanilla_gradient", {"mean": [0.5]}, "`mean` and `std` belong to a plain module; SmallNetwork has its own"),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        dre.explain(small_classifier(), torch.rand(1, 3, 64, 64), 0, method, **options)
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "error", "message"),
+    [
+        (torch.rand(64, 64), 0, ValueError, r"must be batched, \[B, C, H, W\], got \[64, 64\]"),
+        (torch.rand(1, 1, 64, 64), 0, ValueError, "reads 3 channels, `images` has 1"),
+        (torch.full((3, 64, 64), 255.0), 0, ValueError, r"must lie in \[0, 1\]"),
+        (torch.zeros(3, 64, 64, dtype=torch.uint8), 0, TypeError, "divide 8-bit images by 255"),
+        (np.zeros((64, 64, 3)), 0, TypeError, "`images` must be a tensor .* got ndarray of ndarray"),
+        ([torch.rand(3, 64, 64)], 0, TypeError, "got list of Tensor; stack tensors with torch.stack"),
+        ([], 0, TypeError, "got list of nothing"),
+        (torch.rand(3, 64, 64), 5, ValueError, r"`targets` must lie in 0\.\.4"),
+        (torch.rand(3, 64, 64), [0, 1], ValueError, r"`targets` must be integers \[1\], got torch.int64 \[2\]"),
+    ],
+)
+def test_images_and_targets_that_do_not_fit_are_refused(images, targets, error, message):
+    with pytest.raises(error, match=message):
+        dre.explain(small_classifier(), images, targets, "vanilla_gradient")
+
+
+def test_a_module_that_cannot_read_the_images_is_named():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(7, 2))
+    with pytest.raises(ValueError, match=r"Sequential does not run on images \[1, 3, 8, 8\]: .*mat1 and mat2"):
+        dre.explain(network, torch.rand(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "import dre; dre.explain; dre.list_explainers()",
+        "import dre.api; dre.list_explainers()",
+        "from dre.api import list_explainers; import dre",
+        "from dre import explain; import dre",
+    ],
+)
+def test_the_function_is_there_whatever_was_imported_first(lines):
+    call = "dre.explain(torch.nn.Flatten(), torch.rand(1, 1, 2, 2), method='random').shape"
+    run_python(f"import torch; {lines}; assert {call} == (1, 1, 2, 2)")
+
+
+def test_importing_the_package_loads_no_model_library():
+    run_python("import sys, dre, dre.types; assert not {'timm', 'torchvision', 'dre.models'} & sys.modules.keys()")
+    with pytest.raises(AttributeError, match="module 'dre' has no attribute 'explian'"):
+        dre.explian  # noqa: B018
+
+
+def run_python(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
