@@ -158,9 +158,9 @@ def page(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -> str:
     return (
         "# Which claims hold\n\n"
         "Made by `python -m reproduction.claims --out docs/reproduction.md` from `configs/claims.yaml`, which "
-        "says what decides each claim: paired differences on the same images with 95 % bootstrap intervals. **Holds**: every "
-        "interval lies on the claimed side, of several explainers of which one is enough also at the level that they "
-        "share. **Does not hold**: one lies wholly on the other, also at the level that "
+        "says what decides each claim: paired differences on the same images with 95 % bootstrap intervals. **Holds**: "
+        "every interval lies on the claimed side, of several explainers of which one is enough also at the level that "
+        "they share. **Does not hold**: one lies wholly on the other, also at the level that "
         "all comparisons of the claim share (Bonferroni; not shown). **Undecided**: neither, or something is missing, "
         f"or fewer than {LEAST} images (`of N` counts those behind an interval). A row is a claim on one network and "
         "one data set, by the run of most images that has all it compares. Intervals are over images: what other "
