@@ -16,7 +16,7 @@ from dre.explainers import Explainer
 from dre.explainers.perturbation.extremal import AREA_WEIGHT_GROWTH, DAMPENING, FIRST_AREA_WEIGHT, MOMENTUM
 from dre.explainers.perturbation.rise import CellMasks
 from dre.explainers.perturbation.smooth_max import COLDNESS, SmoothMax, bump_heights
-from dre.images.fill import gaussian_blur
+from dre.images.blur import gaussian_blur
 from dre.models import Classifier
 
 Peer = Callable[[Classifier, Tensor, Tensor], Callable[[], object]]

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data import ShardDataModule
-from dre.images.fill import background_mixture, blend, upsample
+from dre.images.fill import blend, mixture_fill
+from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
 from dre.runs.process import keep_freed_memory, machine
@@ -86,7 +87,7 @@ def one_step(
     with clock.part("forward", counts):
         with torch.no_grad():
             features, logits = classifier.features(images)
-            background = background_mixture(images, model.blur_share)
+            background = mixture_fill(images, model.blur_share)
         targets = logits.argmax(dim=1)
         mask = upsample(estimator(features, targets), (images.shape[-2], images.shape[-1]))
         loss = torch.nn.functional.cross_entropy(classifier(blend(images, mask, background)), targets)

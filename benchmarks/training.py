@@ -29,7 +29,8 @@ from torch import Tensor
 from benchmarks.timing import ratio, seconds
 from callbacks import RunCheckpoints, Throughput
 from data import ShardDataModule
-from dre.images.fill import background_mixture, blend, upsample
+from dre.images.fill import blend, mixture_fill
+from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
 from dre.runs.process import keep_freed_memory, machine
@@ -110,7 +111,7 @@ def parts(model: MaskTraining, images: Tensor) -> dict[str, float]:
 
     with torch.no_grad():
         features, logits = timed("first classifier forward", lambda: classifier.features(images))
-        background = timed("backgrounds", lambda: background_mixture(images, model.blur_share))
+        background = timed("backgrounds", lambda: mixture_fill(images, model.blur_share))
     targets = logits.argmax(dim=1)
     scores = timed("generator forward", lambda: estimator(features, targets))
     weights = [weight for weight in estimator.generator.parameters()]

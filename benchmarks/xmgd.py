@@ -30,7 +30,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from benchmarks.timing import in_turns, ratio, seconds
-from dre.images.fill import gaussian_blur, min_max
+from dre.images.blur import gaussian_blur
+from dre.images.maps import min_max
 from dre.mixtures import Fit, Fitting, Mixtures, distance_matrix, fit_mixtures, mixture_distances, quantise, unit_grid
 from dre.mixtures.gaussians import monomials
 from dre.mixtures.starts import ellipse_start

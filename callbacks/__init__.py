@@ -14,6 +14,7 @@ from callbacks.studies.stability import DeviceStability, JpegStability
 from callbacks.studies.steps import StepStudy
 from callbacks.studies.weights import ModelRandomisation, WeightPerturbation
 from callbacks.throughput import Throughput
+from dre import renamed
 
 __all__ = [
     "BackgroundReplacement",
@@ -36,3 +37,5 @@ __all__ = [
     "Throughput",
     "WeightPerturbation",
 ]
+
+__getattr__ = renamed.getter(__name__)

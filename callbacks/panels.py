@@ -12,7 +12,8 @@ from torch import Tensor
 from callbacks.artifacts import wandb_loggers
 from callbacks.image_selection import gathered, place_of
 from dre.checks import check_count
-from dre.images.fill import blend, gaussian_blur
+from dre.images.blur import gaussian_blur
+from dre.images.fill import blend
 from dre.reporting.overlay import coloured, for_display
 from dre.reporting.panel import Photograph, credits_caption, draw_panel
 from dre.types import Batch

@@ -5,10 +5,14 @@ The model library is loaded when something is explained: `import dre` takes mill
 
 from typing import TYPE_CHECKING, Any
 
+from dre import renamed
+
 if TYPE_CHECKING:
     from dre.api import explain, list_explainers
 
 __all__ = ["explain", "list_explainers"]
+
+renamed.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,9 @@ from typing import Literal, NotRequired, Protocol, TypedDict
 import torch
 from torch import Tensor
 
+from dre import renamed
+from dre.renamed import accepts_old_options
+
 Kept = Literal["top", "rest", "level", "soft", "soft_rest"]
 
 InformationName = Literal["webp", "png", "grey_entropy", "ms_ssim"]
@@ -16,7 +19,7 @@ Readout = Literal["probability", "logit", "log_probability", "correct"] | Inform
 
 @dataclass(frozen=True, slots=True)
 class Blur:
-    """A substrate: the image under a Gaussian, borders reflected.
+    """A fill: the image under a Gaussian, borders reflected.
 
     Args:
         sigma: Standard deviation in pixels.
@@ -34,7 +37,7 @@ class Blur:
 
 @dataclass(frozen=True, slots=True)
 class Interpolation:
-    """A substrate: linear interpolation, on a Delaunay triangulation, of all pixels that are kept.
+    """A fill: linear interpolation, on a Delaunay triangulation, of all pixels that are kept.
 
     The four corners and a random share of the pixels are always kept, the same for every map of an image.
 
@@ -52,7 +55,12 @@ class Interpolation:
             raise ValueError(f"`share` of an interpolation must lie in [0, 1], got {self.share}")
 
 
-Substrate = Literal["blur", "black", "mean", "neutral"] | Blur | Interpolation
+FillName = Literal["blur", "black", "white", "image_mean", "dataset_mean", "noise"]
+"""What is shown where a pixel is hidden: the image under a blur (`dre.images.fill.BLUR` unless a class says otherwise),
+black, white, the mean colour of the image, the colour that the classifier's normalisation maps to zero, or uniform
+noise that the image's key decides."""
+
+Fill = FillName | Blur | Interpolation
 
 
 class Batch(TypedDict):
@@ -119,14 +127,14 @@ class Footprint:
     backward: float
 
 
+@accepts_old_options
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """Which masked versions of an image a metric wants, and what it wants to know of them.
 
     Args:
         ratios: Shares of the pixels, ascending in [0, 1], one masked version each.
-        substrate: What is shown where a pixel is not kept: the image under M_F's `blur`, `black`, the image's `mean`
-            colour, the classifier's `neutral` colour, another blur, or an interpolation of what is kept.
+        fill: What is shown where a pixel is not kept.
         kept: `top` keeps the given share of highest-ranked pixels, `rest` keeps all but them; `level` keeps every
             pixel that reaches the quantile 1 - ratio of its map, ties included. `soft` weights pixels with the map,
             scaled to [0, 1] and times the ratio, `soft_rest` with 1 minus that.
@@ -138,7 +146,7 @@ class Sweep:
     """
 
     ratios: tuple[float, ...]
-    substrate: Substrate = "blur"
+    fill: Fill = "blur"
     kept: Kept = "top"
     smoothing: float = 0.0
     read: Readout | None = None
@@ -181,7 +189,7 @@ class Probe(Protocol):
     """What a path may ask of the classifier; `dre.engine.gradients.Probe` answers."""
 
     @property
-    def neutral(self) -> Tensor:
+    def dataset_mean(self) -> Tensor:
         """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
 
     @property
@@ -210,3 +218,6 @@ class IntegrationPath(Protocol):
 
 IntegrationRule = Callable[[Waypoint, Waypoint], Tensor]
 """From two consecutive stops to what the step between them explains, [B, C, H, W]."""
+
+
+__getattr__ = renamed.getter(__name__)

@@ -1,0 +1,1 @@
+"""Studies: a few images explained again under other conditions."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
+
+from dre import renamed
 
 Training = Literal["masks", "classifier"]
 
@@ -31,6 +33,17 @@ PLAINER = (
     (re.compile(r"\bExpected\b"), "expected"),
     (re.compile(r"(?:\.|;) (?:Got|Given) value:"), ", got"),
 )
+
+
+_load = get_loader("yaml")
+
+
+def load_renamed(text: str) -> Any:
+    """Load YAML, and replace the old names in it by those that are in force."""
+    return renamed.content(_load(text))
+
+
+set_loader("yaml", load_renamed)
 
 
 class OneLineParser(LightningArgumentParser):
@@ -69,7 +82,7 @@ def plain(message: str) -> str:
 
 def spelled_out(words: Sequence[str], short: Mapping[str, str]) -> list[str]:
     """Write the command line as the parser wants it: in full, run files first."""
-    return files_first(with_value("--smoke", written_out(short, words)))
+    return files_first(with_value("--smoke", renamed.flags(written_out(short, words))))
 
 
 def written_out(short: Mapping[str, str], words: Sequence[str]) -> list[str]:

@@ -87,7 +87,7 @@ class Probe:
     vanished: Vanished = field(default_factory=Vanished)
 
     @property
-    def neutral(self) -> Tensor:
+    def dataset_mean(self) -> Tensor:
         """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
         return self.classifier.mean
 

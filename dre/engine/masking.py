@@ -9,14 +9,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor
 
-from dre.images.fill import blurred_background, gaussian_blur, min_max
-from dre.images.randomness import Draw, scattered_pixels, top_count
-from dre.types import Blur, Interpolation, Substrate, Sweep
+from dre.images.fill import fill_images, interpolate
+from dre.images.maps import min_max
+from dre.images.randomness import Draw, named_generator, scattered_pixels, top_count
+from dre.types import Blur, Fill, FillName, Interpolation, Sweep
 
-Layer = Literal["image"] | Substrate
+Layer = Literal["image"] | Fill
 Mixing = Literal["whole", "ranked", "level", "soft"]
 Build = Callable[[slice, slice], Tensor]
 """From a slice of the batch and a slice of the versions to pictures [N, C, H, W], image by image."""
@@ -57,7 +57,7 @@ class View:
 def views(sweep: Sweep, pixels: int) -> list[View]:
     """Name the masked versions that a sweep wants, in the order of its columns."""
     shows_image_first = sweep.kept in ("top", "level", "soft")
-    layers: tuple[Layer, Layer] = ("image", sweep.substrate) if shows_image_first else (sweep.substrate, "image")
+    layers: tuple[Layer, Layer] = ("image", sweep.fill) if shows_image_first else (sweep.fill, "image")
     if sweep.draws:
         draws = (Draw(sweep.seed, number) for number in range(sweep.draws))
         return [_ranked("ranked", layers, ratio, pixels, draw) for draw in draws for ratio in sweep.ratios]
@@ -87,64 +87,17 @@ def places(order: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, steps)
 
 
-def substrate(images: Tensor, name: Substrate, neutral: Tensor | None = None) -> Tensor:
-    """Give what is shown where a pixel is not kept, [B, C, H, W].
-
-    Args:
-        images: [B, C, H, W] in [0, 1].
-        name: See `dre.types.Sweep`; an interpolation needs the kept pixels and is not made here.
-        neutral: Colour of the classifier [1, C, 1, 1], for `neutral` alone.
-    """
-    if isinstance(name, Blur):
-        return gaussian_blur(images, name.sigma, name.radius)
-    match name:
-        case "blur":
-            return blurred_background(images)
-        case "black":
-            return torch.zeros_like(images)
-        case "mean":
-            return torch.empty_like(images).copy_(images.mean(dim=(2, 3), keepdim=True))
-        case "neutral" if neutral is not None:
-            return torch.empty_like(images).copy_(neutral)
-        case "neutral":
-            raise ValueError("the substrate `neutral` is the classifier's `mean` colour, and this one has none")
-    raise ValueError(f"unknown substrate {name!r}; choose blur, black, mean, neutral, or give a Blur")
-
-
-def interpolate(image: Tensor, kept: Tensor) -> Tensor:
-    """Fill the pixels that are not kept linearly between those that are, rounded to 8 bits; [H, W, C].
-
-    One Delaunay triangulation serves all channels. What lies outside of it gets the mean colour of the image.
-
-    Args:
-        image: [H, W, C] in [0, 1].
-        kept: bool [H, W].
-
-    Source: Kapishnikov et al. 2019, the blur of their information curves.
-    """
-    if kept.all():
-        return image
-    known = kept.cpu().numpy()
-    values = (image.double() * 255).round().cpu().numpy()
-    filled = LinearNDInterpolator(np.argwhere(known), values[known])(np.argwhere(~known))
-    filled = np.where(np.isnan(filled), values.mean(axis=(0, 1)), filled)
-    shown = image.clone()
-    levels = np.round(filled.astype(np.float32))  # halves that float64 misses by a last digit round as halves
-    shown[~kept] = torch.from_numpy(levels).to(image) / 255
-    return shown
-
-
 class Canvas:
     """The pictures of one batch, put together on demand; layers are made once.
 
     Args:
         images: [B, C, H, W] in [0, 1].
         names: What seeds the random draws of each image.
-        neutral: Colour of the classifier.
+        dataset_mean: Colour of the classifier.
     """
 
-    def __init__(self, images: Tensor, names: Sequence[bytes], neutral: Tensor | None) -> None:
-        self.images, self.names, self.neutral = images, names, neutral
+    def __init__(self, images: Tensor, names: Sequence[bytes], dataset_mean: Tensor | None) -> None:
+        self.images, self.names, self.dataset_mean = images, names, dataset_mean
         self._layers: dict[Layer, Tensor] = {}
         self._scattered: dict[Interpolation, Tensor] = {}
 
@@ -219,10 +172,16 @@ class Canvas:
                 sources = self.layer("image")[:, 0]
                 layer = torch.stack([interpolate(*pair) for pair in zip(sources, masks, strict=True)])
             else:
-                images = self.images if name == "image" else substrate(self.images, name, self.neutral)
+                images = self.images if name == "image" else self._filled(name)
                 layer = images.permute(0, 2, 3, 1).contiguous()
             self._layers[name] = layer[:, None]
         return self._layers[name]
+
+    def _filled(self, fill: FillName | Blur) -> Tensor:
+        def generators() -> list[torch.Generator]:
+            return [named_generator(0, b"noise in " + name) for name in self.names]
+
+        return fill_images(self.images, fill, self.dataset_mean, generators)
 
 
 def _counts(versions: Sequence[View], saliency: Tensor) -> Tensor:

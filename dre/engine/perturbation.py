@@ -14,8 +14,9 @@ from dre.checks import NonFiniteError, check_images, check_saliency, check_targe
 from dre.engine.chunks import Chunk, is_out_of_memory, slices
 from dre.engine.masking import Build, Canvas, View, places, views
 from dre.engine.scoring import ScoreName, check_score_name, score
-from dre.images.fill import gaussian_blur, min_max
+from dre.images.blur import gaussian_blur
 from dre.images.information import information
+from dre.images.maps import min_max
 from dre.images.randomness import Draw, draw_orders, image_names
 from dre.types import InformationName, Readout, Sweep
 
@@ -65,7 +66,7 @@ class SweepEngine:
         >>> engine = SweepEngine(lambda images: torch.stack([images.mean((1, 2, 3)), images.sum((1, 2, 3))], dim=1),
         ...                      score="logit")
         >>> images, targets = torch.ones(1, 3, 2, 2), torch.tensor([0])
-        >>> engine.run(images, targets, torch.rand(1, 1, 2, 2), [Sweep((0.0, 0.5, 1.0), substrate="black")])
+        >>> engine.run(images, targets, torch.rand(1, 1, 2, 2), [Sweep((0.0, 0.5, 1.0), fill="black")])
         [tensor([[0.0000, 0.5000, 1.0000]])]
     """
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dre import renamed
 from dre.checks import NonFiniteSaliencyError, check_images, check_saliency, check_targets
 from dre.engine.chunks import Chunk
 from dre.engine.gradients import Cost, Probe, Vanished, image_generators
@@ -100,3 +101,6 @@ def maps_below(explainer: Explainer, images: Tensor, targets: Tensor, keys: Sequ
     except NonFiniteSaliencyError as failure:
         return failure.saliency
     return saliency
+
+
+__getattr__ = renamed.getter(__name__)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
-from dre.images.fill import upsample
+from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.models.hooks import in_eval_mode
 from dre.models.taps import Tap

@@ -1,0 +1,1 @@
+"""Images without a model: decoding, fills, blurs, segments, information, randomness."""

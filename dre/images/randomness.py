@@ -65,3 +65,9 @@ def top_count(ratio: float, pixels: int) -> int:
 def draw_orders(names: Sequence[bytes], pixels: int, draw: Draw) -> Tensor:
     """Random orders of the pixels of a batch, int64 [B, pixels]: the pixel that comes first, second, ..."""
     return torch.stack([pixel_order(name, pixels, draw.seed, draw.number) for name in names])
+
+
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Derive a generator that draws where the images are: a CPU would hold up a GPU."""
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)

@@ -1,5 +1,6 @@
 """Metrics: a pure function from a batch to [B] below, a mergeable torchmetrics.Metric above, no model inside."""
 
+from dre import renamed
 from dre.metrics.attribution import (
     CompletenessGap,
     Concentration,
@@ -137,3 +138,5 @@ __all__ = [
     "weighted_jaccard",
     "xmgd",
 ]
+
+__getattr__ = renamed.getter(__name__)

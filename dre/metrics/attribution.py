@@ -5,7 +5,8 @@ from torch import Tensor
 
 from dre.checks import check_saliency
 from dre.metrics.base import ImageMean
-from dre.types import Readout, Substrate, Sweep
+from dre.renamed import accepts_old_options
+from dre.types import Fill, Readout, Sweep
 
 
 def completeness_gap(saliency: Tensor, change: Tensor) -> Tensor:
@@ -45,6 +46,7 @@ def scaled_concentration(saliency: Tensor) -> Tensor:
     return values.shape[1] * (values / total.where(total > 0, 1.0)).var(dim=1, correction=0)
 
 
+@accepts_old_options
 class CompletenessGap(ImageMean):
     """Mean over images of |sum of the map - (score of the image - score of the baseline)|: at least 0.
 
@@ -65,7 +67,7 @@ class CompletenessGap(ImageMean):
     higher_is_better = False
     is_share = False
 
-    def __init__(self, baseline: Substrate = "black", read: Readout = "probability") -> None:
+    def __init__(self, baseline: Fill = "black", read: Readout = "probability") -> None:
         super().__init__()
         self.sweeps = {"scores": Sweep((0.0, 1.0), baseline, read=read)}
 

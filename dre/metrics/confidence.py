@@ -5,7 +5,8 @@ from typing import Literal
 from torch import Tensor
 
 from dre.metrics.base import ImageMean
-from dre.types import Substrate, Sweep
+from dre.renamed import accepts_old_options
+from dre.types import Fill, Sweep
 
 Score = Literal["probability", "logit", "log_probability"]
 
@@ -29,11 +30,11 @@ def relative_drop(full: Tensor, masked: Tensor, clamp: bool = True) -> Tensor:
 class _MaskedScore(ImageMean):
     """What the confidence metrics share: the score of the image and of one soft-masked version of it."""
 
-    def __init__(self, kept: Literal["soft", "soft_rest"], substrate: Substrate, read: Score) -> None:
+    def __init__(self, kept: Literal["soft", "soft_rest"], fill: Fill, read: Score) -> None:
         super().__init__()
         self.sweeps = {
             "full": Sweep((1.0,), read=read),
-            "masked": Sweep((1.0,), substrate, kept, read=read),
+            "masked": Sweep((1.0,), fill, kept, read=read),
         }
 
     def _columns(self, full: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,6 +44,7 @@ class _MaskedScore(ImageMean):
         return full[:, 0].double(), masked[:, 0].double()
 
 
+@accepts_old_options
 class AverageDrop(_MaskedScore):
     """Mean over images of the share of the score that is lost when pixels are weighted with the map.
 
@@ -51,7 +53,7 @@ class AverageDrop(_MaskedScore):
 
     Args:
         clamp: Count a score that rises as no drop, as published; poster 000 does not, `clamp=False, read="logit"`.
-        substrate: What shines through where the map is low.
+        fill: What shines through where the map is low.
         read: Score of the target.
 
     Source: Chattopadhyay et al. 2018; AD in the poster 000.
@@ -66,8 +68,8 @@ class AverageDrop(_MaskedScore):
 
     higher_is_better = False
 
-    def __init__(self, clamp: bool = True, substrate: Substrate = "black", read: Score = "probability") -> None:
-        super().__init__("soft", substrate, read)
+    def __init__(self, clamp: bool = True, fill: Fill = "black", read: Score = "probability") -> None:
+        super().__init__("soft", fill, read)
         self.clamp = clamp
 
     def update(self, full: Tensor, masked: Tensor) -> None:
@@ -76,13 +78,14 @@ class AverageDrop(_MaskedScore):
         self.accumulate(relative_drop(whole, rest, self.clamp), keep=whole > 0)
 
 
+@accepts_old_options
 class IncreaseInConfidence(_MaskedScore):
     """Share of the images whose score rises when pixels are weighted with the map: in [0, 1].
 
     The map is scaled to [0, 1] per image; a constant map keeps nothing. An equal score is no increase.
 
     Args:
-        substrate: What shines through where the map is low.
+        fill: What shines through where the map is low.
         read: Score of the target.
 
     Source: Chattopadhyay et al. 2018; IIC in the poster 000.
@@ -97,8 +100,8 @@ class IncreaseInConfidence(_MaskedScore):
 
     higher_is_better = True
 
-    def __init__(self, substrate: Substrate = "black", read: Score = "probability") -> None:
-        super().__init__("soft", substrate, read)
+    def __init__(self, fill: Fill = "black", read: Score = "probability") -> None:
+        super().__init__("soft", fill, read)
 
     def update(self, full: Tensor, masked: Tensor) -> None:
         """Add a batch of scores [B, 1]: of the images, and weighted with their maps."""
@@ -106,6 +109,7 @@ class IncreaseInConfidence(_MaskedScore):
         self.accumulate((rest - whole > 0).where((rest - whole).isfinite(), float("nan")))
 
 
+@accepts_old_options
 class AverageDropInDeletion(_MaskedScore):
     """Mean over images of the share of the score that is lost when pixels are weighted with 1 minus the map.
 
@@ -114,7 +118,7 @@ class AverageDropInDeletion(_MaskedScore):
 
     Args:
         clamp: Count a score that rises as no drop; poster 000 does not, `clamp=False, read="logit"`.
-        substrate: What shines through where the map is high.
+        fill: What shines through where the map is high.
         read: Score of the target.
 
     Source: Jung and Oh 2021, as the poster 000 uses it (ADD).
@@ -129,8 +133,8 @@ class AverageDropInDeletion(_MaskedScore):
 
     higher_is_better = True
 
-    def __init__(self, clamp: bool = True, substrate: Substrate = "black", read: Score = "probability") -> None:
-        super().__init__("soft_rest", substrate, read)
+    def __init__(self, clamp: bool = True, fill: Fill = "black", read: Score = "probability") -> None:
+        super().__init__("soft_rest", fill, read)
         self.clamp = clamp
 
     def update(self, full: Tensor, masked: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_saliency
-from dre.images.fill import min_max
+from dre.images.maps import min_max
 from dre.metrics.base import ImageMean
 
 

@@ -10,8 +10,9 @@ from dre.metrics.base import ImageMean
 from dre.metrics.curve_reading import area_under_curves, in_order, mean_band, median_band
 from dre.metrics.curve_reading import information_curve as information_curve
 from dre.metrics.faithfulness import SMOOTHING, STEPS
+from dre.renamed import accepts_old_options
 from dre.statistics.curves import Curve
-from dre.types import Blur, InformationName, Interpolation, Readout, Substrate, Sweep
+from dre.types import Blur, Fill, InformationName, Interpolation, Readout, Sweep
 
 PresetName = Literal["shared", "shared_grey_entropy", "pair", "idgi", "idgi_ms_ssim", "ggig"]
 
@@ -19,13 +20,14 @@ PUBLISHED_RATIOS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 
 """Thresholds of the `saliency` package, with nothing and everything added."""
 
 
+@accepts_old_options
 @dataclass(frozen=True, slots=True)
 class InformationSettings:
     """How scores are set against information.
 
     Args:
         ratios: Shares of the pixels that are shown, from 0 to 1.
-        background: What the image starts from.
+        fill: What the image starts from.
         information: How much there is to see: see `dre.images.information`.
         kept: `top` shows the nearest number of pixels, `level` all that reach the quantile of the map, ties included.
         smoothing: Weight of the smoothed map in the ranking; 0 ranks the map itself.
@@ -38,7 +40,7 @@ class InformationSettings:
     """
 
     ratios: tuple[float, ...] = tuple(step / STEPS for step in range(STEPS + 1))
-    background: Substrate = "blur"
+    fill: Fill = "blur"
     information: InformationName = "ms_ssim"
     kept: Literal["top", "level"] = "top"
     smoothing: float = SMOOTHING
@@ -57,7 +59,7 @@ class InformationSettings:
 
     def sweep(self, read: Readout) -> Sweep:
         """Name the masked versions and what is read of them."""
-        return Sweep(self.ratios, self.background, self.kept, self.smoothing, read)
+        return Sweep(self.ratios, self.fill, self.kept, self.smoothing, read)
 
     def ends(self, read: Readout) -> Sweep:
         """Name the first and the last version, and what is read of them."""
@@ -82,7 +84,7 @@ class InformationCurve(ImageMean):
     for `pair`; 50,000 images are 20 and 200 megabytes for each explainer. Merging only puts curves together.
 
     Left out, and counted in `dropped`: images whose own score is below `least`, or not above the score of the
-    background, or that do not show more than the background.
+    fill, or that do not show more than the fill.
 
     Args:
         settings: Your own, or the name of a preset.
@@ -170,7 +172,7 @@ class InformationCurve(ImageMean):
 
 
 def _is_explained(scores: Tensor, least: float) -> Tensor:
-    """Whether the whole image has a score, and a higher one than the background: bool [B]."""
+    """Whether the whole image has a score, and a higher one than the fill: bool [B]."""
     return (scores[:, -1] >= least) & (scores[:, -1] > scores[:, 0])
 
 

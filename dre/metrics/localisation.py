@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from dre import renamed
 from dre.checks import check_objects, check_saliency
 from dre.metrics.base import ImageMean
 from dre.metrics.distribution import relief
@@ -145,3 +146,6 @@ def inside(compare: Comparison, saliency: Tensor, reference: Tensor, objects: Te
             one, other = (maps[place][mask].view(1, 1, 1, -1) for maps in (saliency, reference))
             values[place] = compare(one, other)[0]
     return values
+
+
+__getattr__ = renamed.getter(__name__)

@@ -5,7 +5,7 @@ import torch
 from skimage.feature import hog
 from torch import Tensor
 
-from dre.images.fill import min_max
+from dre.images.maps import min_max
 from dre.metrics.base import MapComparison
 from dre.metrics.similarity import pearson
 

@@ -9,19 +9,21 @@ from torch import Tensor
 
 from dre.metrics.base import ImageCurve
 from dre.metrics.faithfulness import SMOOTHING, STEPS
-from dre.types import Blur, Kept, Substrate, Sweep
+from dre.renamed import accepts_old_options
+from dre.types import Blur, Fill, Kept, Sweep
 
 Integral = Literal["trapezoid", "mean"]
 PresetName = Literal["shared", "idgi", "idgi_ratio", "samp", "rise"]
 
 
+@accepts_old_options
 @dataclass(frozen=True, slots=True)
 class CurveSettings:
     """How a score is followed while pixels come in, or go.
 
     Args:
         steps: Of equal numbers of pixels; there is one point more than steps.
-        substrate: What is shown where a pixel is not yet, or no longer, there.
+        fill: What is shown where a pixel is not yet, or no longer, there.
         read: Score of the target.
         ratio: Divide each curve by the score of the whole image; images whose score is not positive are left out.
         integral: `trapezoid` with steps of 1 / steps, or the plain `mean` of all points.
@@ -29,7 +31,7 @@ class CurveSettings:
     """
 
     steps: int = STEPS
-    substrate: Substrate = "blur"
+    fill: Fill = "blur"
     read: Literal["probability", "logit", "log_probability"] = "probability"
     ratio: bool = False
     integral: Integral = "trapezoid"
@@ -43,14 +45,14 @@ class CurveSettings:
     def sweep(self, kept: Kept) -> Sweep:
         """Name the masked versions of this curve."""
         ratios = tuple(step / self.steps for step in range(self.steps + 1))
-        return Sweep(ratios, self.substrate, kept, self.smoothing, self.read)
+        return Sweep(ratios, self.fill, kept, self.smoothing, self.read)
 
 
 SHARED = CurveSettings()
 """The versions of M_F: insertion beside M_F costs no pass."""
 
 SAMP_INSERTION = CurveSettings(28, Blur(5.0, 15), "logit", ratio=True, integral="mean", smoothing=0)
-SAMP_DELETION = CurveSettings(28, "neutral", "logit", ratio=True, integral="mean", smoothing=0)
+SAMP_DELETION = CurveSettings(28, "dataset_mean", "logit", ratio=True, integral="mean", smoothing=0)
 """224 x 8 of 224 x 224 pixels a step; 31 taps; what normalised images call zeros."""
 
 
@@ -174,5 +176,5 @@ class Deletion(ScoreCurve):
     presets: ClassVar[Mapping[str, CurveSettings]] = {
         "shared": SHARED,
         "samp": SAMP_DELETION,
-        "rise": CurveSettings(28, "neutral", smoothing=0),
+        "rise": CurveSettings(28, "dataset_mean", smoothing=0),
     }

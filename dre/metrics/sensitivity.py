@@ -9,7 +9,8 @@ from torch import Tensor
 from dre.checks import check_saliency
 from dre.images.randomness import Draw, draw_orders, top_count
 from dre.metrics.base import ImageCurve
-from dre.types import Readout, Substrate, Sweep
+from dre.renamed import accepts_old_options
+from dre.types import Fill, Readout, Sweep
 
 
 def removed_sums(saliency: Tensor, keys: Sequence[str], sweep: Sweep) -> Tensor:
@@ -43,6 +44,7 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     return (one * other).sum(dim=1) / (one.square().sum(dim=1) * other.square().sum(dim=1)).sqrt()
 
 
+@accepts_old_options
 class SensitivityN(ImageCurve):
     """Mean over images and set sizes of the correlation between summed saliency and the drop of the score: in [-1, 1].
 
@@ -56,7 +58,7 @@ class SensitivityN(ImageCurve):
         draws: Random sets of each size.
         smallest: Share of the pixels in the smallest set, at least one; the default is one of 224 x 224.
         largest: Share of the pixels in the largest set.
-        substrate: What replaces them; take the baseline of the explainer.
+        fill: What replaces them; take the baseline of the explainer.
         read: Score of the target.
         seed: Of the sets.
 
@@ -84,7 +86,7 @@ class SensitivityN(ImageCurve):
         draws: int = 100,
         smallest: float = 2e-5,
         largest: float = 0.8,
-        substrate: Substrate = "black",
+        fill: Fill = "black",
         read: Readout = "logit",
         seed: int = 0,
     ) -> None:
@@ -97,7 +99,7 @@ class SensitivityN(ImageCurve):
         places = [step / max(1, sizes - 1) for step in range(sizes)] if sizes > 1 else [1.0]
         ratios = tuple(largest * math.exp((1 - place) * math.log(smallest / largest)) for place in places)
         self.sweeps = {
-            "scores": Sweep(ratios, substrate, "rest", read=read, draws=draws, seed=seed),
+            "scores": Sweep(ratios, fill, "rest", read=read, draws=draws, seed=seed),
             "full": Sweep((1.0,), read=read),
         }
         self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dre.images.fill import upsample
+from dre.images.maps import upsample
 from dre.models.controller import SkewController
 from dre.models.generator import Filtered, MaskGenerator, SpatialFilter, UpsampleName
 

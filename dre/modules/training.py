@@ -25,7 +25,8 @@ from dre.engine.objectives import (
     target_probability,
 )
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import background_mixture, upsample
+from dre.images.fill import mixture_fill
+from dre.images.maps import upsample
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
 from dre.metrics.distribution import pearson_skewness
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible, check_state
@@ -182,7 +183,7 @@ class MaskTraining(pl.LightningModule):
         images = batch["images"]
         asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
         with torch.no_grad():
-            background = background_mixture(images, self.blur_share, draws)
+            background = mixture_fill(images, self.blur_share, draws)
             filtered = self.estimator.filter(features[-1], asked)  # embeddings are done learning
         raw = self.estimator.raw(features, filtered)
         scores = self.estimator.to_scores(raw)

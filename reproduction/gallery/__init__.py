@@ -1,0 +1,1 @@
+"""Galleries of all explainers on demo photographs."""

@@ -120,7 +120,7 @@ def main() -> None:
     report("gradient and central differences", keys, each(lambda one, target: slope_check(double, one, target)))
     report("change of the gradient by noise of 1e-4", keys, each(lambda one, target: noise_change(single, one, target)))
     report("pixels that SAMP's steps share", keys, each(lambda one, target: shared_pixels(single, double, one, target)))
-    frames: list[tuple[int, Baseline]] = [(4, "black"), (4, "neutral"), (64, "black")]
+    frames: list[tuple[int, Baseline]] = [(4, "black"), (4, "dataset_mean"), (64, "black")]
     report(
         f"share of IG with IDGI on a frame of {FRAME} pixels: {frames}",
         keys,

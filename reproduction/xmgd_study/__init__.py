@@ -1,0 +1,1 @@
+"""The study of distances between the maps of explainers."""

@@ -13,9 +13,9 @@ from sklearn.metrics import average_precision_score
 
 from callbacks import ExplanationMetrics
 from data.datamodule import ShardDataModule
-from dre.engine.masking import substrate
 from dre.engine.perturbation import SweepEngine, smooth_ranking
 from dre.explainers import Random
+from dre.images.fill import fill_images
 from dre.metrics import (
     AccuracyInformationCurve,
     CurveSettings,
@@ -50,7 +50,7 @@ def faithfulness_of_one(classifier, image, target, saliency) -> float:
     """Compute M_F of one image the slow way: rank, keep the best i / 32 over the blurred image, average."""
     ranking = smooth_ranking(saliency[None], Faithfulness.sweep.smoothing)[0].flatten()
     order = ranking.argsort(descending=True, stable=True)
-    blurred, total = substrate(image[None], "blur")[0], 0.0
+    blurred, total = fill_images(image[None], "blur")[0], 0.0
     for step in range(1, 33):
         mask = torch.zeros(order.numel())
         mask[order[: round(step / 32 * order.numel())]] = 1

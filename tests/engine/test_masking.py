@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from scipy.interpolate import griddata
 
-from dre.engine.masking import interpolate, substrate
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import min_max
+from dre.images.fill import fill_images, interpolate
 from dre.images.information import compressed_sizes, eight_bits, grey_entropy
+from dre.images.maps import min_max
 from dre.images.randomness import pixel_order, scattered_pixels
 from dre.types import Blur, Interpolation, Sweep
 from tests.networks import small_classifier
@@ -63,7 +63,7 @@ def test_soft_masks_weight_the_image_with_the_scaled_map(kept, opposite):
 def test_the_ratio_of_a_soft_mask_is_a_factor():
     images, _, saliency = batch()
     (scores,), engine = run([Sweep((0.0, 0.25, 1.0), Blur(2.0), "soft")], images, saliency)
-    blurred, mask = substrate(images, Blur(2.0)), min_max(saliency)
+    blurred, mask = fill_images(images, Blur(2.0)), min_max(saliency)
     for column, ratio in enumerate((0.0, 0.25, 1.0)):
         expected = mean_of(images * mask * ratio + blurred * (1 - mask * ratio))
         torch.testing.assert_close(scores[:, column], expected, rtol=1e-6, atol=0)
@@ -83,15 +83,15 @@ def test_mean_and_neutral_colour_are_substrates():
     classifier = small_classifier(size=(12, 9))
     seen = []
     classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    SweepEngine(classifier).run(images, targets, saliency, [Sweep((0.0,), "neutral")])
+    SweepEngine(classifier).run(images, targets, saliency, [Sweep((0.0,), "dataset_mean")])
     torch.testing.assert_close(torch.cat(seen), classifier.mean.expand(2, 3, 12, 9))
 
 
 def test_a_classifier_without_a_neutral_colour_is_refused():
     with pytest.raises(ValueError, match="`neutral` is the classifier's `mean` colour, and this one has none"):
-        run([Sweep((0.0,), "neutral")])
+        run([Sweep((0.0,), "dataset_mean")])
     with pytest.raises(ValueError, match="unknown substrate 'white'"):
-        substrate(batch()[0], "white")
+        fill_images(batch()[0], "white")
     with pytest.raises(ValueError, match="`sigma` of a blur must be positive, got 0"):
         Blur(0)
     with pytest.raises(ValueError, match=r"`share` of an interpolation must lie in \[0, 1\], got 2"):

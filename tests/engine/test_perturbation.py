@@ -9,8 +9,8 @@ from dre.metrics import Faithfulness, faithfulness
 from dre.types import Sweep
 
 STEPS = tuple(step / 32 for step in range(33))
-TOP_OVER_BLACK = Sweep(STEPS, substrate="black")
-ALL_BUT_TOP_OVER_BLACK = Sweep(STEPS, substrate="black", kept="rest")
+TOP_OVER_BLACK = Sweep(STEPS, fill="black")
+ALL_BUT_TOP_OVER_BLACK = Sweep(STEPS, fill="black", kept="rest")
 DELETION = Sweep(tuple(step / 8 for step in range(9)), kept="rest", smoothing=0.05)
 
 
@@ -59,7 +59,7 @@ def test_a_scorer_that_counts_pixels_gives_the_ratios(sweep, expected):
 
 def test_the_nearest_number_of_pixels_is_kept():
     images = torch.ones(1, 3, 5, 7)  # 35 pixels
-    sweep = Sweep((0.01, 0.02, 0.5, 0.99), substrate="black")
+    sweep = Sweep((0.01, 0.02, 0.5, 0.99), fill="black")
     (scores,) = toy_engine().run(images, first_targets(images), torch.rand(1, 1, 5, 7), [sweep])
     torch.testing.assert_close(scores * 35, torch.tensor([[0.0, 1.0, 18.0, 35.0]], dtype=torch.float64))
 

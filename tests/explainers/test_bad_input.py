@@ -196,8 +196,8 @@ def test_a_flat_image_is_its_own_blur():
     [
         ("DeepLift", "baseline"),
         ("GuidedIG", "baseline"),
-        ("SAMP", "deletion_end"),
-        ("SAMPPlusPlus", "insertion_start"),
+        ("SAMP", "deletion_baseline"),
+        ("SAMPPlusPlus", "insertion_baseline"),
     ],
 )
 def test_a_baseline_of_another_shape_is_refused(name, option, shape):

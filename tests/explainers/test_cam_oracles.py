@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dre.explainers import GradCAM, GradCAMPlusPlus, GuidedBackprop
-from dre.images.fill import min_max
+from dre.images.maps import min_max
 from dre.models import Classifier
 from tests.networks import small_batch, small_classifier
 

@@ -19,7 +19,7 @@ from dre.explainers import (
     idgi_tmlr,
 )
 from dre.explainers.paths.samp import pixels_beyond
-from dre.images.fill import blur_with_slope, gaussian_blur
+from dre.images.blur import blur_with_slope, gaussian_blur
 from dre.models import Classifier
 from tests.explainers.paths.test_adaptive_paths import looking_at, slow_guided_ig
 from tests.networks import SmallNetwork, rank_correlation, small_batch, small_classifier

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import min_max
+from dre.images.maps import min_max
 from dre.metrics import AverageDrop, AverageDropInDeletion, Faithfulness, IncreaseInConfidence, relative_drop
 from tests.metrics.scorers import measure, white_share
 from tests.networks import small_classifier

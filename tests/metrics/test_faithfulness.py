@@ -33,7 +33,7 @@ def test_sweep_has_33_points_from_nothing_to_everything():
     assert len(Faithfulness.sweep.ratios) == 33
     assert Faithfulness.sweep.ratios[:2] == (0.0, 1 / 32)
     assert Faithfulness.sweep.ratios[-1] == 1.0
-    assert (Faithfulness.sweep.substrate, Faithfulness.sweep.kept) == ("blur", "top")
+    assert (Faithfulness.sweep.fill, Faithfulness.sweep.kept) == ("blur", "top")
 
 
 def test_another_number_of_points_is_refused():

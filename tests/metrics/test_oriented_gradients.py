@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from skimage.feature import hog
 
-from dre.images.fill import min_max
+from dre.images.maps import min_max
 from dre.metrics import gradient_correlation
 
 

@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import auc
 
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import gaussian_blur
+from dre.images.blur import gaussian_blur
 from dre.metrics import CurveSettings, Deletion, Faithfulness, Insertion, area_under_curve
 from dre.types import Blur
 from tests.metrics.scorers import measure, white_share
@@ -78,7 +78,7 @@ def slow_curve(classifier, image, saliency, steps, fill, deletes):
         (Insertion("idgi"), "black", False),
         (Insertion("idgi_ratio"), "black", True),
         (Insertion("rise"), Blur(5.0, 5), False),
-        (Deletion("rise"), "neutral", False),
+        (Deletion("rise"), "dataset_mean", False),
     ],
 )
 def test_presets_equal_a_slow_reference(metric, fill, ratio):
@@ -88,7 +88,7 @@ def test_presets_equal_a_slow_reference(metric, fill, ratio):
     measure(metric, images, saliency, classifier, targets)
     expected = []
     for image, one, target in zip(images, saliency[:, 0], targets, strict=True):
-        filled = {"black": torch.zeros_like(image), "neutral": torch.full_like(image, 0.5)}.get(fill)
+        filled = {"black": torch.zeros_like(image), "dataset_mean": torch.full_like(image, 0.5)}.get(fill)
         filled = gaussian_blur(image[None], 5.0, 5)[0] if filled is None else filled
         steps = metric.settings.steps
         with torch.no_grad():
@@ -106,7 +106,7 @@ def test_samp_divides_logits_by_the_whole_image_and_takes_the_plain_mean():
     expected = ((28 / 4 + 1) / 29 + 1) / 2
     assert insertion.compute().item() == deletion.compute().item() == pytest.approx(expected)
     assert insertion.sweep.read == deletion.sweep.read == "logit"
-    assert (insertion.sweep.substrate, deletion.sweep.substrate) == (Blur(5.0, 15), "neutral")
+    assert (insertion.sweep.fill, deletion.sweep.fill) == (Blur(5.0, 15), "dataset_mean")
 
 
 def test_images_without_a_positive_score_have_no_ratio_and_are_counted():

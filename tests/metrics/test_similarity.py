@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from skimage.metrics import structural_similarity as peer_similarity
 
-from dre.images.fill import min_max
+from dre.images.maps import min_max
 from dre.metrics import (
     Pearson,
     Spearman,

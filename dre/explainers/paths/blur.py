@@ -11,7 +11,7 @@ from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.explainers.paths.straight import Quadrature, quadrature, walk_nodes
-from dre.images.fill import BlurSpectrum, Border, blur_with_slope
+from dre.images.blur import BlurSpectrum, Border, blur_with_slope
 from dre.models import Classifier
 from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
 

@@ -10,14 +10,16 @@ from torch import Tensor
 from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
-from dre.images.fill import BLUR_SIGMA, Baseline, baseline_images
+from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
 from dre.types import IntegrationRule, Probe, Waypoint
 
 CLOSE = 1e-9
 """Relative and absolute distance from a step's goal that counts as there; the state is float64 for it."""
 
 
+@accepts_old_options
 @dataclass(frozen=True, eq=False)
 class GuidedPath:
     """From a baseline to the image in steps of equal length (L1), each spent on the smallest gradients.
@@ -30,8 +32,9 @@ class GuidedPath:
         fraction: Share of features, those with the smallest gradients, that may move at once.
         max_distance: How far a feature may run ahead of the straight line or fall behind, as a share of it; 1 sets
             it free.
-        baseline: Where to start, see `dre.images.fill.baseline_images`.
+        baseline: Where to start, see `dre.images.fill.fill_images`.
         blur_sigma: Of the baseline `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
         tmlr_grad_space: Take the gradient in the classifier's normalised units while features move in pixels, as the
             published code of paper 002 does: channels whose standard deviation is small then seem less steep.
@@ -43,9 +46,10 @@ class GuidedPath:
     fraction: float = 0.5
     max_distance: float = 1.0
     baseline: Baseline = "black"
-    blur_sigma: float = BLUR_SIGMA
+    blur_sigma: float = 10.0
     seed: int = 0
     tmlr_grad_space: bool = False
+    blur_radius: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no path."""
@@ -62,7 +66,7 @@ class GuidedPath:
         def draws() -> list[torch.Generator]:
             return probe.generators(images, self.seed)
 
-        place = baseline_images(images, self.baseline, probe.neutral, draws, self.blur_sigma)
+        place = fill_images(images, self.baseline, probe.dataset_mean, draws, self.blur_sigma, self.blur_radius)
         start, end = _features(place).double(), _features(images).double()
         length = (end - start).abs().sum(1)
         here = start
@@ -123,6 +127,7 @@ def _images(features: Tensor, like: Tensor) -> Tensor:
     return features.view(batch, height, width, channels).permute(0, 3, 1, 2).to(like.dtype)
 
 
+@accepts_old_options
 class GuidedIG(PathExplainer):
     """Gradients along a path that avoids large ones; `steps` passes and one forward pass. It is not complete.
 
@@ -131,8 +136,9 @@ class GuidedIG(PathExplainer):
         steps: Number of gradient evaluations.
         fraction: Share of features, those with the smallest gradients, that may move at once.
         max_distance: How far a feature may stray from the straight line, as a share of it; 1 sets it free.
-        baseline: Where to start, see `dre.images.fill.baseline_images`.
+        baseline: Where to start, see `dre.images.fill.fill_images`.
         blur_sigma: Of the baseline `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
         tmlr_grad_space: Take gradients in normalised units while features move in pixels, as published for paper 002.
         rule: `riemann`, `idgi` or `idgi_tmlr`.
@@ -151,7 +157,8 @@ class GuidedIG(PathExplainer):
         fraction: float = 0.5,
         max_distance: float = 1.0,
         baseline: Baseline = "black",
-        blur_sigma: float = BLUR_SIGMA,
+        blur_sigma: float = 10.0,
+        blur_radius: int | None = None,
         seed: int = 0,
         tmlr_grad_space: bool = False,
         rule: IntegrationRule = riemann,
@@ -159,5 +166,5 @@ class GuidedIG(PathExplainer):
         reduce: Reduction = "sum",
         chunk: int | None = None,
     ) -> None:
-        path = GuidedPath(steps, fraction, max_distance, baseline, blur_sigma, seed, tmlr_grad_space)
+        path = GuidedPath(steps, fraction, max_distance, baseline, blur_sigma, seed, tmlr_grad_space, blur_radius)
         super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)

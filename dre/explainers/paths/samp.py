@@ -12,8 +12,9 @@ from torch import Tensor
 from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
-from dre.images.fill import Baseline, baseline_images
+from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
 from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
 
 Direction = Literal["deletion", "insertion", "both"]
@@ -39,6 +40,7 @@ def pixels_beyond(gains: Tensor, count: int, margin: float = 1e-6) -> Tensor:
     return gains > bar - margin
 
 
+@accepts_old_options
 @dataclass(frozen=True, eq=False)
 class SampPath:
     """A greedy walk that at each step moves the pixels with the largest projected gradient all the way to its end.
@@ -55,9 +57,10 @@ class SampPath:
         momentum: Weight of the new gradient in a running average with those before; none by default.
         momentum_for: The averaged gradient is used to `select` pixels only, or for the map as well (`both`, as
             published, which gives completeness up).
-        deletion_end: What deletion leaves; published code says zeros in normalised space, which is `neutral`.
-        insertion_start: What insertion starts from.
+        deletion_baseline: What deletion leaves; published code says zeros in normalised space, which is `neutral`.
+        insertion_baseline: What insertion starts from.
         blur_sigma: Of a `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of a `random` end.
         max_steps: Takes all the rest in one step when it is reached; by default the most that can be needed.
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
@@ -72,12 +75,13 @@ class SampPath:
     fragments: int | None = None
     momentum: float | None = None
     momentum_for: Momentum = "both"
-    deletion_end: Baseline = "black"
-    insertion_start: Baseline = "blur"
+    deletion_baseline: Baseline = "black"
+    insertion_baseline: Baseline = "blur"
     blur_sigma: float = 5.0
     seed: int = 0
     max_steps: int | None = None
     ea_quantile: bool = False
+    blur_radius: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no walk."""
@@ -100,12 +104,12 @@ class SampPath:
 
     def ends(self, images: Tensor, probe: Probe) -> tuple[Tensor, Tensor]:
         """Where the walk starts and where it ends."""
-        baseline = self.deletion_end if self.direction == "deletion" else self.insertion_start
+        baseline = self.deletion_baseline if self.direction == "deletion" else self.insertion_baseline
 
         def draws() -> list[torch.Generator]:
             return probe.generators(images, self.seed)
 
-        other = baseline_images(images, baseline, probe.neutral, draws, self.blur_sigma)
+        other = fill_images(images, baseline, probe.dataset_mean, draws, self.blur_sigma, self.blur_radius)
         return (images, other) if self.direction == "deletion" else (other, images)
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
@@ -188,6 +192,7 @@ def _arrive(probe: Probe, here: Tensor, wanted: Tensor, score: Tensor) -> Tensor
     return score.index_copy(0, rows, probe.scores(here[rows], rows)) if len(rows) else score
 
 
+@accepts_old_options
 class SAMP(PathExplainer):
     """Gradients along greedy walks away from and towards the image, times what they moved; about 28 passes.
 
@@ -204,9 +209,10 @@ class SAMP(PathExplainer):
         fragments: Infinitesimal constraint: no step is longer (L1) than the walk divided by this.
         momentum: Weight of the new gradient in a running average with those before.
         momentum_for: The averaged gradient is used to `select` pixels only, or for the map as well (`both`).
-        deletion_end: What deletion leaves, see `dre.images.fill.baseline_images`.
-        insertion_start: What insertion starts from.
+        deletion_baseline: What deletion leaves, see `dre.images.fill.fill_images`.
+        insertion_baseline: What insertion starts from.
         blur_sigma: Of a `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of a `random` end.
         max_steps: Takes all the rest in one step when it is reached.
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
@@ -228,9 +234,10 @@ class SAMP(PathExplainer):
         fragments: int | None = None,
         momentum: float | None = None,
         momentum_for: Momentum = "both",
-        deletion_end: Baseline = "black",
-        insertion_start: Baseline = "blur",
+        deletion_baseline: Baseline = "black",
+        insertion_baseline: Baseline = "blur",
         blur_sigma: float = 5.0,
+        blur_radius: int | None = None,
         seed: int = 0,
         max_steps: int | None = None,
         ea_quantile: bool = False,
@@ -246,16 +253,18 @@ class SAMP(PathExplainer):
             fragments,
             momentum,
             momentum_for,
-            deletion_end,
-            insertion_start,
+            deletion_baseline,
+            insertion_baseline,
             blur_sigma,
             seed,
             max_steps,
             ea_quantile,
+            blur_radius,
         )
         super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)
 
 
+@accepts_old_options
 class SAMPPlusPlus(SAMP):
     """SAMP in small steps with averaged gradients; about 110 passes. Its momentum gives completeness up.
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
-from dre.images.fill import BLUR_SIGMA, Baseline, baseline_images
+from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
 from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
 
 Quadrature = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "pair"]
@@ -88,15 +89,17 @@ def walk_nodes(
     yield Waypoint(image, scores, torch.zeros_like(image), torch.zeros_like(image))
 
 
+@accepts_old_options
 @dataclass(frozen=True, eq=False)
 class StraightPath:
     """The straight line from a baseline to the image.
 
     Args:
         steps: Number of gradient evaluations, ends included.
-        baseline: Where to start, see `dre.images.fill.baseline_images`; of several, the maps are averaged.
+        baseline: Where to start, see `dre.images.fill.fill_images`; of several, the maps are averaged.
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
         tmlr_stride: Take every (128 / steps)-th of 128 points, as the published code of paper 002 does for fewer steps.
             Its gradients stop short of the image, at 96/127 of the way for 4 steps, and completeness is lost.
@@ -107,9 +110,10 @@ class StraightPath:
     steps: int = 64
     baseline: Baseline | Sequence[Baseline] = "black"
     quadrature: Quadrature = "trapezoid"
-    blur_sigma: float = BLUR_SIGMA
+    blur_sigma: float = 10.0
     seed: int = 0
     tmlr_stride: bool = False
+    blur_radius: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a walk without steps, and one from nowhere."""
@@ -140,7 +144,7 @@ class StraightPath:
         def draws() -> list[torch.Generator]:
             return probe.generators(images, self.seed)
 
-        start = baseline_images(images, self.baselines[0], probe.neutral, draws, self.blur_sigma)
+        start = fill_images(images, self.baselines[0], probe.dataset_mean, draws, self.blur_sigma, self.blur_radius)
         tangent = images - start
         nodes, weights = quadrature(self.quadrature, self.steps)
         if self.tmlr_stride and self.steps < STRIDE_POINTS:
@@ -149,15 +153,17 @@ class StraightPath:
         return walk_nodes(lambda t: (torch.lerp(start, images, t), tangent), nodes, weights, probe)
 
 
+@accepts_old_options
 class IntegratedGradients(PathExplainer):
     """Gradients along the straight line from a baseline, times what they moved; `steps` passes.
 
     Args:
         classifier: What is explained.
         steps: Number of gradient evaluations, ends included.
-        baseline: Where to start, see `dre.images.fill.baseline_images`; of several, the maps are averaged.
+        baseline: Where to start, see `dre.images.fill.fill_images`; of several, the maps are averaged.
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
         tmlr_stride: Take every (128 / steps)-th of 128 points and stop short of the image, as published for paper 002.
         rule: `riemann`, `idgi` or `idgi_tmlr`.
@@ -175,7 +181,8 @@ class IntegratedGradients(PathExplainer):
         steps: int = 64,
         baseline: Baseline | Sequence[Baseline] = "black",
         quadrature: Quadrature = "trapezoid",
-        blur_sigma: float = BLUR_SIGMA,
+        blur_sigma: float = 10.0,
+        blur_radius: int | None = None,
         seed: int = 0,
         tmlr_stride: bool = False,
         rule: IntegrationRule = riemann,
@@ -183,5 +190,5 @@ class IntegratedGradients(PathExplainer):
         reduce: Reduction = "sum",
         chunk: int | None = None,
     ) -> None:
-        path = StraightPath(steps, baseline, quadrature, blur_sigma, seed, tmlr_stride)
+        path = StraightPath(steps, baseline, quadrature, blur_sigma, seed, tmlr_stride, blur_radius)
         super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)

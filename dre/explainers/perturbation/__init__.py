@@ -1,0 +1,1 @@
+"""Perturbation explainers: masks that are sampled or optimised."""

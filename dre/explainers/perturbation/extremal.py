@@ -1,21 +1,19 @@
 """Extremal perturbations: smooth masks of a given area that keep the score as high as they can."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from dre.checks import check_choice, check_count, check_not_negative
 from dre.engine.scoring import ScoreName
-from dre.explainers.backgrounds import Backgrounds
 from dre.explainers.perturbation.optimised import Game, OptimisedExplainer, descend
 from dre.explainers.perturbation.smooth_max import SmoothMax, area_term
-from dre.images.fill import blend, gaussian_blur
+from dre.images.blur import gaussian_blur
+from dre.images.fill import FILLS, DrawnFill, FillDraws, blend
 from dre.models import Classifier
-
-Perturbation = Literal["blur", "fade", "mixture"]
-"""Less of a pixel: a stronger blur, a colour that the classifier calls zero, or the backgrounds of paper 003."""
+from dre.renamed import accepts_old_options
 
 MOMENTUM = 0.9
 DAMPENING = 0.9
@@ -49,6 +47,7 @@ class BlurPyramid:
         return torch.lerp(stronger, weaker, (position - below).expand(shape))
 
 
+@accepts_old_options
 class ExtremalPerturbation(OptimisedExplainer):
     """Smooth masks of given areas that keep the score highest, summed; `iterations` passes for each area.
 
@@ -59,8 +58,8 @@ class ExtremalPerturbation(OptimisedExplainer):
     Args:
         classifier: What is explained.
         areas: Shares of the mask that are 1; one mask is searched for each, and the map is their sum.
-        perturbation: What a mask of 0 leaves: a strong `blur` (values between 0 and 1 blur less), a `fade` to the
-            colour that the classifier normalises to zero, or the `mixture` of blur and noise of paper 003.
+        fill: What a mask of 0 leaves: a strong `blur` (values between 0 and 1 blur less), another fill of
+            `dre.types.FillName`, or the `mixture` of blur and noise of Fu et al. 2021.
         game: `preservation` keeps the score with the region that is 1, `deletion` destroys it without that region.
         score: Which output is raised or lowered.
         iterations: Steps of gradient descent.
@@ -84,7 +83,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         classifier: Classifier,
         *,
         areas: Sequence[float] = (0.1,),
-        perturbation: Perturbation = "blur",
+        fill: DrawnFill = "blur",
         game: Game = "preservation",
         score: ScoreName = "logit",
         iterations: int = 800,
@@ -100,7 +99,7 @@ class ExtremalPerturbation(OptimisedExplainer):
     ) -> None:
         super().__init__(classifier, iterations=iterations, lr=lr, score=score, seed=seed, chunk=chunk)
         check_choice("game", game, get_args(Game))
-        check_choice("perturbation", perturbation, get_args(Perturbation))
+        check_choice("fill", fill, FILLS)
         check_count("step", step)
         check_count("levels", levels, least=2)
         check_not_negative(blur_sigma=blur_sigma, smooth=smooth)
@@ -110,7 +109,7 @@ class ExtremalPerturbation(OptimisedExplainer):
             raise ValueError(f"`sigma` must be positive, got {sigma}: it is the width of a bump")
         self.areas = tuple(areas)
         self.versions = len(self.areas)
-        self.perturbation: Perturbation = perturbation
+        self.fill: DrawnFill = fill
         self.game: Game = game
         self.step, self.sigma, self.flip, self.smooth = step, sigma, flip, smooth
         self.levels, self.blur_sigma = levels, blur_sigma
@@ -126,7 +125,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         areas = torch.tensor(self.areas[columns], dtype=torch.float64).repeat(len(images))
         repeats = columns.stop - columns.start
         own = [_own(generator, column) for generator in generators for column in range(columns.start, columns.stop)]
-        show = self._shower(images.repeat_interleave(repeats, dim=0), own)
+        show = self._perturbation(images.repeat_interleave(repeats, dim=0), own)
         probe = self.probe(targets.repeat_interleave(repeats))
         shape = SmoothMax((images.shape[-2], images.shape[-1]), self.step, self.sigma)
         values = torch.ones(len(areas), 1, *shape.grid, dtype=images.dtype, device=images.device, requires_grad=True)
@@ -148,15 +147,12 @@ class ExtremalPerturbation(OptimisedExplainer):
         both = torch.stack([seen[0], seen[-1]]).view(2, len(images), repeats)
         return masks.view(len(images), repeats, *masks.shape[-2:]).sum(1, keepdim=True), both.sum(2)
 
-    def _shower(self, images: Tensor, generators: Sequence[torch.Generator]) -> Callable[[Tensor], Tensor]:
+    def _perturbation(self, images: Tensor, generators: Sequence[torch.Generator]) -> Callable[[Tensor], Tensor]:
         """From masks to what they show of the images."""
-        if self.perturbation == "blur":
+        if self.fill == "blur":
             return BlurPyramid(images, self.levels, self.blur_sigma).show
-        if self.perturbation == "fade":
-            neutral = self.classifier.mean.to(images)
-            return lambda masks: blend(images, masks, neutral)
-        backgrounds = Backgrounds(images, "mixture", self.blur_sigma, generators)
-        return lambda masks: blend(images, masks, backgrounds.draw())
+        fills = FillDraws(images, self.fill, self.classifier.mean, generators, self.blur_sigma)
+        return lambda masks: blend(images, masks, fills.draw())
 
 
 def _own(generator: torch.Generator, column: int) -> torch.Generator:

@@ -1,18 +1,18 @@
 """Guided feature inversion: a mask from weighted feature maps, which first keeps the features, then the score."""
 
 from collections.abc import Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from dre.checks import check_choice, check_not_negative
 from dre.engine.scoring import ScoreName
-from dre.explainers.backgrounds import Background, Backgrounds
 from dre.explainers.cam import feature_map
 from dre.explainers.perturbation.optimised import OptimisedExplainer, descend
-from dre.images.fill import blend, upsample
+from dre.images.fill import FILLS, DrawnFill, FillDraws, blend
+from dre.images.maps import upsample
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
 
 FIRST_WEIGHT = 0.1
 DECAY = 0.5
@@ -39,6 +39,7 @@ def weighted_mask(weights: Tensor, maps: Tensor, size: tuple[int, int]) -> Tenso
     return (masks - low) / unit.where(unit > 0, 1.0)
 
 
+@accepts_old_options
 class FeatureInversion(OptimisedExplainer):
     """Weighted sum of the last feature maps that shows what the classifier needs; 149 passes and one forward pass.
 
@@ -55,8 +56,10 @@ class FeatureInversion(OptimisedExplainer):
         lr: Of Adam, halved every ten iterations.
         inversion_weight: Price of the squared weights while the features are kept.
         discrimination_weight: The same, while the score is raised.
-        background: What the mask leaves out: `blur`, or the `mixture` of paper 003.
+        fill: What is shown where the mask hides the image, see `dre.types.FillName`; or the `mixture` of blur and
+            noise of Fu et al. 2021.
         blur_sigma: Of `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the mixture.
         chunk: Most images in one pass.
 
@@ -73,19 +76,20 @@ class FeatureInversion(OptimisedExplainer):
         lr: float = 1e-2,
         inversion_weight: float = 5.0,
         discrimination_weight: float = 2.0,
-        background: Background = "blur",
+        fill: DrawnFill = "blur",
         blur_sigma: float = 11.0,
+        blur_radius: int | None = None,
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
         super().__init__(classifier, iterations=iterations, lr=lr, score=score, seed=seed, chunk=chunk)
-        check_choice("background", background, get_args(Background))
+        check_choice("fill", fill, FILLS)
         check_not_negative(inversion_iterations=inversion_iterations, inversion_weight=inversion_weight)
         check_not_negative(discrimination_weight=discrimination_weight, blur_sigma=blur_sigma)
         self.inversion_iterations = inversion_iterations
         self.inversion_weight, self.discrimination_weight = inversion_weight, discrimination_weight
-        self.background: Background = background
-        self.blur_sigma = blur_sigma
+        self.fill: DrawnFill = fill
+        self.blur_sigma, self.blur_radius = blur_sigma, blur_radius
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
@@ -98,16 +102,16 @@ class FeatureInversion(OptimisedExplainer):
         """See `OptimisedExplainer.search`."""
         size, probe = (images.shape[-2], images.shape[-1]), self.probe(targets.repeat(2))
         maps = probe.feature_map(images).to(images.dtype)
-        backgrounds = Backgrounds(images, self.background, self.blur_sigma, generators)
+        fills = FillDraws(images, self.fill, self.classifier.mean, generators, self.blur_sigma, self.blur_radius)
         weights = torch.full(maps.shape[:2], FIRST_WEIGHT, dtype=maps.dtype, device=maps.device, requires_grad=True)
 
         def invert(_: int) -> Tensor:
-            shown = blend(images, weighted_mask(weights, maps, size), backgrounds.draw())
+            shown = blend(images, weighted_mask(weights, maps, size), fills.draw())
             distances = self.attach(shown, *probe.feature_distance(shown.detach(), maps))
             return distances + self.inversion_weight * weights.square().sum(1)
 
         def discriminate(_: int) -> Tensor:
-            mask, hidden = weighted_mask(weights, maps, size), backgrounds.draw()
+            mask, hidden = weighted_mask(weights, maps, size), fills.draw()
             shown = torch.cat([blend(images, mask, hidden), blend(hidden, mask, images)])
             kept, left = self.attach(shown, *probe.gradient(shown.detach())).chunk(2)
             return left - kept + self.discrimination_weight * weights.square().sum(1)

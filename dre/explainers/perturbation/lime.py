@@ -8,9 +8,11 @@ from torch import Tensor
 from dre.checks import check_count
 from dre.engine.chunks import slices
 from dre.engine.scoring import ScoreName
-from dre.explainers.perturbation.rise import Fill, SampledExplainer
+from dre.explainers.perturbation.rise import SampledExplainer
 from dre.images.segments import Cutter, Labels, Quickshift, Slic, cut
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
+from dre.types import FillName
 
 Segmentation = Literal["quickshift", "slic"]
 
@@ -94,6 +96,7 @@ def segment_means(images: Tensor, labels: Tensor, segments: int) -> Tensor:
     return (totals / areas.clamp_min(1)[:, None]).gather(2, places).view_as(images).to(images)
 
 
+@accepts_old_options
 class LIME(SampledExplainer):
     """Coefficient of each superpixel in a linear model of the score, fitted near the image; `samples` forward passes.
 
@@ -107,8 +110,8 @@ class LIME(SampledExplainer):
         score: Which output is modelled.
         samples: Masked images; the error falls with the square root of their number.
         segmentation: What cuts the image, `quickshift` as published, or `slic`, whose superpixels are of like size.
-        fill: What a hidden superpixel shows: its mean colour (`segment`), the classifier's `mean` colour, `black`, or
-            a grey level in [0, 1].
+        fill: What a hidden superpixel shows: its mean colour (`segment`), a fill of `dre.types.FillName`, or a grey
+            level in [0, 1].
         kernel_width: Of the kernel that weighs samples by their cosine distance from the image.
         alpha: Of the ridge.
         kernel_size: Of quickshift, in pixels.
@@ -129,7 +132,7 @@ class LIME(SampledExplainer):
         score: ScoreName = "probability",
         samples: int = 1000,
         segmentation: Segmentation = "quickshift",
-        fill: Literal["segment"] | Fill | float = "segment",
+        fill: Literal["segment"] | FillName | float = "segment",
         kernel_width: float = 0.25,
         alpha: float = 1.0,
         kernel_size: float = 4.0,
@@ -145,14 +148,16 @@ class LIME(SampledExplainer):
         if segmentation not in get_args(Segmentation):
             raise ValueError(f"`segmentation` must be one of {', '.join(get_args(Segmentation))}, got {segmentation!r}")
         is_level = isinstance(fill, int | float) and 0 <= fill <= 1
-        if fill not in ("segment", *get_args(Fill)) and not is_level:
-            raise ValueError(f"`fill` must be segment, mean, black or a grey level in [0, 1], got {fill!r}")
+        if fill not in ("segment", *get_args(FillName)) and not is_level:
+            raise ValueError(
+                f"`fill` must be segment, {', '.join(get_args(FillName))} or a grey level in [0, 1], got {fill!r}"
+            )
         if kernel_width <= 0:
             raise ValueError(f"`kernel_width` must be positive, got {kernel_width}")
         if alpha <= 0:
             raise ValueError(f"`alpha` must be positive, got {alpha}: without it superpixels need not be told apart")
         self.samples, self.seed = samples, seed
-        self.fill: Literal["segment"] | Fill | float = fill
+        self.fill: Literal["segment"] | FillName | float = fill
         self.kernel_width, self.alpha = kernel_width, alpha
         quickshift = Quickshift(kernel_size, max_distance, ratio)
         self.cutter: Cutter[Labels] = quickshift if segmentation == "quickshift" else Slic(segments, compactness)
@@ -191,5 +196,5 @@ class LIME(SampledExplainer):
         if self.fill == "segment":
             return segment_means(images, labels, segments)
         if isinstance(self.fill, str):
-            return self.colour(self.fill, like=images)
+            return self.filled(images, self.fill, self.seed)
         return torch.full_like(self.classifier.mean, self.fill).to(images)

@@ -11,10 +11,11 @@ from torch import Tensor
 from dre.checks import check_choice, check_count, check_not_negative
 from dre.engine.gradients import Probe
 from dre.engine.scoring import ScoreName
-from dre.explainers.backgrounds import Background, Backgrounds, Jitter
 from dre.explainers.perturbation.optimised import Game, OptimisedExplainer, descend
-from dre.images.fill import BLUR_SIGMA, blend, gaussian_blur
+from dre.images.blur import gaussian_blur
+from dre.images.fill import FILLS, DrawnFill, FillDraws, blend
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
 
 Start = Literal["random", "circle"]
 
@@ -45,12 +46,13 @@ def total_variation(masks: Tensor, power: float) -> Tensor:
     return ((down + right).clamp_min(FLAT) ** (power / 2)).flatten(1).sum(1)
 
 
+@accepts_old_options
 class MeaningfulPerturbation(OptimisedExplainer):
     """What has to be blurred away to lower the score (or may not be, to keep it); `iterations` passes.
 
-    A mask of one value for each cell is enlarged and blurred, and the image is blended with its background under it.
+    A mask of one value for each cell is enlarged and blurred, and the image is blended with a fill under it.
     Adam lowers the score (or raises it) plus a price for the area that the mask deletes (or keeps) and for its slopes.
-    Where the background lowers the score by itself everywhere, the map is as wide as the price of area lets it be.
+    Where the fill lowers the score by itself everywhere, the map is as wide as the price of area lets it be.
 
     Args:
         classifier: What is explained.
@@ -65,8 +67,10 @@ class MeaningfulPerturbation(OptimisedExplainer):
         cell: Pixels along the side of a cell: 8 makes a mask of 28 x 28 for 224 x 224 pixels.
         mask_sigma: Blur of the enlarged mask, in pixels; 0 for none.
         jitter: The image moves under its mask by up to this many pixels in all, at random at each iteration.
-        background: `blur`, or the `mixture` that paper 003 gives to all methods that perturb.
+        fill: What is shown where the mask hides the image, see `dre.types.FillName`; or the `mixture` of blur and
+            noise that Fu et al. 2021 give to all methods that perturb.
         blur_sigma: Of `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         start: Each value at `random`; or the smallest `circle` whose deletion takes the score, which costs one forward
             pass for every five pixels of the image's half diagonal (35 for 224 x 224).
         seed: Of all draws.
@@ -90,15 +94,16 @@ class MeaningfulPerturbation(OptimisedExplainer):
         cell: int = 8,
         mask_sigma: float = 5.0,
         jitter: int = 4,
-        background: Background = "blur",
-        blur_sigma: float = BLUR_SIGMA,
+        fill: DrawnFill = "blur",
+        blur_sigma: float = 10.0,
+        blur_radius: int | None = None,
         start: Start = "random",
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
         super().__init__(classifier, iterations=iterations, lr=lr, score=score, seed=seed, chunk=chunk)
         check_choice("game", game, get_args(Game))
-        check_choice("background", background, get_args(Background))
+        check_choice("fill", fill, FILLS)
         check_choice("start", start, get_args(Start))
         check_count("cell", cell)
         check_not_negative(area_weight=area_weight, variation_weight=variation_weight, mask_sigma=mask_sigma)
@@ -108,8 +113,8 @@ class MeaningfulPerturbation(OptimisedExplainer):
         self.game: Game = game
         self.area_weight, self.variation_weight, self.variation_power = area_weight, variation_weight, variation_power
         self.cell, self.mask_sigma, self.jitter = cell, mask_sigma, jitter
-        self.background: Background = background
-        self.blur_sigma = blur_sigma
+        self.fill: DrawnFill = fill
+        self.blur_sigma, self.blur_radius = blur_sigma, blur_radius
         self.start: Start = start
 
     def search(
@@ -120,10 +125,10 @@ class MeaningfulPerturbation(OptimisedExplainer):
         values = self._begin(images, probe, generators).requires_grad_()
         jitter = Jitter(self.jitter, self.iterations, generators)
         padded = jitter.pad(images)
-        backgrounds = Backgrounds(padded, self.background, self.blur_sigma, generators)
+        fills = FillDraws(padded, self.fill, self.classifier.mean, generators, self.blur_sigma, self.blur_radius)
 
         def losses(step: int) -> Tensor:
-            shown, hidden = jitter.move(padded, step), jitter.move(backgrounds.draw(), step)
+            shown, hidden = jitter.move(padded, step), jitter.move(fills.draw(), step)
             seen = blend(shown, self.enlarge(values, size), hidden)
             scores = self.attach(seen, *probe.gradient(seen.detach()))
             return self.price(values) + (scores if self.game == "deletion" else -scores)
@@ -149,7 +154,7 @@ class MeaningfulPerturbation(OptimisedExplainer):
         if self.start == "random":
             draws = [torch.rand(1, *grid, generator=generator) for generator in generators]
             return torch.stack(draws).to(images)
-        circles = smallest_circles(images, gaussian_blur(images, self.blur_sigma), probe)
+        circles = smallest_circles(images, gaussian_blur(images, self.blur_sigma, self.blur_radius), probe)
         cells = F.adaptive_avg_pool2d(circles, grid)
         return 1 - cells if self.game == "deletion" else cells
 
@@ -184,3 +189,36 @@ def _circles(images: Tensor) -> Tensor:
     distance = (down[:, None].square() + right[None, :].square()).sqrt()
     radii = torch.arange(0, math.hypot(height, width) / 2 + CIRCLE_SIGMA + CIRCLE_STEP, CIRCLE_STEP)
     return gaussian_blur((distance <= radii.to(distance)[:, None, None]).to(distance)[:, None], CIRCLE_SIGMA)
+
+
+class Jitter:
+    """Moves images by whole pixels, each in its own way at each iteration; borders are repeated.
+
+    Args:
+        reach: Pixels between the leftmost and the rightmost place.
+        iterations: How many moves there are.
+        generators: One for each image.
+    """
+
+    def __init__(self, reach: int, iterations: int, generators: Sequence[torch.Generator]) -> None:
+        self.reach = reach
+        draws = [torch.randint(reach + 1, (iterations, 2), generator=generator) for generator in generators]
+        self.moves: list[list[tuple[int, int]]] = torch.stack(draws, dim=1).tolist()
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Make room for the moves: [N, C, H + reach, W + reach]."""
+        before = self.reach // 2
+        after = self.reach - before
+        return F.pad(images, (before, after, before, after), mode="replicate") if self.reach else images
+
+    def move(self, padded: Tensor, step: int) -> Tensor:
+        """Windows [N, C, H, W] of this step."""
+        if not self.reach:
+            return padded
+        height, width = padded.shape[-2] - self.reach, padded.shape[-1] - self.reach
+        return torch.stack(
+            [
+                image[:, down : down + height, right : right + width]
+                for image, (down, right) in zip(padded, self.moves[step], strict=True)
+            ]
+        )

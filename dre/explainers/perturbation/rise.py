@@ -14,10 +14,11 @@ from dre.engine.chunks import slices
 from dre.engine.perturbation import SweepEngine
 from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
-from dre.images.fill import blend
+from dre.images.fill import blend, fill_images
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
+from dre.types import FillName
 
-Fill = Literal["mean", "black"]
 Divisor = Literal["expected", "drawn"]
 
 MASKS_AT_ONCE = 64
@@ -158,11 +159,12 @@ class SampledExplainer(Explainer):
         self.cost.forwards += self.engine.forwards - before
         return scores
 
-    def colour(self, fill: Fill, like: Tensor) -> Tensor:
-        """Give the colour [1, C, 1, 1] that stands for "nothing here"."""
-        return self.classifier.mean.to(like) if fill == "mean" else torch.zeros_like(self.classifier.mean).to(like)
+    def filled(self, images: Tensor, fill: FillName, seed: int) -> Tensor:
+        """Return what a fill shows for each image, [B, C, H, W]."""
+        return fill_images(images, fill, self.classifier.mean, lambda: self.generators(images, seed))
 
 
+@accepts_old_options
 class RISE(SampledExplainer):
     """Mean of random masks, weighted by the score of the image seen through each; `masks` forward passes.
 
@@ -175,8 +177,8 @@ class RISE(SampledExplainer):
         masks: Random masks; the error falls with the square root of their number.
         cells: Cells of a mask along each side before it is enlarged.
         keep: Probability that a cell is kept.
-        fill: What is shown where a mask is 0: the classifier's `mean` colour, as in the published code, which masks
-            normalised images, or `black`.
+        fill: What is shown where a mask is 0, see `dre.types.FillName`; the default is that of the published code,
+            which masks normalised images.
         divide_by: How often a pixel is shown: as `expected`, which is published, or as the masks that were `drawn`
             show it. Where the score is high under most masks, the map of the first is mainly how often each pixel was
             drawn, the same for all images, until there are very many masks; the other leaves that out.
@@ -194,7 +196,7 @@ class RISE(SampledExplainer):
         masks: int = 4000,
         cells: int = 7,
         keep: float = 0.5,
-        fill: Fill = "mean",
+        fill: FillName = "dataset_mean",
         divide_by: Divisor = "expected",
         seed: int = 0,
         chunk: int | None = None,
@@ -204,18 +206,17 @@ class RISE(SampledExplainer):
         check_count("cells", cells)
         if not 0 < keep <= 1:
             raise ValueError(f"`keep` must be a probability above 0, got {keep}")
-        if fill not in get_args(Fill):
-            raise ValueError(f"`fill` must be one of {', '.join(get_args(Fill))}, got {fill!r}")
+        check_choice("fill", fill, get_args(FillName))
         check_choice("divide_by", divide_by, get_args(Divisor))
         self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
-        self.fill: Fill = fill
+        self.fill: FillName = fill
         self.divide_by: Divisor = divide_by
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
         masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, like=images)
-        fill = self.colour(self.fill, like=images)
+        fill = self.filled(images, self.fill, self.seed)
         scores = self.score_masked(images, targets, fill, lambda _, part: masks.build(part)[None], self.masks)
         scores = scores.to(images)
         drawn = self.divide_by == "drawn"

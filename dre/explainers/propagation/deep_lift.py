@@ -12,13 +12,15 @@ from dre.explainers.gradient import Reduction, reduce_channels
 from dre.explainers.paths.integration import completeness
 from dre.explainers.propagation.base import PropagationExplainer
 from dre.explainers.propagation.rescale import Meeting, Recorder, Rescale
-from dre.images.fill import BLUR_SIGMA, Baseline, baseline_images
+from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
+from dre.renamed import accepts_old_options
 
 LARGEST_GAP = 0.05
 """Share of a map's magnitude by which it may miss completeness without a word; bf16 alone stays below."""
 
 
+@accepts_old_options
 class DeepLift(PropagationExplainer):
     """Share of each pixel in the change of the logit since the baseline, signed; two forwards and one backward.
 
@@ -31,8 +33,9 @@ class DeepLift(PropagationExplainer):
 
     Args:
         classifier: What is explained.
-        baseline: What is compared with, see `dre.images.fill.baseline_images`.
+        baseline: What is compared with, see `dre.images.fill.fill_images`.
         blur_sigma: Of the baseline `blur`, in pixels.
+        blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
         score: Only the logit can be handed back.
         reduce: How the channels become one value.
@@ -48,7 +51,8 @@ class DeepLift(PropagationExplainer):
         classifier: Classifier,
         *,
         baseline: Baseline = "black",
-        blur_sigma: float = BLUR_SIGMA,
+        blur_sigma: float = 10.0,
+        blur_radius: int | None = None,
         seed: int = 0,
         score: ScoreName = "logit",
         reduce: Reduction = "sum",
@@ -56,7 +60,7 @@ class DeepLift(PropagationExplainer):
     ) -> None:
         super().__init__(classifier, score=score, reduce=reduce, chunk=chunk)
         self.baseline = baseline
-        self.blur_sigma, self.seed = blur_sigma, seed
+        self.blur_sigma, self.blur_radius, self.seed = blur_sigma, blur_radius, seed
 
     @classmethod
     def rehearse(cls, classifier: Classifier, images: Tensor) -> None:
@@ -70,8 +74,13 @@ class DeepLift(PropagationExplainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         probe = self.probe(targets)
-        baselines = baseline_images(
-            images, self.baseline, probe.neutral, lambda: probe.generators(images, self.seed), self.blur_sigma
+        baselines = fill_images(
+            images,
+            self.baseline,
+            probe.dataset_mean,
+            lambda: probe.generators(images, self.seed),
+            self.blur_sigma,
+            self.blur_radius,
         )
         is_shared = bool((baselines == baselines[:1]).all())
         shared = self._record(probe, baselines[:1]) if is_shared else None

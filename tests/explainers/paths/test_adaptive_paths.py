@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dre.engine.scoring import score as class_score
 from dre.explainers import SAMP, GuidedIG, GuidedPath, SampPath, SAMPPlusPlus
 from dre.explainers.paths.samp import top_pixels
-from dre.images.fill import gaussian_blur
+from dre.images.blur import gaussian_blur
 from dre.models import Classifier
 from tests.explainers.analytic import ZERO, formula_classifier, linear_classifier, random_image
 from tests.networks import SmallNetwork, rank_correlation, small_batch, small_classifier

@@ -16,7 +16,7 @@ from dre.explainers import (
     bare_gradient,
 )
 from dre.explainers.paths.straight import quadrature
-from dre.images.fill import BlurSpectrum, blur_with_slope, gaussian_blur
+from dre.images.blur import BlurSpectrum, blur_with_slope, gaussian_blur
 from tests.explainers.analytic import ZERO, formula_classifier, linear_classifier, random_image
 from tests.networks import small_batch, small_classifier
 
@@ -84,7 +84,7 @@ def test_named_baselines_are_what_they_say():
         "black": torch.zeros_like(images),
         "white": torch.ones_like(images),
         "mean": images.mean((2, 3), keepdim=True).expand_as(images),
-        "neutral": torch.full_like(images, 0.5),
+        "dataset_mean": torch.full_like(images, 0.5),
         "blur": gaussian_blur(images, 3.0),
     }
     for name, baseline in given.items():

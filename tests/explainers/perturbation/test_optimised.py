@@ -49,7 +49,7 @@ def contrast(saliency: torch.Tensor) -> float:
             ),
             0.3,
         ),
-        (lambda c: ExtremalPerturbation(c, areas=(0.15,), iterations=250, lr=0.1, sigma=8.0, perturbation="fade"), 0.3),
+        (lambda c: ExtremalPerturbation(c, areas=(0.15,), iterations=250, lr=0.1, sigma=8.0, fill="dataset_mean"), 0.3),
     ],
     ids=["deletion", "preservation", "extremal"],
 )

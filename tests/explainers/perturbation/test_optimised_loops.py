@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dre.explainers import ExtremalPerturbation, FeatureInversion, MeaningfulPerturbation
 from dre.explainers.perturbation.smooth_max import SmoothMax
-from dre.images.fill import gaussian_blur
+from dre.images.blur import gaussian_blur
 from tests.networks import small_batch, small_classifier
 
 KEYS = ["a", "b"]
