@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dre import explainers
+from dre import explainers, renamed
 from dre.checks import check_images
 from dre.explainers import Explainer, idgi
 from dre.explainers.base import UnsupportedError
@@ -93,6 +93,7 @@ def _chosen(method: str, options: dict[str, Any]) -> tuple[type[Explainer], dict
         if "rule" not in allowed:
             raise ValueError(f"{name!r} walks no path, so {IDGI!r} does not apply to it; leave the suffix away")
         options = {"rule": idgi, **options}
+    options = renamed.options(known[name].__name__, options)
     for option in options:
         if option not in allowed:
             raise ValueError(f"{name!r} takes no option {option!r}; it takes {', '.join(allowed)}")

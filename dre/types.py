@@ -13,7 +13,10 @@ from dre.renamed import accepts_old_options
 Kept = Literal["top", "rest", "level", "soft", "soft_rest"]
 
 InformationName = Literal["webp", "png", "grey_entropy", "ms_ssim"]
-Readout = Literal["probability", "logit", "log_probability", "correct"] | InformationName
+ScoreName = Literal["probability", "logit", "log_probability"]
+"""Which output of a class is its score."""
+
+Readout = ScoreName | Literal["correct"] | InformationName
 """What is read of a masked image: a score of the target, whether it is the best class, or how much is still to see."""
 
 

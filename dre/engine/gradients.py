@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from dre.engine.chunks import Chunk
-from dre.engine.scoring import ScoreName, score
+from dre.engine.scoring import score
 from dre.images.randomness import image_generators as image_generators
 from dre.models import Classifier
+from dre.types import ScoreName
 
 ADVICE: dict[ScoreName, str] = {
     "probability": "a probability of 1 is flat; score='log_probability' or 'logit' still has a gradient",

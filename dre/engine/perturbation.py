@@ -13,12 +13,12 @@ from torch import Tensor
 from dre.checks import NonFiniteError, check_images, check_saliency, check_targets
 from dre.engine.chunks import Chunk, is_out_of_memory, slices
 from dre.engine.masking import Build, Canvas, View, places, views
-from dre.engine.scoring import ScoreName, check_score_name, score
+from dre.engine.scoring import check_score_name, score
 from dre.images.blur import gaussian_blur
 from dre.images.information import information
 from dre.images.maps import min_max
 from dre.images.randomness import Draw, draw_orders, image_names
-from dre.types import InformationName, Readout, Sweep
+from dre.types import InformationName, Readout, ScoreName, Sweep
 
 Read = Callable[[Tensor, slice], Tensor]
 """From masked images of a slice of the batch, image by image, to what is read of each: [N, ...]."""

@@ -1,11 +1,11 @@
 """Class scores of a classifier: which number of its output is called the score of a class."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-ScoreName = Literal["probability", "logit", "log_probability"]
+from dre.types import ScoreName
 
 
 def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> Tensor:

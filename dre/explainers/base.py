@@ -10,9 +10,9 @@ from dre import renamed
 from dre.checks import NonFiniteSaliencyError, check_images, check_saliency, check_targets
 from dre.engine.chunks import Chunk
 from dre.engine.gradients import Cost, Probe, Vanished, image_generators
-from dre.engine.scoring import ScoreName
 from dre.models import Classifier
 from dre.models.hooks import in_eval_mode
+from dre.types import ScoreName
 
 
 class UnsupportedError(ValueError):

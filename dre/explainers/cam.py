@@ -3,12 +3,12 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.models.hooks import in_eval_mode
 from dre.models.taps import Tap
+from dre.types import ScoreName
 
 SMALLEST_DENOMINATOR = 1e-6
 """Of Grad-CAM++'s ratio, as in the widely used implementations."""

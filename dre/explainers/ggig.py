@@ -5,10 +5,10 @@ from torch import Tensor
 
 from dre.checks import check_count
 from dre.engine.chunks import blocks
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.models import Classifier
+from dre.types import ScoreName
 
 
 class GGIG(Explainer):

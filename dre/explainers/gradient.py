@@ -10,9 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 from dre.checks import check_count
 from dre.engine.chunks import blocks
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.models import Classifier
+from dre.types import ScoreName
 
 Reduction = Literal["sum", "abs_sum", "sum_abs", "max_abs", "max"]
 SmoothKind = Literal["signed", "magnitude", "squared"]

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dre.engine.chunks import Chunk
 from dre.engine.perturbation import SweepEngine, rank
-from dre.engine.scoring import ScoreName, score
+from dre.engine.scoring import score
 from dre.explainers.base import Explainer, maps_below
 from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
 from dre.models.estimator import Variant
 from dre.models.folding import fold_batch_norm
 from dre.models.hooks import in_eval_mode
-from dre.types import Sweep
+from dre.types import ScoreName, Sweep
 
 Refinement = Literal["self", "mgnet"]
 

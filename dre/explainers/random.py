@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.models import Classifier
+from dre.types import ScoreName
 
 
 class Random(Explainer):

@@ -6,9 +6,7 @@ from torch import Tensor
 
 from dre.metrics.base import ImageMean
 from dre.renamed import accepts_old_options
-from dre.types import Fill, Sweep
-
-Score = Literal["probability", "logit", "log_probability"]
+from dre.types import Fill, ScoreName, Sweep
 
 
 def relative_drop(full: Tensor, masked: Tensor, clamp: bool = True) -> Tensor:
@@ -30,7 +28,7 @@ def relative_drop(full: Tensor, masked: Tensor, clamp: bool = True) -> Tensor:
 class _MaskedScore(ImageMean):
     """What the confidence metrics share: the score of the image and of one soft-masked version of it."""
 
-    def __init__(self, kept: Literal["soft", "soft_rest"], fill: Fill, read: Score) -> None:
+    def __init__(self, kept: Literal["soft", "soft_rest"], fill: Fill, read: ScoreName) -> None:
         super().__init__()
         self.sweeps = {
             "full": Sweep((1.0,), read=read),
@@ -54,7 +52,7 @@ class AverageDrop(_MaskedScore):
     Args:
         clamp: Count a score that rises as no drop, as published; poster 000 does not, `clamp=False, read="logit"`.
         fill: What shines through where the map is low.
-        read: Score of the target.
+        read: ScoreName of the target.
 
     Source: Chattopadhyay et al. 2018; AD in the poster 000.
 
@@ -68,7 +66,7 @@ class AverageDrop(_MaskedScore):
 
     higher_is_better = False
 
-    def __init__(self, clamp: bool = True, fill: Fill = "black", read: Score = "probability") -> None:
+    def __init__(self, clamp: bool = True, fill: Fill = "black", read: ScoreName = "probability") -> None:
         super().__init__("soft", fill, read)
         self.clamp = clamp
 
@@ -86,7 +84,7 @@ class IncreaseInConfidence(_MaskedScore):
 
     Args:
         fill: What shines through where the map is low.
-        read: Score of the target.
+        read: ScoreName of the target.
 
     Source: Chattopadhyay et al. 2018; IIC in the poster 000.
 
@@ -100,7 +98,7 @@ class IncreaseInConfidence(_MaskedScore):
 
     higher_is_better = True
 
-    def __init__(self, fill: Fill = "black", read: Score = "probability") -> None:
+    def __init__(self, fill: Fill = "black", read: ScoreName = "probability") -> None:
         super().__init__("soft", fill, read)
 
     def update(self, full: Tensor, masked: Tensor) -> None:
@@ -119,7 +117,7 @@ class AverageDropInDeletion(_MaskedScore):
     Args:
         clamp: Count a score that rises as no drop; poster 000 does not, `clamp=False, read="logit"`.
         fill: What shines through where the map is high.
-        read: Score of the target.
+        read: ScoreName of the target.
 
     Source: Jung and Oh 2021, as the poster 000 uses it (ADD).
 
@@ -133,7 +131,7 @@ class AverageDropInDeletion(_MaskedScore):
 
     higher_is_better = True
 
-    def __init__(self, clamp: bool = True, fill: Fill = "black", read: Score = "probability") -> None:
+    def __init__(self, clamp: bool = True, fill: Fill = "black", read: ScoreName = "probability") -> None:
         super().__init__("soft_rest", fill, read)
         self.clamp = clamp
 

@@ -13,14 +13,13 @@ from dre.caching import SaliencyCache
 from dre.checks import NonFiniteSaliencyError, check_labels
 from dre.engine.cost import Meter
 from dre.engine.perturbation import SweepBatch, SweepEngine
-from dre.engine.scoring import ScoreName
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
 from dre.explainers.paths.shared import SharedWalks
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
 from dre.modules.variants import Variants
-from dre.types import Batch, Explained, Sweep
+from dre.types import Batch, Explained, ScoreName, Sweep
 
 
 def default_metrics() -> dict[str, ImageMean]:

@@ -7,13 +7,12 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.explainers.paths.straight import Quadrature, quadrature, walk_nodes
 from dre.images.blur import BlurSpectrum, Border, blur_with_slope
 from dre.models import Classifier
-from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
+from dre.types import IntegrationPath, IntegrationRule, Probe, ScoreName, Waypoint
 
 Grid = Literal["linear", "sqrt"]
 

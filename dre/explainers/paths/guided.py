@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
-from dre.types import IntegrationRule, Probe, Waypoint
+from dre.types import IntegrationRule, Probe, ScoreName, Waypoint
 
 CLOSE = 1e-9
 """Relative and absolute distance from a step's goal that counts as there; the state is float64 for it."""

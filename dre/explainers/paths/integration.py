@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from dre.engine.gradients import Probe, is_flat
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.models import Classifier
-from dre.types import IntegrationPath, IntegrationRule, Waypoint
+from dre.types import IntegrationPath, IntegrationRule, ScoreName, Waypoint
 
 
 def riemann(here: Waypoint, there: Waypoint) -> Tensor:

@@ -9,13 +9,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
-from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
+from dre.types import IntegrationPath, IntegrationRule, Probe, ScoreName, Waypoint
 
 Direction = Literal["deletion", "insertion", "both"]
 Momentum = Literal["select", "both"]

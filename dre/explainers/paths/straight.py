@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
-from dre.types import IntegrationPath, IntegrationRule, Probe, Waypoint
+from dre.types import IntegrationPath, IntegrationRule, Probe, ScoreName, Waypoint
 
 Quadrature = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "pair"]
 OPEN = ("midpoint", "gauss_legendre")

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_choice, check_count, check_not_negative
-from dre.engine.scoring import ScoreName
 from dre.explainers.perturbation.optimised import Game, OptimisedExplainer, descend
 from dre.explainers.perturbation.smooth_max import SmoothMax, area_term
 from dre.images.blur import gaussian_blur
 from dre.images.fill import FILLS, DrawnFill, FillDraws, blend
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
+from dre.types import ScoreName
 
 MOMENTUM = 0.9
 DAMPENING = 0.9

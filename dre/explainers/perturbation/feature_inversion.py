@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_choice, check_not_negative
-from dre.engine.scoring import ScoreName
 from dre.explainers.cam import feature_map
 from dre.explainers.perturbation.optimised import OptimisedExplainer, descend
 from dre.images.fill import FILLS, DrawnFill, FillDraws, blend
 from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
+from dre.types import ScoreName
 
 FIRST_WEIGHT = 0.1
 DECAY = 0.5

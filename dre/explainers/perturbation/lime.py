@@ -7,12 +7,11 @@ from torch import Tensor
 
 from dre.checks import check_count
 from dre.engine.chunks import slices
-from dre.engine.scoring import ScoreName
 from dre.explainers.perturbation.rise import SampledExplainer
 from dre.images.segments import Cutter, Labels, Quickshift, Slic, cut
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
-from dre.types import FillName
+from dre.types import FillName, ScoreName
 
 Segmentation = Literal["quickshift", "slic"]
 

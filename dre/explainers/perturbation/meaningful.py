@@ -10,12 +10,12 @@ from torch import Tensor
 
 from dre.checks import check_choice, check_count, check_not_negative
 from dre.engine.gradients import Probe
-from dre.engine.scoring import ScoreName
 from dre.explainers.perturbation.optimised import Game, OptimisedExplainer, descend
 from dre.images.blur import gaussian_blur
 from dre.images.fill import FILLS, DrawnFill, FillDraws, blend
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
+from dre.types import ScoreName
 
 Start = Literal["random", "circle"]
 

@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dre.checks import check_count
 from dre.engine.chunks import blocks
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.models import Classifier
+from dre.types import ScoreName
 
 Game = Literal["deletion", "preservation"]
 """What the mask is after: as little as possible that must go to lower the score, or that must stay to keep it."""

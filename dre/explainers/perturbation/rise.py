@@ -12,12 +12,11 @@ from torch import Tensor
 from dre.checks import check_choice, check_count
 from dre.engine.chunks import slices
 from dre.engine.perturbation import SweepEngine
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.images.fill import blend, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
-from dre.types import FillName
+from dre.types import FillName, ScoreName
 
 Divisor = Literal["expected", "drawn"]
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer, UnsupportedError
 from dre.explainers.gradient import Reduction
 from dre.explainers.propagation.function_mode import Interceptor, UnsupportedFunctionError, frozen
 from dre.models import Classifier
+from dre.types import ScoreName
 
 
 class PropagationExplainer(Explainer):

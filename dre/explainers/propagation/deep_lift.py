@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dre.engine.gradients import Probe
-from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.explainers.paths.integration import completeness
 from dre.explainers.propagation.base import PropagationExplainer
@@ -15,6 +14,7 @@ from dre.explainers.propagation.rescale import Meeting, Recorder, Rescale
 from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
+from dre.types import ScoreName
 
 LARGEST_GAP = 0.05
 """Share of a map's magnitude by which it may miss completeness without a word; bf16 alone stays below."""

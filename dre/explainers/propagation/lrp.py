@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_images, check_targets
-from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.explainers.propagation.base import PropagationExplainer
 from dre.explainers.propagation.relevance import FirstLayer, Relevance, Rules
 from dre.explainers.propagation.rules import AlphaBetaRule, EpsilonRule, GammaRule, Leaves, Rule
 from dre.models import Classifier
 from dre.models.hooks import in_eval_mode
+from dre.types import ScoreName
 
 RuleName = Literal["epsilon", "gamma", "alpha_beta", "composite", "composite_alpha_beta"]
 
