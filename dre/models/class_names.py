@@ -6,7 +6,8 @@ from functools import lru_cache
 from itertools import zip_longest
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from timm.data import ImageNetInfo
+
+from dre.models.timm_library import timm_library
 
 IMAGENET = 1000
 OTHERWISE = {134: "crane bird", 639: "maillot tank suit"}
@@ -19,14 +20,14 @@ NUMBERING = re.compile(r"^(\d+\.|/\w/)")
 @lru_cache
 def imagenet_names() -> tuple[str, ...]:
     """Name each class of ImageNet-1k by all its words, as in `tench, Tinca tinca`."""
-    info = ImageNetInfo("imagenet-1k")
+    info = timm_library().data.ImageNetInfo("imagenet-1k")
     words = [info.index_to_description(index) for index in range(IMAGENET)]
     return tuple(f"{word}, {OTHERWISE[index]}" if index in OTHERWISE else word for index, word in enumerate(words))
 
 
 @lru_cache
 def _imagenet_indices() -> dict[str, int]:
-    return {wnid: index for index, wnid in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+    return {wnid: index for index, wnid in enumerate(timm_library().data.ImageNetInfo("imagenet-1k").label_names())}
 
 
 def spellings(name: str) -> frozenset[str]:

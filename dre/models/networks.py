@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torchvision
 from torch import Tensor, nn
 
 from dre.models.class_names import IMAGENET, imagenet_names
+from dre.models.timm_library import timm_library
 from dre.models.weights import load_package, load_weights
 from dre.types import Preprocessing
 
@@ -160,16 +160,16 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origi
 
 def _build_timm(name: str, pretrained: bool, num_classes: int | None, options: Mapping[str, Any]) -> NamedNetwork:
     architecture = name.split(".", 1)[0]
-    if not timm.is_model(architecture):
+    if not timm_library().is_model(architecture):
         raise ValueError(_unknown(name))
     size_of_head = {} if num_classes is None else {"num_classes": num_classes}
     try:
-        network = timm.create_model(name, pretrained=pretrained, **{**options, **size_of_head})
+        network = timm_library().create_model(name, pretrained=pretrained, **{**options, **size_of_head})
     except TypeError as error:  # an option that the network does not know
         raise ValueError(f"timm cannot build {name!r} with the options {dict(options)}: {error}") from None
     except RuntimeError as error:  # an unknown tag behind the dot, or no way to the weights
         raise ValueError(f"timm cannot build {name!r}: {error}") from None
-    config = timm.data.resolve_model_data_config(network)
+    config = timm_library().data.resolve_model_data_config(network)
     channels, height, width = config["input_size"]
     preprocessing = Preprocessing(
         size=(height, width),
@@ -212,7 +212,7 @@ def _with_class_names(network: NamedNetwork) -> NamedNetwork:
 
 
 def _unknown(name: str) -> str:
-    known = [*timm.list_models(), *OWN]
+    known = [*timm_library().list_models(), *OWN]
     known += [TORCHVISION + name for name in torchvision.models.list_models(module=torchvision.models)]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names"
