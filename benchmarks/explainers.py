@@ -8,7 +8,7 @@ import argparse
 import functools
 from collections.abc import Callable
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -55,13 +55,13 @@ def _case(
     faster: float | None = None,
     label: str = "",
     passes: tuple[float, float] | None = None,
-    **options: object,
+    **options: Any,
 ) -> Case:
     build = functools.partial(getattr(explainers, name), **options)
     return Case(label or name, build, floor, peer, peer_name, faster, passes)
 
 
-def _idgi(name: str, **options: object) -> Case:
+def _idgi(name: str, **options: Any) -> Case:
     """Set a path under IDGI beside the same path under its own rule, which may be at most 3 % faster."""
     path = peers.own(lambda c: getattr(explainers, name)(c, **options))
     return _case(name, None, path, "its path", 1 / 1.03, label=f"{name} + IDGI", rule=idgi, **options)
@@ -137,7 +137,8 @@ def measure(case: Case, classifier: Classifier, images: Tensor, targets: Tensor,
 
 def forward(classifier: Classifier, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return classifier(images)
+        logits: Tensor = classifier(images)
+    return logits
 
 
 def forward_backward(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,7 @@ from dre.explainers import CentredGaussian, Explainer, GradCAM, IntegratedGradie
 from dre.models import Classifier
 from dre.runs.process import machine
 
-EXPLAINERS = {
+EXPLAINERS: dict[str, Callable[[Classifier], Explainer]] = {
     "centred_gaussian": CentredGaussian,
     "grad_cam": GradCAM,
     "vanilla_gradient": VanillaGradient,

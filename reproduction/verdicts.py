@@ -4,7 +4,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,12 @@ candidates of which one is enough share it where any can make it hold."""
 
 SMALL = 0.0005
 """Below this three decimals show nothing."""
+
+Values: TypeAlias = "pd.Series | str"
+"""One value for each image, or the reason why there are none."""
+
+Difference = Callable[..., Interval]
+"""The interval of the difference between two lists of values for the same images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +184,8 @@ def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iter
     what = ("scaled " if "over" in test else "") + (test.get("metric") or test["quantity"])
     interval = median_difference if test.get("statistic") == "median" else paired_difference
     if "mean_of" in test:
-        values = {name: _values(test, run, name) for name in test["mean_of"]}
-        bounds = (test.get("above"), test.get("below"))
-        yield [_single(f"{name} {what}", found, bounds, strict) for name, found in values.items()]
+        limits = (test.get("above"), test.get("below"))
+        yield [_single(f"{name} {what}", _values(test, run, name), limits, strict) for name in test["mean_of"]]
         return
     form = next(form for form in FORMS if form in test)
     first, rivals = test[form], test["with" if form == "level" else "than"]
@@ -197,14 +202,6 @@ def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iter
             )
             for rival in rivals
         ]
-
-
-Values = pd.Series | str
-"""By image, or why there are none."""
-
-
-Difference = Callable[..., Interval]
-"""Of two lists of values for the same images."""
 
 
 def _single(text: str, values: Values, bounds: tuple[float | None, float | None], strict: Drawing) -> Finding:

@@ -116,7 +116,7 @@ def main() -> None:
 
     for kind in (VanillaGradient, GuidedBackprop):
         phases = lattice(kind(single)(images, targets, keys).abs())
-        report(f"phases of a 2 x 2 lattice, {kind.__name__}", keys, lambda place, found=phases: found[place].tolist())
+        report(f"phases of a 2 x 2 lattice, {kind.__name__}", keys, [row.tolist() for row in phases].__getitem__)
     report("gradient and central differences", keys, each(lambda one, target: slope_check(double, one, target)))
     report("change of the gradient by noise of 1e-4", keys, each(lambda one, target: noise_change(single, one, target)))
     report("pixels that SAMP's steps share", keys, each(lambda one, target: shared_pixels(single, double, one, target)))

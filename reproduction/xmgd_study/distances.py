@@ -58,8 +58,7 @@ def matrix(distance: Distance, prepared: Tensor) -> Tensor:
     """All distances between prepared maps, symmetric, float64 [N, N]."""
     rows, columns = torch.triu_indices(len(prepared), len(prepared), 1)
     found = torch.zeros(len(prepared), len(prepared), dtype=torch.float64)
-    for some in torch.arange(len(rows)).split(CHUNK):
-        left, right = rows[some], columns[some]
+    for left, right in zip(torch.split(rows, CHUNK), torch.split(columns, CHUNK), strict=True):
         found[left, right] = distance.compare(prepared[left], prepared[right])
     return found + found.T
 
