@@ -138,7 +138,7 @@ class SalientPixels(FirstPhotographs):
         explainers: Rows to draw; all that are evaluated when not given.
         sigma: Of the blur in pixels.
 
-    Source: paper 004, figures 1, 4 and 9.
+    Source: Rahman et al. 2022, Figures 1, 4 and 9.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class SaliencyPanel(FirstPhotographs):
         colours: A colour map of matplotlib (`gray`, `inferno`, `coolwarm`, `Reds`, ...) in which maps are drawn alone;
             by default they lie over the photograph.
 
-    Source: figures 7 to 9 of paper 003 have such squares of M_F, figures 13 to 23 of paper 004 such colours.
+    Source: squares of M_F as in Fu et al. 2021, Figures 7 to 9; colours as in Rahman et al. 2022, Figures 13 to 23.
     """
 
     def __init__(

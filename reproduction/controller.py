@@ -1,6 +1,6 @@
 """What the distribution controller does to given inputs: `python -m reproduction.controller --out results/controller`.
 
-Drawn are the densities for a normal input by (eta, h) (paper 003, figure 5), histograms before and after with Pearson's
+Drawn are the densities for a normal input by (eta, h) (Fu et al. 2021, Figure 5), histograms before and after with Pearson's
 skewness for uniform, skew-normal and mixed inputs, and over each its density in closed form (figures 6, 13 and 14), and
 the densities of all mixtures (figure 15). Inputs of one's own take the place of the paper's:
 
@@ -55,7 +55,7 @@ SETTINGS = {
 def transformed(density: Density, mean: float, deviation: float, eta: float = ETA, h: float = H) -> Density:
     """Density of the controller's output for an input of known density, mean and deviation.
 
-    Source: paper 003, Eq. 17 to 19 and 13 to 14.
+    Source: Fu et al. 2021, Eq. 17 to 19 and 13 to 14.
     """
 
     def at(z: Array) -> Array:

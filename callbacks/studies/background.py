@@ -34,7 +34,7 @@ class BackgroundReplacement(Study):
         photographs: Images whose maps are drawn into `background_replacement_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: paper 004, figures 8, 19 and 20; what is measured is our choice, the paper shows pictures.
+    Source: Rahman et al. 2022, Figures 8, 19 and 20; what is measured is our choice, the paper shows pictures.
     """
 
     name = "background_replacement"

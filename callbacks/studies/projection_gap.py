@@ -24,7 +24,7 @@ class ProjectionGap(Study):
         explainers: Evaluated path explainers to study; all when not given. A rule does not change a path.
         steps: Ascending numbers of gradient evaluations.
 
-    Source: paper 002, sections 3 and 4.5.1.
+    Source: Singhi and Kumari 2024, Sections 3 and 4.5.1.
     """
 
     name = "projection_gap"

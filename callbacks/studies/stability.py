@@ -87,7 +87,7 @@ class JpegStability(Stability):
         explainers: Evaluated explainers to study; all when not given.
         quality: Of the JPEG file.
 
-    Source: paper 002, table 5.
+    Source: Singhi and Kumari 2024, Table 5.
     """
 
     name = "jpeg_stability"
@@ -123,7 +123,7 @@ class DeviceStability(Stability):
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
 
-    Source: paper 002, section 4.5.2, which looked at such maps of Guided IG.
+    Source: Singhi and Kumari 2024, Section 4.5.2 (such maps of Guided IG).
     """
 
     name = "device_stability"

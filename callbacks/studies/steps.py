@@ -29,7 +29,7 @@ class StepStudy(Study):
         steps: Ascending numbers of gradient evaluations.
         metrics: Metrics of the evaluation to follow; all of them when not given.
 
-    Source: paper 002, section 4.5.1, table 4 and figure 3.
+    Source: Singhi and Kumari 2024, Section 4.5.1, table 4 and figure 3.
     """
 
     name = "step_study"

@@ -106,7 +106,7 @@ class ModelRandomisation(ChangedClassifier):
         photographs: Images whose maps are drawn, of the first order, into `model_randomisation_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: Adebayo et al. 2018; paper 004, figures 7 and 21 to 23.
+    Source: Adebayo et al. 2018; Rahman et al. 2022, Figures 7 and 21 to 23.
     """
 
     name = "model_randomisation"
@@ -199,7 +199,7 @@ class WeightPerturbation(ChangedClassifier):
         photographs: Images whose maps are drawn, into `weight_perturbation_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: paper 004, section 4, figure 4.
+    Source: Rahman et al. 2022, Section 4, Figure 4.
     """
 
     name = "weight_perturbation"

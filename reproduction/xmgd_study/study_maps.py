@@ -33,7 +33,7 @@ CLASSIFIERS = {"lite0": ("efficientnet_lite0", "tf_efficientnet_lite0.timm.pth")
 FRAGMENTS = Path(__file__).parents[1] / "configs" / "classifier"
 DATA_SETS = ("imagenet", "birds", "places")
 ASKING = ("ig", "gradient", "deep_lift", "guided", "grad_cam")
-"""Explainers that ask the classifier: the four of poster 000, and Grad-CAM."""
+"""Explainers that ask the classifier: the four of Rhodes et al. 2024, and Grad-CAM."""
 
 EXPLAINERS = (*ASKING, "gaussian", "edges")
 CONFIDENCE = {
@@ -44,7 +44,7 @@ CONFIDENCE = {
     "AD of logits, not clamped": AverageDrop(clamp=False, read="logit"),
     "ADD of logits, not clamped": AverageDropInDeletion(clamp=False, read="logit"),
 }
-"""As published, and as poster 000 seems to read them."""
+"""As published, and as Rhodes et al. 2024 seem to read them."""
 
 
 @dataclass(frozen=True, slots=True)
