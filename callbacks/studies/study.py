@@ -17,6 +17,7 @@ from torch import Tensor
 
 from callbacks.artifacts import wandb_loggers
 from callbacks.image_selection import ImageSelection, StudyImage
+from callbacks.outputs import OutputsCallback
 from callbacks.panels import photographers
 from callbacks.studies.figures import StudyMaps, log_points
 from dre.checks import NonFiniteError, check_count
@@ -28,7 +29,7 @@ from dre.modules.variants import Explain
 from dre.reporting.figures import points_figure
 from dre.reporting.style import png_bytes
 from dre.statistics import summarise_points
-from dre.types import Batch
+from dre.types import Explained
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 """From two maps [B, 1, H, W] to a number an image, [B]."""
@@ -47,7 +48,7 @@ class Row(NamedTuple):
     value: float
 
 
-class Study(pl.Callback, ABC):
+class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
     Images are chosen by a hash of their keys and explained in batches of one, so that neither ranks nor batches change
@@ -89,7 +90,7 @@ class Study(pl.Callback, ABC):
         """Measure the images of this rank."""
 
     def names(self, evaluation: ExplainerEvaluation) -> list[str]:
-        """Name the explainers that are evaluation."""
+        """Return the names of the explainers to study."""
         return list(evaluation.explainers) if self.explainers is None else self.explainers
 
     def unsupported(self, evaluation: ExplainerEvaluation) -> str:
@@ -131,18 +132,9 @@ class Study(pl.Callback, ABC):
         self.selection = ImageSelection(self.images, self.with_objects)
         self.maps = StudyMaps(self.maps.photographs, self.maps.colours)
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:
         """Keep the images that are still among the first."""
-        if outputs is not None:
-            self.selection.update(outputs)
+        self.selection.update(outputs)
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
@@ -258,7 +250,7 @@ def _label(quantity: str, x: float) -> str:
 
 
 def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:
-    """Say what was evaluation, how long it took, and of which explainers values are missing."""
+    """Say how many images were studied, how long it took, and of which explainers values are missing."""
     line = f"{name}: {counts['studied']} of {counts['seen']} images, {seconds:.0f} s"
     for what in ("undefined", "infinite"):
         missing = points.groupby("explainer")[what].sum()
