@@ -1,4 +1,4 @@
-"""What explainers cost beside their counted passes and beside others: `python -m benchmarks.explainers [--threads 1]`.
+"""Speed of explainers beside their passes and other libraries: `python -m benchmarks.explainers [--threads 1]`.
 
 The floor of an explainer is what its counted passes would cost as best-batched passes, several in a row, and nothing
 else. Counts of steps, samples and masks are small, so that the table is done in minutes; ratios hardly depend on them.

@@ -1,4 +1,4 @@
-"""The training loader against bare JPEG decoding: `python -m benchmarks.loader shards/imagenet shards/birds`.
+"""Speed of the training loader beside bare decoding: `python -m benchmarks.loader shards/imagenet shards/birds`.
 
 The bare loop opens the same images by the same decoder, from memory, in as many processes as the loader has workers; an
 epoch of the loader and the loop run in turns. Then a table says what each step of one sample costs.

@@ -1,4 +1,4 @@
-"""What others do for the same work: captum, the `saliency` package, and published loops written plainly.
+"""Other implementations of explainers for comparison: captum, `saliency`, pytorch-grad-cam and plain loops.
 
 Each function builds a call that explains a batch as a user of that library would, or raises ImportError where the
 library is not installed. All get the same images, targets and counts as ours.

@@ -1,4 +1,4 @@
-"""Information curves beside the `saliency` package: `python -m benchmarks.pic [--images 8] [--large 2]`.
+"""Speed of information curves beside the `saliency` package: `python -m benchmarks.pic [--images 8] [--large 2]`.
 
 Three ways to the same curve on the same maps, in turns in one process: the package (which wants 48 px photographs to
 finish), our exact mode (the same numbers), and our fast mode (blurred background, entropy of grey levels on the

@@ -1,4 +1,4 @@
-"""What the saliency cache costs and saves beside cheap explainers: `python -m benchmarks.saliency_cache`."""
+"""Cost and saving of the saliency cache beside cheap explainers: `python -m benchmarks.saliency_cache`."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""What training, explaining and scoring cost at scale: `python -m benchmarks.scale [--rate 2500] [--backward 2]`.
+"""Cost of training, explaining and scoring at scale: `python -m benchmarks.scale [--rate 2500] [--backward 2]`.
 
 Passes are counted by running every explainer and metric, at its own settings, on one image with a small random network:
 counts do not depend on the network. Time is passes over a given rate, or over the rate of `--measure NAME` on this

@@ -1,4 +1,4 @@
-"""Images per second of training on 1, 2 and more processes, and where the time goes: `python -m benchmarks.scaling`.
+"""Training speed on 1, 2 and more processes, by part of a step: `python -m benchmarks.scaling`.
 
 Each process trains DRE on its share of the batch, step by step: data, forward, backward, all-reduce, optimiser, each
 with a clock of its own. Gradients are averaged after the backward pass, where DistributedDataParallel overlaps the two,

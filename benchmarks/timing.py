@@ -1,4 +1,4 @@
-"""Clocks for ratios: what is compared runs in turns, so that a busy machine slows both alike."""
+"""Timing of alternatives in turns, so that a busy machine slows all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping

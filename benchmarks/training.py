@@ -1,4 +1,4 @@
-"""How much of the training loop is spent in the network passes: `python -m benchmarks.training [--threads 2]`.
+"""Share of the training loop that is spent in network passes: `python -m benchmarks.training [--threads 2]`.
 
 After each step of a real training (Lightning's Trainer, the demo shards, the default run file) the clock stops and
 each pass of the step runs on its own on the same batch. The floor of a step is the sum of the passes that it must make:

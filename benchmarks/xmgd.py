@@ -1,4 +1,4 @@
-"""What XMGD costs beside scikit-learn and POT on duplicated points: `python -m benchmarks.xmgd [--threads 1]`.
+"""Speed of XMGD beside scikit-learn and POT on duplicated points: `python -m benchmarks.xmgd [--threads 1]`.
 
 A fit and a distance are what XMGD repeats at each scale. The peer does them the usual way: every pixel is repeated as
 often as it counts, scikit-learn fits the mixture, scipy takes the matrix square roots of every pair of components and

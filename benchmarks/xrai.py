@@ -1,4 +1,4 @@
-"""XRAI's selection of regions beside that of its authors' package: `python -m benchmarks.xrai --images DIR`.
+"""Speed of XRAI's region selection beside its authors' package: `python -m benchmarks.xrai --images DIR`.
 
 Segmentation is left out of both: they rank the same regions of the same photographs by the same attribution. Ours is
 given its regions in pieces, as the segmentation hands them out, and a second time as masks that it has to take apart.

@@ -1,4 +1,4 @@
-"""Hand what a run made to W&B: the checkpoint of a training, the tables and files of an evaluation."""
+"""W&B artifacts: log the checkpoint of a training and the tables, pictures and files of an evaluation."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Score every explainer on every image: rows for the table, means with intervals, files that last."""
+"""Explanation metrics: score every explainer on every image, and write scores, means and intervals to files."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""How far apart the explainers' maps lie: XMGD between all of them, and other measures of the same images beside it."""
+"""Distances between the saliency maps of explainers: XMGD and other comparisons of maps, as matrices."""
 
 import json
 import math

@@ -164,7 +164,7 @@ class SalientPixels(FirstPhotographs):
 
 
 def best_pixels(saliency: Tensor, share: float) -> Tensor:
-    """Return the mask [B, 1, H, W] of each map's highest-ranked share of pixels: at least one, of equal ones the first."""
+    """Return the mask [B, 1, H, W] of each map's highest-ranked pixels: at least one; of equal values the first."""
     values = saliency.flatten(1)
     count = max(1, round(share * values.shape[1]))
     order = values.argsort(dim=1, descending=True, stable=True)[:, :count]

@@ -1,4 +1,4 @@
-"""How far an evaluation is: images per second and the time that is left, of all and of each explainer."""
+"""Progress and cost of an evaluation: images per second, time left, and the passes of each explainer."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""report.html: what an evaluation found, on one page that needs nothing else."""
+"""HTML report of an evaluation: scores, curves, cost and example images on one page without other files."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Images per second, how long the loader made the trainer wait, and what the loader could not read."""
+"""Training throughput: log images per second and the share of waiting for data, and count unreadable samples."""
 
 import time
 from typing import Any

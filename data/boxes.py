@@ -1,4 +1,4 @@
-"""Object boxes: checked against their image once, then carried along with whatever happens to its pixels."""
+"""Object boxes: check them against their image, and transform them together with its pixels."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Shards of remote data sets on a local disk: fetched once for all processes of a machine, the oldest deleted first."""
+"""Disk cache of remote shards: fetch each shard once for all processes of a machine, and delete the oldest first."""
 
 import logging
 import os

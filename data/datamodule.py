@@ -1,4 +1,4 @@
-"""The data side of a run: photographs for training, and each evaluation image exactly once."""
+"""LightningDataModule over shards or folders: training batches and evaluation batches with their boxes."""
 
 import hashlib
 import os

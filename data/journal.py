@@ -1,4 +1,4 @@
-"""Which shards of a data set are finished, kept while it is being packed, so that packing can stop and go on."""
+"""Packing journal: list the finished shards of a data set, so that packing can stop and go on."""
 
 import json
 from collections.abc import Iterable, Iterator

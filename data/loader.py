@@ -1,4 +1,4 @@
-"""From streams to batches: worker processes, collation, and the position that a resumed run starts from."""
+"""Data loaders: worker processes, collation, and the position in the data at which training stands."""
 
 import signal
 from collections.abc import Callable, Iterator

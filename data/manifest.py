@@ -1,4 +1,4 @@
-"""What a packed dataset holds: its shards with their sizes and checksums, its classes, origin and licence."""
+"""Manifest of a packed data set: shards with sizes and checksums, classes, origin and licence."""
 
 import csv
 import hashlib

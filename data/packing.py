@@ -1,4 +1,4 @@
-"""One photograph on its way into a shard: read, decoded once to see that it is whole, made smaller where asked."""
+"""Encoding of one photograph for a shard: read it, decode it once as a check, and shrink it where asked."""
 
 import io
 import json

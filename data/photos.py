@@ -1,4 +1,4 @@
-"""What is known about one image before it is packed: its name, where its bytes are, its class and its boxes.
+"""Description of one image before packing: its name, the place of its bytes, its class and its boxes.
 
 Names are keys of webdataset: it cuts them at their first dot, so dots become underscores.
 """

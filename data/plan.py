@@ -1,4 +1,4 @@
-"""Which photographs go into which shard, and what tells later that they are still the same ones."""
+"""Packing plan: assign photographs to shards, and fingerprint each shard's photographs."""
 
 import hashlib
 import json

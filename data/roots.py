@@ -1,4 +1,4 @@
-"""Where a data set lies: a local folder, or a place from which its files are fetched."""
+"""Roots of data sets: a local folder, or a remote place from which files are fetched."""
 
 import tempfile
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""One sample from bytes to tensors: decode, stand upright, resize, crop, flip, and its boxes with it.
+"""Sample decoding: bytes to tensors by decode, EXIF rotation, resize, crop and flip, with the boxes.
 
 What is decided here: boxes in a file refer to the stored pixels, before EXIF rotation. What happens to the pixels alone
 is decided in `dre.images.decode`.

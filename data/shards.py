@@ -1,4 +1,4 @@
-"""Where samples are read from: tar shards with a manifest, or plain folders that pass for shards."""
+"""Sample sources: tar shards with a manifest, and plain folders behind the same interface."""
 
 import hashlib
 import tarfile

@@ -1,4 +1,4 @@
-"""The order in which samples are drawn: every image exactly once in evaluation, fixed steps of batches in training."""
+"""Sample streams: evaluation visits every image exactly once over all ranks, training takes a fixed number of steps."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""Files from a server, a bucket or a command: fetched by fsspec or webdataset, and fetched again where that failed."""
+"""File transfer: fetch files from a server, a bucket or a command, and try again where that fails."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""Read every sample of packed data sets and name all that is broken: `python -m data.verify ROOT [ROOT ...]`.
+"""Data set verification: read every sample and name all that is broken: `python -m data.verify ROOT [ROOT ...]`.
 
 A shard is compared with its manifest (size, sha256, number of samples, keys) and each sample is decoded as a run would
 do it. The exit status is 1 where anything is broken.

@@ -1,4 +1,4 @@
-"""Which claims of the papers hold: `python -m reproduction.claims [results/RUN/001 ...] --out docs/reproduction.md`.
+"""Claims of the papers, each decided: `python -m reproduction.claims [results/RUN/001 ...] --out docs/reproduction.md`.
 
 Every claim of configs/claims.yaml is decided on each network and data set that was evaluated by a run it names, by the
 run of most images that can decide it; without such a run it is listed as not run, with the command that makes it.

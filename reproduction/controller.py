@@ -1,8 +1,8 @@
-"""What the distribution controller does to given inputs: `python -m reproduction.controller --out results/controller`.
+"""Plots of the distribution controller: `python -m reproduction.controller --out results/controller`.
 
-Drawn are the densities for a normal input by (eta, h) (Fu et al. 2021, Figure 5), histograms before and after with Pearson's
-skewness for uniform, skew-normal and mixed inputs, and over each its density in closed form (figures 6, 13 and 14), and
-the densities of all mixtures (figure 15). Inputs of one's own take the place of the paper's:
+Three figures of Fu et al. 2021: densities for a normal input by (eta, h) (Figure 5); histograms of uniform, skew-normal
+and mixed inputs before and after the controller, with Pearson's skewness and the density in closed form (Figures 6, 13
+and 14); densities of all mixtures (Figure 15). Your own inputs can replace those of the paper:
 
     python -m reproduction.controller --normal 3 0.5 --uniform -1 1 --values scores.npy --eta 1 --h 4
 """

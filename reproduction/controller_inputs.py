@@ -1,4 +1,4 @@
-"""Inputs of the distribution controller: of given distributions, with their densities, and of files of numbers."""
+"""Inputs for plots of the distribution controller: random draws with known densities, and files of numbers."""
 
 import pickle
 from collections.abc import Callable

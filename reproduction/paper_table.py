@@ -1,4 +1,4 @@
-"""A paper's table with our figures beside its own: what is missing has a reason, what differs is said."""
+"""Joint table of a paper's figures and ours, with the reason for each gap and every difference in settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

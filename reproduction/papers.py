@@ -1,4 +1,4 @@
-"""Tables of the papers as data: rows, columns and figures as they are printed, and what of ours belongs to each."""
+"""Paper tables as data: printed rows, columns and figures, and the run, explainer and metric that belong to each."""
 
 import difflib
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How alike maps of two precisions are: `python -m reproduction.precision`.
+"""Rank correlation between maps of different floating-point precision: `python -m reproduction.precision`.
 
 Spearman's rank correlation over the pixels between maps in float32 and those of the same explainer under bfloat16
 autocast, where the networks' layers run in bfloat16 and what explainers add up stays in float32; and beside it between

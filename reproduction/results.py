@@ -1,4 +1,4 @@
-"""Tables of papers from several runs, and the results page.
+"""Results pages: joint tables, charts and galleries of several runs.
 
 python -m reproduction.results table dre_table3 results/dre_table3/001 results/dre_table3/002
 python -m reproduction.results build results/dre_table3/001 results/idgi_table5/001 --charts results/controller

@@ -1,4 +1,4 @@
-"""The page of a run that belongs to no table of a paper: its scores, studies and settings, and what was left out."""
+"""Results page of a run that belongs to no paper table: scores, studies, settings and what was left out."""
 
 import io
 import math

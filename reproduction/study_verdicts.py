@@ -1,4 +1,4 @@
-"""What decides a claim by the study of distances, which keeps means, and deviations over its resamples or settings."""
+"""Verdicts on claims about distances between maps, from means and deviations that the distance study stores."""
 
 import json
 import math

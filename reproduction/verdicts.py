@@ -1,4 +1,4 @@
-"""What decides a claim: intervals of paired differences on the images of a run, and what follows from them."""
+"""Verdicts on claims: compare confidence intervals of paired differences with the claim's bounds."""
 
 import math
 import operator

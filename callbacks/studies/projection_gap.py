@@ -1,4 +1,4 @@
-"""How far IDGI's assumption is from the truth: whether the point it steps to has the score of the next stop."""
+"""Projection gap: how far the score where a path rule steps to is from the score that the rule assumes there."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -59,7 +59,7 @@ class ProjectionGap(Study):
         return "" if self.names(evaluation) else "no path explainer is evaluated"
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
-        """Both quantities at every number of steps."""
+        """Return both quantities at every number of steps."""
         return [(name, float(steps)) for name in ("projection_gap", "projection_relative") for steps in self.steps]
 
     def measure(self, evaluation: ExplainerEvaluation, images: Sequence[StudyImage]) -> Iterator[Row]:

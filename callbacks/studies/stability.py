@@ -1,4 +1,4 @@
-"""Does a map stay where nothing that matters changes? A JPEG file more, another device."""
+"""JPEG and device stability: compare maps of an image and its JPEG copy, and maps of the CPU and the GPU."""
 
 import math
 from abc import abstractmethod
@@ -42,7 +42,7 @@ class Stability(Study):
         """Give what both conditions see of an image, [1, C, H, W] each."""
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
-        """One value each."""
+        """Return each quantity with its only place, 0."""
         return [(f"{self.prefix}_{end}", 0.0) for end in DISTANCES]
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:

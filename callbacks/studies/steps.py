@@ -1,4 +1,4 @@
-"""How many steps does a path need? Its maps and their quality against the number of gradients."""
+"""Step study: metrics and maps of path explainers against the number of steps."""
 
 import copy
 import math
@@ -53,8 +53,8 @@ class StepStudy(Study):
 
     def followed(self, evaluation: ExplainerEvaluation) -> dict[str, ImageMean]:
         """Give copies of the metrics that are followed."""
-        chosen = self.metrics if self.metrics is not None else list(evaluation.metrics)
-        return {name: copy.deepcopy(evaluation.metrics[name]).to(evaluation.device) for name in chosen}
+        names = self.metrics if self.metrics is not None else list(evaluation.metrics)
+        return {name: copy.deepcopy(evaluation.metrics[name]).to(evaluation.device) for name in names}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse explainers without steps, and steps that an explainer refuses, before anything is explained."""

@@ -1,4 +1,4 @@
-"""The base of studies: explain a few images again under other conditions, and say what that changes."""
+"""Base class of studies: explain a few images again under other conditions, and write what changes."""
 
 import json
 import math
@@ -39,7 +39,7 @@ CLASSIFIER = "classifier"
 
 
 class Row(NamedTuple):
-    """One value of one image; `x` says how far the condition went."""
+    """Hold one value of one image; `x` is the position on the curve, such as the number of redrawn layers."""
 
     key: str
     explainer: str
@@ -51,10 +51,10 @@ class Row(NamedTuple):
 class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
-    Images are chosen by a hash of their keys and explained in batches of one, so that neither ranks nor batches change
-    a number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left
-    out), `NAME.png` and, of studies that keep maps, `NAME_maps.png` into the run directory, logs
-    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+    Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
+    number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left out),
+    `NAME.png` and, for studies that keep maps, `NAME_maps.png` into the run directory. Logs `test/EXPLAINER/QUANTITY`,
+    and curves and maps to W&B.
 
     Args:
         images: Images to study.
@@ -102,7 +102,7 @@ class Study(OutputsCallback, ABC):
         return ""
 
     def is_drawn(self, quantity: str) -> bool:
-        """Whether a quantity is in the figure: one that needs another axis is in the files alone."""
+        """Return whether a quantity is in the figure; one that needs another axis is in the files alone."""
         return True
 
     def settings(self, evaluation: ExplainerEvaluation) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class Study(OutputsCallback, ABC):
 
 
 def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:
-    """Explain one image, or what became of it: saliency [1, 1, H, W], NaN where the map or a score is not finite."""
+    """Explain `pixels`, one image as the study changed it: saliency [1, 1, H, W], NaN where a value is not finite."""
     try:
         return explainer(pixels, image.target.to(pixels.device), [image.key])
     except NonFiniteError:

@@ -1,4 +1,4 @@
-"""Does a map depend on what the classifier has learnt? Redraw its weights, or add noise to them, and compare."""
+"""Sanity checks by weights: redraw the classifier's weights, or add noise to them, and compare the maps."""
 
 import math
 from abc import abstractmethod
@@ -30,7 +30,7 @@ SIMILARITIES: dict[str, Compare] = {
 
 
 class Condition(NamedTuple):
-    """How far the classifier is changed, and how to make a copy that is."""
+    """Hold how far the classifier is changed (`x`), and a function that builds the changed copy."""
 
     prefix: str
     x: float
@@ -47,10 +47,10 @@ class ChangedClassifier(Study):
 
     @abstractmethod
     def conditions(self, evaluation: ExplainerEvaluation) -> list[Condition]:
-        """List the changes, in the order in which they are evaluation."""
+        """Return the changes, in the order in which they are studied."""
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
-        """Every similarity, and the probability, under each condition; quantities of one kind of change together."""
+        """Return every similarity and the probability under each condition, grouped by kind of change."""
         conditions = self.conditions(evaluation)
         prefixes = dict.fromkeys(condition.prefix for condition in conditions)
         named = [(prefix, f"{prefix}_{end}") for prefix in prefixes for end in (*SIMILARITIES, "probability")]

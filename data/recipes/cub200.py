@@ -1,4 +1,4 @@
-"""CUB-200-2011: the files of the official archive, with its boxes and its split."""
+"""CUB-200-2011 recipe: read the files of the official archive with its boxes and its split."""
 
 from argparse import Namespace
 from collections.abc import Container

@@ -1,4 +1,4 @@
-"""ImageNet-1k: the folders of ILSVRC with XML boxes, or Kaggle's copy with its two LOC tables.
+"""ImageNet-1k recipe: read the folders of ILSVRC with XML boxes, or Kaggle's copy with its two LOC tables.
 
 The class index is the place of a wnid among the 1,000 in sorted order, as every ImageNet classifier has it. Boxes are
 taken as they are written, x1 and y1 as the outer edge.

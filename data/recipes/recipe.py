@@ -1,4 +1,4 @@
-"""What a recipe is: how one published layout of files becomes photographs with classes and boxes."""
+"""Base class of recipes: turn one published layout of files into photographs with classes and boxes."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence

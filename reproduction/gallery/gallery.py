@@ -1,4 +1,4 @@
-"""All explainers on photographs of the demo set, as one picture: `python -m reproduction.gallery`.
+"""Gallery of all explainers on demo photographs: `python -m reproduction.gallery`.
 
 Written are `explainers.png`, the same as a small `explainers.jpg`, and the maps, so that the picture can be drawn again
 and explainers be replaced one by one (`--only`; `--draw` explains nothing). Steps, samples and masks of the slow ones

@@ -1,4 +1,4 @@
-"""What looks odd in maps, in figures: `python -m reproduction.gallery.oddities`.
+"""Measurements of visible artefacts in maps: `python -m reproduction.gallery.oddities`.
 
 Each part prints one line for each photograph: the dots on a lattice that strides leave, the gradient beside central
 differences, how much noise below a grey level changes it, which pixels SAMP takes in two precisions, how much of a map

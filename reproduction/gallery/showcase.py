@@ -1,4 +1,4 @@
-"""Every explainer as it is shown and compared: one list, in the order of the families, with shorter settings."""
+"""List of all explainers in the gallery, grouped by family, with reduced settings for slow ones."""
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The distances that a study sets side by side: each prepares maps once and then compares prepared ones."""
+"""Distances that the study compares: each prepares maps once and then compares prepared ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple

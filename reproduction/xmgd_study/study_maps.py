@@ -1,4 +1,4 @@
-"""Maps of real photographs for a study of distances: classifiers x data sets x explainers, made once and kept."""
+"""Maps of the distance study: explain photographs for classifiers x data sets x explainers, once, and store them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

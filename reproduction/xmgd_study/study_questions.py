@@ -1,4 +1,4 @@
-"""What the study of distances asks of its maps: spread, kinship, sample size, single pixels, starts, preferences."""
+"""Measurements of the distance study: spread, correlation of settings, sample size, single pixels, starts of fits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""The closed forms of the controller's densities are those of what the controller puts out; inputs may be one's own."""
+"""Densities of the controller: closed forms against its outputs, and inputs of one's own."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tables of papers: what is printed is kept, ours stands in its place, holes have reasons, differences are said."""
+"""Paper tables: printed figures are kept, ours are in place, gaps have reasons, differences are named."""
 
 import json
 import re
