@@ -32,7 +32,7 @@ IN_A_ROW = 4
 
 
 class Case(NamedTuple):
-    """One line of the table.
+    """Describe one line of the table.
 
     `floor` is the most that ours may cost over its floor, `faster` the least that the peer may cost over ours. `passes`
     are the forwards and backwards of an image that the floor stands for, where they are not those that are counted.
@@ -108,7 +108,7 @@ CASES = (
 
 
 def measure(case: Case, classifier: Classifier, images: Tensor, targets: Tensor, repeats: int) -> list[str]:
-    """One line of the table: milliseconds an image, ratio to the floor and to the peer, beside their bounds."""
+    """Return one line of the table: milliseconds an image, ratio to the floor and to the peer, beside their bounds."""
     explainer = case.build(classifier)
     explainer(images, targets)
     forwards, backwards = explainer.cost.forwards / len(images), explainer.cost.backwards / len(images)

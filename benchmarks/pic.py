@@ -77,7 +77,7 @@ def shrink(images: Tensor) -> Tensor:
 
 
 class Maps:
-    """Photographs of one size, what the classifier sees in them, and a map of every explainer."""
+    """Hold photographs of one size, the classes that the classifier predicts, and a map of every explainer."""
 
     def __init__(self, classifier: Classifier, images: Tensor, keys: list[str]) -> None:
         self.classifier, self.images, self.keys = classifier, images, keys
@@ -86,7 +86,7 @@ class Maps:
         self.saliency = {name: build(classifier)(images, self.targets, keys) for name, build in EXPLAINERS.items()}
 
     def ours(self, settings: InformationSettings, names: list[str]) -> dict[str, np.ndarray]:
-        """Areas of all photographs for these explainers, [B] each; what explainers share is computed once."""
+        """Return the areas of all photographs for these explainers, [B] each; what they share is computed once."""
         engine = SweepEngine(self.classifier)
         batch = engine.batch(self.images, self.targets, self.keys)
         areas = {}

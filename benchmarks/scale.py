@@ -54,7 +54,7 @@ def small_classifier() -> Classifier:
 
 
 def training(generator: float) -> Iterator[Work]:
-    """Give the passes of an image in a training step, which a test counts: tests/modules/test_training.py."""
+    """Return the passes of an image in a training step, which a test counts: tests/modules/test_training.py."""
     yield Work(f"DRE training, ImageNet x {EPOCHS} epochs", 2, 1, generator, IMAGENET * EPOCHS)
 
 

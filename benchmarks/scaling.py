@@ -35,7 +35,7 @@ PORT = "29563"
 
 
 class Clock:
-    """Seconds of each part, without those of the first steps."""
+    """Add up the seconds of each part, without those of the first steps."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -100,7 +100,7 @@ def train(model: MaskTraining, data: ShardDataModule, steps: int) -> Pairs:
 
 
 def parts(model: MaskTraining, images: Tensor) -> dict[str, float]:
-    """Seconds of every part of a step, each on its own."""
+    """Return the seconds of every part of a step, each on its own."""
     classifier, estimator, taken = model.classifier, model.estimator, {}
 
     def timed(name: str, action: Callable[[], Any]) -> Any:

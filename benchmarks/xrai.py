@@ -27,7 +27,7 @@ TARGET = 10.0
 
 
 class Selection(NamedTuple):
-    """Milliseconds of one image, medians; ratios are medians over pairs of calls in one process."""
+    """Hold milliseconds of one image, medians; ratios are medians over pairs of calls in one process."""
 
     mode: Mode
     ours: float
@@ -39,7 +39,7 @@ class Selection(NamedTuple):
 
 
 def photographs(folder: Path, count: int, side: int = 224) -> list[np.ndarray]:
-    """Give `count` photographs of a folder, evenly spaced, resized to [side, side, 3] in [0, 1]."""
+    """Return `count` photographs of a folder, evenly spaced, resized to [side, side, 3] in [0, 1]."""
     files = sorted(folder.rglob("*.jpg"))
     chosen = files[:: max(1, len(files) // count)][:count]
     scaled = [Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for file in chosen]
@@ -75,7 +75,7 @@ def theirs_on(regions: Regions, attribution: np.ndarray, mode: Mode) -> Callable
 
 
 def ranking(saliency: np.ndarray) -> np.ndarray:
-    """Give the order of the pixels; values that rounding alone tells apart are tied."""
+    """Return the order of the pixels; values that rounding alone tells apart are tied."""
     return np.argsort(-np.round(saliency / np.abs(saliency).max(), 9), axis=None, kind="stable")
 
 

@@ -40,7 +40,7 @@ class RunCheckpoints(Checkpoint):
         self._written: tuple[int, float | None] = (-1, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best value so far and where its checkpoint lies."""
+        """Return the best value so far and where its checkpoint lies."""
         return {"best": self.best, "best_path": self._best_path}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

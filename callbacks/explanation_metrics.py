@@ -165,7 +165,7 @@ def _constant(saliency: Tensor) -> int:
 
 
 def _mean(metric: ImageMean) -> float:
-    """Give a metric over all ranks; NaN without images, which the summary says better than a warning."""
+    """Return a metric over all ranks; NaN without images, which the summary says better than a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no image to average|The ``compute`` method")
         return float(metric.compute())

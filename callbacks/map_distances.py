@@ -156,7 +156,7 @@ class MapDistances(MetricStates, OutputsCallback):
         return XMGD(**asdict(self.model), groups=groups, aggregate=self.aggregate)
 
     def _pairs(self, name: ComparisonName) -> list[tuple[str, str]]:
-        """Give each pair once where the order does not matter."""
+        """Return each pair once where the order does not matter."""
         ordered = list(permutations(self.names, 2))
         if not COMPARISONS[name].is_symmetric:
             return ordered
@@ -225,7 +225,7 @@ def _columns(result: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(result: Mapping[str, Any]) -> list[list[Any]]:
-    """Give a row for each ordered pair of explainers."""
+    """Return a row for each ordered pair of explainers."""
     matrices = [result["root"], result["squared"], *(entry["mean"] for entry in result["comparisons"].values())]
     places = enumerate(result["explainers"])
     return [

@@ -161,7 +161,7 @@ def _left(seconds: float | None) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    """Give minutes and seconds, with hours where there are any; nothing for what is not known."""
+    """Return minutes and seconds, with hours where there are any; nothing for what is not known."""
     if seconds is None:
         return ""
     minutes, rest = divmod(math.ceil(seconds), 60)

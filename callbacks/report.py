@@ -100,7 +100,7 @@ class EvaluationReport(OutputsCallback):
             self._best_worst(pl_module).resume(progress)
 
     def _best_worst(self, pl_module: pl.LightningModule) -> BestWorst:
-        """Give what was kept so far; its explainer and its metric are settled once."""
+        """Return what was kept so far; its explainer and its metric are settled once."""
         if self.best_worst is None:
             reference, metrics = self._reference(list(pl_module.explainers)), list(pl_module.metrics)  # type: ignore[arg-type]
             default = "faithfulness" if "faithfulness" in metrics else metrics[0]

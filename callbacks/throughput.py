@@ -33,7 +33,7 @@ class Throughput(pl.Callback):
         self._batch_start = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say and log the effective batch."""
+        """Print and log how many images a step of the optimiser sees."""
         data, steps = getattr(trainer, "datamodule", None), trainer.accumulate_grad_batches
         if data is None:
             return

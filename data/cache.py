@@ -15,7 +15,7 @@ LOCK = "cache.lock"
 
 
 class ShardCache:
-    """A folder of shards, named by file and checksum, so that a file in it is the one that a manifest means.
+    """Keep shards in a folder, named by file and checksum, so that a file is the one that a manifest means.
 
     Args:
         folder: Made where it does not exist.

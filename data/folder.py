@@ -27,7 +27,7 @@ PIECE = 1000
 
 
 class FolderShard:
-    """A run of photographs in a folder.
+    """Read a run of photographs in a folder.
 
     Args:
         photos: In the order in which they are read.

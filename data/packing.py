@@ -25,12 +25,12 @@ LOOK_AHEAD = 4
 
 
 class BrokenPhotoError(ValueError):
-    """A photograph that cannot be packed; the message is one line, `file: reason`."""
+    """Signal a photograph that cannot be packed; the message is one line, `file: reason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How photographs become shards.
+    """Hold the settings by which photographs become shards.
 
     Args:
         shard_size: Photographs in a shard, at most; by default as many as fill `shard_megabytes`.

@@ -16,7 +16,7 @@ SPLIT_NAME = re.compile(r"\w[\w-]*")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One shard to be written.
+    """Describe one shard to be written.
 
     Args:
         split: Its split.

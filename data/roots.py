@@ -13,7 +13,7 @@ HERE = Remote()
 
 
 class Root(ABC):
-    """A packed data set.
+    """Read a packed data set.
 
     Args:
         name: What messages call it.
@@ -61,7 +61,7 @@ class Root(ABC):
 
 
 class LocalRoot(Root):
-    """A folder on a disk of this machine.
+    """Read a data set in a folder on a disk of this machine.
 
     Args:
         path: The folder.
@@ -85,7 +85,7 @@ class LocalRoot(Root):
 
 
 class RemoteRoot(Root):
-    """A place on a server or in a bucket, or a command that prints files.
+    """Read a data set on a server or in a bucket, or through a command that prints files.
 
     Args:
         url: See `url_of`.

@@ -29,7 +29,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One claim on one run.
+    """Hold one claim on one run.
 
     Args:
         claim: As the list has it.
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has all that the claim compares."""
+        """Return whether the run has all that the claim compares."""
         return not any(one.counts and one.interval is None for one in self.findings)
 
 

@@ -155,7 +155,7 @@ def report(given: Mapping[str, Input], out: Path, eta: float, h: float, drawn: S
 
 
 def chosen(settings: argparse.Namespace) -> dict[str, Input]:
-    """Give the inputs that the command line names."""
+    """Return the inputs that the command line names."""
     named = {f"normal, {mean:g}, {deviation:g}": normal(mean, deviation) for mean, deviation in settings.normal}
     named |= {f"uniform, {low:g} to {high:g}": uniform(low, high) for low, high in settings.uniform}
     named |= {f"skew normal, a = {a:g}": skew_normal(a) for a in settings.skew_normal}

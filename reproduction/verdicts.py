@@ -50,7 +50,7 @@ Difference = Callable[..., Interval]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One comparison.
+    """Hold one comparison.
 
     Args:
         text: What was compared.
@@ -78,7 +78,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval says of the bounds: within them, outside, or neither."""
+        """Return what the interval says of the bounds: within them, outside, or neither."""
         if self.interval is None or self.interval.low is None or self.interval.high is None:
             return "undecided"
         if self.interval.count < self.least:
@@ -139,7 +139,7 @@ def check_claim(claim: Mapping[str, Any]) -> None:
 
 
 def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """One that fails decides; all must hold."""
+    """Return the verdict on a claim whose parts must all hold: one that fails decides."""
     found = list(verdicts)
     if "does not hold" in found:
         return "does not hold"
@@ -147,7 +147,7 @@ def all_of(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def any_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """One that holds decides; all must fail."""
+    """Return the verdict on a claim of which one part must hold: it fails where all fail."""
     found = list(verdicts)
     if "holds" in found:
         return "holds"
@@ -179,7 +179,7 @@ def _comparisons(tests: Sequence[Mapping[str, Any]], unsupported: set[str]) -> i
 
 
 def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iterator[list[Finding]]:
-    """Give the comparisons of a test, once for each candidate of which one is enough."""
+    """Return the comparisons of a test, once for each candidate of which one is enough."""
     sign = _sign(test, run)
     what = ("scaled " if "over" in test else "") + (test.get("metric") or test["quantity"])
     interval = median_difference if test.get("statistic") == "median" else paired_difference
@@ -230,13 +230,13 @@ def _paired(
 
 
 def _sign(test: Mapping[str, Any], run: RunResults) -> int:
-    """Give 1 where higher is better, -1 where lower is."""
+    """Return 1 where higher is better, -1 where lower is."""
     known = run.summary["directions"].get(test.get("metric"))
     return -1 if test.get("higher", known) is False else 1
 
 
 def _scores(test: Mapping[str, Any], run: RunResults) -> pd.DataFrame:
-    """Give the rows of the metric, scaled for each image where the test says over which explainers."""
+    """Return the rows of the metric, scaled for each image where the test says over which explainers."""
     rows = run.scores[run.scores["metric"] == test["metric"]]
     if "over" not in test:
         return rows
@@ -245,7 +245,7 @@ def _scores(test: Mapping[str, Any], run: RunResults) -> pd.DataFrame:
 
 
 def _values(test: Mapping[str, Any], run: RunResults, explainer: str) -> Values:
-    """Give one value for each image: of the metric, or of the study at `x`, less that at `since`."""
+    """Return one value for each image: of the metric, or of the study at `x`, less that at `since`."""
     if "metric" in test:
         rows = _scores(test, run)
         rows = rows[rows["explainer"] == explainer]

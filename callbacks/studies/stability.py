@@ -39,14 +39,14 @@ class Stability(Study):
 
     @abstractmethod
     def shown(self, image: StudyImage, evaluation: ExplainerEvaluation) -> tuple[Tensor, Tensor]:
-        """Give what both conditions see of an image, [1, C, H, W] each."""
+        """Return what both conditions see of an image, [1, C, H, W] each."""
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
         """Return each quantity with its only place, 0."""
         return [(f"{self.prefix}_{end}", 0.0) for end in DISTANCES]
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give mean and median of logarithms and correlations; of an error the logarithm of the mean."""
+        """Return mean and median of logarithms and correlations; of an error the logarithm of the mean."""
         mean, median = float(curve["mean"].iloc[0]), float(curve["median"].iloc[0])
         if quantity == f"{self.prefix}_error_sum":
             return {"_log": -math.log10(mean) if mean > 0 else math.nan}
@@ -130,7 +130,7 @@ class DeviceStability(Stability):
     prefix = "device"
 
     def other_device(self, device: torch.device) -> torch.device | None:
-        """Give the device to compare with: the CPU for a GPU, a GPU for the CPU, None where there is no other."""
+        """Return the device to compare with: the CPU for a GPU, a GPU for the CPU, None where there is no other."""
         if device.type != "cpu":
             return torch.device("cpu")
         return torch.device("cuda") if torch.cuda.is_available() else None

@@ -52,7 +52,7 @@ class StepStudy(Study):
         return self.explainers if self.explainers is not None else evaluation.variants.path_explainers()
 
     def followed(self, evaluation: ExplainerEvaluation) -> dict[str, ImageMean]:
-        """Give copies of the metrics that are followed."""
+        """Return copies of the metrics that are followed."""
         names = self.metrics if self.metrics is not None else list(evaluation.metrics)
         return {name: copy.deepcopy(evaluation.metrics[name]).to(evaluation.device) for name in names}
 
@@ -102,7 +102,7 @@ class StepStudy(Study):
         return "steps"
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give the value at the most steps and its gain over the fewest."""
+        """Return the value at the most steps and its gain over the fewest."""
         last, first = float(curve["mean"].iloc[-1]), float(curve["mean"].iloc[0])
         return {"": last, "_gained": last - first}
 

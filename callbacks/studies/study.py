@@ -110,7 +110,7 @@ class Study(OutputsCallback, ABC):
         return {}
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give what is logged of a quantity, by what its name is followed by: the mean where the change is greatest."""
+        """Return what is logged of a quantity, by the suffix of its name: the mean where the change is greatest."""
         return {"": float(curve["mean"].iloc[-1])}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -133,7 +133,7 @@ class Study(OutputsCallback, ABC):
         self.maps = StudyMaps(self.maps.photographs, self.maps.colours)
 
     def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:
-        """Keep the images that are still among the first."""
+        """Keep those images of a batch that are among the first so far."""
         self.selection.update(outputs)
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Study(OutputsCallback, ABC):
             self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged})
 
     def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
-        """Give the rows of all ranks, sorted."""
+        """Return the rows of all ranks, sorted."""
         labels = [_label(quantity, x) for quantity, x in self.points(evaluation)]
         table = ScoreTable([*self.names(evaluation), CLASSIFIER], labels).to(evaluation.device)
         images = self.selection.share()

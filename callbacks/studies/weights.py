@@ -147,7 +147,7 @@ class ModelRandomisation(ChangedClassifier):
         return [condition for order in self.orders for condition in self._of(order, groups, evaluation)]
 
     def _of(self, order: Order, groups: list[list[str]], evaluation: ExplainerEvaluation) -> Iterator[Condition]:
-        """Give the conditions of one order; their `x` counts layers, for `independent` from the logits down."""
+        """Return the conditions of one order; their `x` counts layers, for `independent` from the logits down."""
 
         def build(layers: list[str]) -> Callable[[], Classifier]:
             return lambda: evaluation.variants.randomised(layers, self.seed, self.redraw)
@@ -167,7 +167,7 @@ class ModelRandomisation(ChangedClassifier):
         )
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give the value with everything redrawn, or the mean over groups that were redrawn alone."""
+        """Return the value with everything redrawn, or the mean over groups that were redrawn alone."""
         return (
             {"": float(curve["mean"].mean())}
             if quantity.startswith("independent")

@@ -43,7 +43,7 @@ SCALE = (
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The maps of one explainer.
+    """Hold the maps of one explainer.
 
     Args:
         maps: [B, 1, H, W].
@@ -57,7 +57,7 @@ class Made:
 
 
 def load(path: Path, keys: list[str]) -> dict[str, Made]:
-    """Give what an earlier call made of the same photographs."""
+    """Return what an earlier call made of the same photographs."""
     kept = torch.load(path, weights_only=True) if path.exists() else None
     if kept is not None and kept["keys"] != keys:
         print(f"{path} holds maps of other photographs: starting anew")
