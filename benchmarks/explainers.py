@@ -1,4 +1,4 @@
-"""What explainers cost beside their counted passes and beside others: `python -m benchmarks.explainers [--threads 1]`.
+"""Speed of explainers beside their passes and other libraries: `python -m benchmarks.explainers [--threads 1]`.
 
 The floor of an explainer is what its counted passes would cost as best-batched passes, several in a row, and nothing
 else. Counts of steps, samples and masks are small, so that the table is done in minutes; ratios hardly depend on them.
@@ -8,7 +8,7 @@ import argparse
 import functools
 from collections.abc import Callable
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -32,7 +32,7 @@ IN_A_ROW = 4
 
 
 class Case(NamedTuple):
-    """One line of the table.
+    """Describe one line of the table.
 
     `floor` is the most that ours may cost over its floor, `faster` the least that the peer may cost over ours. `passes`
     are the forwards and backwards of an image that the floor stands for, where they are not those that are counted.
@@ -55,13 +55,13 @@ def _case(
     faster: float | None = None,
     label: str = "",
     passes: tuple[float, float] | None = None,
-    **options: object,
+    **options: Any,
 ) -> Case:
     build = functools.partial(getattr(explainers, name), **options)
     return Case(label or name, build, floor, peer, peer_name, faster, passes)
 
 
-def _idgi(name: str, **options: object) -> Case:
+def _idgi(name: str, **options: Any) -> Case:
     """Set a path under IDGI beside the same path under its own rule, which may be at most 3 % faster."""
     path = peers.own(lambda c: getattr(explainers, name)(c, **options))
     return _case(name, None, path, "its path", 1 / 1.03, label=f"{name} + IDGI", rule=idgi, **options)
@@ -108,7 +108,7 @@ CASES = (
 
 
 def measure(case: Case, classifier: Classifier, images: Tensor, targets: Tensor, repeats: int) -> list[str]:
-    """One line of the table: milliseconds an image, ratio to the floor and to the peer, beside their bounds."""
+    """Return one line of the table: milliseconds an image, ratio to the floor and to the peer, beside their bounds."""
     explainer = case.build(classifier)
     explainer(images, targets)
     forwards, backwards = explainer.cost.forwards / len(images), explainer.cost.backwards / len(images)
@@ -137,7 +137,8 @@ def measure(case: Case, classifier: Classifier, images: Tensor, targets: Tensor,
 
 def forward(classifier: Classifier, images: Tensor) -> Tensor:
     with torch.no_grad():
-        return classifier(images)
+        logits: Tensor = classifier(images)
+    return logits
 
 
 def forward_backward(classifier: Classifier, images: Tensor, targets: Tensor) -> Tensor:

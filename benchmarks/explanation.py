@@ -1,4 +1,4 @@
-"""What one DRE explanation costs beside one forward pass: `python -m benchmarks.explainers [--threads 1]`."""
+"""Speed of one DRE explanation beside one forward pass: `python -m benchmarks.explanation [--threads 1]`."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""The training loader against bare JPEG decoding: `python -m benchmarks.loader shards/imagenet shards/birds`.
+"""Speed of the training loader beside bare decoding: `python -m benchmarks.loader shards/imagenet shards/birds`.
 
 The bare loop opens the same images by the same decoder, from memory, in as many processes as the loader has workers; an
 epoch of the loader and the loop run in turns. Then a table says what each step of one sample costs.
@@ -52,7 +52,7 @@ def decode_bare(images: Sequence[bytes]) -> None:
 
 
 def measure(root: str, arguments: argparse.Namespace, workers: int) -> dict[str, list[float]]:
-    """Give the seconds of an epoch of the loader, start of its workers included, and of the bare loop."""
+    """Return the seconds of an epoch of the loader, start of its workers included, and of the bare loop."""
     data = open_data(root, arguments, workers)
     loader = data.train_dataloader()
     images = [image_of(raw) for shard in data._open("train") for raw in shard.stream()]
@@ -78,7 +78,7 @@ def _decode_part(part: int) -> None:
 
 
 def steps_of(root: str, arguments: argparse.Namespace) -> dict[str, Callable[[], object]]:
-    """Give the steps of `arguments.batch` samples in one process, each with all that comes before it."""
+    """Return the steps of `arguments.batch` samples in one process, each with all that comes before it."""
     data = open_data(root, arguments, 0)
     shard = data._open("train")[0]
     places = range(min(arguments.batch, shard.samples))
@@ -143,7 +143,7 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> Table:
-    """Give the rates of all data sets by the clock on the wall."""
+    """Return the rates of all data sets in wall time."""
     table = Table("data", "workers", "bare, images/s", "loader, images/s", "loader / bare", title="training loader")
     started = time.perf_counter()
     for root in arguments.roots:

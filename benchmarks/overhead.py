@@ -1,4 +1,4 @@
-"""Where the time of an explainer beyond its passes goes: `python -m benchmarks.overhead ExtremalPerturbation`.
+"""Time of an explainer beyond its passes, by operation: `python -m benchmarks.overhead ExtremalPerturbation`.
 
 The operations of one explanation are timed, those of its counted passes run bare as well, and the difference is listed
 by operation. Names and counts are those of `benchmarks.explainers`.

@@ -1,4 +1,4 @@
-"""What others do for the same work: captum, the `saliency` package, and published loops written plainly.
+"""Other implementations of explainers for comparison: captum, `saliency`, pytorch-grad-cam and plain loops.
 
 Each function builds a call that explains a batch as a user of that library would, or raises ImportError where the
 library is not installed. All get the same images, targets and counts as ours.
@@ -6,6 +6,7 @@ library is not installed. All get the same images, targets and counts as ours.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from dre.engine.scoring import score
 from dre.explainers import Explainer
+from dre.explainers.cam import feature_map
 from dre.explainers.perturbation.extremal import AREA_WEIGHT_GROWTH, DAMPENING, FIRST_AREA_WEIGHT, MOMENTUM
 from dre.explainers.perturbation.rise import CellMasks
 from dre.explainers.perturbation.smooth_max import COLDNESS, SmoothMax, bump_heights
@@ -124,12 +126,13 @@ def grad_cam(name: str) -> Peer:
         import pytorch_grad_cam
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-        layer = classifier.network.get_submodule(classifier.activation_tap.module)
+        layer = classifier.network.get_submodule(feature_map(classifier, name).module)
         asked = [ClassifierOutputTarget(target) for target in targets.tolist()]
 
         def explain() -> np.ndarray:
             with getattr(pytorch_grad_cam, name)(classifier, [layer]) as explainer:
-                return explainer(images.clone().requires_grad_(), asked)
+                maps: np.ndarray = explainer(images.clone().requires_grad_(), asked)
+            return maps
 
         return explain
 
@@ -141,7 +144,7 @@ def plain_extremal(iterations: int, area: float = 0.1) -> Peer:
 
     def peer(classifier: Classifier, images: Tensor, targets: Tensor) -> Callable[[], object]:
         def explain() -> Tensor:
-            pairs = zip(images.split(1), targets.split(1), strict=True)
+            pairs = zip(torch.split(images, 1), torch.split(targets, 1), strict=True)
             return torch.cat([_extremal_mask(classifier, *pair, iterations, area) for pair in pairs])
 
         return explain
@@ -170,7 +173,8 @@ def _extremal_mask(classifier: Classifier, image: Tensor, target: Tensor, iterat
             wanted = (torch.arange(len(ordered)) >= round((1 - area) * len(ordered))).to(ordered)
         distance = (ordered - wanted).square().mean()
         optimiser.zero_grad()
-        (FIRST_AREA_WEIGHT * AREA_WEIGHT_GROWTH**step * distance - reward).backward()
+        loss = FIRST_AREA_WEIGHT * AREA_WEIGHT_GROWTH**step * distance - reward
+        torch.autograd.backward(loss)
         optimiser.step()
         values.data.clamp_(0, 1)
     return shape.crop(_plain_masks(shape, bumps, values.detach()))
@@ -212,7 +216,9 @@ def _each_image(
 def _gradients(classifier: Classifier, target: int, name: ScoreName) -> Callable[..., dict[str, np.ndarray]]:
     """Build what the package calls: images [B, H, W, C] to their gradients."""
 
-    def gradients(images: np.ndarray, call_model_args: object = None, expected_keys: object = None) -> dict:
+    def gradients(
+        images: np.ndarray, call_model_args: object = None, expected_keys: object = None
+    ) -> dict[str, np.ndarray]:
         from saliency.core import INPUT_OUTPUT_GRADIENTS
 
         pixels = torch.as_tensor(np.asarray(images)).float().permute(0, 3, 1, 2).requires_grad_()
@@ -228,7 +234,7 @@ def _repair_quantile() -> None:
     """Give numpy's quantile the argument name back that the package's last release uses."""
     quantile = np.quantile
 
-    def old_quantile(values, q, interpolation="linear", **options):
+    def old_quantile(values: Any, q: Any, interpolation: Any = "linear", **options: Any) -> Any:
         return quantile(values, q, method=interpolation, **options)
 
-    np.quantile = functools.wraps(quantile)(old_quantile)
+    np.quantile = functools.wraps(quantile)(old_quantile)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Information curves beside the `saliency` package: `python -m benchmarks.pic [--images 8] [--large 2]`.
+"""Speed of information curves beside the `saliency` package: `python -m benchmarks.pic [--images 8] [--large 2]`.
 
 Three ways to the same curve on the same maps, in turns in one process: the package (which wants 48 px photographs to
 finish), our exact mode (the same numbers), and our fast mode (blurred background, entropy of grey levels on the
@@ -8,9 +8,11 @@ of explainers between both modes. The package needs one alias to run with today'
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from dre.engine.perturbation import SweepEngine
 from dre.explainers import (
     CentredGaussian,
     EdgeDetector,
+    Explainer,
     GradCAM,
     GuidedBackprop,
     InputXGradient,
@@ -35,13 +38,13 @@ from dre.explainers import (
 )
 from dre.images.randomness import scattered_pixels
 from dre.metrics import SoftmaxInformationCurve
-from dre.metrics.information_curve import PAIR
+from dre.metrics.information_curve import PAIR, InformationSettings
 from dre.models import Classifier
 from dre.runs.process import keep_freed_memory, machine
 
 TARGET = 20
 SMALL = 48
-EXPLAINERS = {
+EXPLAINERS: dict[str, Callable[[Classifier], Explainer]] = {
     "grad_cam": GradCAM,
     "integrated_gradients": lambda classifier: IntegratedGradients(classifier, steps=16),
     "input_x_gradient": InputXGradient,
@@ -74,7 +77,7 @@ def shrink(images: Tensor) -> Tensor:
 
 
 class Maps:
-    """Photographs of one size, what the classifier sees in them, and a map of every explainer."""
+    """Hold photographs of one size, the classes that the classifier predicts, and a map of every explainer."""
 
     def __init__(self, classifier: Classifier, images: Tensor, keys: list[str]) -> None:
         self.classifier, self.images, self.keys = classifier, images, keys
@@ -82,8 +85,8 @@ class Maps:
             self.targets = classifier(images).argmax(dim=1)
         self.saliency = {name: build(classifier)(images, self.targets, keys) for name, build in EXPLAINERS.items()}
 
-    def ours(self, settings: object, names: list[str]) -> dict[str, np.ndarray]:
-        """Areas of all photographs for these explainers, [B] each; what explainers share is computed once."""
+    def ours(self, settings: InformationSettings, names: list[str]) -> dict[str, np.ndarray]:
+        """Return the areas of all photographs for these explainers, [B] each; what they share is computed once."""
         engine = SweepEngine(self.classifier)
         batch = engine.batch(self.images, self.targets, self.keys)
         areas = {}
@@ -102,11 +105,11 @@ class Maps:
         for _ in range(round(self.forwards / len(pixels))):
             self.classifier(pixels)
 
-    def package(self, pic: object, names: list[str]) -> dict[str, np.ndarray]:
+    def package(self, pic: Any, names: list[str]) -> dict[str, np.ndarray]:
         """Ask the package, one map after the other."""
         return {name: np.array([self._one(pic, name, row) for row in range(len(self.images))]) for name in names}
 
-    def _one(self, pic: object, name: str, row: int) -> float:
+    def _one(self, pic: Any, name: str, row: int) -> float:
         size = (self.images.shape[-2], self.images.shape[-1])
         try:
             result = pic.compute_pic_metric(
@@ -124,7 +127,8 @@ class Maps:
     def _predict(self, pictures: np.ndarray, row: int) -> np.ndarray:
         pixels = torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
-            return self.classifier(pixels).softmax(dim=1)[:, self.targets[row]].numpy()
+            scores: np.ndarray = self.classifier(pixels).softmax(dim=1)[:, self.targets[row]].numpy()
+        return scores
 
 
 def agreement(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> tuple[float, int]:
@@ -144,7 +148,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     if not hasattr(np, "trapz"):
-        np.trapz = np.trapezoid
+        np.trapz = np.trapezoid  # type: ignore[attr-defined]
     from saliency.metrics import pic
 
     images, keys = photographs(max(arguments.images, arguments.large))

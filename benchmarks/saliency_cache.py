@@ -1,7 +1,8 @@
-"""What the saliency cache costs and saves beside cheap explainers: `python -m benchmarks.saliency_cache`."""
+"""Cost and saving of the saliency cache beside cheap explainers: `python -m benchmarks.saliency_cache`."""
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,7 @@ from dre.explainers import CentredGaussian, Explainer, GradCAM, IntegratedGradie
 from dre.models import Classifier
 from dre.runs.process import machine
 
-EXPLAINERS = {
+EXPLAINERS: dict[str, Callable[[Classifier], Explainer]] = {
     "centred_gaussian": CentredGaussian,
     "grad_cam": GradCAM,
     "vanilla_gradient": VanillaGradient,
@@ -29,7 +30,7 @@ EXPLAINERS = {
 
 
 class CachedExplainer:
-    """One explainer with its images: with a cache and without."""
+    """Run one explainer on its images with a cache and without."""
 
     def __init__(self, classifier: Classifier, explainer: Explainer, batch: int, root: Path) -> None:
         self.classifier, self.explainer, self.root = classifier, explainer, root
@@ -42,7 +43,7 @@ class CachedExplainer:
         self.warm.open()
 
     def opened(self, directory: Path) -> SaliencyCache:
-        """Give a cache that is ready."""
+        """Return a cache that is ready."""
         cache = SaliencyCache(directory, self.classifier, {"it": self.explainer})
         cache.open()
         return cache
@@ -58,12 +59,12 @@ class CachedExplainer:
         cache.batch(self.images, self.targets, self.keys).maps("it", self.meter, self.explain)
 
     def cold(self) -> SaliencyCache:
-        """Give an open cache without maps."""
+        """Return an open cache without maps."""
         return self.opened(self.root / f"cold {next(self.fresh)}")
 
 
 def measure(kept: CachedExplainer, repeats: int) -> list[str]:
-    """Milliseconds of an image explained, the share that writing adds, and milliseconds of an image that is read."""
+    """Return milliseconds of an image explained, the share that writing adds, and milliseconds of an image read."""
     caches = [kept.cold() for _ in range(repeats + 2)]  # opened beforehand: a run does that once
     actions = {
         "alone": lambda: kept.explain(kept.images, kept.targets, kept.keys),
@@ -78,7 +79,7 @@ def measure(kept: CachedExplainer, repeats: int) -> list[str]:
 
 
 def measure_index(maps: int, size: int, root: Path) -> tuple[float, float]:
-    """Milliseconds to look up a thousand maps in shards that lie there, and kilobytes of each."""
+    """Return milliseconds to look up a thousand maps in shards that lie there, and kilobytes of each."""
     content = KeptMap.of(torch.rand(1, 1, size, size), Share(1, 1, 0, 0.1, None))[0].pack()
     writer = ShardWriter(root, 0, {"explainers": ["it"]})
     for number in range(maps):

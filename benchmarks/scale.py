@@ -1,4 +1,4 @@
-"""What training, explaining and scoring cost at scale: `python -m benchmarks.scale [--rate 2500] [--backward 2]`.
+"""Cost of training, explaining and scoring at scale: `python -m benchmarks.scale [--rate 2500] [--backward 2]`.
 
 Passes are counted by running every explainer and metric, at its own settings, on one image with a small random network:
 counts do not depend on the network. Time is passes over a given rate, or over the rate of `--measure NAME` on this
@@ -54,7 +54,7 @@ def small_classifier() -> Classifier:
 
 
 def training(generator: float) -> Iterator[Work]:
-    """Give the passes of an image in a training step, which a test counts: tests/modules/test_training.py."""
+    """Return the passes of an image in a training step, which a test counts: tests/modules/test_training.py."""
     yield Work(f"DRE training, ImageNet x {EPOCHS} epochs", 2, 1, generator, IMAGENET * EPOCHS)
 
 

@@ -1,4 +1,4 @@
-"""Images per second of training on 1, 2 and more processes, and where the time goes: `python -m benchmarks.scaling`.
+"""Training speed on 1, 2 and more processes, by part of a step: `python -m benchmarks.scaling`.
 
 Each process trains DRE on its share of the batch, step by step: data, forward, backward, all-reduce, optimiser, each
 with a clock of its own. Gradients are averaged after the backward pass, where DistributedDataParallel overlaps the two,
@@ -27,6 +27,7 @@ from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
 from dre.runs.process import keep_freed_memory, machine
+from dre.types import Batch
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 PARTS = ("data", "forward", "backward", "all-reduce", "optimiser")
@@ -35,7 +36,7 @@ PORT = "29563"
 
 
 class Clock:
-    """Seconds of each part, without those of the first steps."""
+    """Add up the seconds of each part, without those of the first steps."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -78,7 +79,12 @@ def train(rank: int, ranks: int, batch: int, steps: int, network: str, out: Path
 
 
 def one_step(
-    model: MaskTraining, optimizer: torch.optim.Optimizer, batches: Iterator, clock: Clock, counts: bool, ranks: int
+    model: MaskTraining,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    clock: Clock,
+    counts: bool,
+    ranks: int,
 ) -> None:
     """Make one step, timing its parts."""
     classifier, estimator = model.classifier, model.estimator
@@ -98,7 +104,7 @@ def one_step(
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
     with clock.part("optimiser", counts):
-        parts = (flat / ranks).split([weight.numel() for weight in weights])
+        parts = torch.split(flat / ranks, [weight.numel() for weight in weights])
         for weight, gradient in zip(weights, parts, strict=True):
             weight.grad = gradient.view_as(weight)
         optimizer.step()
@@ -116,7 +122,9 @@ def main() -> None:
     for ranks in arguments.processes:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "seconds.json"
-            mp.spawn(train, (ranks, arguments.batch, arguments.steps, arguments.network, out), ranks)
+            mp.start_processes(  # type: ignore[attr-defined,no-untyped-call]
+                train, (ranks, arguments.batch, arguments.steps, arguments.network, out), ranks, start_method="spawn"
+            )
             taken = json.loads(out.read_text())
         rate = ranks * arguments.batch / sum(taken)
         alone = alone or rate / ranks

@@ -1,4 +1,4 @@
-"""Clocks for ratios: what is compared runs in turns, so that a busy machine slows both alike."""
+"""Timing of alternatives in turns, so that a busy machine slows all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from statistics import median
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call in seconds."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
@@ -22,5 +22,5 @@ def in_turns(actions: Mapping[str, Callable[[], object]], repeats: int, warm_up:
 
 
 def ratio(above: list[float], below: list[float]) -> float:
-    """Median of the ratios of pairs that were measured one after the other."""
+    """Return the median of the ratios of pairs that were measured one after the other."""
     return median(first / second for first, second in zip(above, below, strict=True))

@@ -1,4 +1,4 @@
-"""How much of the training loop is spent in the network passes: `python -m benchmarks.training [--threads 2]`.
+"""Share of the training loop that is spent in network passes: `python -m benchmarks.training [--threads 2]`.
 
 After each step of a real training (Lightning's Trainer, the demo shards, the default run file) the clock stops and
 each pass of the step runs on its own on the same batch. The floor of a step is the sum of the passes that it must make:
@@ -101,7 +101,7 @@ def train(model: MaskTraining, data: ShardDataModule, steps: int) -> Pairs:
 
 
 def parts(model: MaskTraining, images: Tensor) -> dict[str, float]:
-    """Seconds of every part of a step, each on its own."""
+    """Return the seconds of every part of a step, each on its own."""
     classifier, estimator, taken = model.classifier, model.estimator, {}
 
     def timed(name: str, action: Callable[[], Any]) -> Any:

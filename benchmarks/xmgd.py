@@ -1,4 +1,4 @@
-"""What XMGD costs beside scikit-learn and POT on duplicated points: `python -m benchmarks.xmgd [--threads 1]`.
+"""Speed of XMGD beside scikit-learn and POT on duplicated points: `python -m benchmarks.xmgd [--threads 1]`.
 
 A fit and a distance are what XMGD repeats at each scale. The peer does them the usual way: every pixel is repeated as
 often as it counts, scikit-learn fits the mixture, scipy takes the matrix square roots of every pair of components and
@@ -54,13 +54,13 @@ Mixture = tuple[Array, Array, Array]
 
 
 def maps(size: int, count: int = 2) -> Tensor:
-    """Give maps [count, 1, size, size] with the relief of a smooth mask: blurred noise, squared."""
+    """Return maps [count, 1, size, size] with the relief of a smooth mask: blurred noise, squared."""
     noise = torch.rand(count, 1, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return min_max(gaussian_blur(noise, size / 14)).square()
 
 
 def begin(points: Tensor, counts: Tensor, components: int) -> Mixtures:
-    """Give the start of both fits."""
+    """Return the start of both fits."""
     features = monomials(points.expand(len(counts), -1, -1))
     return ellipse_start(features, counts.double(), components, Fitting().regularisation)
 
@@ -108,7 +108,7 @@ def of_peer(mixture: GaussianMixture) -> Mixture:
 
 
 class End(NamedTuple):
-    """Where one way ended: iterations and mean log-likelihood of both fits, and the squared distance."""
+    """Hold the result of one way: iterations and mean log-likelihood of both fits, and the squared distance."""
 
     iterations: list[int]
     likelihoods: list[float]
@@ -116,7 +116,7 @@ class End(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Seconds of both ways, their iterations, and how far likelihoods and distances are apart, relative."""
+    """Return the seconds of both ways, their iterations, and how far likelihoods and distances are apart, relative."""
 
     times: dict[str, list[float]]
     iterations: dict[str, list[int]]
@@ -154,7 +154,7 @@ def compare_fits(bins: int, components: int, size: int, repeats: int) -> Compari
 
 
 def compare_distances(components: int, count: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of three ways to compare all pairs of so many mixtures, given the mixtures.
+    """Return the seconds of three ways to compare all pairs of so many mixtures, given the mixtures.
 
     Each way takes `PAIRS_IN_A_ROW` pairs or more before the next one's turn, so that none is timed with cold caches.
     """

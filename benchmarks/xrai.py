@@ -1,4 +1,4 @@
-"""XRAI's selection of regions beside that of its authors' package: `python -m benchmarks.xrai --images DIR`.
+"""Speed of XRAI's region selection beside its authors' package: `python -m benchmarks.xrai --images DIR`.
 
 Segmentation is left out of both: they rank the same regions of the same photographs by the same attribution. Ours is
 given its regions in pieces, as the segmentation hands them out, and a second time as masks that it has to take apart.
@@ -6,6 +6,7 @@ given its regions in pieces, as the segmentation hands them out, and a second ti
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -19,14 +20,14 @@ from scipy import ndimage
 
 from benchmarks.timing import in_turns, ratio
 from dre.explainers.xrai import Mode, rank_regions
-from dre.images.segments import Felzenszwalb, Regions, in_pieces
+from dre.images.segments import Felzenszwalb, Labels, Regions, in_pieces
 from dre.runs.process import machine
 
 TARGET = 10.0
 
 
 class Selection(NamedTuple):
-    """Milliseconds of one image, medians; ratios are medians over pairs of calls in one process."""
+    """Hold milliseconds of one image, medians; ratios are medians over pairs of calls in one process."""
 
     mode: Mode
     ours: float
@@ -38,11 +39,22 @@ class Selection(NamedTuple):
 
 
 def photographs(folder: Path, count: int, side: int = 224) -> list[np.ndarray]:
-    """Give `count` photographs of a folder, evenly spaced, resized to [side, side, 3] in [0, 1]."""
+    """Return `count` photographs of a folder, evenly spaced, resized to [side, side, 3] in [0, 1]."""
     files = sorted(folder.rglob("*.jpg"))
     chosen = files[:: max(1, len(files) // count)][:count]
     scaled = [Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for file in chosen]
     return [np.asarray(image, dtype=np.float64) / 255 for image in scaled]
+
+
+def rank(regions: Regions, attribution: np.ndarray, mode: Mode) -> np.ndarray:
+    """Rank regions that are given in pieces; map [H, W]."""
+    return rank_regions(regions, attribution, mode=mode)[0]
+
+
+def rank_masks(indices: list[Labels], attribution: np.ndarray, mode: Mode) -> np.ndarray:
+    """Rank regions that are given as flat indices of their pixels; map [H, W]."""
+    height, width = attribution.shape
+    return rank(in_pieces(indices, (height, width)), attribution, mode)
 
 
 def theirs_on(regions: Regions, attribution: np.ndarray, mode: Mode) -> Callable[[], np.ndarray]:
@@ -54,34 +66,39 @@ def theirs_on(regions: Regions, attribution: np.ndarray, mode: Mode) -> Callable
     settings = xrai.XRAIParameters(algorithm=mode)
 
     def call() -> np.ndarray:
-        return xrai.XRAI().GetMask(channels, None, segments=masks, base_attribution=channels, extra_parameters=settings)
+        saliency: np.ndarray = xrai.XRAI().GetMask(
+            channels, None, segments=masks, base_attribution=channels, extra_parameters=settings
+        )
+        return saliency
 
     return call
 
 
 def ranking(saliency: np.ndarray) -> np.ndarray:
-    """Give the order of the pixels; values that rounding alone tells apart are tied."""
+    """Return the order of the pixels; values that rounding alone tells apart are tied."""
     return np.argsort(-np.round(saliency / np.abs(saliency).max(), 9), axis=None, kind="stable")
 
 
 def measure(images: list[np.ndarray], mode: Mode, repeats: int) -> Selection:
     """Rank the regions of each image by smoothed noise, in turns with the package."""
-    ours, masked, theirs, same = [], [], [], True
+    times: dict[str, list[float]] = {"ours": [], "masked": [], "theirs": []}
+    same = True
     noise = np.random.default_rng(0)
     for pixels in images:
         regions = Felzenszwalb()(pixels)
         indices = [mask.ravel().nonzero()[0] for mask in regions.masks()]
         attribution = ndimage.gaussian_filter(noise.standard_normal(pixels.shape[:2]), 2)
-        calls = {
-            "ours": lambda r=regions, a=attribution: rank_regions(r, a, mode=mode)[0],
-            "masked": lambda i=indices, a=attribution: rank_regions(in_pieces(i, a.shape), a, mode=mode)[0],
+        calls: dict[str, Callable[[], np.ndarray]] = {
+            "ours": partial(rank, regions, attribution, mode),
+            "masked": partial(rank_masks, indices, attribution, mode),
             "theirs": theirs_on(regions, attribution, mode),
         }
         same &= bool((ranking(calls["ours"]()) == ranking(calls["theirs"]())).all())
-        times = in_turns(calls, repeats, warm_up=0)
-        ours, masked, theirs = ours + times["ours"], masked + times["masked"], theirs + times["theirs"]
-    milliseconds = [1000 * median(times) for times in (ours, masked, theirs)]
-    return Selection(mode, *milliseconds, ratio(theirs, ours), ratio(theirs, masked), same)
+        for name, seconds in in_turns(calls, repeats, warm_up=0).items():
+            times[name] += seconds
+    ours, masked, theirs = (1000 * median(seconds) for seconds in times.values())
+    faster, faster_from_masks = (ratio(times["theirs"], times[name]) for name in ("ours", "masked"))
+    return Selection(mode, ours, masked, theirs, faster, faster_from_masks, same)
 
 
 def main() -> None:
@@ -96,7 +113,8 @@ def main() -> None:
     table = Table(
         "mode", "ours, ms", "from masks, ms", "saliency, ms", "faster", "from masks", "at least", "same ranking"
     )
-    for mode in ("full", "fast"):
+    modes: tuple[Mode, ...] = ("full", "fast")
+    for mode in modes:
         found = measure(images, mode, arguments.repeats)
         shown = [f"{number:.1f}" for number in found[1:4]] + [f"{number:.0f} x" for number in found[4:6]]
         target = f"{TARGET:.0f} x" if mode == "full" else ""

@@ -1,4 +1,4 @@
-"""What observes training and evaluation: checkpoints, throughput, progress, metrics, pictures, cost, studies."""
+"""Lightning callbacks of training and evaluation: checkpoints, progress, metrics, panels, reports and studies."""
 
 from callbacks.artifacts import CheckpointArtifact, ResultsArtifact
 from callbacks.checkpoints import RunCheckpoints

@@ -1,4 +1,4 @@
-"""Hand what a run made to W&B: the checkpoint of a training, the tables and files of an evaluation."""
+"""W&B artifacts: log the checkpoint of a training and the tables, pictures and files of an evaluation."""
 
 import io
 import json
@@ -82,12 +82,12 @@ class ResultsArtifact(pl.Callback):
 
 
 def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
-    """Give the loggers that write to W&B."""
+    """Return the loggers that write to W&B."""
     return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
 def summary_frame(summary: dict[str, Any]) -> pd.DataFrame:
-    """Give the means of a summary as a table, one row for each explainer and metric."""
+    """Return the means of a summary as a table, one row for each explainer and metric."""
     columns = ("mean", "low", "high", "standard_error", "count", "nan", "skipped")
     rows = [
         {"explainer": name, "metric": metric, **{column: entry[column] for column in columns}}

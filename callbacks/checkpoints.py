@@ -1,4 +1,4 @@
-"""Keep a run resumable: last.ckpt by the clock, best.ckpt by validation, both written at once or not at all."""
+"""Training checkpoints: write last.ckpt every few minutes and best.ckpt when validation improves, each atomically."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ class RunCheckpoints(Checkpoint):
         self._written: tuple[int, float | None] = (-1, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best value so far and where its checkpoint lies."""
+        """Return the best value so far and where its checkpoint lies."""
         return {"best": self.best, "best_path": self._best_path}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class RunCheckpoints(Checkpoint):
             rank_zero_info(f"interrupted at step {trainer.global_step}; go on with: {self.resume_command(trainer)}")
 
     def path(self, trainer: pl.Trainer, name: str = "last.ckpt") -> Path:
-        """Where a checkpoint of this run lies."""
+        """Return the path of a checkpoint of this run."""
         return Path(trainer.default_root_dir) / "checkpoints" / name
 
     def resume_command(self, trainer: pl.Trainer) -> str:

@@ -1,4 +1,4 @@
-"""Score every explainer on every image: rows for the table, means with intervals, files that last."""
+"""Explanation metrics: score every explainer on every image, and write scores, means and intervals to files."""
 
 import json
 import math
@@ -15,9 +15,10 @@ from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import SumMetric
 
+from callbacks.outputs import MetricStates
 from callbacks.progress import images_to_evaluate
 from dre.metrics import ImageMean, ScoreTable
-from dre.metrics.base import add_states, arguments, check_feedable, feed, of_explainer, states_of
+from dre.metrics.base import arguments, check_feedable, feed, of_explainer
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
@@ -29,7 +30,7 @@ FLAWS = ("constant", "non_finite")
 """Maps that are counted: those with one value everywhere, which rank nothing, and those that cannot be scored."""
 
 
-class ExplanationMetrics(pl.Callback):
+class ExplanationMetrics(MetricStates, pl.Callback):
     """Compute the metrics that the evaluation names for every explainer during `Trainer.test`.
 
     Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric),
@@ -126,16 +127,8 @@ class ExplanationMetrics(pl.Callback):
             self._write(trainer, frame, explained, {"evaluated": evaluated, "maps": flaws})
         self.on_test_start(trainer, pl_module)
 
-    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """See `callbacks.resume.Resumable`."""
-        states: dict[str, Any] = states_of(self._gathered())
-        return states
-
-    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
-        """See `callbacks.resume.Resumable`."""
-        add_states(self._gathered(), progress)
-
-    def _gathered(self) -> dict[str, Any]:
+    def gathered(self) -> dict[str, Any]:
+        """See `MetricStates`."""
         counts = {"seen": self.seen, "explained": self.explained}
         return {"table": self.table, "metrics": self.metrics, "flaws": self.flaws, **counts}
 
@@ -172,7 +165,7 @@ def _constant(saliency: Tensor) -> int:
 
 
 def _mean(metric: ImageMean) -> float:
-    """Give a metric over all ranks; NaN without images, which the summary says better than a warning."""
+    """Return a metric over all ranks; NaN without images, which the summary says better than a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no image to average|The ``compute`` method")
         return float(metric.compute())

@@ -1,9 +1,14 @@
-"""The few images that an expensive study looks at: the same ones whatever the order, the batches and the ranks."""
+"""Image selection: keep a few evaluated images, the first by a hash of their keys or the best and worst by a metric.
+
+The same images are kept for any order, batch size and number of ranks.
+"""
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,9 +21,20 @@ from dre.types import Explained
 Item = TypeVar("Item")
 
 
+class Keyed(Protocol):
+    """Anything that belongs to one image."""
+
+    @property
+    def key(self) -> str:
+        """Return the name of the image in the data."""
+
+
+Image = TypeVar("Image", bound=Keyed)
+
+
 @dataclass(frozen=True, slots=True)
 class StudyImage:
-    """One image of a study, on the CPU.
+    """Hold one image of a study on the CPU.
 
     Args:
         key: Its name in the data.
@@ -32,15 +48,32 @@ class StudyImage:
     target: Tensor
     objects: Tensor | None
 
-    @property
-    def place(self) -> str:
-        """Where it stands in the order of all images."""
-        return place_of(self.key)
-
 
 def place_of(key: str) -> str:
-    """Order images by a hash of their keys, the same for any packing, and as the data's own `limit` counts."""
+    """Return the SHA-256 of a key, which orders images in the same way for any packing, as `limit` of the data does."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def first_keys(keys: Iterable[str], count: int) -> list[str]:
+    """Return the first `count` keys in the order of `place_of`."""
+    return sorted(keys, key=place_of)[:count]
+
+
+def first_images(images: Iterable[Image], count: int) -> list[Image]:
+    """Return the first `count` images in the order of `place_of`."""
+    return sorted(images, key=lambda one: place_of(one.key))[:count]
+
+
+def first_rows(candidates: dict[str, int], kept: Iterable[Keyed], count: int) -> list[int]:
+    """Return the rows of a batch whose images are among the first `count` of it and of those that are kept.
+
+    Args:
+        candidates: Key of an image -> its row in the batch.
+        kept: Images of earlier batches.
+        count: How many images are kept in all.
+    """
+    first = set(first_keys([*candidates, *(one.key for one in kept)], count))
+    return [row for key, row in candidates.items() if key in first]
 
 
 class ImageSelection:
@@ -57,34 +90,33 @@ class ImageSelection:
         self.kept: list[StudyImage] = []
 
     def update(self, outputs: Explained) -> None:
-        """Look at a batch; only what may stay is copied."""
+        """Look at a batch; only images that may be kept are copied."""
         fits = self._fits(outputs)
         self.seen += len(fits)
         self.suited += sum(fits)
-        for row, key in enumerate(outputs["key"]):
-            if fits[row] and (len(self.kept) < self.count or place_of(key) < self.kept[-1].place):
-                self.kept = sorted([*self.kept, _copied(outputs, row)], key=lambda one: one.place)[: self.count]
+        candidates = {key: row for row, key in enumerate(outputs["key"]) if fits[row]}
+        added = [_copied(outputs, row) for row in first_rows(candidates, self.kept, self.count)]
+        self.kept = first_images([*self.kept, *added], self.count)
 
     def progress(self) -> dict[str, Any]:
-        """Give what was kept as plain values."""
+        """Return what is kept as plain values, tensors and lists, for a file."""
         return {"seen": self.seen, "suited": self.suited, "kept": [asdict(one) for one in self.kept]}
 
     def resume(self, progress: dict[str, Any]) -> None:
-        """Add what was kept of other images."""
+        """Add what `progress` returned for other images."""
         self.seen, self.suited = self.seen + progress["seen"], self.suited + progress["suited"]
         more = [StudyImage(**one) for one in progress["kept"]]
-        self.kept = sorted([*self.kept, *more], key=lambda one: one.place)[: self.count]
+        self.kept = first_images([*self.kept, *more], self.count)
 
     def share(self) -> list[StudyImage]:
-        """Give this rank its part of the images that were chosen among those of all ranks; every rank must call it."""
-        ranks = gathered([one.place for one in self.kept])
-        chosen = set(sorted(place for places in ranks for place in places)[: self.count])
-        offered = [one for one in self.kept if one.place in chosen]
-        everything = sorted((one for part in gathered(offered) for one in part), key=lambda one: one.place)
-        return everything[_rank() :: len(ranks)]
+        """Return this rank's part of the images that are the first of all ranks; every rank must call it."""
+        ranks = gathered([one.key for one in self.kept])
+        first = set(first_keys(chain(*ranks), self.count))
+        offered = [one for one in self.kept if one.key in first]
+        return first_images(chain(*gathered(offered)), self.count)[_rank() :: len(ranks)]
 
     def counts(self) -> tuple[int, int]:
-        """How many images all ranks saw, and how many of these were suited; every rank must call it."""
+        """Return how many images all ranks saw and how many of them fit; every rank must call it."""
         ranks = gathered([self.seen, self.suited])
         return sum(rank[0] for rank in ranks), sum(rank[1] for rank in ranks)
 
@@ -110,7 +142,7 @@ def _rank() -> int:
 
 
 def gathered(own: list[Item]) -> list[list[Item]]:
-    """Give what every rank has, by rank."""
+    """Return the lists of all ranks, by rank; every rank must call it."""
     if not (dist.is_available() and dist.is_initialized()):
         return [own]
     found: list[list[Item]] = [[]] * dist.get_world_size()
@@ -136,28 +168,28 @@ class BestWorst:
         self.best: list[Example] = []
 
     def update(self, outputs: Explained) -> None:
-        """Look at a batch; only what may stay is made small."""
+        """Look at a batch; only images that may be kept are made small."""
         values = {name: found[self.metric].tolist() for name, found in outputs["values"].items()}
-        chosen = values[self.explainer]
-        known = (place for place, value in enumerate(chosen) if math.isfinite(value))
-        candidates = sorted(known, key=lambda place: (chosen[place], outputs["key"][place]))
+        deciding = values[self.explainer]
+        known = (place for place, value in enumerate(deciding) if math.isfinite(value))
+        candidates = sorted(known, key=lambda place: (deciding[place], outputs["key"][place]))
         for place in {*candidates[: self.count], *candidates[-self.count :]}:
-            if self._may_stay(chosen[place], outputs["key"][place]):
+            if self._may_stay(deciding[place], outputs["key"][place]):
                 shown = {name: row[place] for name, row in values.items() if math.isfinite(row[place])}
-                self._add(_example(outputs, place, chosen[place], shown))
+                self._add(_example(outputs, place, deciding[place], shown))
 
     def merged(self) -> tuple[list[Example], list[Example]]:
-        """Give worst and best of all ranks, most extreme first, no image in both; every rank must call it."""
+        """Return the worst and the best of all ranks, most extreme first, no image in both; every rank must call it."""
         ordered = _ordered([example for kept in gathered([*self.worst, *self.best]) for example in kept])
         count = min(self.count, len(ordered) // 2)
         return ordered[:count], ordered[::-1][:count]
 
     def progress(self) -> dict[str, Any]:
-        """Give what was kept as plain values."""
+        """Return what is kept as plain values, tensors and lists, for a file."""
         return {"worst": [asdict(one) for one in self.worst], "best": [asdict(one) for one in self.best]}
 
     def resume(self, progress: dict[str, Any]) -> None:
-        """Add what was kept of other images."""
+        """Add what `progress` returned for other images."""
         more = [Example(**one) for one in (*progress["worst"], *progress["best"])]
         ordered = _ordered([*self.worst, *self.best, *more])
         self.worst, self.best = ordered[: self.count], ordered[::-1][: self.count]
@@ -173,7 +205,7 @@ class BestWorst:
 
 
 def _ordered(examples: list[Example]) -> list[Example]:
-    """Give each image once, lowest value first."""
+    """Return each image once, lowest value first."""
     return sorted({example.key: example for example in examples}.values(), key=_order)
 
 

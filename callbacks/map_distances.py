@@ -1,4 +1,4 @@
-"""How far apart the explainers' maps lie: XMGD between all of them, and other measures of the same images beside it."""
+"""Distances between the saliency maps of explainers: XMGD and other comparisons of maps, as matrices."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from callbacks.artifacts import wandb_loggers
+from callbacks.outputs import MetricStates, OutputsCallback
 from dre.metrics import (
     XMGD,
     EarthMover,
@@ -31,11 +32,11 @@ from dre.metrics import (
     ValueDistance,
     WeightedJaccard,
 )
-from dre.metrics.base import MapComparison, add_states, states_of
+from dre.metrics.base import MapComparison
 from dre.metrics.xmgd import Aggregate, GroupDistances
 from dre.reporting import comparisons_figure, distances_figure
 from dre.reporting.style import png_bytes
-from dre.types import Batch, Explained
+from dre.types import Explained
 
 ComparisonName = Literal[
     "earth_mover",
@@ -70,7 +71,7 @@ COMPARISONS: dict[ComparisonName, type[MapComparison]] = {
 Matrix = list[list[float | None]]
 
 
-class MapDistances(pl.Callback):
+class MapDistances(MetricStates, OutputsCallback):
     """Compare the maps of every explainer with every other's during `Trainer.test`.
 
     Writes `xmgd.json` and, as a heat map with its tree, `xmgd.png` into the run directory; W&B gets both, as the table
@@ -114,17 +115,9 @@ class MapDistances(pl.Callback):
             for name in self.comparisons
         }
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Explained | None,  # type: ignore[override]
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:
         """Add the maps of a batch, but for those that are broken."""
-        if outputs is None or len(self.names) < 2:
+        if len(self.names) < 2:
             return
         maps, fine = outputs["saliency"], {name: ~broken for name, broken in outputs["broken"].items()}
         for name in (name for name in self.names if fine[name].any()):
@@ -138,16 +131,8 @@ class MapDistances(pl.Callback):
                 if both.any():
                     metric.update(maps[first][both], maps[second][both])
 
-    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """See `callbacks.resume.Resumable`."""
-        states: dict[str, Any] = states_of(self._gathered())
-        return states
-
-    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
-        """See `callbacks.resume.Resumable`."""
-        add_states(self._gathered(), progress)
-
-    def _gathered(self) -> dict[str, Any]:
+    def gathered(self) -> dict[str, Any]:
+        """See `MetricStates`."""
         if len(self.names) < 2:
             return {}
         compared = {
@@ -171,7 +156,7 @@ class MapDistances(pl.Callback):
         return XMGD(**asdict(self.model), groups=groups, aggregate=self.aggregate)
 
     def _pairs(self, name: ComparisonName) -> list[tuple[str, str]]:
-        """Give each pair once where the order does not matter."""
+        """Return each pair once where the order does not matter."""
         ordered = list(permutations(self.names, 2))
         if not COMPARISONS[name].is_symmetric:
             return ordered
@@ -240,7 +225,7 @@ def _columns(result: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(result: Mapping[str, Any]) -> list[list[Any]]:
-    """Give a row for each ordered pair of explainers."""
+    """Return a row for each ordered pair of explainers."""
     matrices = [result["root"], result["squared"], *(entry["mean"] for entry in result["comparisons"].values())]
     places = enumerate(result["explainers"])
     return [

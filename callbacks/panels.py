@@ -1,4 +1,4 @@
-"""Panels: pictures of a few evaluated photographs and the maps of their explainers."""
+"""Saliency panels: pictures of the first evaluated photographs and the maps of their explainers."""
 
 import math
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from callbacks.artifacts import wandb_loggers
-from callbacks.image_selection import gathered, place_of
+from callbacks.image_selection import first_images, first_rows, gathered
+from callbacks.outputs import OutputsCallback
 from dre.checks import check_count
 from dre.images.blur import gaussian_blur
 from dre.images.fill import blend
 from dre.reporting.overlay import coloured, for_display
 from dre.reporting.panel import Photograph, credits_caption, draw_panel
-from dre.types import Batch
+from dre.types import Explained
 
 
-class FirstPhotographs(pl.Callback):
+class FirstPhotographs(OutputsCallback):
     """Collect the first evaluated photographs for pictures, draw each into `TITLE.png`, and log it as `test/TITLE`.
 
-    First in the order of `callbacks.image_selection.place_of`.
-    A subclass names its pictures with `titles` and makes their
-    columns with `columns`.
+    First means in the order of `callbacks.image_selection.place_of`. A subclass names its pictures with `titles` and
+    makes their columns with `columns`.
 
     Args:
         images: Photographs to draw.
@@ -40,11 +40,11 @@ class FirstPhotographs(pl.Callback):
         self.photographs: dict[str, list[Photograph]] = {}
 
     def titles(self) -> list[str]:
-        """Name the pictures."""
+        """Return the names of the pictures, which are their files without `.png`."""
         raise NotImplementedError
 
     def columns(self, outputs: Any, names: list[str], rows: list[int]) -> dict[str, list[Photograph]]:
-        """Make the columns of each title from some images of a step, with the maps of `names`; copies, not views."""
+        """Return the columns of each title for some rows of a batch, with the maps of `names`; copies, not views."""
         raise NotImplementedError
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -52,30 +52,17 @@ class FirstPhotographs(pl.Callback):
         self._check_explainers(list(cast(Any, pl_module).explainers))
         self.photographs = {title: [] for title in self.titles()}
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:
         """Keep the photographs that come before those that were kept so far."""
-        if outputs is None:
-            return
-        places = [place_of(key) for key in outputs["key"]]
-        kept = [place_of(one.key) for one in self.photographs[self.titles()[0]]]
-        first = set(sorted(places + kept)[: self.images])
-        rows = [row for row, place in enumerate(places) if place in first]
+        candidates = {key: row for row, key in enumerate(outputs["key"])}
+        rows = first_rows(candidates, self.photographs[self.titles()[0]], self.images)
         if rows:
             names = [name for name in self.explainers or outputs["saliency"] if name in outputs["saliency"]]
             self._add(self.columns(outputs, names, rows))
 
     def _add(self, columns: dict[str, list[Photograph]]) -> None:
         for title, found in columns.items():
-            everything = sorted([*self.photographs[title], *found], key=lambda one: place_of(one.key))
-            self.photographs[title] = everything[: self.images]
+            self.photographs[title] = first_images([*self.photographs[title], *found], self.images)
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
@@ -92,7 +79,7 @@ class FirstPhotographs(pl.Callback):
         self._add({title: [Photograph(**one) for one in progress[title]] for title in self.photographs})
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring together what all ranks kept."""
+        """Merge what all ranks kept."""
         for title, found in self.photographs.items():
             self.photographs[title] = []
             self._add({title: [one for rank in gathered(found) for one in rank]})
@@ -117,12 +104,12 @@ class FirstPhotographs(pl.Callback):
 
 
 def photographers(trainer: pl.Trainer, keys: list[str]) -> str:
-    """Name the photographers of the drawn photographs, as far as the data knows them."""
+    """Return a line that names the photographers of these keys, as far as the data know them."""
     return credits_caption(keys, authors(trainer))
 
 
 def authors(trainer: pl.Trainer) -> dict[str, str]:
-    """Photographer of each photograph, by key, as far as the data knows them."""
+    """Return the photographer of each key, as far as the data know them."""
     data = getattr(trainer, "datamodule", None)
     return data.credits() if data is not None else {}
 
@@ -139,7 +126,7 @@ class SalientPixels(FirstPhotographs):
         explainers: Rows to draw; all that are evaluated when not given.
         sigma: Of the blur in pixels.
 
-    Source: paper 004, figures 1, 4 and 9.
+    Source: Rahman et al. 2022, Figures 1, 4 and 9.
     """
 
     def __init__(
@@ -178,7 +165,7 @@ class SalientPixels(FirstPhotographs):
 
 
 def best_pixels(saliency: Tensor, share: float) -> Tensor:
-    """Mask of the highest-ranked share of each map's pixels, [B, 1, H, W]: at least one; the first of equal ones."""
+    """Return the mask [B, 1, H, W] of each map's highest-ranked pixels: at least one; of equal values the first."""
     values = saliency.flatten(1)
     count = max(1, round(share * values.shape[1]))
     order = values.argsort(dim=1, descending=True, stable=True)[:, :count]
@@ -199,7 +186,7 @@ class SaliencyPanel(FirstPhotographs):
         colours: A colour map of matplotlib (`gray`, `inferno`, `coolwarm`, `Reds`, ...) in which maps are drawn alone;
             by default they lie over the photograph.
 
-    Source: figures 7 to 9 of paper 003 have such squares of M_F, figures 13 to 23 of paper 004 such colours.
+    Source: squares of M_F as in Fu et al. 2021, Figures 7 to 9; colours as in Rahman et al. 2022, Figures 13 to 23.
     """
 
     def __init__(

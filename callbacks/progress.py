@@ -1,4 +1,4 @@
-"""How far an evaluation is: images per second and the time that is left, of all and of each explainer."""
+"""Progress and cost of an evaluation: images per second, time left, and the passes of each explainer."""
 
 import json
 import math
@@ -161,7 +161,7 @@ def _left(seconds: float | None) -> str:
 
 
 def _clock(seconds: float | None) -> str:
-    """Give minutes and seconds, with hours where there are any; nothing for what is not known."""
+    """Return minutes and seconds, with hours where there are any; nothing for what is not known."""
     if seconds is None:
         return ""
     minutes, rest = divmod(math.ceil(seconds), 60)

@@ -1,4 +1,4 @@
-"""report.html: what an evaluation found, on one page that needs nothing else."""
+"""HTML report of an evaluation: scores, curves, cost and example images on one page without other files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +8,13 @@ import pandas as pd
 import pytorch_lightning as pl
 
 from callbacks.image_selection import BestWorst
+from callbacks.outputs import OutputsCallback
 from callbacks.panels import authors
 from dre.reporting import Example, Report, report_html
 from dre.reporting.cells import choose_reference
 from dre.reporting.style import readable
 from dre.runs.results import read_json
-from dre.types import Batch
+from dre.types import Explained
 
 FILES = {
     "scores.parquet": "one row for each image, explainer and metric",
@@ -47,7 +48,7 @@ PICTURES = {
 """Files that the page shows, too."""
 
 
-class EvaluationReport(pl.Callback):
+class EvaluationReport(OutputsCallback):
     """Write `report.html` into the run directory when `Trainer.test` ends; list it after the callbacks it reads from.
 
     It reads `summary.json`, `curves.parquet`, `cost.json` and pictures there, and keeps small copies of the images with
@@ -64,23 +65,15 @@ class EvaluationReport(pl.Callback):
             raise ValueError(f"`examples` must not be negative, got {examples}; 0 shows none")
         self.examples, self.reference, self.metric = examples, reference, metric
         self.best_worst: BestWorst | None = None
-        self.chosen: tuple[list[Example], list[Example]] = ([], [])
+        self.shown: tuple[list[Example], list[Example]] = ([], [])
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start empty."""
         self.best_worst = None
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:
         """Keep the images that are the lowest or the highest so far."""
-        if outputs is None or not self.examples:
+        if not self.examples:
             return
         if "values" not in outputs:
             raise ValueError("the step has no values to choose examples by; list EvaluationReport after the metrics")
@@ -89,7 +82,7 @@ class EvaluationReport(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks' images."""
         if self.examples:
-            self.chosen = self._best_worst(pl_module).merged()
+            self.shown = self._best_worst(pl_module).merged()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write on the first rank."""
@@ -107,7 +100,7 @@ class EvaluationReport(pl.Callback):
             self._best_worst(pl_module).resume(progress)
 
     def _best_worst(self, pl_module: pl.LightningModule) -> BestWorst:
-        """Give what was kept so far; its explainer and its metric are settled once."""
+        """Return what was kept so far; its explainer and its metric are settled once."""
         if self.best_worst is None:
             reference, metrics = self._reference(list(pl_module.explainers)), list(pl_module.metrics)  # type: ignore[arg-type]
             default = "faithfulness" if "faithfulness" in metrics else metrics[0]
@@ -126,7 +119,7 @@ class EvaluationReport(pl.Callback):
         if not summary:
             raise ValueError(f"no summary.json in {directory}; list EvaluationReport after ExplanationMetrics")
         curves = directory / "curves.parquet"
-        worst, best = (_credited(trainer, examples) for examples in self.chosen)
+        worst, best = (_credited(trainer, examples) for examples in self.shown)
         if self.best_worst is not None and summary["directions"].get(self.best_worst.metric) is False:
             worst, best = best, worst
         return Report(

@@ -1,4 +1,4 @@
-"""An evaluation that is broken off goes on where it stopped: what was found is written down as it is found."""
+"""Evaluation resume: write the progress of every rank to disk, and go on from it after a stop."""
 
 import math
 import time
@@ -19,13 +19,13 @@ from dre.types import Batch
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A callback that can put down what it has gathered of the images of this rank, and take it up again."""
+    """Describe a callback that can save what it has gathered from the images of this rank, and load it again."""
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Give tensors, numbers, texts, and lists and dicts of them."""
+        """Return tensors, numbers, strings, and lists and dicts of them."""
 
     def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
-        """Add what was put down, by any rank of an earlier run, to what there is."""
+        """Add what `progress` returned on any rank of an earlier run."""
 
 
 class EvaluationResume(pl.Callback):

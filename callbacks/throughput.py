@@ -1,4 +1,4 @@
-"""Images per second, how long the loader made the trainer wait, and what the loader could not read."""
+"""Training throughput: log images per second and the share of waiting for data, and count unreadable samples."""
 
 import time
 from typing import Any
@@ -33,7 +33,7 @@ class Throughput(pl.Callback):
         self._batch_start = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say and log the effective batch."""
+        """Print and log how many images a step of the optimiser sees."""
         data, steps = getattr(trainer, "datamodule", None), trainer.accumulate_grad_batches
         if data is None:
             return

@@ -1,4 +1,4 @@
-"""Images in: packed shards or plain folders, as batches for training and evaluation."""
+"""Data sets of images: packed shards or plain folders, loaded as batches for training and evaluation."""
 
 from data.datamodule import ShardDataModule
 

@@ -1,4 +1,4 @@
-"""What happens to the pixels of a training crop besides crop and flip, done by torchvision."""
+"""Augmentation of training crops by torchvision, besides crop and flip."""
 
 import random
 from dataclasses import dataclass

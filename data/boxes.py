@@ -1,4 +1,4 @@
-"""Object boxes: checked against their image once, then carried along with whatever happens to its pixels."""
+"""Object boxes: check them against their image, and transform them together with its pixels."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ TOLERANCE = 1.0
 
 
 def check_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Boxes:
-    """Give the boxes clipped to an image of `size` (height, width); refuse inverted, empty and outlying ones."""
+    """Return the boxes clipped to an image of `size` (height, width); refuse inverted, empty and outlying ones."""
     height, width = size
     for box in boxes:
         if len(box) != 4 or not np.isfinite(np.asarray(box, dtype=float)).all():

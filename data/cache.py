@@ -1,4 +1,4 @@
-"""Shards of remote data sets on a local disk: fetched once for all processes of a machine, the oldest deleted first."""
+"""Disk cache of remote shards: fetch each shard once for all processes of a machine, and delete the oldest first."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ LOCK = "cache.lock"
 
 
 class ShardCache:
-    """A folder of shards, named by file and checksum, so that a file in it is the one that a manifest means.
+    """Keep shards in a folder, named by file and checksum, so that a file is the one that a manifest means.
 
     Args:
         folder: Made where it does not exist.

@@ -1,4 +1,4 @@
-"""The data side of a run: photographs for training, and each evaluation image exactly once."""
+"""LightningDataModule over shards or folders: training batches and evaluation batches with their boxes."""
 
 import hashlib
 import os
@@ -170,7 +170,7 @@ class ShardDataModule(pl.LightningDataModule):
         return Position(self.trainer.current_epoch, done) if done < self._steps() else Position(epochs_begun, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give position and order for a checkpoint; empty where nothing is trained."""
+        """Return position and order for a checkpoint; empty where nothing is trained."""
         if "train" not in self._shards:
             return {}
         position = self.position()
@@ -185,7 +185,7 @@ class ShardDataModule(pl.LightningDataModule):
         return class_names([*self.roots, *self.val_roots])
 
     def credits(self) -> dict[str, str]:
-        """Give photographer and licence of each evaluation image that the data names, by key."""
+        """Return photographer and licence of each evaluation image that the data names, by key."""
         found: dict[str, str] = {}
         for root in self.val_roots:
             text = root.read(ATTRIBUTION)

@@ -1,4 +1,4 @@
-"""Plain image folders: photographs with a labels.csv, or a tree of class folders, read as if they were shards.
+"""Plain image folders: read photographs with a labels.csv, or a tree of class folders, as if they were shards.
 
 A photograph's key is its file name without suffix where a labels.csv lists it, and its path below the split without
 suffix in a tree.
@@ -27,7 +27,7 @@ PIECE = 1000
 
 
 class FolderShard:
-    """A run of photographs in a folder.
+    """Read a run of photographs in a folder.
 
     Args:
         photos: In the order in which they are read.

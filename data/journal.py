@@ -1,4 +1,4 @@
-"""Which shards of a data set are finished, kept while it is being packed, so that packing can stop and go on."""
+"""Packing journal: list the finished shards of a data set, so that packing can stop and go on."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ JOURNAL = "packing.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first line of the journal.
+    """Hold the first line of the journal.
 
     Args:
         recipe: Which recipe packs.
@@ -29,7 +29,7 @@ class Head:
 
 
 class Origin(NamedTuple):
-    """Of which images a finished shard was made; see `Plan`."""
+    """Hold fingerprints of the images of a finished shard; see `Plan`."""
 
     fingerprint: str
     stamp: str
@@ -37,7 +37,7 @@ class Origin(NamedTuple):
 
 @dataclass(slots=True)
 class Journal:
-    """The finished shards of the data set in `out`.
+    """List the finished shards of the data set in `out`.
 
     Args:
         out: Folder of the data set.
@@ -77,7 +77,7 @@ class Journal:
 
 
 def planned_shards(out: Path) -> dict[str, int]:
-    """Give the number of shards of each split that were packed into `out`, or were begun to be."""
+    """Return the number of shards of each split that were packed into `out`, or were begun to be."""
     if (out / FILE_NAME).is_file():
         return {split: len(infos) for split, infos in Manifest.load(out).splits.items()}
     head, rows = _parse(out / JOURNAL)

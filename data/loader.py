@@ -1,4 +1,4 @@
-"""From streams to batches: worker processes, collation, and the position that a resumed run starts from."""
+"""Data loaders: worker processes, collation, and the position in the data at which training stands."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from dre.types import Batch
 
 
 class EvaluationLoader:
-    """The batches of one pass over the evaluation images of this rank.
+    """Load the batches of one pass over the evaluation images of this rank.
 
     Args:
         stream: What to load.
@@ -33,7 +33,7 @@ class EvaluationLoader:
 
 
 class TrainingLoader:
-    """The batches of one epoch on this rank, from wherever training stands.
+    """Load the batches of one epoch on this rank, from wherever training stands.
 
     Lightning does not fast-forward a loader when it resumes in mid-epoch: it restores its own counters of epoch and
     batch and asks for the rest. This loader reads those counters when the first batch is asked for.

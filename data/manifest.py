@@ -1,4 +1,4 @@
-"""What a packed dataset holds: its shards with their sizes and checksums, its classes, origin and licence."""
+"""Manifest of a packed data set: shards with sizes and checksums, classes, origin and licence."""
 
 import csv
 import hashlib
@@ -19,7 +19,7 @@ FILE_NAME = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One line of the manifest.
+    """Describe one shard in the manifest.
 
     Args:
         file: Name of the shard, relative to the manifest.
@@ -42,7 +42,7 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents of `manifest.json`.
+    """Hold the contents of `manifest.json`.
 
     Args:
         name: What the dataset is called.
@@ -99,7 +99,7 @@ class Manifest:
         return {name: sum(shard.samples for shard in shards) for name, shards in self.splits.items()}
 
     def shards(self, split: str) -> list[ShardInfo]:
-        """Give the shards of a split; refuse one that is unknown or empty."""
+        """Return the shards of a split; refuse one that is unknown or empty."""
         if split not in self.splits:
             raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(sorted(self.splits)) or 'none'}")
         if not sum(shard.samples for shard in self.splits[split]):
@@ -113,7 +113,7 @@ def keys_file(split: str) -> str:
 
 
 def checksum(path: Path) -> str:
-    """Give the sha256 of a file in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -135,7 +135,7 @@ CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+
 
 
 def read_credits(text: str, where: str) -> dict[str, str]:
-    """Give author and licence of each photograph by the file's stem.
+    """Return author and licence of each photograph by the file's stem.
 
     Args:
         text: Of an ATTRIBUTION.csv with columns `file`, `author` and, where there is one, `license_url`.
@@ -156,7 +156,7 @@ def _credit(row: dict[str, str]) -> str:
 
 
 def read_attributions(root: Path) -> bytes | None:
-    """Give ATTRIBUTION.csv where there is one, with the names that were written as octal bytes made readable."""
+    """Return ATTRIBUTION.csv where there is one, with the names that were written as octal bytes made readable."""
     path = root / ATTRIBUTION
     return OCTAL.sub(_decode, read_text(path)).encode() if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""One photograph on its way into a shard: read, decoded once to see that it is whole, made smaller where asked."""
+"""Encoding of one photograph for a shard: read it, decode it once as a check, and shrink it where asked."""
 
 import io
 import json
@@ -25,12 +25,12 @@ LOOK_AHEAD = 4
 
 
 class BrokenPhotoError(ValueError):
-    """A photograph that cannot be packed; the message is one line, `file: reason`."""
+    """Signal a photograph that cannot be packed; the message is one line, `file: reason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How photographs become shards.
+    """Hold the settings by which photographs become shards.
 
     Args:
         shard_size: Photographs in a shard, at most; by default as many as fill `shard_megabytes`.

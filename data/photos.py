@@ -1,4 +1,4 @@
-"""What is known about one image before it is packed: its name, where its bytes are, its class and its boxes.
+"""Description of one image before packing: its name, the place of its bytes, its class and its boxes.
 
 Names are keys of webdataset: it cuts them at their first dot, so dots become underscores.
 """
@@ -17,7 +17,7 @@ from PIL import Image
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One image file and what is known about it.
+    """Describe one image file before it is packed.
 
     Args:
         key: Unique name in its split.
@@ -39,7 +39,7 @@ class Photo:
         return self.path.suffix[1:].lower()
 
     def facts(self) -> dict[str, Any]:
-        """Give what a shard's json entry says about it."""
+        """Return what a shard's json entry says about it."""
         return {"label": self.label, "boxes": self.boxes}
 
     def size(self) -> int:
@@ -47,7 +47,7 @@ class Photo:
         return self.path.stat().st_size
 
     def stamp(self) -> int:
-        """Give a number that changes with its content: when its file was changed last."""
+        """Return a number that changes with its content: when its file was changed last."""
         return self.path.stat().st_mtime_ns
 
     def read(self) -> bytes:
@@ -57,7 +57,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayPhoto(Photo):
-    """One image of a file that holds many; it is packed as PNG, which loses nothing.
+    """Describe one image of a file that holds many; it is packed as PNG, which loses nothing.
 
     Args:
         pixels: uint8 [H, W] or [H, W, 3].
@@ -75,7 +75,7 @@ class ArrayPhoto(Photo):
         return self.pixels.nbytes
 
     def stamp(self) -> int:
-        """Give a checksum of its pixels."""
+        """Return a checksum of its pixels."""
         return zlib.crc32(self.pixels.tobytes())
 
     def read(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Which photographs go into which shard, and what tells later that they are still the same ones."""
+"""Packing plan: assign photographs to shards, and fingerprint each shard's photographs."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ SPLIT_NAME = re.compile(r"\w[\w-]*")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One shard to be written.
+    """Describe one shard to be written.
 
     Args:
         split: Its split.

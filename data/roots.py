@@ -1,4 +1,4 @@
-"""Where a data set lies: a local folder, or a place from which its files are fetched."""
+"""Roots of data sets: a local folder, or a remote place from which files are fetched."""
 
 import tempfile
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ HERE = Remote()
 
 
 class Root(ABC):
-    """A packed data set.
+    """Read a packed data set.
 
     Args:
         name: What messages call it.
@@ -61,7 +61,7 @@ class Root(ABC):
 
 
 class LocalRoot(Root):
-    """A folder on a disk of this machine.
+    """Read a data set in a folder on a disk of this machine.
 
     Args:
         path: The folder.
@@ -85,7 +85,7 @@ class LocalRoot(Root):
 
 
 class RemoteRoot(Root):
-    """A place on a server or in a bucket, or a command that prints files.
+    """Read a data set on a server or in a bucket, or through a command that prints files.
 
     Args:
         url: See `url_of`.

@@ -1,4 +1,4 @@
-"""One sample from bytes to tensors: decode, stand upright, resize, crop, flip, and its boxes with it.
+"""Sample decoding: bytes to tensors by decode, EXIF rotation, resize, crop and flip, with the boxes.
 
 What is decided here: boxes in a file refer to the stored pixels, before EXIF rotation. What happens to the pixels alone
 is decided in `dre.images.decode`.
@@ -27,12 +27,12 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 
 
 class BrokenSampleError(ValueError):
-    """A sample that cannot be used; the message is one line, `shard/key: reason`."""
+    """Signal a sample that cannot be used; the message is one line, `shard/key: reason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image ready for a batch.
+    """Hold one image that is ready for a batch.
 
     Args:
         key: Its name in the dataset.
@@ -74,7 +74,7 @@ class Transform:
     augment: Augmentation | None = None
 
     def __call__(self, image: Image.Image, boxes: Boxes, draws: random.Random | None) -> tuple[Tensor, Boxes]:
-        """Give the crop, uint8 [C, H, W], and its boxes; without `draws` the centre crop of evaluation."""
+        """Return the crop, uint8 [C, H, W], and its boxes; without `draws` the centre crop of evaluation."""
         if draws is None:
             return self._centre(image, boxes)
         pixels, boxes = self._resize_and_cut(image, boxes, draws)
@@ -156,7 +156,7 @@ def reason(error: Exception) -> str:
 
 
 def decode(data: bytes, channels: int | None = None) -> tuple[Image.Image, tuple[int, int], int]:
-    """Give the upright image, the stored (height, width) and the EXIF orientation.
+    """Return the upright image, the stored (height, width) and the EXIF orientation.
 
     Args:
         data: An image file.

@@ -1,4 +1,4 @@
-"""Where samples are read from: tar shards with a manifest, or plain folders that pass for shards."""
+"""Sample sources: tar shards with a manifest, and plain folders behind the same interface."""
 
 import hashlib
 import tarfile
@@ -25,15 +25,15 @@ RawSample = dict[str, Any]
 
 
 class Shard(Protocol):
-    """A run of samples in a fixed order that can be streamed, or read one by one."""
+    """Describe a source of samples in a fixed order that can be streamed, or read one by one."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Return the name that messages use."""
 
     @property
     def samples(self) -> int:
-        """How many samples it holds."""
+        """Return how many samples it holds."""
 
     def list_keys(self) -> list[str]:
         """Name its samples, in order, without reading their images."""
@@ -52,7 +52,7 @@ class Shard(Protocol):
 
 
 class TarShard:
-    """A webdataset shard.
+    """Read a webdataset shard.
 
     Args:
         root: Where the data set lies.
@@ -212,7 +212,7 @@ def fetch_all(shards: Sequence[Shard]) -> None:
 
 
 def fetch_ahead(shards: Iterable[Shard]) -> Iterator[Shard]:
-    """Give shards one by one, each on a local disk, while the next one is brought there."""
+    """Return shards one by one, each on a local disk, while the next one is brought there."""
     with ThreadPoolExecutor(1) as pool:
         coming: deque[tuple[Shard, Future[None]]] = deque()
         for shard in shards:
@@ -232,5 +232,5 @@ def count(shards: Sequence[Shard]) -> int:
 
 
 def key_order(key: str) -> str:
-    """Give the sort key that puts samples in a fixed random order, the same on every machine and for any packing."""
+    """Return the sort key that puts samples in a fixed random order, the same on every machine and for any packing."""
     return hashlib.sha256(key.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The order in which samples are drawn: every image exactly once in evaluation, fixed steps of batches in training."""
+"""Sample streams: evaluation visits every image exactly once over all ranks, training takes a fixed number of steps."""
 
 import itertools
 import random
@@ -21,7 +21,7 @@ SHUFFLE_BUFFER = 1000
 
 
 class Position(NamedTuple):
-    """Where training stands: the epoch and the batches of it that are done."""
+    """Hold the position of training: the epoch and the batches of it that are done."""
 
     epoch: int
     batch: int
@@ -29,7 +29,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Which process of how many."""
+    """Hold the number of a process and how many there are."""
 
     number: int
     world: int
@@ -40,7 +40,7 @@ ALONE = Rank(0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The samples of one batch on their way from a worker.
+    """Hold the samples of one batch on their way from a worker.
 
     Args:
         samples: What could be read.
@@ -55,7 +55,7 @@ class Stream(IterableDataset[Drawn | Exception]):
     """Whole batches, one after the other; each worker of a loader iterates over its share of them."""
 
     def __iter__(self) -> Iterator[Drawn | Exception]:
-        """Give the share of this worker; a refusal comes last, as it is, so that its message stays one line."""
+        """Return the share of this worker; a refusal comes last, as it is, so that its message stays one line."""
         info = get_worker_info()
         try:
             yield from self.batches(info.id, info.num_workers) if info is not None else self.batches(0, 1)
@@ -63,12 +63,12 @@ class Stream(IterableDataset[Drawn | Exception]):
             yield error
 
     def batches(self, worker: int, workers: int) -> Iterator[Drawn]:
-        """Give the share of one worker of several."""
+        """Return the share of one worker of several."""
         raise NotImplementedError
 
 
 class EvaluationStream(Stream):
-    """Every image once, over all workers of all ranks together; a broken sample ends it with an error.
+    """Yield every image once over all workers of all ranks; a broken sample ends it with an error.
 
     Shards are split over the workers where there are enough of them, samples where there are not: then every worker
     reads all shards and decodes its share.
@@ -118,7 +118,7 @@ class EvaluationStream(Stream):
         return len(range(slot, sum(self.counts), slots))
 
     def _slot(self, worker: int, workers: int) -> tuple[int, int]:
-        """Give the number of a worker among all of all ranks, and how many there are; neighbours are on other ranks."""
+        """Return the number of a worker among those of all ranks, and how many there are; neighbours are on other ranks."""
         return worker * self.rank.world + self.rank.number, workers * self.rank.world
 
     def _by_shard(self, slots: int) -> bool:
@@ -133,7 +133,7 @@ class EvaluationStream(Stream):
 
 
 class TrainingStream(Stream):
-    """The same global batches for any number of ranks and workers, a fixed number of steps an epoch.
+    """Yield the same global batches for any number of ranks and workers, a fixed number of steps an epoch.
 
     All images are walked through in a new random order again and again; an epoch is a stretch of that walk, so over
     the epochs no image is drawn more than once more often than another. Crops and flips are drawn for each place in
@@ -182,7 +182,7 @@ class TrainingStream(Stream):
             yield self._load((self._read(place) for place in places), first)
 
     def _first_place(self, batch: int) -> int:
-        """Give the place in the walk of the first sample that this rank takes of a batch."""
+        """Return the place in the walk of the first sample that this rank takes of a batch."""
         return (self.start.epoch * self.steps + batch) * self.batch_size + self.rank.number * self.local_size
 
     def _read(self, place: int) -> RawSample:

@@ -1,4 +1,4 @@
-"""Files from a server, a bucket or a command: fetched by fsspec or webdataset, and fetched again where that failed."""
+"""File transfer: fetch files from a server, a bucket or a command, and try again where that fails."""
 
 import errno
 import logging
@@ -46,7 +46,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """How data sets that lie elsewhere are fetched; local folders need none of it.
+    """Hold the settings by which remote data sets are fetched; local folders need none of them.
 
     Args:
         cache: Folder on a local disk that keeps shards between runs; processes of one machine share it.
@@ -73,7 +73,7 @@ class Remote:
 
 
 class TransferError(OSError):
-    """A file that cannot be fetched; the message is one line."""
+    """Signal a file that cannot be fetched; the message is one line."""
 
 
 def is_remote(root: str) -> bool:
@@ -82,7 +82,7 @@ def is_remote(root: str) -> bool:
 
 
 def url_of(root: str, file: str) -> str:
-    """Give the address of a file of a data set.
+    """Return the address of a file of a data set.
 
     A command names the file by `{}`: `pipe:aws s3 cp s3://bucket/birds/{} -`. A URL gets the name at the end of its
     path; what follows a question mark stays.
@@ -136,7 +136,7 @@ def _copy_from_command(url: str, target: Path) -> None:
 
 
 def _options(scheme: str, remote: Remote) -> dict[str, Any]:
-    """Give fsspec's file system of http(s) a time-out that counts silence, and the proxies of the environment."""
+    """Return fsspec's file system of http(s) a time-out that counts silence, and the proxies of the environment."""
     if scheme not in ("http", "https"):
         return {}
     from aiohttp import ClientTimeout  # comes with fsspec[http]; slow to import, and needed by few runs

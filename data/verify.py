@@ -1,4 +1,4 @@
-"""Read every sample of packed data sets and name all that is broken: `python -m data.verify ROOT [ROOT ...]`.
+"""Data set verification: read every sample and name all that is broken: `python -m data.verify ROOT [ROOT ...]`.
 
 A shard is compared with its manifest (size, sha256, number of samples, keys) and each sample is decoded as a run would
 do it. The exit status is 1 where anything is broken.
@@ -28,7 +28,7 @@ TINY = Transform(Preprocessing(size=(8, 8), resize=8, interpolation="nearest"))
 
 @dataclass(slots=True)
 class Report:
-    """What was found in one shard.
+    """Hold what was found in one shard.
 
     Args:
         keys: Of all samples, in order.
@@ -110,7 +110,7 @@ def _read(shard: TarShard, classes: Sequence[str] | None, report: Report) -> Non
 
 
 def _compare_keys(root: Root, split: str, manifest: Manifest, reports: Sequence[Report]) -> Iterator[str]:
-    """Give a line for keys that occur twice, and for a list of keys that is not the one of the shards."""
+    """Return a line for keys that occur twice, and for a list of keys that is not the one of the shards."""
     keys = [key for report in reports for key in report.keys]
     if len(set(keys)) < len(keys):
         twice = next(key for place, key in enumerate(keys) if key in keys[:place])

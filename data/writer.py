@@ -1,4 +1,8 @@
-"""Write photographs as webdataset shards: the same photographs give the same bytes, and packing can stop and go on."""
+"""Shard writer: pack photographs as webdataset shards; the same photographs give the same bytes.
+
+Packing can stop and go on. `data.plan`, which decides what goes into which shard and reads no image, is a module of its
+own: both together would be more than 300 lines.
+"""
 
 import errno
 import hashlib
@@ -32,7 +36,7 @@ def in_silence(photos: Iterable[Photo], total: int) -> Generator[Photo, None, No
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a manifest says about a data set in words.
+    """Hold what a manifest says about a data set in words.
 
     Args:
         name: What it is called.
@@ -130,7 +134,7 @@ def _describe(
 def _settings(
     about: About, classes: list[str] | None, splits: Mapping[str, Sequence[Photo]], packing: Packing
 ) -> dict[str, Any]:
-    """Give what decides the bytes of a data set beside its images; skipping broken ones may begin later."""
+    """Return what decides the bytes of a data set beside its images; skipping broken ones may begin later."""
     photos = {split: len(photos) for split, photos in splits.items()}
     size = {"shard_size": packing.shard_size, "shard_megabytes": packing.shard_megabytes, "resize": packing.resize}
     return asdict(about) | size | {"classes": classes, "photos": photos}

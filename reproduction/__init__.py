@@ -1,4 +1,4 @@
-"""Reproduction of the five papers: their tables, claims and figures, and the pages that show them."""
+"""Reproduction of five papers: their tables, claims and figures beside those of this code."""
 
 from reproduction.callback import PaperTables
 

@@ -1,4 +1,4 @@
-"""The tables of papers, with the figures of this run beside theirs."""
+"""Callback that writes tables of papers with the figures of the run beside the published ones."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which claims of the papers hold: `python -m reproduction.claims [results/RUN/001 ...] --out docs/reproduction.md`.
+"""Claims of the papers, each decided: `python -m reproduction.claims [results/RUN/001 ...] --out docs/reproduction.md`.
 
 Every claim of configs/claims.yaml is decided on each network and data set that was evaluated by a run it names, by the
 run of most images that can decide it; without such a run it is listed as not run, with the command that makes it.
@@ -29,7 +29,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One claim on one run.
+    """Hold one claim on one run.
 
     Args:
         claim: As the list has it.
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run has all that the claim compares."""
+        """Return whether the run has all that the claim compares."""
         return not any(one.counts and one.interval is None for one in self.findings)
 
 

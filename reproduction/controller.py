@@ -1,8 +1,8 @@
-"""What the distribution controller does to given inputs: `python -m reproduction.controller --out results/controller`.
+"""Plots of the distribution controller: `python -m reproduction.controller --out results/controller`.
 
-Drawn are the densities for a normal input by (eta, h) (paper 003, figure 5), histograms before and after with Pearson's
-skewness for uniform, skew-normal and mixed inputs, and over each its density in closed form (figures 6, 13 and 14), and
-the densities of all mixtures (figure 15). Inputs of one's own take the place of the paper's:
+Three figures of Fu et al. 2021: densities for a normal input by (eta, h) (Figure 5); histograms of uniform, skew-normal
+and mixed inputs before and after the controller, with Pearson's skewness and the density in closed form (Figures 6, 13
+and 14); densities of all mixtures (Figure 15). Your own inputs can replace those of the paper:
 
     python -m reproduction.controller --normal 3 0.5 --uniform -1 1 --values scores.npy --eta 1 --h 4
 """
@@ -55,7 +55,7 @@ SETTINGS = {
 def transformed(density: Density, mean: float, deviation: float, eta: float = ETA, h: float = H) -> Density:
     """Density of the controller's output for an input of known density, mean and deviation.
 
-    Source: paper 003, Eq. 17 to 19 and 13 to 14.
+    Source: Fu et al. 2021, Eq. 17 to 19 and 13 to 14.
     """
 
     def at(z: Array) -> Array:
@@ -155,7 +155,7 @@ def report(given: Mapping[str, Input], out: Path, eta: float, h: float, drawn: S
 
 
 def chosen(settings: argparse.Namespace) -> dict[str, Input]:
-    """Give the inputs that the command line names."""
+    """Return the inputs that the command line names."""
     named = {f"normal, {mean:g}, {deviation:g}": normal(mean, deviation) for mean, deviation in settings.normal}
     named |= {f"uniform, {low:g} to {high:g}": uniform(low, high) for low, high in settings.uniform}
     named |= {f"skew normal, a = {a:g}": skew_normal(a) for a in settings.skew_normal}

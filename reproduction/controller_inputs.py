@@ -1,4 +1,4 @@
-"""Inputs of the distribution controller: of given distributions, with their densities, and of files of numbers."""
+"""Inputs for plots of the distribution controller: random draws with known densities, and files of numbers."""
 
 import pickle
 from collections.abc import Callable
@@ -24,7 +24,7 @@ DISTANCES = (2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A distribution of raw scores.
+    """Describe a distribution of raw scores.
 
     Args:
         draw: Gives maps of it, [B, 1, H, W].
@@ -44,7 +44,7 @@ def _drawn(draw: Callable[[np.random.Generator, int], Array]) -> Callable[[np.ra
 
 
 def normal(mean: float = 0.0, deviation: float = 1.0) -> Input:
-    """Give a normal input."""
+    """Return a normal input."""
     if deviation <= 0:
         raise ValueError(f"the deviation of a normal input must be positive, got {deviation:g}")
     draw = _drawn(lambda generator, count: generator.normal(mean, deviation, count))
@@ -52,7 +52,7 @@ def normal(mean: float = 0.0, deviation: float = 1.0) -> Input:
 
 
 def uniform(low: float = 0.0, high: float = 1.0) -> Input:
-    """Give a uniform input."""
+    """Return a uniform input."""
     if low >= high:
         raise ValueError(f"a uniform input lies between a lower and a higher end, got {low:g} and {high:g}")
     draw = _drawn(lambda generator, count: generator.uniform(low, high, count))
@@ -61,13 +61,13 @@ def uniform(low: float = 0.0, high: float = 1.0) -> Input:
 
 
 def skew_normal(a: float) -> Input:
-    """Give a skew normal input: 2 phi(x) Phi(a x)."""
+    """Return a skew normal input: 2 phi(x) Phi(a x)."""
     draw = _drawn(lambda generator, count: skewnorm.rvs(a, size=count, random_state=generator))
     return Input(draw, lambda x: skewnorm.pdf(x, a), float(skewnorm.mean(a)), float(skewnorm.std(a)))
 
 
 def mixture(share: float, distance: float) -> Input:
-    """Give the mixture r N(0, 1) + (1 - r) N(mu, 1) by r and mu."""
+    """Return the mixture r N(0, 1) + (1 - r) N(mu, 1) by r and mu."""
     if not 0 <= share <= 1:
         raise ValueError(f"the share r of a mixture must lie between 0 and 1, got {share:g}")
     draw = _drawn(
@@ -100,7 +100,7 @@ def _numbers(path: Path) -> Tensor:
 
 
 def mixtures() -> dict[str, Input]:
-    """Give the inputs of figure 15."""
+    """Return the inputs of figure 15."""
     return {
         f"mixture, r = {share:g}, mu = {distance:g}": mixture(share, distance)
         for distance in DISTANCES
@@ -109,6 +109,6 @@ def mixtures() -> dict[str, Input]:
 
 
 def of_the_paper() -> dict[str, Input]:
-    """Give the inputs of figures 6 and 13 to 15."""
+    """Return the inputs of figures 6 and 13 to 15."""
     skewed = {f"skew normal, a = {a}": skew_normal(a) for a in (-20, -2, 2, 20)}
     return {"normal": normal(), "uniform": uniform(), **skewed, **mixtures()}

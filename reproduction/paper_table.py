@@ -1,4 +1,4 @@
-"""A paper's table with our figures beside its own: what is missing has a reason, what differs is said."""
+"""Joint table of a paper's figures and ours, with the reason for each gap and every difference in settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,7 @@ NO_COUNTERPART = "†"
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A row or a column of the joint table: the paper's own, or that of a run.
+    """Hold a row or a column of the joint table: the paper's own, or that of a run.
 
     Args:
         entry: Of the paper.
@@ -30,7 +30,7 @@ class Slot:
 
 @dataclass(slots=True)
 class JointTable:
-    """A paper's table and our figures, ready to be written.
+    """Hold a paper's table and our figures, ready to be written.
 
     Args:
         paper: The paper's table.
@@ -83,7 +83,7 @@ def _blocks(entries: Sequence[Entry], runs: Sequence[RunResults]) -> list[Slot]:
 
 
 def _of_run(entries: Sequence[Entry], run: RunResults) -> list[Slot]:
-    """Give a run's columns: one for each block."""
+    """Return a run's columns: one for each block."""
     places: dict[tuple[tuple[str, Any], ...], Slot] = {}
     for number, entry in enumerate(entries):
         places.setdefault(tuple(entry.place.items()), Slot(entry, run, number))
@@ -91,7 +91,7 @@ def _of_run(entries: Sequence[Entry], run: RunResults) -> list[Slot]:
 
 
 def _means(entries: Sequence[Entry], runs: Sequence[RunResults]) -> list[Slot]:
-    """Give a column for each mean of networks of which one at least was run."""
+    """Return a column for each mean of networks of which one at least was run."""
     numbered = [(number, entry) for number, entry in enumerate(entries) if entry.is_mean]
     slots = [Slot(entry, NetworksMean(entry.condition, runs), number) for number, entry in numbered]
     return [slot for slot in slots if isinstance(slot.run, NetworksMean) and slot.run.runs]
@@ -166,7 +166,7 @@ def joint_markdown(table: JointTable) -> str:
 
 
 def joint_json(table: JointTable) -> dict[str, Any]:
-    """Give the paper's figures and ours as plain values."""
+    """Return the paper's figures and ours as plain values."""
     paper = table.paper
     printed = [
         {"row": row.label, "column": column.label, "group": row.group or column.group, "printed": figure}

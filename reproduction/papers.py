@@ -1,4 +1,4 @@
-"""Tables of the papers as data: rows, columns and figures as they are printed, and what of ours belongs to each."""
+"""Paper tables as data: printed rows, columns and figures, and the run, explainer and metric that belong to each."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Coordinates = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row or a column.
+    """Hold a row or a column.
 
     Args:
         label: As the paper prints it.
@@ -38,17 +38,17 @@ class Entry:
 
     @property
     def condition(self) -> Coordinates:
-        """The network and the data that a column or row is about, as far as it is about certain ones."""
+        """Return the network and the data that a column or row is about, as far as it is about certain ones."""
         return {name: self.at[name] for name in CONDITIONS if name in self.at}
 
     @property
     def is_mean(self) -> bool:
-        """Whether it is the mean of several networks, which `network` lists."""
+        """Return whether it is the mean of several networks, which `network` lists."""
         return isinstance(self.at.get("network"), list)
 
     @property
     def place(self) -> Coordinates:
-        """The coordinates within a run."""
+        """Return the coordinates within a run."""
         return {name: value for name, value in self.at.items() if name not in CONDITIONS}
 
 
@@ -69,7 +69,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class PaperTable:
-    """One table of a paper.
+    """Hold one table of a paper.
 
     Args:
         name: Of its file.

@@ -1,4 +1,4 @@
-"""How alike maps of two precisions are: `python -m reproduction.precision`.
+"""Rank correlation between maps of different floating-point precision: `python -m reproduction.precision`.
 
 Spearman's rank correlation over the pixels between maps in float32 and those of the same explainer under bfloat16
 autocast, where the networks' layers run in bfloat16 and what explainers add up stays in float32; and beside it between
@@ -49,7 +49,7 @@ COLUMNS = ("bfloat16", "lowest", "float64", "lowest")
 
 
 def two_numbers(maps: Tensor | None, reference: Tensor) -> list[str]:
-    """Mean and lowest rank correlation of the images; a dash where there are no maps, or constant ones alone."""
+    """Return mean and lowest rank correlation of the images; a dash where there are no maps, or constant ones alone."""
     values = spearman(maps, reference) if maps is not None else torch.empty(0)
     values = values[~values.isnan()]
     return [f"{float(values.mean()):.3f}", f"{float(values.min()):.3f}"] if len(values) else ["-", "-"]
@@ -62,7 +62,7 @@ def measure(
     settings: Settings,
     checkpoints: Mapping[str, str],
 ) -> list[str] | None:
-    """One line of the table; nothing when the explainer fails in float32."""
+    """Return one line of the table; None when the explainer fails in float32."""
     images, targets, keys = batch
     reference = attempt(case, classifiers["float32"], batch, settings, checkpoints)
     if reference is None:

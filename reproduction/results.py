@@ -1,4 +1,4 @@
-"""Tables of papers from several runs, and the results page.
+"""Results pages: joint tables, charts and galleries of several runs.
 
 python -m reproduction.results table dre_table3 results/dre_table3/001 results/dre_table3/002
 python -m reproduction.results build results/dre_table3/001 results/idgi_table5/001 --charts results/controller
@@ -57,7 +57,7 @@ LISTED = re.compile(r"^(?:- |!)\[.*\]\(([^/\n]+)\)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A run by a name that no other run on the page has.
+    """Hold a run by a name that no other run on the page has.
 
     Args:
         run: As it was read.
@@ -72,7 +72,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture on the page.
+    """Hold a picture on the page.
 
     Args:
         name: Of its file.
@@ -127,7 +127,7 @@ def build(directories: Sequence[Path], charts: Sequence[Path], out: Path = OUT) 
 
 
 def old_files(out: Path) -> list[Path]:
-    """Give the files of an older results page, the one that lists them last; refuse a folder that has others."""
+    """Return the files of an older results page, the one that lists them last; refuse a folder that has others."""
     if not out.exists():
         return []
     contents = out / "README.md"
@@ -158,7 +158,7 @@ def _listed(runs: Sequence[RunResults]) -> list[Listed]:
 
 
 def _pages(listed: Sequence[Listed]) -> dict[str, str]:
-    """Give a page for each table of a paper, of all runs that belong to it, and for each run that belongs to none."""
+    """Return a page for each table of a paper, of all runs that belong to it, and for each run that belongs to none."""
     runs = [one.run for one in listed]
     pages: dict[str, str] = {}
     for table in sorted({table for run in runs for table in run.tables}):
@@ -171,7 +171,7 @@ def _pages(listed: Sequence[Listed]) -> dict[str, str]:
 
 
 def _reports(listed: Sequence[Listed]) -> dict[str, str]:
-    """Give the reports of default runs on the demo photographs, which may be passed on as they are."""
+    """Return the reports of default runs on the demo photographs, which may be passed on as they are."""
     paths = {
         one.slug: one.run.directory / "report.html" for one in listed if one.run.name == "demo" and _is_demo(one.run)
     }
@@ -179,7 +179,7 @@ def _reports(listed: Sequence[Listed]) -> dict[str, str]:
 
 
 def _pictures(listed: Sequence[Listed], charts: Sequence[Path]) -> list[Picture]:
-    """Give the pictures of the runs and of the folders of charts; refuse two of one name."""
+    """Return the pictures of the runs and of the folders of charts; refuse two of one name."""
     found = [
         Picture(f"{one.slug}_{path.name}", content, path, _title(path), one.run)
         for one in listed
@@ -199,7 +199,7 @@ def _pictures(listed: Sequence[Listed], charts: Sequence[Path]) -> list[Picture]
 
 
 def _pictures_of(run: RunResults) -> Iterator[tuple[Path, bytes]]:
-    """Give the pictures of a run, each with the file that it has or would have there."""
+    """Return the pictures of a run, each with the file that it has or would have there."""
     shows_maps = "figure" in run.name and _is_demo(run)
     for path in sorted(run.directory.glob(RANKS) if run.tables else ()):
         if not path.stem.endswith("_normalised"):

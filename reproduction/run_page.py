@@ -1,4 +1,4 @@
-"""The page of a run that belongs to no table of a paper: its scores, studies and settings, and what was left out."""
+"""Results page of a run that belongs to no paper table: scores, studies, settings and what was left out."""
 
 import io
 import math
@@ -54,7 +54,7 @@ def _table(rows: Rows, columns: Sequence[Mapping[Place, Mapping[str, Any]]], hea
 
 
 def settings(run: RunResults) -> Iterator[str]:
-    """Give the numbers that explainers have for options: steps, points, samples."""
+    """Return the numbers that explainers have for options: steps, points, samples."""
     for name in run.summary["explainers"]:
         options = run.options(name)
         numbers = {option: value for option, value in options.items() if type(value) in (int, float)}

@@ -1,4 +1,4 @@
-"""What decides a claim by the study of distances, which keeps means, and deviations over its resamples or settings."""
+"""Verdicts on claims about distances between maps, from means and deviations that the distance study stores."""
 
 import json
 import math
@@ -38,8 +38,8 @@ def decide_by_study(entries: Sequence[Mapping[str, Any]], path: Path) -> tuple[V
 
 def _around(mean: float, error: float | None, quantile: float) -> Interval:
     margin = math.nan if error is None else quantile * error
-    ends = (mean - margin, mean + margin) if math.isfinite(margin) else (None, None)
-    return Interval(mean, *ends, error, 0)
+    low, high = (mean - margin, mean + margin) if math.isfinite(margin) else (None, None)
+    return Interval(mean, low, high, error, 0)
 
 
 def _of_study(content: Mapping[str, Any], place: Sequence[str], deviations: str | None) -> tuple[float, float | None]:

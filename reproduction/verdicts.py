@@ -1,10 +1,10 @@
-"""What decides a claim: intervals of paired differences on the images of a run, and what follows from them."""
+"""Verdicts on claims: compare confidence intervals of paired differences with the claim's bounds."""
 
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -41,10 +41,16 @@ candidates of which one is enough share it where any can make it hold."""
 SMALL = 0.0005
 """Below this three decimals show nothing."""
 
+Values: TypeAlias = "pd.Series | str"
+"""One value for each image, or the reason why there are none."""
+
+Difference = Callable[..., Interval]
+"""The interval of the difference between two lists of values for the same images."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One comparison.
+    """Hold one comparison.
 
     Args:
         text: What was compared.
@@ -72,7 +78,7 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval says of the bounds: within them, outside, or neither."""
+        """Return what the interval says of the bounds: within them, outside, or neither."""
         if self.interval is None or self.interval.low is None or self.interval.high is None:
             return "undecided"
         if self.interval.count < self.least:
@@ -133,7 +139,7 @@ def check_claim(claim: Mapping[str, Any]) -> None:
 
 
 def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """One that fails decides; all must hold."""
+    """Return the verdict on a claim whose parts must all hold: one that fails decides."""
     found = list(verdicts)
     if "does not hold" in found:
         return "does not hold"
@@ -141,7 +147,7 @@ def all_of(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def any_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """One that holds decides; all must fail."""
+    """Return the verdict on a claim of which one part must hold: it fails where all fail."""
     found = list(verdicts)
     if "holds" in found:
         return "holds"
@@ -173,14 +179,13 @@ def _comparisons(tests: Sequence[Mapping[str, Any]], unsupported: set[str]) -> i
 
 
 def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iterator[list[Finding]]:
-    """Give the comparisons of a test, once for each candidate of which one is enough."""
+    """Return the comparisons of a test, once for each candidate of which one is enough."""
     sign = _sign(test, run)
     what = ("scaled " if "over" in test else "") + (test.get("metric") or test["quantity"])
     interval = median_difference if test.get("statistic") == "median" else paired_difference
     if "mean_of" in test:
-        values = {name: _values(test, run, name) for name in test["mean_of"]}
-        bounds = (test.get("above"), test.get("below"))
-        yield [_single(f"{name} {what}", found, bounds, strict) for name, found in values.items()]
+        limits = (test.get("above"), test.get("below"))
+        yield [_single(f"{name} {what}", _values(test, run, name), limits, strict) for name in test["mean_of"]]
         return
     form = next(form for form in FORMS if form in test)
     first, rivals = test[form], test["with" if form == "level" else "than"]
@@ -197,14 +202,6 @@ def _findings(test: Mapping[str, Any], run: RunResults, strict: Drawing) -> Iter
             )
             for rival in rivals
         ]
-
-
-Values = pd.Series | str
-"""By image, or why there are none."""
-
-
-Difference = Callable[..., Interval]
-"""Of two lists of values for the same images."""
 
 
 def _single(text: str, values: Values, bounds: tuple[float | None, float | None], strict: Drawing) -> Finding:
@@ -233,13 +230,13 @@ def _paired(
 
 
 def _sign(test: Mapping[str, Any], run: RunResults) -> int:
-    """Give 1 where higher is better, -1 where lower is."""
+    """Return 1 where higher is better, -1 where lower is."""
     known = run.summary["directions"].get(test.get("metric"))
     return -1 if test.get("higher", known) is False else 1
 
 
 def _scores(test: Mapping[str, Any], run: RunResults) -> pd.DataFrame:
-    """Give the rows of the metric, scaled for each image where the test says over which explainers."""
+    """Return the rows of the metric, scaled for each image where the test says over which explainers."""
     rows = run.scores[run.scores["metric"] == test["metric"]]
     if "over" not in test:
         return rows
@@ -248,7 +245,7 @@ def _scores(test: Mapping[str, Any], run: RunResults) -> pd.DataFrame:
 
 
 def _values(test: Mapping[str, Any], run: RunResults, explainer: str) -> Values:
-    """Give one value for each image: of the metric, or of the study at `x`, less that at `since`."""
+    """Return one value for each image: of the metric, or of the study at `x`, less that at `since`."""
     if "metric" in test:
         rows = _scores(test, run)
         rows = rows[rows["explainer"] == explainer]

@@ -1,4 +1,4 @@
-"""An accelerator that is only pretended, for machines without one: it finds code that mixes up where tensors lie.
+"""Pretended accelerator for machines without one: finds code that mixes up where tensors lie.
 
 Within `PretendedAccelerator` every tensor stays in main memory, but remembers where it would lie; what real devices
 refuse is refused: operands on two devices, a generator of another device, and NumPy's view of an accelerator's memory.

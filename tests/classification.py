@@ -1,4 +1,4 @@
-"""A small classifier training that tests share: which quarter of a picture is bright, told by a small network."""
+"""Small classifier training that tests share: which quarter of a picture is bright."""
 
 from pathlib import Path
 

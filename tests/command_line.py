@@ -1,4 +1,4 @@
-"""What tests of the command lines share: a place to run in, a tiny run file, a reader of offline W&B runs."""
+"""Helpers for tests of the command lines: a working folder, a tiny run file, a reader of offline W&B runs."""
 
 import struct
 from collections.abc import Iterator

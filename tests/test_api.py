@@ -1,4 +1,4 @@
-"""Three lines in a notebook: what `dre.explain` accepts, what it gives, and how it says no."""
+"""Functions for notebooks: what `dre.explain` accepts, returns and refuses."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""On a machine without an accelerator: explainers, metrics, training and evaluation on one that is pretended."""
+"""Devices: explainers, metrics, training and evaluation on a pretended accelerator."""
 
 import pandas as pd
 import pytest

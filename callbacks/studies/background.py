@@ -1,4 +1,4 @@
-"""Does a map follow edges that mean nothing? Put a checkerboard behind the object and see what moves."""
+"""Background replacement: explain images again with a checkerboard behind the object, and compare the maps."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -21,8 +21,8 @@ class BackgroundReplacement(Study):
     """Replace what lies outside the boxes by a black and white checkerboard and explain the same class again.
 
     For each explainer: Spearman's correlation of both maps on the pixels of the object, of values and of magnitudes;
-    the share of the map's relief that lies on the background before and after, and the difference, `share_moved`. For
-    the classifier: the probability of the class before and after, how often it is still the best one, and the
+    the share of the normalised saliency on the background before and after, and the difference, `share_moved`. For the
+    classifier: the probability of the class before and after, how often it is still the best one, and the
     background's share of the area, which is the share that a random map has there.
 
     Images without boxes, or which their boxes fill, are left out and counted.
@@ -34,7 +34,7 @@ class BackgroundReplacement(Study):
         photographs: Images whose maps are drawn into `background_replacement_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: paper 004, figures 8, 19 and 20; what is measured is our choice, the paper shows pictures.
+    Source: Rahman et al. 2022, Figures 8, 19 and 20; what is measured is our choice, the paper shows pictures.
     """
 
     name = "background_replacement"
@@ -53,7 +53,7 @@ class BackgroundReplacement(Study):
         self.cell = cell
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
-        """One value each."""
+        """Return each quantity with its only place, 0."""
         return [(f"checkerboard_{name}", 0.0) for name in (*OF_EXPLAINERS, *OF_CLASSIFIER)]
 
     def settings(self, evaluation: ExplainerEvaluation) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The maps behind a study's curves, of its first photographs, as one picture."""
+"""Figures of a study: the maps of its first photographs as one picture, and its curves in W&B."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from callbacks.image_selection import StudyImage, gathered, place_of
+from callbacks.image_selection import StudyImage, first_keys, gathered
 from dre.checks import check_count
 from dre.reporting.overlay import coloured, for_display, overlay
 from dre.reporting.panel import Photograph, draw_panel
@@ -39,11 +39,11 @@ class StudyMaps:
         self.caption = ""
 
     def wants(self, image: StudyImage) -> bool:
-        """Whether an image is one of the first that this rank explains."""
+        """Return whether an image is one of the first that this rank explains."""
         return image.key in self.images or len(self.images) < self.photographs
 
     def keep(self, image: StudyImage, explainer: str, condition: str, saliency: Tensor, pixels: Tensor) -> None:
-        """Keep the map [1, 1, H, W] of `pixels` [1, C, H, W], what became of an image; NaN is drawn as 0."""
+        """Keep the map [1, 1, H, W] of `pixels` [1, C, H, W], the image as the study changed it; NaN is drawn as 0."""
         if not self.wants(image):
             return
         shown = for_display(torch.where(saliency.isfinite(), saliency, 0.0))[0, 0].detach().cpu()
@@ -62,11 +62,10 @@ class StudyMaps:
         self.pictures.setdefault(heading, {}).setdefault(label, {})[image.key] = small
 
     def gather(self) -> None:
-        """Bring together what all ranks kept, the first photographs of all; every rank must call it."""
+        """Merge what all ranks kept into the first photographs of all; every rank must call it."""
         ranks = gathered([(self.images, self.pictures)])
         everything = {key: image for [(images, _)] in ranks for key, image in images.items()}
-        first = sorted(everything, key=place_of)[: self.photographs]
-        self.images = {key: everything[key] for key in first}
+        self.images = {key: everything[key] for key in first_keys(everything, self.photographs)}
         merged: Pictures = {}
         for [(_, pictures)] in ranks:
             for heading, rows in pictures.items():
@@ -76,7 +75,12 @@ class StudyMaps:
         self.pictures = merged
 
     def draw(self, path: Path, credit: Callable[[list[str]], str]) -> bool:
-        """Draw the picture, if there is one; `credit` names the photographers of keys. Says whether there is."""
+        """Draw the picture and return whether there was anything to draw.
+
+        Args:
+            path: The PNG file to write.
+            credit: From keys to a line that names their photographers.
+        """
         if not self.images:
             return False
         rows = [(heading, label) for heading, found in self.pictures.items() for label in found]
@@ -97,14 +101,14 @@ class StudyMaps:
 
 
 def spread(values: Sequence[float], most: int = ROWS) -> list[float]:
-    """Choose at most so many values, evenly by their place, the first and the last among them."""
+    """Return at most `most` values, evenly spaced by position, with the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
 def log_points(logger: WandbLogger, name: str, points: pd.DataFrame, x_labels: Mapping[str, str], figure: Path) -> None:
-    """Log points as `dre.statistics.summarise_points` gives them under `test/NAME`.
+    """Log the points that `dre.statistics.summarise_points` returns under `test/NAME` in W&B.
 
     Args:
         logger: Of the run.

@@ -1,4 +1,4 @@
-"""How far IDGI's assumption is from the truth: whether the point it steps to has the score of the next stop."""
+"""Projection gap: how far the score where a path rule steps to is from the score that the rule assumes there."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -24,7 +24,7 @@ class ProjectionGap(Study):
         explainers: Evaluated path explainers to study; all when not given. A rule does not change a path.
         steps: Ascending numbers of gradient evaluations.
 
-    Source: paper 002, sections 3 and 4.5.1.
+    Source: Singhi and Kumari 2024, Sections 3 and 4.5.1.
     """
 
     name = "projection_gap"
@@ -59,7 +59,7 @@ class ProjectionGap(Study):
         return "" if self.names(evaluation) else "no path explainer is evaluated"
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
-        """Both quantities at every number of steps."""
+        """Return both quantities at every number of steps."""
         return [(name, float(steps)) for name in ("projection_gap", "projection_relative") for steps in self.steps]
 
     def measure(self, evaluation: ExplainerEvaluation, images: Sequence[StudyImage]) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Does a map stay where nothing that matters changes? A JPEG file more, another device."""
+"""JPEG and device stability: compare maps of an image and its JPEG copy, and maps of the CPU and the GPU."""
 
 import math
 from abc import abstractmethod
@@ -39,14 +39,14 @@ class Stability(Study):
 
     @abstractmethod
     def shown(self, image: StudyImage, evaluation: ExplainerEvaluation) -> tuple[Tensor, Tensor]:
-        """Give what both conditions see of an image, [1, C, H, W] each."""
+        """Return what both conditions see of an image, [1, C, H, W] each."""
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
-        """One value each."""
+        """Return each quantity with its only place, 0."""
         return [(f"{self.prefix}_{end}", 0.0) for end in DISTANCES]
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give mean and median of logarithms and correlations; of an error the logarithm of the mean."""
+        """Return mean and median of logarithms and correlations; of an error the logarithm of the mean."""
         mean, median = float(curve["mean"].iloc[0]), float(curve["median"].iloc[0])
         if quantity == f"{self.prefix}_error_sum":
             return {"_log": -math.log10(mean) if mean > 0 else math.nan}
@@ -87,7 +87,7 @@ class JpegStability(Stability):
         explainers: Evaluated explainers to study; all when not given.
         quality: Of the JPEG file.
 
-    Source: paper 002, table 5.
+    Source: Singhi and Kumari 2024, Table 5.
     """
 
     name = "jpeg_stability"
@@ -123,14 +123,14 @@ class DeviceStability(Stability):
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
 
-    Source: paper 002, section 4.5.2, which looked at such maps of Guided IG.
+    Source: Singhi and Kumari 2024, Section 4.5.2 (such maps of Guided IG).
     """
 
     name = "device_stability"
     prefix = "device"
 
     def other_device(self, device: torch.device) -> torch.device | None:
-        """Give the device to compare with: the CPU for a GPU, a GPU for the CPU, None where there is no other."""
+        """Return the device to compare with: the CPU for a GPU, a GPU for the CPU, None where there is no other."""
         if device.type != "cpu":
             return torch.device("cpu")
         return torch.device("cuda") if torch.cuda.is_available() else None

@@ -1,4 +1,4 @@
-"""How many steps does a path need? Its maps and their quality against the number of gradients."""
+"""Step study: metrics and maps of path explainers against the number of steps."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ class StepStudy(Study):
         steps: Ascending numbers of gradient evaluations.
         metrics: Metrics of the evaluation to follow; all of them when not given.
 
-    Source: paper 002, section 4.5.1, table 4 and figure 3.
+    Source: Singhi and Kumari 2024, Section 4.5.1, table 4 and figure 3.
     """
 
     name = "step_study"
@@ -52,9 +52,9 @@ class StepStudy(Study):
         return self.explainers if self.explainers is not None else evaluation.variants.path_explainers()
 
     def followed(self, evaluation: ExplainerEvaluation) -> dict[str, ImageMean]:
-        """Give copies of the metrics that are followed."""
-        chosen = self.metrics if self.metrics is not None else list(evaluation.metrics)
-        return {name: copy.deepcopy(evaluation.metrics[name]).to(evaluation.device) for name in chosen}
+        """Return copies of the metrics that are followed."""
+        names = self.metrics if self.metrics is not None else list(evaluation.metrics)
+        return {name: copy.deepcopy(evaluation.metrics[name]).to(evaluation.device) for name in names}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse explainers without steps, and steps that an explainer refuses, before anything is explained."""
@@ -102,7 +102,7 @@ class StepStudy(Study):
         return "steps"
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give the value at the most steps and its gain over the fewest."""
+        """Return the value at the most steps and its gain over the fewest."""
         last, first = float(curve["mean"].iloc[-1]), float(curve["mean"].iloc[0])
         return {"": last, "_gained": last - first}
 

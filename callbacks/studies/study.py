@@ -1,4 +1,4 @@
-"""The base of studies: explain a few images again under other conditions, and say what that changes."""
+"""Base class of studies: explain a few images again under other conditions, and write what changes."""
 
 import json
 import math
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from callbacks.artifacts import wandb_loggers
 from callbacks.image_selection import ImageSelection, StudyImage
+from callbacks.outputs import OutputsCallback
 from callbacks.panels import photographers
 from callbacks.studies.figures import StudyMaps, log_points
 from dre.checks import NonFiniteError, check_count
@@ -28,7 +29,7 @@ from dre.modules.variants import Explain
 from dre.reporting.figures import points_figure
 from dre.reporting.style import png_bytes
 from dre.statistics import summarise_points
-from dre.types import Batch
+from dre.types import Explained
 
 Compare = Callable[[Tensor, Tensor], Tensor]
 """From two maps [B, 1, H, W] to a number an image, [B]."""
@@ -38,7 +39,7 @@ CLASSIFIER = "classifier"
 
 
 class Row(NamedTuple):
-    """One value of one image; `x` says how far the condition went."""
+    """Hold one value of one image; `x` is the position on the curve, such as the number of redrawn layers."""
 
     key: str
     explainer: str
@@ -47,13 +48,13 @@ class Row(NamedTuple):
     value: float
 
 
-class Study(pl.Callback, ABC):
+class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
-    Images are chosen by a hash of their keys and explained in batches of one, so that neither ranks nor batches change
-    a number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left
-    out), `NAME.png` and, of studies that keep maps, `NAME_maps.png` into the run directory, logs
-    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+    Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
+    number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left out),
+    `NAME.png` and, for studies that keep maps, `NAME_maps.png` into the run directory. Logs `test/EXPLAINER/QUANTITY`,
+    and curves and maps to W&B.
 
     Args:
         images: Images to study.
@@ -89,7 +90,7 @@ class Study(pl.Callback, ABC):
         """Measure the images of this rank."""
 
     def names(self, evaluation: ExplainerEvaluation) -> list[str]:
-        """Name the explainers that are evaluation."""
+        """Return the names of the explainers to study."""
         return list(evaluation.explainers) if self.explainers is None else self.explainers
 
     def unsupported(self, evaluation: ExplainerEvaluation) -> str:
@@ -101,7 +102,7 @@ class Study(pl.Callback, ABC):
         return ""
 
     def is_drawn(self, quantity: str) -> bool:
-        """Whether a quantity is in the figure: one that needs another axis is in the files alone."""
+        """Return whether a quantity is in the figure; one that needs another axis is in the files alone."""
         return True
 
     def settings(self, evaluation: ExplainerEvaluation) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class Study(pl.Callback, ABC):
         return {}
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give what is logged of a quantity, by what its name is followed by: the mean where the change is greatest."""
+        """Return what is logged of a quantity, by the suffix of its name: the mean where the change is greatest."""
         return {"": float(curve["mean"].iloc[-1])}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -131,18 +132,9 @@ class Study(pl.Callback, ABC):
         self.selection = ImageSelection(self.images, self.with_objects)
         self.maps = StudyMaps(self.maps.photographs, self.maps.colours)
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the images that are still among the first."""
-        if outputs is not None:
-            self.selection.update(outputs)
+    def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:
+        """Keep those images of a batch that are among the first so far."""
+        self.selection.update(outputs)
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
@@ -174,7 +166,7 @@ class Study(pl.Callback, ABC):
             self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged})
 
     def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
-        """Give the rows of all ranks, sorted."""
+        """Return the rows of all ranks, sorted."""
         labels = [_label(quantity, x) for quantity, x in self.points(evaluation)]
         table = ScoreTable([*self.names(evaluation), CLASSIFIER], labels).to(evaluation.device)
         images = self.selection.share()
@@ -232,7 +224,7 @@ class Study(pl.Callback, ABC):
 
 
 def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:
-    """Explain one image, or what became of it: saliency [1, 1, H, W], NaN where the map or a score is not finite."""
+    """Explain `pixels`, one image as the study changed it: saliency [1, 1, H, W], NaN where a value is not finite."""
     try:
         return explainer(pixels, image.target.to(pixels.device), [image.key])
     except NonFiniteError:
@@ -258,7 +250,7 @@ def _label(quantity: str, x: float) -> str:
 
 
 def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:
-    """Say what was evaluation, how long it took, and of which explainers values are missing."""
+    """Say how many images were studied, how long it took, and of which explainers values are missing."""
     line = f"{name}: {counts['studied']} of {counts['seen']} images, {seconds:.0f} s"
     for what in ("undefined", "infinite"):
         missing = points.groupby("explainer")[what].sum()

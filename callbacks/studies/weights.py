@@ -1,4 +1,4 @@
-"""Does a map depend on what the classifier has learnt? Redraw its weights, or add noise to them, and compare."""
+"""Sanity checks by weights: redraw the classifier's weights, or add noise to them, and compare the maps."""
 
 import math
 from abc import abstractmethod
@@ -30,7 +30,7 @@ SIMILARITIES: dict[str, Compare] = {
 
 
 class Condition(NamedTuple):
-    """How far the classifier is changed, and how to make a copy that is."""
+    """Hold how far the classifier is changed (`x`), and a function that builds the changed copy."""
 
     prefix: str
     x: float
@@ -47,10 +47,10 @@ class ChangedClassifier(Study):
 
     @abstractmethod
     def conditions(self, evaluation: ExplainerEvaluation) -> list[Condition]:
-        """List the changes, in the order in which they are evaluation."""
+        """Return the changes, in the order in which they are studied."""
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
-        """Every similarity, and the probability, under each condition; quantities of one kind of change together."""
+        """Return every similarity and the probability under each condition, grouped by kind of change."""
         conditions = self.conditions(evaluation)
         prefixes = dict.fromkeys(condition.prefix for condition in conditions)
         named = [(prefix, f"{prefix}_{end}") for prefix in prefixes for end in (*SIMILARITIES, "probability")]
@@ -106,7 +106,7 @@ class ModelRandomisation(ChangedClassifier):
         photographs: Images whose maps are drawn, of the first order, into `model_randomisation_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: Adebayo et al. 2018; paper 004, figures 7 and 21 to 23.
+    Source: Adebayo et al. 2018; Rahman et al. 2022, Figures 7 and 21 to 23.
     """
 
     name = "model_randomisation"
@@ -147,7 +147,7 @@ class ModelRandomisation(ChangedClassifier):
         return [condition for order in self.orders for condition in self._of(order, groups, evaluation)]
 
     def _of(self, order: Order, groups: list[list[str]], evaluation: ExplainerEvaluation) -> Iterator[Condition]:
-        """Give the conditions of one order; their `x` counts layers, for `independent` from the logits down."""
+        """Return the conditions of one order; their `x` counts layers, for `independent` from the logits down."""
 
         def build(layers: list[str]) -> Callable[[], Classifier]:
             return lambda: evaluation.variants.randomised(layers, self.seed, self.redraw)
@@ -167,7 +167,7 @@ class ModelRandomisation(ChangedClassifier):
         )
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Give the value with everything redrawn, or the mean over groups that were redrawn alone."""
+        """Return the value with everything redrawn, or the mean over groups that were redrawn alone."""
         return (
             {"": float(curve["mean"].mean())}
             if quantity.startswith("independent")
@@ -199,7 +199,7 @@ class WeightPerturbation(ChangedClassifier):
         photographs: Images whose maps are drawn, into `weight_perturbation_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
-    Source: paper 004, section 4, figure 4.
+    Source: Rahman et al. 2022, Section 4, Figure 4.
     """
 
     name = "weight_perturbation"

@@ -1,4 +1,4 @@
-"""Published layouts of image files, each read by its recipe."""
+"""Recipes for published layouts of image data sets, one for each layout."""
 
 from data.recipes.arrays import CIFAR_10, CIFAR_100, MNIST_DIGITS
 from data.recipes.cub200 import CUB200

@@ -1,4 +1,4 @@
-"""MNIST and CIFAR: files that hold many small images each, read by torchvision and stored as PNG."""
+"""MNIST and CIFAR recipes: read files of many small images by torchvision, and store each as PNG."""
 
 import json
 import pickle

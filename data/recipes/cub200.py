@@ -1,4 +1,4 @@
-"""CUB-200-2011: the files of the official archive, with its boxes and its split."""
+"""CUB-200-2011 recipe: read the files of the official archive with its boxes and its split."""
 
 from argparse import Namespace
 from collections.abc import Container
@@ -45,7 +45,7 @@ def _read_classes(path: Path) -> list[str]:
 
 
 def _class_of(number: str, folder: str, classes: list[str]) -> int:
-    """Give the index of a class from its number; refuse one that is none, or of which the image's folder is not."""
+    """Return the index of a class from its number; refuse one that is none, or of which the image's folder is not."""
     label = int(number) - 1
     if not 0 <= label < len(classes):
         raise ValueError(f"class {number} is none of 1..{len(classes)}")

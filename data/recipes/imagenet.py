@@ -1,4 +1,4 @@
-"""ImageNet-1k: the folders of ILSVRC with XML boxes, or Kaggle's copy with its two LOC tables.
+"""ImageNet-1k recipe: read the folders of ILSVRC with XML boxes, or Kaggle's copy with its two LOC tables.
 
 The class index is the place of a wnid among the 1,000 in sorted order, as every ImageNet classifier has it. Boxes are
 taken as they are written, x1 and y1 as the outer edge.
@@ -33,7 +33,7 @@ Objects = list[tuple[str, tuple[float, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The objects of the images of a split.
+    """Read the objects of the images of a split.
 
     Args:
         where: The table, or the folder of XML files.
@@ -90,7 +90,7 @@ def _photo(path: Path, folder: Path, wnids: dict[str, int], names: list[str], ob
 
 
 def _find_annotations(source: Path, split: str, given: Path | None) -> Annotations | None:
-    """Give the annotations of a split, or `None` where there are none."""
+    """Return the annotations of a split, or `None` where there are none."""
     table = source / TABLE.format(split)
     if given is None and table.is_file():
         rows = _read_table(table)

@@ -1,4 +1,4 @@
-"""Places365-Standard: the official lists, with the images at 256 x 256 pixels or at their larger size."""
+"""Places365-Standard recipe: read the official lists with images of 256 x 256 pixels or the larger ones."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Layouts of one's own: a folder with a labels.csv, or a tree of class folders."""
+"""Recipes for one's own images: a folder with a labels.csv, or a tree of class folders."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a recipe is: how one published layout of files becomes photographs with classes and boxes."""
+"""Base class of recipes: turn one published layout of files into photographs with classes and boxes."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from data.photos import Photo
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a recipe found in a source.
+    """Hold what a recipe found in a source.
 
     Args:
         splits: The photographs of each split.
@@ -30,7 +30,7 @@ def no_options(parser: ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One published layout.
+    """Read one published layout.
 
     Args:
         name: What the command line calls it.
@@ -60,7 +60,7 @@ def add_choice(parser: ArgumentParser, splits: Sequence[str]) -> None:
 
 
 def find(source: Path, candidates: Sequence[str], what: str) -> Path:
-    """Give the first of some files or folders that exists below a source; refuse a source that has none of them."""
+    """Return the first of some files or folders that exists below a source; refuse a source that has none of them."""
     for name in candidates:
         if (source / name).exists():
             return source / name
@@ -80,9 +80,13 @@ def present(photos: Sequence[Photo], listed_in: Path, partial: bool) -> list[Pho
 
 
 def collect(splits: dict[str, list[Photo]], classes: list[str], options: Namespace, *notes: str) -> Collection:
-    """Take the chosen splits; refuse a class without images in one of them, unless a partial set was asked for."""
-    chosen = {split: splits[split] for split in splits if split in options.splits}
-    for split, photos in chosen.items():
+    """Return the splits that were asked for.
+
+    Raises:
+        ValueError: A class has no images in one of them, and no partial set was asked for.
+    """
+    selected = {split: splits[split] for split in splits if split in options.splits}
+    for split, photos in selected.items():
         seen = {photo.label for photo in photos}
         empty = [name for index, name in enumerate(classes) if index not in seen]
         if empty and not options.partial:
@@ -90,7 +94,7 @@ def collect(splits: dict[str, list[Photo]], classes: list[str], options: Namespa
                 f"{len(empty)} of {len(classes)} classes have no images in the split {split!r}, the first is "
                 f"{empty[0]!r}; complete the source, or pass --partial to pack what is there"
             )
-    return Collection(chosen, classes, notes)
+    return Collection(selected, classes, notes)
 
 
 def read_lines(path: Path, columns: int) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""All explainers on photographs of the demo set, as one picture: `python -m reproduction.gallery`.
+"""Gallery of all explainers on demo photographs: `python -m reproduction.gallery`.
 
 Written are `explainers.png`, the same as a small `explainers.jpg`, and the maps, so that the picture can be drawn again
 and explainers be replaced one by one (`--only`; `--draw` explains nothing). Steps, samples and masks of the slow ones
@@ -43,7 +43,7 @@ SCALE = (
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The maps of one explainer.
+    """Hold the maps of one explainer.
 
     Args:
         maps: [B, 1, H, W].
@@ -57,7 +57,7 @@ class Made:
 
 
 def load(path: Path, keys: list[str]) -> dict[str, Made]:
-    """Give what an earlier call made of the same photographs."""
+    """Return what an earlier call made of the same photographs."""
     kept = torch.load(path, weights_only=True) if path.exists() else None
     if kept is not None and kept["keys"] != keys:
         print(f"{path} holds maps of other photographs: starting anew")

@@ -1,4 +1,4 @@
-"""What looks odd in maps, in figures: `python -m reproduction.gallery.oddities`.
+"""Measurements of visible artefacts in maps: `python -m reproduction.gallery.oddities`.
 
 Each part prints one line for each photograph: the dots on a lattice that strides leave, the gradient beside central
 differences, how much noise below a grey level changes it, which pixels SAMP takes in two precisions, how much of a map
@@ -28,13 +28,13 @@ FRAME = 4
 
 
 def lattice(maps: Tensor) -> Tensor:
-    """Mean of each of the four phases of a 2 x 2 lattice over the mean of the map, [B, 4]."""
+    """Return the mean of each of the four phases of a 2 x 2 lattice over the mean of the map, [B, 4]."""
     phases = torch.stack([maps[..., row::2, column::2].mean((1, 2, 3)) for row in (0, 1) for column in (0, 1)], dim=1)
     return phases / maps.mean((1, 2, 3))[:, None]
 
 
 def central_differences(probe: Probe, image: Tensor, places: Tensor, width: float = 1e-4) -> Tensor:
-    """Slope of the score at some values of an image [1, C, H, W], [N]."""
+    """Return the slope of the score at some values of an image [1, C, H, W], [N]."""
     moves = torch.zeros(len(places), image.numel(), dtype=image.dtype).scatter_(1, places[:, None], width)
     moves = moves.view(-1, *image.shape[1:])
     rows = torch.zeros(len(places), dtype=torch.long)
@@ -55,7 +55,7 @@ def slope_check(classifier: Classifier, image: Tensor, target: Tensor) -> float:
 
 
 def noise_change(classifier: Classifier, image: Tensor, target: Tensor, sigma: float = 1e-4) -> float:
-    """How far noise moves the gradient of one image, over its norm."""
+    """Return how far noise moves the gradient of one image, over its norm."""
     probe = Probe(classifier, target, "logit")
     noise = sigma * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     plain, shaken = probe.gradient(image)[1], probe.gradient(image + noise)[1]
@@ -63,19 +63,19 @@ def noise_change(classifier: Classifier, image: Tensor, target: Tensor, sigma: f
 
 
 def walked(classifier: Classifier, image: Tensor, target: Tensor) -> list[Tensor]:
-    """Which pixels move in each of the first steps of SAMP's deletion walk."""
+    """Return which pixels move in each of the first steps of SAMP's deletion walk."""
     stops = SampPath(direction="deletion").walk(image, Probe(classifier, target, "probability"))
     return [stop.step.abs().sum(1) > 0 for _, stop in zip(range(STEPS), stops, strict=False)]
 
 
 def shared_pixels(single: Classifier, double: Classifier, image: Tensor, target: Tensor) -> list[float]:
-    """Share of the pixels of each step that two precisions have in common."""
+    """Return the share of the pixels of each step that two precisions have in common."""
     pairs = zip(walked(single, image, target), walked(double, image.double(), target), strict=True)
     return [float((one & other).sum() / one.sum()) for one, other in pairs]
 
 
 def frame_share(classifier: Classifier, image: Tensor, target: Tensor, steps: int, baseline: Baseline) -> float:
-    """Share of the map of integrated gradients with IDGI that lies on the image's frame."""
+    """Return the share of the map of integrated gradients with IDGI that lies on the image's frame."""
     saliency = IntegratedGradients(classifier, steps=steps, baseline=baseline, rule=idgi)(image, target).abs()
     return float(1 - saliency[..., FRAME:-FRAME, FRAME:-FRAME].sum() / saliency.sum())
 
@@ -116,7 +116,7 @@ def main() -> None:
 
     for kind in (VanillaGradient, GuidedBackprop):
         phases = lattice(kind(single)(images, targets, keys).abs())
-        report(f"phases of a 2 x 2 lattice, {kind.__name__}", keys, lambda place, found=phases: found[place].tolist())
+        report(f"phases of a 2 x 2 lattice, {kind.__name__}", keys, [row.tolist() for row in phases].__getitem__)
     report("gradient and central differences", keys, each(lambda one, target: slope_check(double, one, target)))
     report("change of the gradient by noise of 1e-4", keys, each(lambda one, target: noise_change(single, one, target)))
     report("pixels that SAMP's steps share", keys, each(lambda one, target: shared_pixels(single, double, one, target)))

@@ -1,4 +1,4 @@
-"""Every explainer as it is shown and compared: one list, in the order of the families, with shorter settings."""
+"""List of all explainers in the gallery, grouped by family, with reduced settings for slow ones."""
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping
@@ -36,7 +36,7 @@ RUNS = {"dre": Path("runs/demo"), "mgnet": Path("runs/mgnet_demo")}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row of the picture.
+    """Describe one row of the picture.
 
     Args:
         kind: Class in `dre.explainers`.
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """How it is called."""
+        """Return the name of the explainer."""
         method = method_name(getattr(explainers, self.kind))
         return self.label or (f"{method}+idgi" if self.options.get("rule") is idgi else method)
 
@@ -118,7 +118,7 @@ FAMILIES: dict[str, list[Case]] = {
 
 
 def families(only: Collection[str] = ()) -> dict[str, list[Case]]:
-    """Give the cases of each family, and under `Others` explainers that this list does not know yet.
+    """Return the cases of each family, and under `Others` explainers that this list does not know yet.
 
     Args:
         only: Names of the cases that are wanted; all when there are none.
@@ -146,7 +146,7 @@ def settings_of(reduced: Settings, changes: Iterable[str]) -> Settings:
 
 
 def find_checkpoints(given: Mapping[str, Path | None]) -> dict[str, str]:
-    """Give the checkpoint of each learned explainer; say of one without that it is left out.
+    """Return the checkpoint of each learned explainer; say of one without that it is left out.
 
     Args:
         given: A file or a folder of runs for each, or None for the newest of the demo's.
@@ -162,7 +162,7 @@ def find_checkpoints(given: Mapping[str, Path | None]) -> dict[str, str]:
 
 
 def demo_batch(root: Path, images: int, classifier: Classifier) -> tuple[Tensor, Tensor, list[str]]:
-    """Photographs [B, C, H, W], the classes that the classifier gives them, and their keys."""
+    """Return photographs [B, C, H, W], the classes that the classifier gives them, and their keys."""
     batches = list(photographs(root, images, classifier))
     pixels = torch.cat([batch["images"] for batch in batches])
     with torch.no_grad():
@@ -177,7 +177,7 @@ def attempt(
     settings: Settings,
     checkpoints: Mapping[str, str],
 ) -> tuple[Explainer, Tensor] | None:
-    """Give the explainer and its maps of a batch; say why not when it fails, and give nothing."""
+    """Return the explainer and its maps of a batch; say why not when it fails, and give nothing."""
     try:
         explainer = case.build(classifier, settings, checkpoints)
         return explainer, explainer(*batch)

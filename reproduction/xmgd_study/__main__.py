@@ -1,4 +1,4 @@
-"""XMGD on real photographs: `DRE_DATA=PATH python -m reproduction.xmgd_study --out results/xmgd`.
+"""Distance study, XMGD on real photographs: `DRE_DATA=PATH python -m reproduction.xmgd_study --out results/xmgd`.
 
 Two classifiers, three data sets, five explainers that ask the classifier and two references that do not. The maps are
 made once and kept in the output folder. Printed and written are the distances between the mean maps of all groups, how

@@ -1,4 +1,4 @@
-"""The distances that a study sets side by side: each prepares maps once and then compares prepared ones."""
+"""Distances that the study compares: each prepares maps once and then compares prepared ones."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Distance(NamedTuple):
 
 
 def distances(begin: str = "ellipse") -> dict[str, Distance]:
-    """Give all distances by the name that tables use."""
+    """Return all distances by the name that tables use."""
     model = MapMixtures(begin=begin)  # type: ignore[arg-type]
 
     def mixtures(maps: Tensor) -> Tensor:
@@ -55,21 +55,20 @@ def distances(begin: str = "ellipse") -> dict[str, Distance]:
 
 
 def matrix(distance: Distance, prepared: Tensor) -> Tensor:
-    """All distances between prepared maps, symmetric, float64 [N, N]."""
+    """Return all distances between prepared maps, symmetric, float64 [N, N]."""
     rows, columns = torch.triu_indices(len(prepared), len(prepared), 1)
     found = torch.zeros(len(prepared), len(prepared), dtype=torch.float64)
-    for some in torch.arange(len(rows)).split(CHUNK):
-        left, right = rows[some], columns[some]
+    for left, right in zip(torch.split(rows, CHUNK), torch.split(columns, CHUNK), strict=True):
         found[left, right] = distance.compare(prepared[left], prepared[right])
     return found + found.T
 
 
 def off_diagonal(square: Tensor) -> Tensor:
-    """Each distance between two different entries, once: [N (N - 1) / 2]."""
+    """Return each distance between two different entries, once: [N (N - 1) / 2]."""
     rows, columns = torch.triu_indices(len(square), len(square), 1)
     return square[rows, columns]
 
 
 def mean_map(maps: Tensor) -> Tensor:
-    """Mean of the reliefs of a set of maps, [1, 1, H, W]."""
+    """Return the mean of the normalised saliency of a set of maps, [1, 1, H, W]."""
     return relief(maps).mean(dim=0, keepdim=True)

@@ -1,4 +1,4 @@
-"""Maps of real photographs for a study of distances: classifiers x data sets x explainers, made once and kept."""
+"""Maps of the distance study: explain photographs for classifiers x data sets x explainers, once, and store them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ CLASSIFIERS = {"lite0": ("efficientnet_lite0", "tf_efficientnet_lite0.timm.pth")
 FRAGMENTS = Path(__file__).parents[1] / "configs" / "classifier"
 DATA_SETS = ("imagenet", "birds", "places")
 ASKING = ("ig", "gradient", "deep_lift", "guided", "grad_cam")
-"""Explainers that ask the classifier: the four of poster 000, and Grad-CAM."""
+"""Explainers that ask the classifier: the four of Rhodes et al. 2024, and Grad-CAM."""
 
 EXPLAINERS = (*ASKING, "gaussian", "edges")
 CONFIDENCE = {
@@ -44,12 +44,12 @@ CONFIDENCE = {
     "AD of logits, not clamped": AverageDrop(clamp=False, read="logit"),
     "ADD of logits, not clamped": AverageDropInDeletion(clamp=False, read="logit"),
 }
-"""As published, and as poster 000 seems to read them."""
+"""As published, and as Rhodes et al. 2024 seem to read them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One set of maps.
+    """Name one set of maps.
 
     Args:
         classifier: Its short name; empty for edges, which know no classifier, and for the Gaussian.
@@ -67,7 +67,7 @@ class Group:
 
 
 class Material(NamedTuple):
-    """What the study is made of.
+    """Hold the maps and scores of the study.
 
     `maps`: reliefs [N, 1, 224, 224] of each group, float16. `scores`: by (classifier, data, explainer) and name of a
     confidence metric, a value for each image. `objects`: by data set, boxes [N, 1, 224, 224], where there are any.
@@ -91,7 +91,7 @@ class Material(NamedTuple):
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Give the arguments of one of the two classifiers; its weights are a path below the root of the data."""
+    """Return the arguments of one of the two classifiers; its weights are a path below the root of the data."""
     fragment, weights = CLASSIFIERS[name]
     settings = yaml.safe_load((FRAGMENTS / f"{fragment}.yaml").read_text())["init_args"]
     return {**settings, "weights": f"weights/{Path(weights or settings['weights']).name}"}
@@ -181,7 +181,7 @@ def make_material(root: Path, images: int, steps: int) -> Material:
 
 
 def confidence(sweeps: SweepBatch, saliency: Tensor) -> dict[str, Tensor]:
-    """Give every confidence metric of a batch, [B] each; NaN where an image is left out."""
+    """Return every confidence metric of a batch, [B] each; NaN where an image is left out."""
     wanted = [sweep for metric in CONFIDENCE.values() for sweep in metric.sweeps.values()]
     read = iter(sweeps.scores(saliency, wanted))
     found = {}

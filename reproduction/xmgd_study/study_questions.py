@@ -1,4 +1,4 @@
-"""What the study of distances asks of its maps: spread, kinship, sample size, single pixels, starts, preferences."""
+"""Measurements of the distance study: spread, correlation of settings, sample size, single pixels, starts of fits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -47,7 +47,7 @@ def resampled(maps: Maps, measures: Measures, resamples: int) -> dict[str, list[
 
 
 def spread(square: Tensor) -> dict[str, float]:
-    """How unlike the distances of a matrix are: their deviation, and the gap of their quartiles, over their size."""
+    """Return how unlike the distances of a matrix are: deviation and gap of the quartiles, over their size."""
     values = off_diagonal(square)
     low, middle, high = (float(values.quantile(share)) for share in (0.25, 0.5, 0.75))
     return {
@@ -59,7 +59,7 @@ def spread(square: Tensor) -> dict[str, float]:
 
 
 def told_apart(square: Tensor, samples: Sequence[Tensor]) -> float:
-    """Share of all pairs of distances whose difference exceeds what resampling the images makes of it."""
+    """Return the share of all pairs of distances whose difference exceeds what resampling the images makes of it."""
     values, drawn = off_diagonal(square), torch.stack([off_diagonal(each) for each in samples])
     first, second = torch.triu_indices(len(values), len(values), 1)
     errors = (drawn[:, first] - drawn[:, second]).std(dim=0)
@@ -67,7 +67,7 @@ def told_apart(square: Tensor, samples: Sequence[Tensor]) -> float:
 
 
 def deviations(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Give the standard deviation of each value over resamples."""
+    """Return the standard deviation of each value over resamples."""
     return {name: float(np.std([each[name] for each in samples], ddof=1)) for name in samples[0]}
 
 
@@ -139,7 +139,7 @@ def _each(
 
 
 def by_single_pixel(maps: Maps, measures: Measures, images: int = 10) -> dict[str, dict[str, float]]:
-    """How far one pixel moves a map, over its mean distance to the other explainers' maps of the image.
+    """Return how far one pixel moves a map, over its mean distance to other explainers' maps of the image.
 
     The pixel is drawn, and set to the map's highest value, or to ten times that: then everything else is scaled down.
     """
@@ -163,7 +163,7 @@ def by_single_pixel(maps: Maps, measures: Measures, images: int = 10) -> dict[st
 
 
 def by_begin(maps: Maps, images: int = 10) -> dict[str, dict[str, float]]:
-    """How far the mixtures of a map are from those of its copy at half the size, over the distance to other maps."""
+    """Return how far the mixtures of a map are from those at half the size, over the distance to other maps."""
     chosen = [maps[group_of(*SETTINGS[0], method)][:images].float() for method in EXPLAINERS]
     found = {}
     for begin in ("ellipse", "k-means++"):

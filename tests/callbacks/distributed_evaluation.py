@@ -1,4 +1,4 @@
-"""One rank of an evaluation that tests start with torchrun: scores, distances between maps and cost are written."""
+"""One rank of an evaluation for tests with torchrun: writes scores, distances between maps and cost."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""One rank of an evaluation with studies that tests start with torchrun."""
+"""One rank of an evaluation with studies, for tests with torchrun."""
 
 import os
 import sys

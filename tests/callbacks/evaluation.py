@@ -1,4 +1,4 @@
-"""A small evaluation that tests share."""
+"""Small evaluation module that tests share."""
 
 from dre.explainers import GradCAM, Random, VanillaGradient
 from dre.modules import ExplainerEvaluation

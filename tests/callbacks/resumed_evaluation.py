@@ -1,4 +1,4 @@
-"""One rank of an evaluation that tests break off, started with torchrun."""
+"""One rank of an evaluation that tests interrupt, started with torchrun."""
 
 import os
 import sys

@@ -24,18 +24,18 @@ def outputs(keys, with_objects=True) -> dict:
     return found
 
 
-def choose(count, batches, **options) -> ImageSelection:
-    chosen = ImageSelection(count, **options)
+def select(count, batches, **options) -> ImageSelection:
+    selection = ImageSelection(count, **options)
     for keys in batches:
-        chosen.update(outputs(keys))
-    return chosen
+        selection.update(outputs(keys))
+    return selection
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 20])
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_choice_depends_on_neither_batches_nor_order(size, order):
+def test_the_selection_depends_on_neither_batches_nor_order(size, order):
     batches = [KEYS[::order][start : start + size] for start in range(0, 20, size)]
-    images = choose(6, batches).share()
+    images = select(6, batches).share()
     assert [image.key for image in images] == sorted(KEYS, key=place_of)[:6]
     for image in images:
         number = int(image.key[-2:])
@@ -44,24 +44,24 @@ def test_the_choice_depends_on_neither_batches_nor_order(size, order):
 
 
 def test_only_images_whose_boxes_leave_a_background_are_taken_when_boxes_are_needed():
-    chosen = choose(50, [KEYS], with_objects=True)
-    assert {int(image.key[-2:]) % 4 for image in chosen.share()} == {1, 2}
-    assert chosen.counts() == (20, 10)
+    selection = select(50, [KEYS], with_objects=True)
+    assert {int(image.key[-2:]) % 4 for image in selection.share()} == {1, 2}
+    assert selection.counts() == (20, 10)
     without = ImageSelection(50, with_objects=True)
     without.update(outputs(KEYS, with_objects=False))
     assert (without.share(), without.counts()) == ([], (20, 0))
 
 
 @pytest.mark.parametrize("cuts", [[(0, 20), (20, 20)], [(0, 3), (3, 20)], [(0, 7), (7, 8), (8, 20)]])
-def test_ranks_share_the_choice_of_all_of_them_evenly(cuts, monkeypatch):
+def test_ranks_share_the_selection_of_all_of_them_evenly(cuts, monkeypatch):
     """Answer every rank, in one process, with what all of them would offer."""
-    ranks = [choose(6, [KEYS[start:stop]] if stop > start else []) for start, stop in cuts]
-    places = [[image.place for image in rank.kept] for rank in ranks]
-    best = set(sorted(place for part in places for place in part)[:6])
-    images = [[image for image in rank.kept if image.place in best] for rank in ranks]
+    ranks = [select(6, [KEYS[start:stop]] if stop > start else []) for start, stop in cuts]
+    keys = [[image.key for image in rank.kept] for rank in ranks]
+    first = sorted(KEYS, key=place_of)[:6]
+    images = [[image for image in rank.kept if image.key in first] for rank in ranks]
     shares = []
     for number, rank in enumerate(ranks):
-        answers = iter([places, images])
+        answers = iter([keys, images])
         monkeypatch.setattr(callbacks.image_selection, "gathered", lambda own, answers=answers: next(answers))
         monkeypatch.setattr(callbacks.image_selection, "_rank", lambda number=number: number)
         shares.append([image.key for image in rank.share()])
@@ -71,7 +71,7 @@ def test_ranks_share_the_choice_of_all_of_them_evenly(cuts, monkeypatch):
 
 def test_a_kept_image_is_a_copy():
     batch = outputs(KEYS)
-    chosen = ImageSelection(3)
-    chosen.update(batch)
+    selection = ImageSelection(3)
+    selection.update(batch)
     batch["images"].zero_()
-    assert all(image.pixels.sum() > 0 for image in chosen.kept if image.key != "image_00")
+    assert all(image.pixels.sum() > 0 for image in selection.kept if image.key != "image_00")

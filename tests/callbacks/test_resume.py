@@ -1,4 +1,4 @@
-"""An evaluation that was broken off and goes on gives what an unbroken one gives."""
+"""Interrupted evaluations give the results of uninterrupted ones."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Small trees in the layouts in which data sets are published, made from real photographs where they are at hand."""
+"""Small trees in the layouts of published data sets, made from real photographs where they are at hand."""
 
 import csv
 import json

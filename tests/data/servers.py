@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that fails when it is told to."""
+"""HTTP server on loopback that fails on request."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Claims are decided by intervals: what holds, what does not, what is left open, and what was not run."""
+"""Verdicts on claims: holds, does not hold, undecided, not run."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The closed forms of the controller's densities are those of what the controller puts out; inputs may be one's own."""
+"""Densities of the controller: closed forms against its outputs, and inputs of one's own."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_so_it_does_for_inputs_and_settings_of_ones_own(name):
 
 
 def test_a_uniform_input_has_the_density_of_the_paper():
-    """Eq. 26 of paper 003: 1 / (2 sqrt(3) eta h z (1 - z^(1/h)))."""
+    """Fu et al. 2021, Eq. 26: 1 / (2 sqrt(3) eta h z (1 - z^(1/h)))."""
     z = np.linspace(0.01, 0.8, 50)
     expected = 1 / (2 * np.sqrt(3) * 1.5 * H * z * (1 - z ** (1 / H)))
     np.testing.assert_allclose(density_of(PAPERS["uniform"])(z), expected)

@@ -1,4 +1,4 @@
-"""Tables of papers: what is printed is kept, ours stands in its place, holes have reasons, differences are said."""
+"""Paper tables: printed figures are kept, ours are in place, gaps have reasons, differences are named."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def test_every_file_fills_its_table_with_figures_and_names_what_there_is(path):
 
 
 def test_means_that_a_paper_prints_are_those_of_its_figures():
-    """A check of what was copied: the columns MEAN of paper 003."""
+    """A check of what was copied: the columns MEAN of Fu et al. 2021."""
     for name, columns in (("dre_table3", (0, 4)), ("dre_table4", (0,))):
         table = read_paper_table(paper_table_file(name))
         for row, figures in zip(table.rows, table.figures, strict=True):

@@ -1,4 +1,4 @@
-"""The results page: joint tables with their origins, charts, and photographs of the demo set alone."""
+"""Results pages: joint tables with their origins, charts, and photographs of the demo set alone."""
 
 import hashlib
 import json

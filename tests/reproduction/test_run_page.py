@@ -1,4 +1,4 @@
-"""The page of one run: what it measured, what it studied, with which settings, and what is not in it."""
+"""Page of one run: metrics, studies, settings, and what is missing."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The study of distances says in a line what it needs."""
+"""Distance study: refusals in one line."""
 
 import os
 import subprocess
