@@ -1,0 +1,1 @@
+"""Command lines of train.py and evaluate.py."""

@@ -1,0 +1,1 @@
+"""Run directories, their records and results, and the processes of a run."""
