@@ -55,7 +55,7 @@ EXPLAINERS: dict[str, Callable[[Classifier], Explainer]] = {
     "random": Random,
 }
 EXACT = replace(PAIR, least=0.0)
-FAST = replace(EXACT, background="blur", information="grey_entropy", kept="top")
+FAST = replace(EXACT, fill="blur", information="grey_entropy", kept="top")
 
 
 def photographs(count: int) -> tuple[Tensor, list[str]]:

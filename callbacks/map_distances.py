@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import permutations
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -15,59 +15,20 @@ from torch import Tensor
 
 from callbacks.artifacts import wandb_loggers
 from callbacks.outputs import MetricStates, OutputsCallback
-from dre.metrics import (
-    XMGD,
-    EarthMover,
-    GradientCorrelation,
-    IntersectionOverUnion,
-    KullbackLeibler,
-    LogSquaredError,
-    MapMixtures,
-    Pearson,
-    ReverseSquaredError,
-    RootMeanSquare,
-    Spearman,
-    StructuralSimilarity,
-    TopIntersection,
-    ValueDistance,
-    WeightedJaccard,
-)
+from dre import metrics
+from dre.metrics import XMGD, MapMixtures
 from dre.metrics.base import MapComparison
 from dre.metrics.xmgd import Aggregate, GroupDistances
 from dre.reporting import comparisons_figure, distances_figure
 from dre.reporting.style import png_bytes
 from dre.types import Explained
 
-ComparisonName = Literal[
-    "earth_mover",
-    "gradient_correlation",
-    "intersection_over_union",
-    "kullback_leibler",
-    "log_squared_error",
-    "pearson",
-    "reverse_squared_error",
-    "root_mean_square",
-    "spearman",
-    "structural_similarity",
-    "top_intersection",
-    "value_distance",
-    "weighted_jaccard",
-]
-COMPARISONS: dict[ComparisonName, type[MapComparison]] = {
-    "earth_mover": EarthMover,
-    "gradient_correlation": GradientCorrelation,
-    "intersection_over_union": IntersectionOverUnion,
-    "kullback_leibler": KullbackLeibler,
-    "log_squared_error": LogSquaredError,
-    "pearson": Pearson,
-    "reverse_squared_error": ReverseSquaredError,
-    "root_mean_square": RootMeanSquare,
-    "spearman": Spearman,
-    "structural_similarity": StructuralSimilarity,
-    "top_intersection": TopIntersection,
-    "value_distance": ValueDistance,
-    "weighted_jaccard": WeightedJaccard,
+PUBLIC = [getattr(metrics, name) for name in metrics.__all__]
+COMPARISONS: dict[str, type[MapComparison]] = {
+    kind.name_in_runs(): kind for kind in PUBLIC if isinstance(kind, type) and issubclass(kind, MapComparison)
 }
+"""Every comparison of maps that `dre.metrics` exports, by its name in run files."""
+
 Matrix = list[list[float | None]]
 
 
@@ -89,7 +50,7 @@ class MapDistances(MetricStates, OutputsCallback):
 
     def __init__(
         self,
-        comparisons: Sequence[ComparisonName] = (),
+        comparisons: Sequence[str] = (),
         aggregate: Aggregate = "mean_map",
         model: MapMixtures | None = None,
     ) -> None:
@@ -155,7 +116,7 @@ class MapDistances(MetricStates, OutputsCallback):
     def _xmgd(self, groups: Sequence[str]) -> XMGD:
         return XMGD(**asdict(self.model), groups=groups, aggregate=self.aggregate)
 
-    def _pairs(self, name: ComparisonName) -> list[tuple[str, str]]:
+    def _pairs(self, name: str) -> list[tuple[str, str]]:
         """Return each pair once where the order does not matter."""
         ordered = list(permutations(self.names, 2))
         if not COMPARISONS[name].is_symmetric:

@@ -1,4 +1,4 @@
-"""Explain from a notebook: one call from a classifier and images to saliency, without configs or Lightning."""
+"""Functions for notebooks: saliency from a classifier and images in one call, without configuration or Lightning."""
 
 import difflib
 import inspect
@@ -35,7 +35,7 @@ def explain(
     weights: str | None = "pretrained",
     **options: Any,
 ) -> Tensor:
-    """Saliency [B, 1, H, W] on the classifier's device, higher is more relevant.
+    """Explain images: return saliency [B, 1, H, W] on the classifier's device, higher is more relevant.
 
     A module or a name is wrapped at each call; wrap it once, by `dre.models.Classifier`, to explain many batches.
 
@@ -50,6 +50,11 @@ def explain(
         std: What the difference is then divided by; by default 1.
         weights: For a name alone: "pretrained" downloads them; a path, "package" or None as in `Classifier`.
         options: Of the explainer, such as `steps`, `score`, `chunk`, or `checkpoint` for learned ones.
+
+    Raises:
+        ValueError: The method or an option is unknown, or images or targets do not suit the classifier.
+        TypeError: `images` are neither tensors nor PIL images.
+        UnsupportedError: The method does not work for this network.
 
     Example:
         >>> import dre
@@ -68,10 +73,10 @@ def explain(
 
 
 def list_explainers(classifier: Classifier | None = None) -> dict[str, str]:
-    """Give the name of each method and what it is, in a line.
+    """Return the name of each method with a description of one line.
 
     Args:
-        classifier: Leave out the methods that do not work for it.
+        classifier: If given, methods that do not work for it are left out.
 
     Example:
         >>> list_explainers()["vanilla_gradient"]
@@ -123,7 +128,7 @@ def _wrapped(
 
 
 def _checked(images: Pictures) -> Tensor | list[Image.Image]:
-    """Give a batch [B, C, H, W] or a list of pictures; refuse anything else."""
+    """Return a batch [B, C, H, W] or a list of pictures; raise for anything else."""
     if isinstance(images, Tensor):
         batch = images.detach()[None] if images.ndim == 3 else images.detach()
         check_images(batch)
@@ -139,7 +144,7 @@ def _checked(images: Pictures) -> Tensor | list[Image.Image]:
 
 
 def _pixels(images: Tensor | list[Image.Image], classifier: Classifier) -> Tensor:
-    """Bring images or pictures to where the classifier is, [B, C, H, W]."""
+    """Return images or pictures on the classifier's device, [B, C, H, W]."""
     if not isinstance(images, Tensor):
         images = torch.stack([preprocess(picture, classifier.preprocessing) for picture in images])
     check_images(images, classifier.preprocessing.channels)
@@ -156,7 +161,7 @@ def _targets(targets: Targets, pixels: Tensor, explainer: Explainer) -> Tensor:
 
 @torch.no_grad()
 def _predicted(pixels: Tensor, explainer: Explainer) -> Tensor:
-    """Class that the classifier gives each image, [B]."""
+    """Return the class that the classifier predicts for each image, [B]."""
 
     def classes(part: Tensor) -> tuple[Tensor, ...]:
         return (explainer.classifier(part).argmax(dim=1),)
@@ -167,13 +172,13 @@ def _predicted(pixels: Tensor, explainer: Explainer) -> Tensor:
 
 
 IRREGULAR = {"MGnet": "mgnet"}
-"""Names of methods that are not the words of their class."""
+"""Names of methods that do not follow from the words of their class."""
 
 WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def method_name(kind: type[Explainer]) -> str:
-    """Give the snake_case name of an explainer's class.
+    """Return the method name of an explainer's class, its words in snake_case.
 
     Example:
         >>> from dre.explainers import SAMPPlusPlus
@@ -184,20 +189,20 @@ def method_name(kind: type[Explainer]) -> str:
 
 
 def catalogue() -> dict[str, type[Explainer]]:
-    """Give every explainer that `dre.explainers` makes public and that a classifier is enough to build, by method."""
+    """Return every public explainer of `dre.explainers` that needs nothing but a classifier, by method name."""
     public = (getattr(explainers, name) for name in explainers.__all__)
     kinds = [kind for kind in public if isinstance(kind, type) and issubclass(kind, Explainer)]
     return {method_name(kind): kind for kind in kinds if not inspect.isabstract(kind) and not _asks_for_more(kind)}
 
 
 def supported_explainers(classifier: Classifier) -> list[str]:
-    """Name the methods that work for a classifier; whether a learned one has been trained for it is not asked."""
+    """Return the methods that work for a classifier, learned ones too, whether or not a checkpoint for it exists."""
     return [name for name, kind in sorted(catalogue().items()) if not kind.unsupported(classifier)]
 
 
 @contextmanager
 def naming_supported() -> Iterator[None]:
-    """Add to the refusal of a method which methods work for the network."""
+    """Add to an `UnsupportedError` which methods work for the network."""
     try:
         yield
     except UnsupportedError as error:
@@ -207,7 +212,7 @@ def naming_supported() -> Iterator[None]:
 
 
 def options_of(kind: type[Explainer]) -> list[str]:
-    """Name the arguments of an explainer beside the classifier, those that it hands on to its parents included."""
+    """Return the arguments of an explainer beside the classifier, with those of its parents that it passes on."""
     names: dict[str, None] = {}
     for owner in kind.__mro__:
         if "__init__" not in vars(owner):
@@ -220,11 +225,11 @@ def options_of(kind: type[Explainer]) -> list[str]:
 
 
 def summary(kind: type[Explainer]) -> str:
-    """Give the first line of an explainer's docstring."""
+    """Return the first line of an explainer's docstring."""
     return (inspect.getdoc(kind) or "").partition("\n")[0]
 
 
 def _asks_for_more(kind: type[Explainer]) -> bool:
-    """Whether something besides the classifier has to be given."""
+    """Return whether the constructor requires more than the classifier."""
     parameters = list(inspect.signature(kind).parameters.values())[1:]
     return any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters)

@@ -1,4 +1,4 @@
-"""Readable refusals: shapes, ranges and finiteness, checked where data enter."""
+"""Checks of arguments: shapes, ranges and finite values, with errors that say what to do."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,20 @@ from torch import Tensor
 
 
 class NonFiniteError(ValueError):
-    """A tensor that should be finite has NaN or infinity in it."""
+    """Report NaN or infinity in a tensor that should be finite."""
 
 
 def check_images(images: Tensor, channels: int | None = None) -> None:
-    """Refuse images that are not a finite float [B, C, H, W] in [0, 1]."""
+    """Check that images are a finite float [B, C, H, W] in [0, 1].
+
+    Args:
+        images: The images.
+        channels: How many of them the classifier reads; any number when not given.
+
+    Raises:
+        ValueError: The shape or a value is wrong.
+        TypeError: The type is not floating point.
+    """
     if images.ndim != 4:
         raise ValueError(
             f"`images` must be batched, [B, C, H, W], got {list(images.shape)}; add the axis with images[None]"
@@ -34,7 +43,11 @@ def check_images(images: Tensor, channels: int | None = None) -> None:
 
 
 def check_targets(targets: Tensor, batch: int, classes: int) -> None:
-    """Refuse classes that are not integers [B] within the classifier's outputs."""
+    """Check that targets are integers [B] within the classifier's outputs.
+
+    Raises:
+        ValueError: They are not.
+    """
     if targets.shape != (batch,) or targets.is_floating_point():
         raise ValueError(f"`targets` must be integers [{batch}], got {targets.dtype} {list(targets.shape)}")
     if batch and (targets.min() < 0 or targets.max() >= classes):
@@ -45,13 +58,16 @@ def check_targets(targets: Tensor, batch: int, classes: int) -> None:
 
 
 def check_labels(labels: Tensor, classes: int, keys: Sequence[str], needed: bool = False) -> None:
-    """Refuse a label that the classifier has no output for, and name its image.
+    """Check that the classifier has an output for each label; the error names the image.
 
     Args:
         labels: [B], -1 for an image without class.
         classes: How many the classifier knows.
         keys: Names of the images.
-        needed: Refuse an image without class too.
+        needed: Raise for an image without class too.
+
+    Raises:
+        ValueError: A label is unknown, or missing where it is needed.
     """
     unlabelled = (labels < 0).nonzero()[:, 0].tolist() if needed else []
     if unlabelled:
@@ -68,7 +84,12 @@ def check_labels(labels: Tensor, classes: int, keys: Sequence[str], needed: bool
 
 
 def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
-    """Refuse maps that are not a finite [B, 1, H, W] of the images' size."""
+    """Check that maps are a finite [B, 1, H, W] of the images' size.
+
+    Raises:
+        ValueError: The shape is wrong.
+        NonFiniteSaliencyError: A value is NaN or infinite.
+    """
     if saliency.ndim != 4 or saliency.shape[1] != 1:
         raise ValueError(f"`saliency` must have shape [B, 1, H, W], got {list(saliency.shape)}")
     if images is not None and (saliency.shape[0], *saliency.shape[2:]) != (images.shape[0], *images.shape[2:]):
@@ -80,11 +101,11 @@ def check_saliency(saliency: Tensor, images: Tensor | None = None) -> None:
 
 
 class NonFiniteSaliencyError(NonFiniteError):
-    """Maps with NaN or infinity in them.
+    """Report NaN or infinity in saliency maps.
 
     Args:
         message: What is wrong.
-        saliency: The maps, for a caller that can go on with the others.
+        saliency: The maps, for a caller that can continue with the others.
     """
 
     def __init__(self, message: str, saliency: Tensor) -> None:
@@ -93,7 +114,11 @@ class NonFiniteSaliencyError(NonFiniteError):
 
 
 def check_objects(objects: Tensor, like: Tensor) -> None:
-    """Refuse object masks whose shape is not that of `like` or whose values are not 0 or 1."""
+    """Check that object masks have the shape of `like` and values 0 and 1.
+
+    Raises:
+        ValueError: They do not.
+    """
     if objects.shape != like.shape:
         raise ValueError(
             f"`objects` must have shape {list(like.shape)} to match `saliency`, got {list(objects.shape)}; "
@@ -104,7 +129,11 @@ def check_objects(objects: Tensor, like: Tensor) -> None:
 
 
 def check_finite(values: Tensor, name: str) -> None:
-    """Refuse NaN and infinity, and say in how many entries of how many batch elements."""
+    """Check that no value is NaN or infinite; the error counts the values and the batch elements.
+
+    Raises:
+        NonFiniteError: One is.
+    """
     if not values.numel() or all(extreme.isfinite() for extreme in values.aminmax()):
         return  # the extremes are NaN where any value is: one pass, and no mask of the tensor's size
     finite = torch.isfinite(values)
@@ -116,26 +145,26 @@ def check_finite(values: Tensor, name: str) -> None:
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse a word that is none of the choices."""
+    """Raise ValueError for a word that is not one of the choices."""
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_not_negative(**amounts: float) -> None:
-    """Refuse weights and widths below zero."""
+    """Raise ValueError for weights and widths below zero."""
     for name, amount in amounts.items():
         if amount < 0:
             raise ValueError(f"`{name}` must not be negative, got {amount}; 0 switches it off")
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse a number of samples, points or steps that is too small to explain anything."""
+    """Raise ValueError for a number of samples, points or steps below the least one."""
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}")
 
 
 def check_shares(**arguments: float) -> None:
-    """Refuse shares outside [0, 1]."""
+    """Raise ValueError for shares outside [0, 1]."""
     for name, value in arguments.items():
         if not 0 <= value <= 1:
             raise ValueError(f"`{name}` is a share in [0, 1], got {value}")

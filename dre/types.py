@@ -1,4 +1,4 @@
-"""The contracts that rooms share: batches, preprocessing, sweeps, and the paths and rules of path attribution."""
+"""Types that the packages share: batches, preprocessing, perturbation sweeps, and paths and rules of attribution."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ Fill = FillName | Blur | Interpolation
 
 
 class Batch(TypedDict):
-    """One batch as every loader yields it.
+    """Hold one batch as every loader yields it.
 
     `images` is float32 [B, C, H, W] in [0, 1]; `labels` int64 [B], -1 where the data name no class; `key` the B
     sample names. Evaluation adds `objects`, float32 [B, 1, H, W], 1 inside a box and all zero for an image without
@@ -82,11 +82,11 @@ class Batch(TypedDict):
 
 
 class Explained(TypedDict):
-    """What a test step hands to the callbacks: the batch that was kept, and per explainer its maps and scores.
+    """Hold what a test step passes to the callbacks: the batch, and for each explainer its maps and scores.
 
-    `saliency` is [B, 1, H, W], zero where `broken` [B] says that the explainer's map was not finite; `scores` holds
-    [B, columns] for each sweep that was asked for. The metrics' callback adds `values`: float64 [B] by explainer and
-    metric, NaN where there is none.
+    `saliency` is [B, 1, H, W], zero where `broken`, bool [B], marks that the explainer's map was not finite; `scores`
+    holds [B, columns] for each perturbation sweep that was asked for. The metrics' callback adds `values`: float64 [B]
+    by explainer and metric, NaN where there is none.
     """
 
     images: Tensor
@@ -102,7 +102,7 @@ class Explained(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a classifier wants its images before its own normalisation; it belongs to the classifier, not to the data.
+    """Set how images are prepared for a classifier before its own normalisation; the classifier has it, not the data.
 
     Args:
         size: (height, width) of the crop that the network sees.
@@ -119,7 +119,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Memory that a network needs for each pixel of an image, in bytes, when it computes in float32.
+    """Hold a memory estimate: bytes that a network needs for each pixel of an image in float32.
 
     Args:
         forward: Of a forward pass alone.
@@ -173,7 +173,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Waypoint:
-    """One stop on a path.
+    """Hold one stop on a path.
 
     Args:
         image: [B, C, H, W].
@@ -189,34 +189,34 @@ class Waypoint:
 
 
 class Probe(Protocol):
-    """What a path may ask of the classifier; `dre.engine.gradients.Probe` answers."""
+    """Give a path what it needs of the classifier; `dre.engine.gradients.Probe` implements it."""
 
     @property
     def dataset_mean(self) -> Tensor:
-        """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
+        """Return the colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
 
     @property
     def unit(self) -> Tensor:
-        """Difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
+        """Return the difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
 
     def gradient(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scores [B] and gradient [B, C, H, W] at one stop; `rows` says which images of the batch these are."""
+        """Return scores [B] and gradient [B, C, H, W] at one stop; `rows` are the images' indices in the batch."""
 
     def gradients(self, stops: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Each stop [B, C, H, W] with its scores and gradient, in order, as many at once as fit."""
+        """Yield each stop [B, C, H, W] with its scores and gradient, in order, as many at once as fit."""
 
     def scores(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Scores [B] without gradient."""
+        """Return scores [B] without gradient."""
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
-        """One source of randomness per image that depends on neither batch nor rank."""
+        """Return a random generator for each image that depends on neither batch nor rank."""
 
 
 class IntegrationPath(Protocol):
-    """A way through image space that can be walked for a batch; at least two stops."""
+    """Walk a batch of images through image space, with at least two stops."""
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Give the stops from the path's start to its end, both probed."""
+        """Yield the stops from the baseline to the image, both with score and gradient."""
 
 
 IntegrationRule = Callable[[Waypoint, Waypoint], Tensor]

@@ -1,4 +1,4 @@
-"""The parser of both command lines: a refused argument costs one line, not the whole usage."""
+"""Parser of the command lines, with errors of one line, and helpers that read run files and sections."""
 
 import argparse
 import difflib
@@ -19,7 +19,7 @@ Training = Literal["masks", "classifier"]
 CONFIG = ("--config", "-c")
 
 ORIGIN = "__path__"
-"""Where the parser notes, among the entries of a mapping, from which file they came."""
+"""Key under which the parser stores the file that the entries of a mapping were read from."""
 
 UNRECOGNISED = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 NOISE = re.compile(
@@ -47,10 +47,10 @@ set_loader("yaml", load_renamed)
 
 
 class OneLineParser(LightningArgumentParser):
-    """Stop with exit status 2 and one line that names the key."""
+    """Parse arguments; stop at an error with exit status 2 and one line that names the key."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and how to get help; parsers inside this one raise instead."""
+        """Print the error and how to get help; parsers inside this one raise instead."""
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(
@@ -58,7 +58,7 @@ class OneLineParser(LightningArgumentParser):
         )
 
     def _suggestion(self, message: str) -> str:
-        """Name the options that an unrecognised one resembles."""
+        """Return the options that an unrecognised one resembles, as a question."""
         unknown = UNRECOGNISED.match(message)
         if unknown is None:
             return ""
@@ -69,7 +69,7 @@ class OneLineParser(LightningArgumentParser):
 
 
 def plain(message: str) -> str:
-    """Bring a message of the parsing library into one line, without its list of what was tried."""
+    """Return a message of the parsing library as one line, without its list of attempts."""
     lines = dict.fromkeys(line.strip() for line in message.splitlines())  # alternatives often fail alike
     kept = [line.removeprefix("- ") for line in lines if not NOISE.fullmatch(line)]
     text = kept[0]
@@ -81,18 +81,18 @@ def plain(message: str) -> str:
 
 
 def spelled_out(words: Sequence[str], short: Mapping[str, str]) -> list[str]:
-    """Write the command line as the parser wants it: in full, run files first."""
+    """Return the command line as the parser reads it: long options, run files first."""
     return files_first(with_value("--smoke", renamed.flags(written_out(short, words))))
 
 
 def written_out(short: Mapping[str, str], words: Sequence[str]) -> list[str]:
-    """Write the options that stand for longer ones as these."""
+    """Replace short options by the longer ones."""
     parts = [word.partition("=") for word in words]
     return [f"{short.get(option, option)}{equals}{value}" for option, equals, value in parts]
 
 
 def with_value(switch: str, words: Sequence[str]) -> list[str]:
-    """Write a switch as `SWITCH=true` where it stands bare, and as `SWITCH=VALUE` where true or false follows."""
+    """Write a switch as `SWITCH=true` where it has no value, and as `SWITCH=VALUE` where true or false follows."""
     spelled: list[str] = []
     for word in words:
         if spelled and spelled[-1] == switch and word in ("true", "false"):
@@ -103,7 +103,7 @@ def with_value(switch: str, words: Sequence[str]) -> list[str]:
 
 
 def files_first(words: Sequence[str]) -> list[str]:
-    """Move run files before all other arguments, in their own order: what is written out overrides any file."""
+    """Move run files before all other arguments, in their own order, so that arguments override files."""
     files: list[str] = []
     others: list[str] = []
     coming = iter(words)
@@ -118,7 +118,7 @@ def files_first(words: Sequence[str]) -> list[str]:
 
 
 def add_choice_of_training(parser: LightningArgumentParser, default: Training) -> None:
-    """Add what train.py trains; which of its command lines parses is decided by it beforehand."""
+    """Add `--train`, by which `training_command_line` selects the command line."""
     parser.add_argument(
         "--train",
         type=Training,
@@ -128,9 +128,9 @@ def add_choice_of_training(parser: LightningArgumentParser, default: Training) -
 
 
 def chosen_training(words: Sequence[str]) -> Training:
-    """Look ahead at what a command line, or else its last run file that says so, wants to train.
+    """Return what a command line trains: by `--train`, or else by the last run file that has the key `train`.
 
-    What cannot be read here is left for the parser to refuse.
+    Arguments and files that cannot be read are left to the parser, which refuses them.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
@@ -146,7 +146,7 @@ def chosen_training(words: Sequence[str]) -> Training:
 
 
 def forget_files(section: Namespace | dict[str, Any]) -> None:
-    """Leave out from which files the entries of a mapping were read; what they say stays."""
+    """Remove the names of the files that the entries of a mapping were read from."""
     for value in _entries(section).values():
         if isinstance(value, Namespace):
             forget_files(value)
@@ -154,7 +154,7 @@ def forget_files(section: Namespace | dict[str, Any]) -> None:
 
 
 def parts_of(entry: Namespace) -> Iterator[Namespace]:
-    """Give an explainer's entry in a configuration, and those of the explainers that it is built on."""
+    """Yield an explainer's entry in a configuration, and those of the explainers that it is built on."""
     yield entry
     for value in _entries(entry.get("init_args") or {}).values():
         if isinstance(value, Namespace) and "class_path" in value:
@@ -162,12 +162,12 @@ def parts_of(entry: Namespace) -> Iterator[Namespace]:
 
 
 def settings_within(entry: Namespace) -> Iterator[Namespace]:
-    """Give the arguments of an explainer, and of those that it is built on."""
+    """Yield the arguments of an explainer, and of those that it is built on."""
     for part in parts_of(entry):
         if part.get("init_args"):
             yield part.init_args
 
 
 def _entries(section: Namespace | dict[str, Any]) -> dict[str, Any]:
-    """Give what a section holds, one level deep: the items of a namespace itself are those of all its levels."""
+    """Return the entries of a section, one level deep; a namespace's own items are those of all levels."""
     return dict(vars(section) if isinstance(section, Namespace) else section)

@@ -1,9 +1,8 @@
-"""The command line that train.py and evaluate.py share: configuration in, a run directory with its record out."""
+"""Base of the command lines of train.py and evaluate.py: parses the configuration and makes the run directory."""
 
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,30 +13,17 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.api import naming_supported
-from dre.cli.arguments import CONFIG, OneLineParser, add_choice_of_training, forget_files, spelled_out
+from dre.cli.arguments import CONFIG, OneLineParser, forget_files, spelled_out
 from dre.cli.smoke import cut_to_smoke
-from dre.explainers import DRE, Explainer, MGnet
-from dre.models import Classifier, read_checkpoint
-from dre.modules import ExplainerEvaluation, MaskTraining
-from dre.runs.directory import (
-    CHECKPOINT,
-    DEFAULT_TRAINING,
-    new_directory,
-    newest_checkpoint,
-    not_left_bare,
-    write_record,
-)
+from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
 from dre.runs.process import has_wandb_key, keep_freed_memory, quiet_known_noise
 
 WandbMode = Literal["auto", "online", "offline", "off"]
-LEARNED = {"dre": DRE, "mgnet": MGnet}
-MGNET = "mgnet_"
-"""Begins the names of MGnet's runs."""
 
 
 class CommandLine(LightningCLI):
-    """Parse a run, make its directory, build model, data and trainer; `fit` or `test` is the caller's.
+    """Parse a run, make its directory and build model, data and trainer; a subclass trains or evaluates.
 
     Args:
         model_class: Whose signature is the `model` section.
@@ -47,7 +33,7 @@ class CommandLine(LightningCLI):
     """
 
     short: ClassVar[Mapping[str, str]] = {}
-    """Options that stand for longer ones."""
+    """Short options, by which the longer ones may be given."""
 
     def __init__(
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
@@ -82,11 +68,11 @@ class CommandLine(LightningCLI):
         )
 
     def config_file(self, given: list[str], default: str) -> str:
-        """Name the file to read when no --config is among the arguments."""
+        """Return the run file to read when no --config is among the arguments."""
         return default
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what belongs to a run and not to model, data or trainer."""
+        """Add the options of a run that belong to neither model, data nor trainer."""
         parser.add_argument("--name", type=str, default="run", help="Runs of one name share a folder.")
         parser.add_argument(
             "--ckpt_path",
@@ -113,7 +99,11 @@ class CommandLine(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, then settle what depends on other arguments."""
+        """Parse, then set what depends on other arguments.
+
+        Raises:
+            ValueError: An option contradicts the run directory or another option.
+        """
         super().parse_arguments(parser, args)
         for mapping in ("explainers", "metrics"):
             forget_files(self.config.model.get(mapping) or {})
@@ -135,12 +125,12 @@ class CommandLine(LightningCLI):
             cut_to_smoke(self.config)
 
     def before_instantiate_classes(self) -> None:
-        """Make the run directory and write down what runs in it, on the first rank."""
+        """Make the run directory and its record, on the first rank."""
         self.settle_checkpoint()
         self.make_directory(Path(self.family) / self.config.name)
 
     def make_directory(self, family: Path) -> None:
-        """Make the next directory of a family of runs and write down what runs in it."""
+        """Make the next directory of a family of runs, with the configuration and the record."""
         self.run_directory = family / "of-another-rank"
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_directory = new_directory(family)
@@ -152,7 +142,7 @@ class CommandLine(LightningCLI):
             write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes(), job_name(), files)
 
     def checkpoint_hashes(self) -> dict[str, str]:
-        """Give the sha256 of the checkpoints that decide the numbers of the run, by what they are for."""
+        """Return the sha256 of the checkpoints that the results depend on, by their use."""
         return {}
 
     def settle_checkpoint(self) -> None:
@@ -175,14 +165,14 @@ class CommandLine(LightningCLI):
             return None
 
     def plain_config(self) -> dict[str, Any]:
-        """Give the configuration as nested plain values, without what does not change a number."""
+        """Return the configuration as nested plain values, without the paths of run files."""
         config = self.config.clone(with_meta=False)  # where a fragment was read from is not part of it
         config.pop("config", None)
         plain: dict[str, Any] = config.as_dict()
         return plain
 
     def instantiate_classes(self) -> None:
-        """Build everything and hand the classifier's preprocessing to the data; a refusal leaves no directory."""
+        """Build everything and pass the classifier's preprocessing to the data; remove the directory after an error."""
         try:
             with naming_supported():
                 super().instantiate_classes()
@@ -194,7 +184,7 @@ class CommandLine(LightningCLI):
             self.datamodule.preprocessing = getattr(self.model, "classifier", self.model).preprocessing
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Point the trainer at the run directory and its loggers."""
+        """Build the trainer with the run directory and its loggers."""
         kwargs.setdefault("default_root_dir", str(self.run_directory))
         kwargs.setdefault("logger", self.loggers())
         trainer = super().instantiate_trainer(**kwargs)
@@ -205,7 +195,7 @@ class CommandLine(LightningCLI):
         """Train, from a checkpoint where one is given.
 
         Args:
-            read: Reads that checkpoint, or refuses it.
+            read: Reads that checkpoint, or raises.
         """
         if self.checkpoint is not None:
             content = read(self.checkpoint)
@@ -217,14 +207,14 @@ class CommandLine(LightningCLI):
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
 
     def has_written(self) -> bool:
-        """Name the checkpoint, or say that there was nothing to train."""
+        """Return whether a checkpoint was written, and print its path or that there was nothing to train."""
         checkpoint = self.run_directory / CHECKPOINT
         left = f"nothing was left to train: {self.checkpoint} had reached the last epoch"
         rank_zero_info(f"\n{f'checkpoint  {checkpoint}' if checkpoint.is_file() else left}")
         return checkpoint.is_file()
 
     def loggers(self) -> list[Logger]:
-        """Log to metrics.csv in the run directory, and to W&B unless it is off."""
+        """Return loggers to metrics.csv in the run directory, and to W&B unless it is off."""
         loggers: list[Logger] = [CSVLogger(self.run_directory, name="", version="")]
         mode = self.config.wandb
         if mode == "auto":
@@ -248,55 +238,9 @@ class CommandLine(LightningCLI):
         return loggers
 
     def tags(self) -> list[str]:
-        """Say which network and which data a run is about, for filters on W&B."""
+        """Return the network and the data of a run, as tags for filters on W&B."""
         model, root = self.config.model, self.config.data.init_args.get("root")
         name = model.classifier.init_args.get("name") if "classifier" in model else model.get("name")
         roots = root if isinstance(root, list) else [root] if root else []
         smoke = ["smoke"] if self.config.smoke else []
         return [str(tag) for tag in (name, *(Path(one).name for one in roots), *smoke) if tag]
-
-
-class TrainingCommandLine(CommandLine):
-    """Command line of train.py; afterwards it scores the last checkpoint beside `--score.explainers`."""
-
-    def __init__(self, args: Sequence[str] | None = None) -> None:
-        super().__init__(MaskTraining, str(DEFAULT_TRAINING), "runs", args)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the rivals of the score at the end."""
-        super().add_arguments_to_parser(parser)
-        add_choice_of_training(parser, "masks")
-        parser.add_argument(
-            "--score.explainers",
-            type=dict[str, Callable[[Classifier], Explainer]],
-            default={},
-            help="Explainers to score beside the trained one when training ends; none skips the score.",
-            sub_configs=True,
-        )
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; runs of MGnet get a folder of their own, whatever run file they vary."""
-        super().parse_arguments(parser, args)
-        if self.config.model.variant == "mgnet" and "mgnet" not in self.config.name:
-            self.config.name = f"{MGNET}{self.config.name}"
-
-    def run(self) -> None:
-        """Train, then score the last checkpoint and say where everything lies."""
-        self.fit(read_checkpoint)
-        rivals = self.config_init.score.explainers
-        name = self.model.estimator.settings.variant
-        if rivals:
-            learned = partial(LEARNED[name].from_estimator, estimator=self.model.estimator.eval())
-            evaluation = ExplainerEvaluation(self.model.classifier, {name: learned, **rivals})
-            self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
-        if self.has_written():
-            self._say_what_there_is("ckpt_path" if name == "dre" else "mgnet_ckpt_path")
-
-    def _say_what_there_is(self, option: str) -> None:
-        """Name the gallery and, where a run file scores this kind of run, the next command."""
-        checkpoint, gallery = self.run_directory / CHECKPOINT, self.run_directory / "gallery.png"
-        if gallery.is_file():
-            rank_zero_info(f"gallery     {gallery}")
-        run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix(MGNET)}.yaml"
-        if run_file.is_file():
-            rank_zero_info(f"score it on all images: python evaluate.py --config {run_file} --{option} {checkpoint}")

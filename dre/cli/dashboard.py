@@ -1,8 +1,8 @@
 """Dashboards on W&B as code: `python -m dre.cli.dashboard`, `python -m dre.cli.dashboard --publish --entity TEAM`.
 
 It defines a workspace and a report over the runs of a project: training, comparison of explainers, curves with bands,
-distances between explainers, panels. Without `--publish` no server is asked: the definition is written as JSON and read
-back by the package that publishes it.
+distances between explainers, panels. Without `--publish` nothing is sent to a server: the definition is written as JSON
+and read back by the package that publishes it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TRAINING = {
     "M_F on validation images": "val/faithfulness",
     "M_E on validation images": "val/explainability",
 }
-"""Charts of a training by what they show; the best checkpoint, and a sweep, go by `val/faithfulness`."""
+"""Charts of a training by title; the best checkpoint, and a sweep, use `val/faithfulness`."""
 
 TABLES = {"Scores of every image": "test/scores", "Means with intervals": "test/summary", "Curves": "test/curves"}
 DISTANCES = {"Distances between explainers": "test/xmgd"}
@@ -34,7 +34,7 @@ EXTRA = 'pip install -c constraints.txt -e ".[dashboard]"'
 
 
 def keys_of(explainers: Sequence[str], metrics: Sequence[str]) -> list[str]:
-    """Name everything that the dashboards read of a run."""
+    """Return the keys that the dashboards read of a run."""
     scores = [
         f"test/{explainer}/{metric}" for metric in (*metrics, "forwards", "milliseconds") for explainer in explainers
     ]
@@ -42,7 +42,7 @@ def keys_of(explainers: Sequence[str], metrics: Sequence[str]) -> list[str]:
 
 
 def sections(explainers: Sequence[str], metrics: Sequence[str]) -> dict[str, list[Any]]:
-    """Give the panels of each part, of the package's own kinds."""
+    """Return the panels of each section as objects of wandb-workspaces."""
     from wandb_workspaces.reports import v2
 
     def bars(metric: str, title: str) -> Any:
@@ -70,7 +70,7 @@ def sections(explainers: Sequence[str], metrics: Sequence[str]) -> dict[str, lis
 
 
 def workspace(entity: str, project: str, explainers: Sequence[str], metrics: Sequence[str]) -> Any:
-    """Define the workspace."""
+    """Return the workspace."""
     import wandb_workspaces.workspaces as spaces
 
     parts = [
@@ -80,7 +80,7 @@ def workspace(entity: str, project: str, explainers: Sequence[str], metrics: Seq
 
 
 def report(entity: str, project: str, explainers: Sequence[str], metrics: Sequence[str]) -> Any:
-    """Define the report: the same parts below one another, over trainings and over evaluations."""
+    """Return the report: the same sections, over trainings and over evaluations."""
     from wandb_workspaces.reports import v2
 
     runs = {
@@ -99,7 +99,7 @@ def report(entity: str, project: str, explainers: Sequence[str], metrics: Sequen
 
 
 def definition(entity: str, project: str, explainers: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
-    """Give workspace and report as plain values, as they would be sent."""
+    """Return workspace and report as plain values, as they would be sent."""
     made = {
         "workspace": workspace(entity, project, explainers, metrics),
         "report": report(entity, project, explainers, metrics),
@@ -111,7 +111,11 @@ def definition(entity: str, project: str, explainers: Sequence[str], metrics: Se
 
 
 def check_definition(content: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Read a definition back as the package would read it from the server; refuse one that lost a key on the way."""
+    """Read a definition back as the package would read it from the server.
+
+    Raises:
+        ValueError: A key was lost on the way.
+    """
     from wandb_workspaces.reports.v2 import Report
     from wandb_workspaces.reports.v2.internal import ReportViewspec
     from wandb_workspaces.workspaces import Workspace
@@ -129,7 +133,7 @@ def check_definition(content: Mapping[str, Any], keys: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the definition, check it, and publish it where that is asked for."""
+    """Write the definition, check it, and with `--publish` save it on the server."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--entity", default="entity", help="user or team on W&B")
     parser.add_argument("--project", default="dre")

@@ -1,4 +1,4 @@
-"""The command line of evaluate.py: checkpoints for learned explainers, and runs that are resumed."""
+"""Command line of evaluate.py: checkpoints of learned explainers, and continued runs."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
 
 
 class EvaluationCommandLine(CommandLine):
-    """Command line of evaluate.py; --ckpt_path and --mgnet_ckpt_path stand for the learned explainers' checkpoints."""
+    """Evaluate explainers; --ckpt_path and --mgnet_ckpt_path are the checkpoints of the learned ones."""
 
     short: ClassVar[Mapping[str, str]] = {"--limit": "--data.limit"}
 
@@ -40,7 +40,7 @@ class EvaluationCommandLine(CommandLine):
         super().__init__(ExplainerEvaluation, "configs/evaluate/demo.yaml", "results", args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the second learned explainer's checkpoint."""
+        """Add the options of an evaluation."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
             "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
@@ -51,20 +51,18 @@ class EvaluationCommandLine(CommandLine):
             default=None,
             help="Directory of a run that was broken off, to go on in it with its own configuration.",
         )
-
         parser.add_argument(
             "--tables",
             type=list[str],
             default=[],
             help="Tables of papers, by their files in configs/papers, that `reproduction.PaperTables` writes.",
         )
-
         parser.add_argument(
             "--needs", type=str, default="", help="What the run file needs and where it comes from, said when it lacks."
         )
 
     def config_file(self, given: list[str], default: str) -> str:
-        """Take the configuration of the run that is resumed."""
+        """Return the configuration of the run that is resumed, or the default."""
         for word, following in pairwise([*given, ""]):
             if word == "--resume" or word.startswith("--resume="):
                 directory = Path(following if word == "--resume" else word.partition("=")[2])
@@ -84,7 +82,7 @@ class EvaluationCommandLine(CommandLine):
 
     @contextmanager
     def _saying_needs(self) -> Iterator[None]:
-        """Add to a refusal for what is not there what the run file needs and where it comes from."""
+        """Add to the error for a missing file what the run file needs and where it comes from."""
         try:
             yield
         except FileNotFoundError as error:
@@ -95,7 +93,7 @@ class EvaluationCommandLine(CommandLine):
             raise FileNotFoundError("; ".join([str(error), *needs])) from None
 
     def make_directory(self, family: Path) -> None:
-        """Go on in the directory of the run that is resumed, if it is the same run."""
+        """Make a directory, or continue in that of the run that is resumed, if it is the same run."""
         if self.config.resume is None:
             super().make_directory(family)
             self._hold_directory()
@@ -107,19 +105,19 @@ class EvaluationCommandLine(CommandLine):
         unfinished_config(self.run_directory)  # again: another process may have ended the run a moment ago
 
     def _hold_directory(self) -> None:
-        """Keep other processes out of the run directory until the run ends; the first rank does so for all."""
+        """Lock the run directory until the run ends; the first rank does so for all."""
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.held.enter_context(alone_in(self.run_directory))
 
     def _record_left_out(self, more: Mapping[str, str], unsupported: list[str]) -> None:
-        """Write down on the first rank why explainers are left out, and which of them could not be there at all."""
+        """Record on the first rank why explainers are left out, and which of them are unsupported."""
         self.left_out |= more
         if self.left_out and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             known = read_record(self.run_directory).get("left_out", {})  # of the run that is resumed
             amend_record(self.run_directory, {"left_out": known | self.left_out, "unsupported": unsupported})
 
     def checkpoint_hashes(self) -> dict[str, str]:
-        """Give the sha256 of the learned explainers' checkpoints."""
+        """Return the sha256 of the learned explainers' checkpoints."""
         hashes = {}
         for name, entry in self.config.model.explainers.items():
             for settings in settings_within(entry):
@@ -129,7 +127,7 @@ class EvaluationCommandLine(CommandLine):
         return hashes
 
     def settle_checkpoint(self) -> None:
-        """Give the learned explainers their checkpoints; those that need MGnet's are left out when it has none."""
+        """Set the checkpoints of the learned explainers; leave out those that need MGnet's when none is given."""
         explainers = self.config.model.explainers
         mgnet = self.config.mgnet_ckpt_path
         for name in list(explainers):
@@ -146,7 +144,7 @@ class EvaluationCommandLine(CommandLine):
         self._find_named(explainers)
 
     def _find_named(self, explainers: Namespace) -> None:
-        """Find the checkpoints that the run file names; `unsupported: leave_out` does without missing ones."""
+        """Find the checkpoints that the run file names; `unsupported: leave_out` leaves out missing ones."""
         for name in list(explainers):
             for settings in settings_within(explainers[name]):
                 for option in (option for option in CHECKPOINTS if settings.get(option)):
@@ -167,7 +165,7 @@ class EvaluationCommandLine(CommandLine):
         return str(newest_checkpoint(Path(place)))
 
     def run(self) -> None:
-        """Evaluate, write down how long it took unless it was resumed, and say where the results lie."""
+        """Evaluate, record the duration unless the run was resumed, and print the directory of the results."""
         start = time.perf_counter()
         kept = nullcontext() if self.is_resumed else not_left_bare(self.run_directory)
         with self.held, self._saying_needs(), naming_supported(), kept:
@@ -178,9 +176,9 @@ class EvaluationCommandLine(CommandLine):
 
 
 def _missing(entry: Namespace) -> Iterator[tuple[Namespace, str, str]]:
-    """Give the settings of an explainer that lack a checkpoint, the option, and whose it is: `dre` or `mgnet`.
+    """Yield the settings of an explainer that lack a checkpoint, the option, and whose it is: `dre` or `mgnet`.
 
-    MGnet's is not asked for where an option says that it is not read.
+    MGnet's is left out where an option says that it is not read.
     """
     for part in parts_of(entry):
         settings = part.get("init_args") or Namespace()  # type: ignore[no-untyped-call]

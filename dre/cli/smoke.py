@@ -1,4 +1,4 @@
-"""Try a run file out: what `--smoke` makes of it."""
+"""`--smoke`: shrinks a run file to seconds, with random weights, demo photographs and counts of two."""
 
 from collections.abc import Iterable, MutableMapping
 from typing import Any
@@ -9,15 +9,15 @@ from dre.cli.arguments import settings_within
 
 DATA = "data/demo"
 CLASSES = 1000
-"""The demo photographs are numbered as ImageNet is."""
+"""Number of classes: the demo photographs are labelled as ImageNet is."""
 
 COUNTS = {"samples", "masks", "points", "ascents", "steps", "fragments", "iterations", "draws"}
 CONDITIONS = {"depths": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
-"""What a study of explainers is left with."""
+"""Conditions that a study of explainers keeps."""
 
 
 def cut_to_smoke(config: Namespace) -> None:
-    """Make a run file finish in seconds on any machine: it is tried, not believed."""
+    """Change a configuration in place so that it runs in seconds on any machine; its results mean nothing."""
     network = config.model.classifier.init_args if "classifier" in config.model else config.model
     network.weights, network.num_classes = None, CLASSES
     data, trainer = config.data.init_args, config.trainer

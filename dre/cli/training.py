@@ -1,31 +1,85 @@
-"""The command line that trains classifiers, and the choice between it and the one that trains mask generators."""
+"""Command lines of train.py: training of mask generators, training of classifiers, and the choice between them."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities import rank_zero_info
 
 from dre.cli.arguments import add_choice_of_training, chosen_training
-from dre.cli.base import CommandLine, TrainingCommandLine
-from dre.models import read_classifier_checkpoint
-from dre.modules import ClassifierTraining
-from dre.runs.directory import CHECKPOINT
+from dre.cli.base import CommandLine
+from dre.explainers import DRE, Explainer, MGnet
+from dre.models import Classifier, read_checkpoint, read_classifier_checkpoint
+from dre.modules import ClassifierTraining, ExplainerEvaluation, MaskTraining
+from dre.runs.directory import CHECKPOINT, DEFAULT_TRAINING
+
+LEARNED = {"dre": DRE, "mgnet": MGnet}
+MGNET = "mgnet_"
+"""Prefix of the names of MGnet's runs."""
+
+
+class TrainingCommandLine(CommandLine):
+    """Train a mask generator and, if asked for, score it beside the explainers of `--score.explainers`."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(MaskTraining, str(DEFAULT_TRAINING), "runs", args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the explainers that are scored at the end."""
+        super().add_arguments_to_parser(parser)
+        add_choice_of_training(parser, "masks")
+        parser.add_argument(
+            "--score.explainers",
+            type=dict[str, Callable[[Classifier], Explainer]],
+            default={},
+            help="Explainers to score beside the trained one when training ends; none skips the score.",
+            sub_configs=True,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; runs of MGnet get a folder of their own, whatever run file they are based on."""
+        super().parse_arguments(parser, args)
+        if self.config.model.variant == "mgnet" and "mgnet" not in self.config.name:
+            self.config.name = f"{MGNET}{self.config.name}"
+
+    def run(self) -> None:
+        """Train, then score the last checkpoint and print where the results are."""
+        self.fit(read_checkpoint)
+        others = self.config_init.score.explainers
+        name = self.model.estimator.settings.variant
+        if others:
+            learned = partial(LEARNED[name].from_estimator, estimator=self.model.estimator.eval())
+            evaluation = ExplainerEvaluation(self.model.classifier, {name: learned, **others})
+            self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
+        if self.has_written():
+            self._print_next_step("ckpt_path" if name == "dre" else "mgnet_ckpt_path")
+
+    def _print_next_step(self, option: str) -> None:
+        """Print the path of the gallery and, where a run file scores this kind of run, the next command."""
+        checkpoint, gallery = self.run_directory / CHECKPOINT, self.run_directory / "gallery.png"
+        if gallery.is_file():
+            rank_zero_info(f"gallery     {gallery}")
+        run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix(MGNET)}.yaml"
+        if run_file.is_file():
+            rank_zero_info(f"score it on all images: python evaluate.py --config {run_file} --{option} {checkpoint}")
 
 
 class ClassifierCommandLine(CommandLine):
-    """Command line of train.py where it trains a classifier."""
+    """Train a classifier."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(ClassifierTraining, "configs/train/classifier_birds_efficientnet_lite0.yaml", "runs", args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the choice that led here."""
+        """Add `--train`, which is `classifier` here."""
         super().add_arguments_to_parser(parser)
         add_choice_of_training(parser, "classifier")
 
     def run(self) -> None:
-        """Train, and say how good the classifier is and how it is explained."""
+        """Train, then print the accuracy and how to explain the classifier."""
         self.fit(read_classifier_checkpoint)
         if not self.has_written():
             return
@@ -40,6 +94,6 @@ class ClassifierCommandLine(CommandLine):
 
 
 def training_command_line(args: Sequence[str] | None = None) -> TrainingCommandLine | ClassifierCommandLine:
-    """Build the command line of train.py that fits what is to be trained."""
+    """Return the command line of train.py for what is to be trained."""
     wanted = chosen_training(sys.argv[1:] if args is None else args)
     return ClassifierCommandLine(args) if wanted == "classifier" else TrainingCommandLine(args)

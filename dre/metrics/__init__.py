@@ -1,4 +1,4 @@
-"""Metrics: a pure function from a batch to [B] below, a mergeable torchmetrics.Metric above, no model inside."""
+"""Metrics of saliency maps: pure functions from a batch to [B], and a torchmetrics.Metric for each; no model inside."""
 
 from dre import renamed
 from dre.metrics.attribution import (
@@ -25,15 +25,12 @@ from dre.metrics.divergence import (
     EarthMover,
     IntersectionOverUnion,
     KullbackLeibler,
-    LogSquaredError,
     RootMeanSquare,
     ValueDistance,
     earth_mover,
     intersection_over_union,
     kullback_leibler,
-    log_squared_error,
     root_mean_square,
-    scaled_squared_error,
     value_distance,
 )
 from dre.metrics.faithfulness import Faithfulness, faithfulness
@@ -43,14 +40,22 @@ from dre.metrics.information_curve import (
     SoftmaxInformationCurve,
     information_curve,
 )
-from dre.metrics.localisation import EnergyInside, PointingGame, background_share, energy_inside, inside, pointing_game
+from dre.metrics.input_similarity import InputSimilarity
+from dre.metrics.localisation import (
+    EnergyPointingGame,
+    PointingGame,
+    background_share,
+    energy_pointing_game,
+    inside,
+    pointing_game,
+)
+from dre.metrics.log_squared_error import LogSquaredError, log_squared_error, scaled_squared_error
 from dre.metrics.map_mixtures import MapMixtures
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import SensitivityN, removed_sums
 from dre.metrics.similarity import (
-    InputSimilarity,
     Pearson,
     ReverseSquaredError,
     Spearman,
@@ -76,7 +81,7 @@ __all__ = [
     "CurveSettings",
     "Deletion",
     "EarthMover",
-    "EnergyInside",
+    "EnergyPointingGame",
     "Entropy",
     "Explainability",
     "Faithfulness",
@@ -111,7 +116,7 @@ __all__ = [
     "completeness_gap",
     "concentration",
     "earth_mover",
-    "energy_inside",
+    "energy_pointing_game",
     "entropy",
     "faithfulness",
     "gini",

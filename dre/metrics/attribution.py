@@ -1,44 +1,63 @@
-"""What attributions promise by their own theory: to sum to the score's change, and to be concentrated on few pixels."""
+"""Completeness gap and concentration: a map's sum against the change of the score, and its variance over pixels."""
 
 import torch
 from torch import Tensor
 
 from dre.checks import check_saliency
 from dre.metrics.base import ImageMean
+from dre.metrics.distribution import MapStatistic
 from dre.renamed import accepts_old_options
 from dre.types import Fill, Readout, Sweep
 
 
 def completeness_gap(saliency: Tensor, change: Tensor) -> Tensor:
-    """Distance between the sum of a map and the change of the score that it explains, per image: float64 [B].
+    """Return how far the sum of each map is from the change of the score that it explains: float64 [B], at least 0.
 
     Args:
         saliency: [B, 1, H, W], any range.
         change: [B], score of the image minus score of the baseline.
 
-    Source: Sundararajan et al. 2017, completeness.
+    Source: Sundararajan et al. 2017, the axiom of completeness.
+
+    Example:
+        >>> import torch
+        >>> completeness_gap(torch.tensor([[[[0.5, 0.25]]]]), torch.tensor([1.0]))
+        tensor([0.2500], dtype=torch.float64)
     """
     return (saliency.flatten(1).double().sum(dim=1) - change.double()).abs()
 
 
 def concentration(saliency: Tensor) -> Tensor:
-    """Variance of a map over its pixels, per image: float64 [B].
+    """Return the variance of each map over its pixels: float64 [B], at least 0, in the map's own unit squared.
 
     Args:
         saliency: [B, 1, H, W], any range.
 
-    Source: paper 001, definition 1: of attributions with the same sum, those with the higher variance are preferred.
+    Source: Zhang et al. 2024, Definition 1: of attributions with the same sum, those of higher variance are preferred.
+
+    Example:
+        >>> import torch
+        >>> concentration(torch.tensor([[[[0.0, 0.0, 0.0, 4.0]]]]))
+        tensor([3.], dtype=torch.float64)
     """
     return saliency.flatten(1).double().var(dim=1, correction=0)
 
 
 def scaled_concentration(saliency: Tensor) -> Tensor:
-    """Variance of a map that is divided by its sum of magnitudes, times the number of pixels: float64 [B] in [0, 1).
+    """Return N times the variance of each map after division by its sum of magnitudes: float64 [B] in [0, 1).
 
-    0 for a constant map, 1 - 1 / N for a single one of N pixels; maps of different units can be compared.
+    N is the number of pixels. A constant map has 0, a map of one non-zero pixel 1 - 1 / N, so maps of different units
+    can be compared.
 
     Args:
         saliency: [B, 1, H, W], any range.
+
+    Source: our choice, a version of `concentration` without a unit.
+
+    Example:
+        >>> import torch
+        >>> scaled_concentration(torch.tensor([[[[0.0, 0.0, 0.0, 4.0]]]]))
+        tensor([0.7500], dtype=torch.float64)
     """
     values = saliency.flatten(1).double()
     values = values / values.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
@@ -48,9 +67,9 @@ def scaled_concentration(saliency: Tensor) -> Tensor:
 
 @accepts_old_options
 class CompletenessGap(ImageMean):
-    """Mean over images of |sum of the map - (score of the image - score of the baseline)|: at least 0.
+    """Compute the mean over images of |sum of the map - (score of the image - score of the baseline)|: at least 0.
 
-    Only methods that promise completeness can be judged by it, and only with their own baseline and score.
+    Lower is better. Use it only for methods that promise completeness, with their own baseline and score.
 
     Args:
         baseline: What is shown instead of the image.
@@ -79,14 +98,16 @@ class CompletenessGap(ImageMean):
         self.accumulate(completeness_gap(saliency, scores[:, 1].double() - scores[:, 0].double()))
 
 
-class Concentration(ImageMean):
-    """Mean over images of the variance of the map over its pixels: at least 0; a constant map has 0.
+class Concentration(MapStatistic):
+    """Compute the mean over images of the variance of the map over its pixels: at least 0; a constant map has 0.
+
+    Higher is better.
 
     Args:
         scaled: Divide each map by its sum of magnitudes and multiply the variance by the number of pixels, so that
             maps of different units compare: in [0, 1).
 
-    Source: paper 001, the concentration principle.
+    Source: Zhang et al. 2024, the concentration principle.
 
     Example:
         >>> import torch
@@ -103,7 +124,6 @@ class Concentration(ImageMean):
         self.scaled = scaled
         self.is_share = scaled
 
-    def update(self, saliency: Tensor) -> None:
-        """Add a batch of maps, [B, 1, H, W]."""
-        check_saliency(saliency)
-        self.accumulate(scaled_concentration(saliency) if self.scaled else concentration(saliency))
+    def measure(self, saliency: Tensor) -> Tensor:
+        """Return the variance of each map, [B]."""
+        return scaled_concentration(saliency) if self.scaled else concentration(saliency)

@@ -1,6 +1,7 @@
-"""The base of every metric that is a mean over images: two sums, so merging is exact for any split of the data."""
+"""Base classes of metrics: means over images of numbers and curves, as sums that merge exactly over ranks."""
 
 import inspect
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -18,26 +19,36 @@ from dre.types import Explained, Sweep
 
 
 class ImageMean(Metric):
-    """Mean over images of one number per image, in float64.
+    """Compute the mean over images of one number per image, in float64.
 
     A subclass computes that number with a pure function and hands it to `accumulate` in its `update`. With no image,
     or none that counts, `compute` returns NaN and warns. `dropped` holds how many images were left out.
 
     What `update` needs is found by name: `saliency`, `images`, `objects`, `targets`, `keys`, and for each entry of
     `sweeps` what that sweep reads, [B, columns].
+
+    Example:
+        >>> import torch
+        >>> class Brightness(ImageMean):
+        ...     def update(self, images):
+        ...         self.accumulate(images.flatten(1).mean(dim=1))
+        >>> metric = Brightness()
+        >>> metric.update(torch.tensor([[[[0.0]]], [[[1.0]]]]))
+        >>> metric.compute()
+        tensor(0.5000, dtype=torch.float64)
     """
 
     full_state_update = False
     is_differentiable = False
 
     sweeps: Mapping[str, Sweep] = {}
-    """Argument of `update` -> the masked versions that it is about."""
+    """By argument of `update`: the perturbation sweep whose readings it takes."""
 
     is_share: bool = True
     """Whether values are shares of 1, which tables print x 100."""
 
     latest: Tensor
-    """Of the last update: one float64 value for each image, NaN where it was left out."""
+    """Values of the last update: float64, one for each image, NaN where it was left out."""
 
     total: Tensor
     count: Tensor
@@ -55,6 +66,9 @@ class ImageMean(Metric):
         Args:
             values: Must be finite wherever they are kept.
             keep: Boolean [B]; images where it is False are left out and counted in `dropped`.
+
+        Raises:
+            ValueError: A value that is kept is NaN or infinite.
         """
         kept = values if keep is None else values[keep]
         broken = int((~kept.isfinite()).sum())
@@ -72,7 +86,7 @@ class ImageMean(Metric):
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """Read states in here as they are over all ranks; every rank must come by."""
+        """Give the states of all ranks inside this context; every rank must enter it."""
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn,
             should_sync=self._to_sync,
@@ -81,7 +95,7 @@ class ImageMean(Metric):
             yield
 
     def compute(self) -> Tensor:
-        """Give the mean as a float64 scalar; NaN without images."""
+        """Return the mean as a float64 scalar; NaN without images."""
         if self.count == 0:
             warnings.warn(
                 f"{type(self).__name__} has no image to average ({int(self.dropped)} were left out): the mean is NaN",
@@ -102,7 +116,7 @@ def state_of(metric: Metric) -> State:
 
 
 def add_state(metric: Metric, state: State) -> None:
-    """Add what another part of the images left, as merging metrics does."""
+    """Add the state that another part of the images left, as `merge_state` does."""
 
     def moved(value: Any) -> Any:
         return [part.to(metric.device) for part in value] if isinstance(value, list) else value.to(metric.device)
@@ -126,16 +140,20 @@ def add_states(metrics: Any, states: Any) -> None:
 
 
 PER_IMAGE = ("saliency", "images", "objects", "targets", "keys")
-"""What an evaluation knows of each image and explainer, beside what was read of its masked versions."""
+"""Arguments of `update` that an evaluation has for each image and explainer, beside the readings of sweeps."""
 
 
 def arguments(metric: ImageMean) -> tuple[str, ...]:
-    """Name what `update` takes."""
+    """Return the names of the arguments of `update`."""
     return tuple(inspect.signature(metric.update).parameters)
 
 
 def check_feedable(name: str, metric: ImageMean) -> None:
-    """Refuse a metric that asks for what an evaluation of one classifier does not have."""
+    """Raise for a metric that asks for what an evaluation of one classifier does not have.
+
+    Raises:
+        ValueError: It does.
+    """
     unknown = [argument for argument in arguments(metric) if argument not in (*PER_IMAGE, *metric.sweeps)]
     if unknown:
         raise ValueError(
@@ -145,7 +163,7 @@ def check_feedable(name: str, metric: ImageMean) -> None:
 
 
 def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, Tensor]) -> Tensor:
-    """Update a metric with a batch; its value for each image, float64 [B], NaN where it left the image out.
+    """Update a metric with a batch and return its value for each image: float64 [B], NaN where an image is left out.
 
     Args:
         metric: To update.
@@ -158,7 +176,7 @@ def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, T
 
 
 def of_explainer(outputs: Explained, explainer: str) -> tuple[dict[str, Any], dict[Sweep, Tensor], list[str]]:
-    """Take from a test step what `feed` needs for one explainer, without images whose map is broken.
+    """Select from a test step what `feed` needs for one explainer, without images whose map is broken.
 
     Returns:
         The batch, what each sweep read, and the keys of the images that are left out.
@@ -174,7 +192,7 @@ def of_explainer(outputs: Explained, explainer: str) -> tuple[dict[str, Any], di
 
 
 class ImageCurve(ImageMean):
-    """Mean over images of one number and of one curve [T] per image; the curve is kept as sums, so merging is exact.
+    """Compute the mean over images of one number and of one curve [T] per image, kept as sums that merge exactly.
 
     A subclass hands numbers to `accumulate` and curves to `accumulate_curves` in its `update`, and says in `curve_x`
     where the points lie.
@@ -199,7 +217,7 @@ class ImageCurve(ImageMean):
     @property
     @abstractmethod
     def curve_x(self) -> tuple[float, ...]:
-        """Where the points lie, T ascending numbers."""
+        """Return where the points lie, T ascending numbers."""
 
     def accumulate_curves(self, curves: Tensor) -> None:
         """Add one curve per image, [B, T]; a point that is NaN is left out of the mean of that point."""
@@ -210,9 +228,9 @@ class ImageCurve(ImageMean):
         self.curve_count += defined.sum(dim=0)
 
     def curve(self) -> Curve:
-        """Give the mean curve of the images in the state, without points that no image has.
+        """Return the mean curve of the images in the state, without points that no image has.
 
-        `dre.statistics.curves.merged_curve` asks for that of all ranks.
+        `dre.statistics.curves.merged_curve` returns that of all ranks.
         """
         known = self.curve_count > 0
         count = self.curve_count[known]
@@ -224,8 +242,11 @@ class ImageCurve(ImageMean):
         return replace(curve, x_label=self.x_label, y_label=self.y_label)
 
 
+WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
 class MapComparison(ImageMean, ABC):
-    """Mean over images of one number for two maps of an image.
+    """Compute the mean over images of one number for two maps of an image.
 
     Images for which that number is not defined (NaN, such as the correlation with a constant map) are left out and
     counted in `dropped`.
@@ -234,19 +255,28 @@ class MapComparison(ImageMean, ABC):
     is_symmetric: ClassVar[bool] = True
     """Whether a map and its reference can change places."""
 
+    @classmethod
+    def name_in_runs(cls) -> str:
+        """Return the name in run files and results, the words of the class: `EarthMover` is `earth_mover`."""
+        return WORD_STARTS.sub("_", cls.__name__).lower()
+
     def update(self, saliency: Tensor, reference: Tensor) -> None:
-        """Add a batch of maps and what they are compared with, both [B, 1, H, W]."""
+        """Add a batch of maps and what they are compared with, both [B, 1, H, W].
+
+        Raises:
+            ValueError: Maps are broken, or their shapes differ.
+        """
         check_pair(saliency, reference)
         values = self.compare(saliency, reference)
         self.accumulate(values, keep=~values.isnan())
 
     @abstractmethod
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Compare two batches of checked maps, image by image: [B]."""
+        """Return a number for each pair of maps, [B]; NaN where it is not defined."""
 
 
 def check_pair(saliency: Tensor, reference: Tensor) -> None:
-    """Refuse maps of which either is broken, or whose shapes differ."""
+    """Raise ValueError for maps of which either is broken, or whose shapes differ."""
     check_saliency(saliency)
     if saliency.shape != reference.shape:
         raise ValueError(

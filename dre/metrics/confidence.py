@@ -1,4 +1,4 @@
-"""What masking with the map itself, or with its opposite, does to the score."""
+"""Average drop, increase in confidence and average drop in deletion: the score of images weighted with their maps."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from dre.types import Fill, ScoreName, Sweep
 
 
 def relative_drop(full: Tensor, masked: Tensor, clamp: bool = True) -> Tensor:
-    """Share of the score that masking takes away, per image: [B]; NaN where the image's own score is not positive.
+    """Return the share of the score that masking takes away: [B]; NaN where the image's own score is not positive.
 
     In [0, 1] for probabilities that are clamped; without clamping a score that rises counts as a negative drop.
 
@@ -20,13 +20,18 @@ def relative_drop(full: Tensor, masked: Tensor, clamp: bool = True) -> Tensor:
         clamp: Count a score that rises as no drop.
 
     Source: Chattopadhyay et al. 2018 (Grad-CAM++), (Y - O) / Y.
+
+    Example:
+        >>> import torch
+        >>> relative_drop(torch.tensor([0.8, 0.5]), torch.tensor([0.6, 0.7]))
+        tensor([0.2500, 0.0000])
     """
     drop = (full - masked) / full.where(full > 0, float("nan"))
     return drop.clamp_min(0) if clamp else drop
 
 
 class _MaskedScore(ImageMean):
-    """What the confidence metrics share: the score of the image and of one soft-masked version of it."""
+    """Read the score of the image and of one soft-masked version of it, for the confidence metrics."""
 
     def __init__(self, kept: Literal["soft", "soft_rest"], fill: Fill, read: ScoreName) -> None:
         super().__init__()
@@ -44,17 +49,17 @@ class _MaskedScore(ImageMean):
 
 @accepts_old_options
 class AverageDrop(_MaskedScore):
-    """Mean over images of the share of the score that is lost when pixels are weighted with the map.
+    """Compute the mean over images of the share of the score that is lost when pixels are weighted with the map.
 
     The map is scaled to [0, 1] per image; a constant map keeps nothing. Images whose own score is not positive are left
-    out and counted in `dropped`. In [0, 1] when clamped.
+    out and counted in `dropped`. In [0, 1] when clamped; lower is better.
 
     Args:
-        clamp: Count a score that rises as no drop, as published; poster 000 does not, `clamp=False, read="logit"`.
+        clamp: Count a score that rises as no drop, as published; for Rhodes et al. 2024 `clamp=False, read="logit"`.
         fill: What shines through where the map is low.
-        read: ScoreName of the target.
+        read: Score of the target.
 
-    Source: Chattopadhyay et al. 2018; AD in the poster 000.
+    Source: Chattopadhyay et al. 2018; AD in Rhodes et al. 2024.
 
     Example:
         >>> import torch
@@ -78,15 +83,16 @@ class AverageDrop(_MaskedScore):
 
 @accepts_old_options
 class IncreaseInConfidence(_MaskedScore):
-    """Share of the images whose score rises when pixels are weighted with the map: in [0, 1].
+    """Compute the share of the images whose score rises when pixels are weighted with the map: in [0, 1].
 
     The map is scaled to [0, 1] per image; a constant map keeps nothing. An equal score is no increase.
+    Higher is better.
 
     Args:
         fill: What shines through where the map is low.
-        read: ScoreName of the target.
+        read: Score of the target.
 
-    Source: Chattopadhyay et al. 2018; IIC in the poster 000.
+    Source: Chattopadhyay et al. 2018; IIC in Rhodes et al. 2024.
 
     Example:
         >>> import torch
@@ -109,17 +115,17 @@ class IncreaseInConfidence(_MaskedScore):
 
 @accepts_old_options
 class AverageDropInDeletion(_MaskedScore):
-    """Mean over images of the share of the score that is lost when pixels are weighted with 1 minus the map.
+    """Compute the mean over images of the share of the score that is lost when pixels are weighted with 1 - the map.
 
     The map is scaled to [0, 1] per image; a constant map takes nothing away. Images whose own score is not positive
-    are left out and counted in `dropped`. In [0, 1] when clamped.
+    are left out and counted in `dropped`. In [0, 1] when clamped; higher is better.
 
     Args:
-        clamp: Count a score that rises as no drop; poster 000 does not, `clamp=False, read="logit"`.
+        clamp: Count a score that rises as no drop; for Rhodes et al. 2024 `clamp=False, read="logit"`.
         fill: What shines through where the map is high.
-        read: ScoreName of the target.
+        read: Score of the target.
 
-    Source: Jung and Oh 2021, as the poster 000 uses it (ADD).
+    Source: Jung and Oh 2021; ADD in Rhodes et al. 2024.
 
     Example:
         >>> import torch

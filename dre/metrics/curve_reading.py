@@ -1,4 +1,4 @@
-"""Curves read off on a grid, and aggregated over images with a band."""
+"""Interpolation of performance information curves on a grid, and their median or mean over images with a band."""
 
 import math
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from dre.statistics.curves import NORMAL_QUANTILE
 
 COLUMNS_AT_ONCE = 32
-"""Grid points of which the median is taken together, so that sorting needs little memory beside the curves."""
+"""Grid points that are sorted together: bounds the memory beside the curves."""
 
 
 def interpolate_curves(x: Tensor, y: Tensor, points: int) -> Tensor:
-    """Read curves off at 0, 1 / points, ..., 1, linearly between their points: float64 [B, points + 1].
+    """Interpolate curves at 0, 1 / points, ..., 1, linearly between their points: float64 [B, points + 1].
 
     Where several points share an x, the last of them counts. The end is 1.
 
@@ -34,7 +34,7 @@ def interpolate_curves(x: Tensor, y: Tensor, points: int) -> Tensor:
 
 
 def information_curve(scores: Tensor, amounts: Tensor, points: int, relative: bool = True) -> Tensor:
-    """Score against information, per image: float64 [B, points + 1], not falling while pixels come in.
+    """Return each image's score as a function of information: float64 [B, points + 1], ascending, in [0, 1].
 
     The score is scaled to 0 where the curve starts and to 1 for the whole image, clipped, and replaced by its running
     maximum. NaN where it is not higher for the whole image, or information is not.
@@ -46,6 +46,11 @@ def information_curve(scores: Tensor, amounts: Tensor, points: int, relative: bo
         relative: Scale information likewise; otherwise it must lie in [0, 1].
 
     Source: Kapishnikov et al. 2019; clipping, running maximum and the added corners as in the `saliency` package.
+
+    Example:
+        >>> import torch
+        >>> information_curve(torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[10.0, 15.0, 20.0]]), points=4)
+        tensor([[0.0000, 0.2500, 0.5000, 0.7500, 1.0000]], dtype=torch.float64)
     """
     y = _scaled(scores.double()).cummax(dim=1).values
     x = _scaled(amounts.double()) if relative else amounts.double()
@@ -62,24 +67,24 @@ def _scaled(values: Tensor) -> Tensor:
 
 
 def area_under_curves(curves: Tensor) -> Tensor:
-    """Trapezoid area under curves [..., points + 1] over [0, 1]."""
+    """Return the trapezoid area under curves [..., points + 1] over [0, 1]: float64 [...]."""
     return torch.trapezoid(curves.double(), dim=-1) / (curves.shape[-1] - 1)
 
 
 def in_order(rows: Tensor, places: list[int]) -> Tensor:
-    """Values at these places of the ascending order over the first axis, float64 [places, columns]."""
+    """Return the values at these places of the ascending order over the first axis: float64 [places, columns]."""
     parts = torch.split(rows, COLUMNS_AT_ONCE, dim=1)
     return torch.cat([part.sort(dim=0).values[places].double() for part in parts], dim=1)
 
 
 def median_band(curves: Tensor) -> Tensor:
-    """Order statistics between which the median lies with 95 %, by the normal approximation, [2, columns]."""
+    """Return the order statistics that enclose the median with 95 %, by the normal approximation: [2, columns]."""
     half, count = NORMAL_QUANTILE * math.sqrt(len(curves)) / 2, len(curves)
     return in_order(curves, [max(0, math.floor(count / 2 - half)), min(count - 1, math.ceil(count / 2 + half))])
 
 
 def mean_band(curves: Tensor) -> Tensor:
-    """Mean minus and plus 1.96 standard errors, [2, columns]."""
+    """Return the mean minus and plus 1.96 standard errors: [2, columns]."""
     spread = curves.double().std(dim=0) if len(curves) > 1 else torch.zeros_like(curves[0]).double()
     margin = NORMAL_QUANTILE * spread / math.sqrt(len(curves))
     return curves.mean(dim=0, dtype=torch.float64) + torch.stack([-margin, margin])

@@ -1,6 +1,7 @@
-"""How saliency is shared out among the pixels: evenly, or among few."""
+"""Entropy, Gini index, share of middle values and Pearson skewness of the values of a saliency map."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import torch
@@ -12,12 +13,19 @@ from dre.metrics.base import ImageMean
 
 
 def entropy(saliency: Tensor) -> Tensor:
-    """Shannon entropy of each pixel's share of the magnitude, over that of an even share: float64 [B] in [0, 1].
+    """Return the Shannon entropy of each map's magnitudes, divided by that of a constant map: float64 [B] in [0, 1].
 
     1 for a map of one magnitude (all zero included), 0 for a single pixel.
 
     Args:
-        saliency: [B, 1, H, W], any range; absolute values count.
+        saliency: [B, 1, H, W], any range; absolute values, divided by their sum, are the probabilities.
+
+    Source: our choice of normalisation; the entropy is Shannon's.
+
+    Example:
+        >>> import torch
+        >>> entropy(torch.tensor([[[[0.0, 0.0, 3.0, -3.0]]]]))
+        tensor([0.5000], dtype=torch.float64)
     """
     shares = _shares(saliency)
     information = -torch.xlogy(shares, shares).sum(dim=1)
@@ -25,12 +33,19 @@ def entropy(saliency: Tensor) -> Tensor:
 
 
 def gini(saliency: Tensor) -> Tensor:
-    """Gini index of the magnitudes, float64 [B] in [0, 1): 0 for a map of one magnitude, 1 - 1 / N for one pixel of N.
+    """Return the Gini index of each map's magnitudes: float64 [B] in [0, 1).
+
+    0 for a map of one magnitude, 1 - 1 / N for a single non-zero pixel of N.
 
     Args:
         saliency: [B, 1, H, W], any range; absolute values count.
 
-    Source: Hurley and Rickard, "Comparing measures of sparsity", 2009.
+    Source: Hurley and Rickard 2009.
+
+    Example:
+        >>> import torch
+        >>> gini(torch.tensor([[[[0.0, 0.0, 0.0, 4.0]]]]))
+        tensor([0.7500], dtype=torch.float64)
     """
     shares = _shares(saliency).sort(dim=1).values
     pixels = shares.shape[1]
@@ -39,15 +54,30 @@ def gini(saliency: Tensor) -> Tensor:
 
 
 def _shares(saliency: Tensor) -> Tensor:
-    """Each pixel's share of the magnitude, [B, N]; even shares for a map that is zero."""
+    """Return each pixel's share of the magnitude, [B, N]; even shares for a map that is zero."""
     values = saliency.flatten(1).double().abs()
     values = values / values.amax(dim=1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
     values = values.where(values.any(dim=1, keepdim=True), 1.0)
     return values / values.sum(dim=1, keepdim=True)
 
 
-class Entropy(ImageMean):
-    """Mean over images of the entropy of the saliency's magnitude, over that of an even map: in [0, 1].
+class MapStatistic(ImageMean, ABC):
+    """Compute the mean over images of one number for each map."""
+
+    def update(self, saliency: Tensor) -> None:
+        """Add a batch of maps, [B, 1, H, W]."""
+        check_saliency(saliency)
+        self.accumulate(self.measure(saliency))
+
+    @abstractmethod
+    def measure(self, saliency: Tensor) -> Tensor:
+        """Return a number for each map, [B]."""
+
+
+class Entropy(MapStatistic):
+    """Compute the mean over images of the normalised entropy of the saliency's magnitude: in [0, 1].
+
+    Neither end is better: it describes how evenly the saliency is spread.
 
     Example:
         >>> import torch
@@ -59,14 +89,17 @@ class Entropy(ImageMean):
 
     higher_is_better = None
 
-    def update(self, saliency: Tensor) -> None:
-        """Add a batch of maps, [B, 1, H, W]."""
-        check_saliency(saliency)
-        self.accumulate(entropy(saliency))
+    def measure(self, saliency: Tensor) -> Tensor:
+        """Return the entropy of each map, [B]."""
+        return entropy(saliency)
 
 
-class GiniSparsity(ImageMean):
-    """Mean over images of the Gini index of the saliency's magnitude: in [0, 1), higher where fewer pixels hold it.
+class GiniSparsity(MapStatistic):
+    """Compute the mean over images of the Gini index of the saliency's magnitude: in [0, 1).
+
+    It is higher where fewer pixels hold the saliency; neither end is better.
+
+    Source: Hurley and Rickard 2009.
 
     Example:
         >>> import torch
@@ -78,26 +111,40 @@ class GiniSparsity(ImageMean):
 
     higher_is_better = None
 
-    def update(self, saliency: Tensor) -> None:
-        """Add a batch of maps, [B, 1, H, W]."""
-        check_saliency(saliency)
-        self.accumulate(gini(saliency))
+    def measure(self, saliency: Tensor) -> Tensor:
+        """Return the Gini index of each map, [B]."""
+        return gini(saliency)
 
 
 ENDS = (0.1, 0.9)
-"""Between these shares of its range a value counts as graded."""
+"""A value between these shares of the map's range is a middle value."""
 
 
 def middle_share(saliency: Tensor) -> Tensor:
-    """Share of the pixels between 10 and 90 % of the map's range, float64 [B] in [0, 1]; 0 for a constant map."""
+    """Return the share of the pixels between 10 and 90 % of the map's range: float64 [B] in [0, 1].
+
+    0 for a constant map and for a mask of zeros and ones.
+
+    Args:
+        saliency: [B, 1, H, W], any range.
+
+    Source: our choice.
+
+    Example:
+        >>> import torch
+        >>> middle_share(torch.tensor([[[[0.0, 0.5, 0.95, 1.0]]]]))
+        tensor([0.2500], dtype=torch.float64)
+    """
     scaled = min_max(saliency.double()).flatten(1)
     return ((scaled > ENDS[0]) & (scaled < ENDS[1])).double().mean(dim=1)
 
 
-class MiddleShare(ImageMean):
-    """Mean over images of the share of pixels between the ends of a map: in [0, 1], 0 for a mask of zeros and ones.
+class MiddleShare(MapStatistic):
+    """Compute the mean over images of the share of pixels between 10 and 90 % of the map's range: in [0, 1].
 
-    Source: our choice, for what paper 003 (section 4.2.2) says of MGnet: its scores are stacked at 0 and 1.
+    0 for a mask of zeros and ones; neither end is better.
+
+    Source: our choice, for what Fu et al. 2021 (Section 4.2.2) say of MGnet: its scores are stacked at 0 and 1.
 
     Example:
         >>> import torch
@@ -109,24 +156,31 @@ class MiddleShare(ImageMean):
 
     higher_is_better = None
 
-    def update(self, saliency: Tensor) -> None:
-        """Add a batch of maps [B, 1, H, W]."""
-        check_saliency(saliency)
-        self.accumulate(middle_share(saliency))
+    def measure(self, saliency: Tensor) -> Tensor:
+        """Return the share of middle values of each map, [B]."""
+        return middle_share(saliency)
 
 
 Sign = Literal["magnitude", "positive", "shift"]
-"""What a negative value counts: as much as a positive one, nothing, or less than zero does."""
+"""How negative values are normalised: as positive ones, as zero, or below zero."""
 
 
-def relief(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
-    """Non-negative map, scaled to [0, 1] by its own extremes, float64 [B, 1, H, W]; all zero for a constant map.
+def normalised_saliency(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
+    """Scale each map to [0, 1] by its own smallest and largest value: float64 [B, 1, H, W], 0 for a constant map.
 
     Args:
         saliency: [B, 1, H, W], any range.
         sign: `magnitude` takes absolute values, `positive` sets negative ones to zero, `shift` keeps the order of all
-            values and lets the smallest count nothing. They agree where no value is negative. A signed map that is
-            shifted has its zero, which is most of a path attribution, somewhere in the middle of the range.
+            values and maps the smallest to 0. They agree where no value is negative. A signed map that is shifted has
+            its zero, which is most of a path attribution, somewhere in the middle of the range.
+
+    Raises:
+        ValueError: `sign` is none of these.
+
+    Example:
+        >>> import torch
+        >>> normalised_saliency(torch.tensor([[[[-2.0, 0.0, 1.0]]]])).flatten().tolist()
+        [1.0, 0.0, 0.5]
     """
     values = saliency.double()
     match sign:
@@ -140,19 +194,36 @@ def relief(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
 
 
 def distribution(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
-    """Give the relief as shares of its sum, float64 [B, H * W]; a constant map is spread evenly."""
-    heights = relief(saliency, sign).flatten(1)
-    heights = heights.where(heights.any(dim=1, keepdim=True), 1.0)
-    return heights / heights.sum(dim=1, keepdim=True)
+    """Return the normalised saliency divided by its sum: float64 [B, H * W]; a constant map is spread evenly.
+
+    Args:
+        saliency: [B, 1, H, W], any range.
+        sign: How negative values are normalised, see `normalised_saliency`.
+
+    Example:
+        >>> import torch
+        >>> distribution(torch.tensor([[[[-2.0, 0.0, 2.0]]]]))
+        tensor([[0.5000, 0.0000, 0.5000]], dtype=torch.float64)
+    """
+    values = normalised_saliency(saliency, sign).flatten(1)
+    values = values.where(values.any(dim=1, keepdim=True), 1.0)
+    return values / values.sum(dim=1, keepdim=True)
 
 
 def pearson_skewness(saliency: Tensor) -> Tensor:
-    """Pearson's second coefficient of skewness, 3 (mean - median) / std, per image: float64 [B] in [-3, 3].
+    """Return Pearson's second coefficient of skewness, 3 (mean - median) / std, of each map: float64 [B] in [-3, 3].
 
     The standard deviation is the population's; a constant map has skewness 0.
 
     Args:
         saliency: [B, 1, H, W], any range.
+
+    Source: Fu et al. 2021, who report Pearson skewness; that it is the second coefficient is our reading.
+
+    Example:
+        >>> import torch
+        >>> pearson_skewness(torch.tensor([[[[0.0, 0.0, 0.0, 4.0]]]]))
+        tensor([1.7321], dtype=torch.float64)
     """
     values = saliency.flatten(1).double().sort(dim=1).values
     middle = values.shape[1] // 2
@@ -162,8 +233,10 @@ def pearson_skewness(saliency: Tensor) -> Tensor:
     return torch.where(varies, 3 * (values.mean(dim=1) - median) / spread.where(varies, 1.0), 0.0)
 
 
-class PearsonSkewness(ImageMean):
-    """Mean over images of Pearson's second coefficient of skewness of the saliency: in [-3, 3].
+class PearsonSkewness(MapStatistic):
+    """Compute the mean over images of Pearson's second coefficient of skewness of the saliency: in [-3, 3].
+
+    Positive where few pixels are far above the others; neither end is better.
 
     Example:
         >>> import torch
@@ -176,7 +249,6 @@ class PearsonSkewness(ImageMean):
     higher_is_better = None
     is_share = False
 
-    def update(self, saliency: Tensor) -> None:
-        """Add a batch of maps, [B, 1, H, W]."""
-        check_saliency(saliency)
-        self.accumulate(pearson_skewness(saliency))
+    def measure(self, saliency: Tensor) -> Tensor:
+        """Return the skewness of each map, [B]."""
+        return pearson_skewness(saliency)

@@ -1,7 +1,7 @@
-"""Performance information curves: the score, or the accuracy, against how much of the image is there to see."""
+"""SIC and AIC, performance information curves: area under the median score, or mean accuracy, against information."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from dre.metrics.base import ImageMean
 from dre.metrics.curve_reading import area_under_curves, in_order, mean_band, median_band
 from dre.metrics.curve_reading import information_curve as information_curve
 from dre.metrics.faithfulness import SMOOTHING, STEPS
+from dre.metrics.list_states import ListStates
 from dre.renamed import accepts_old_options
 from dre.statistics.curves import Curve
 from dre.types import Blur, Fill, InformationName, Interpolation, Readout, Sweep
@@ -23,7 +24,7 @@ PUBLISHED_RATIOS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 
 @accepts_old_options
 @dataclass(frozen=True, slots=True)
 class InformationSettings:
-    """How scores are set against information.
+    """Set how scores are plotted against information.
 
     Args:
         ratios: Shares of the pixels that are shown, from 0 to 1.
@@ -34,9 +35,18 @@ class InformationSettings:
         relative: Scale information to 0 where the curve starts and to 1 for the whole image; images in which it does
             not grow are left out.
         least: Images whose own score is below are left out.
-        both: Leave an image out of both curves where the accuracy or the score excludes it.
+        both: Leave an image out of both curves, SIC and AIC, where either excludes it.
         points: Of the grid from 0 to 1, its end apart, at which curves are kept and aggregated.
         aggregate: Curve of all images: the `median` or the `mean` at each point.
+
+    Raises:
+        ValueError: The ratios do not go from 0 to 1, or there is no point.
+
+    Source: Kapishnikov et al. 2019.
+
+    Example:
+        >>> InformationSettings((0.0, 0.5, 1.0), information="png").sweep("probability").columns
+        3
     """
 
     ratios: tuple[float, ...] = tuple(step / STEPS for step in range(STEPS + 1))
@@ -51,18 +61,18 @@ class InformationSettings:
     aggregate: Literal["median", "mean"] = "median"
 
     def __post_init__(self) -> None:
-        """Refuse curves that do not go from nothing to everything."""
+        """Check that curves go from nothing to everything."""
         if len(self.ratios) < 2 or (self.ratios[0], self.ratios[-1]) != (0, 1):
             raise ValueError(f"`ratios` must go from 0 to 1, got {self.ratios}")
         if self.points < 1:
             raise ValueError(f"`points` must be at least 1, got {self.points}")
 
     def sweep(self, read: Readout) -> Sweep:
-        """Name the masked versions and what is read of them."""
+        """Return the perturbation sweep that reads this of each masked version."""
         return Sweep(self.ratios, self.fill, self.kept, self.smoothing, read)
 
     def ends(self, read: Readout) -> Sweep:
-        """Name the first and the last version, and what is read of them."""
+        """Return the sweep of the first and the last version alone."""
         return replace(self.sweep(read), ratios=(0.0, 1.0))
 
 
@@ -77,8 +87,8 @@ IDGI_MS_SSIM = replace(IDGI, information="ms_ssim", relative=False)
 GGIG = InformationSettings(PUBLISHED_RATIOS, "blur", "grey_entropy", smoothing=0, least=0.0, points=1000)
 
 
-class InformationCurve(ImageMean):
-    """Area under the curve that aggregates the curves of all images; one value for each image beside it.
+class InformationCurve(ListStates, ImageMean):
+    """Compute the area under the aggregated curve of all images; `latest` has the area of each image's own curve.
 
     A median is no sum, so the state keeps every curve, float32: 4 (points + 1) bytes an image, 404 by default and 4,004
     for `pair`; 50,000 images are 20 and 200 megabytes for each explainer. Merging only puts curves together.
@@ -114,7 +124,11 @@ class InformationCurve(ImageMean):
         self.add_state("curves", [], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, amounts: Tensor, other_scores: Tensor) -> None:
-        """Add a batch: scores and information [B, R] of all versions, and the other score [B, 2] of both ends."""
+        """Add a batch: scores and information [B, R] of all versions, and the other score [B, 2] of both ends.
+
+        Raises:
+            ValueError: A shape differs.
+        """
         settings = self.settings
         for name, values, columns in (
             ("scores", scores, len(settings.ratios)),
@@ -135,57 +149,57 @@ class InformationCurve(ImageMean):
         self.curves.append(curves[keep].float())
 
     def compute(self) -> Tensor:
-        """Give the area under the aggregated curve as a float64 scalar; NaN without images."""
+        """Return the area under the aggregated curve as a float64 scalar; NaN without images."""
         if self.count == 0:
             return super().compute()
         return area_under_curves(self._aggregate())
 
     def curve(self) -> Curve:
-        """Information, and the score of all images there.
+        """Return the aggregated curve of all images: the score at each amount of information, with a 95 % band.
 
         The band of a median is the usual one of order statistics, that of a mean has 1.96 standard errors to each side.
         """
-        points, curves = self.settings.points, self._stacked()
+        points, curves = self.settings.points, self.rows("curves")
         if len(curves) == 0:
             return Curve((), (), (), (), images=0)
         band = median_band(curves) if self.settings.aggregate == "median" else mean_band(curves)
         curve = Curve.through((place / points for place in range(points + 1)), self._aggregate(), band, len(curves))
         return replace(curve, aggregate=self.settings.aggregate, x_label="information", y_label=self.y_label)
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Merge ranks; one without images takes part with an empty table of the right shape."""
-        if isinstance(self.curves, list) and not self.curves:
-            self.curves.append(torch.empty(0, self.settings.points + 1, device=self.device))
-        super().sync(*args, **kwargs)
+    def empty_rows(self) -> dict[str, Tensor]:
+        """Return no curves, float32 [0, points + 1]."""
+        return {"curves": torch.empty(0, self.settings.points + 1, device=self.device)}
 
     def _aggregate(self) -> Tensor:
-        """Give the median, or the mean, of the curves of all images, float64 [points + 1]; at least one image."""
-        curves = self._stacked()
+        """Return the median, or the mean, of the curves of all images, float64 [points + 1]; at least one image."""
+        curves = self.rows("curves")
         if self.settings.aggregate == "mean":
             return curves.mean(dim=0, dtype=torch.float64)
         return in_order(curves, [(len(curves) - 1) // 2, len(curves) // 2]).mean(dim=0)
 
-    def _stacked(self) -> Tensor:
-        """Give the curves of all images, float32 [N, points + 1]."""
-        empty = torch.empty(0, self.settings.points + 1, device=self.device)
-        return self.curves if isinstance(self.curves, Tensor) else torch.cat(self.curves or [empty])
-
 
 def _is_explained(scores: Tensor, least: float) -> Tensor:
-    """Whether the whole image has a score, and a higher one than the fill: bool [B]."""
+    """Return whether the whole image has a score, and a higher one than the background: bool [B]."""
     return (scores[:, -1] >= least) & (scores[:, -1] > scores[:, 0])
 
 
 class SoftmaxInformationCurve(InformationCurve):
-    """SIC: area under the probability of the target, relative to the image's, against information: in [0, 1].
+    """Compute SIC, the area under the median of relative probability against information: in [0, 1], higher is better.
+
+    The relative probability of the target is 0 for the background and 1 for the whole image.
 
     Presets: `shared` (M_F's 33 versions, MS-SSIM, median: no pass beside M_F), `shared_grey_entropy` (the same by
     entropy of grey levels, for images below 161 pixels too), `pair` (the `saliency` package: linear interpolation,
-    WebP), `idgi` (paper 002: blur, PNG, median), `idgi_ms_ssim` (the same, raw MS-SSIM), `ggig` (paper 004: blur, grey
-    entropy).
+    WebP), `idgi` (Singhi and Kumari 2024: blur, PNG, median), `idgi_ms_ssim` (the same, raw MS-SSIM), `ggig` (Rahman et
+    al. 2022: blur, grey entropy).
 
     Args:
         settings: Your own, or the name of a preset.
+
+    Raises:
+        ValueError: There is no such preset.
+
+    Source: Kapishnikov et al. 2019.
 
     Example:
         >>> import torch
@@ -211,13 +225,20 @@ class SoftmaxInformationCurve(InformationCurve):
 
 
 class AccuracyInformationCurve(InformationCurve):
-    """AIC: area under the share of images that are seen as the target, against information: in [0, 1].
+    """Compute AIC, the area under the share of images classified as the target against information: in [0, 1].
+
+    Higher is better.
 
     Presets as for `SoftmaxInformationCurve`, but `idgi`, `idgi_ms_ssim` and `ggig` take the mean, as published. Images
     that the classifier gets right before any pixel is shown are left out and counted in `dropped`.
 
     Args:
         settings: Your own, or the name of a preset.
+
+    Raises:
+        ValueError: There is no such preset.
+
+    Source: Kapishnikov et al. 2019.
 
     Example:
         >>> import torch

@@ -1,5 +1,6 @@
-"""Whether the saliency lies on the annotated object: where its peak is, and how much of it is inside."""
+"""Pointing game and energy-based pointing game: the share of hits, and of saliency, on the annotated object."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -9,20 +10,25 @@ from torch import Tensor
 from dre import renamed
 from dre.checks import check_objects, check_saliency
 from dre.metrics.base import ImageMean
-from dre.metrics.distribution import relief
+from dre.metrics.distribution import normalised_saliency
 
 
 def pointing_game(saliency: Tensor, objects: Tensor) -> Tensor:
-    """Whether the highest pixel lies on the object, per image: float64 [B], 0 or 1; NaN where there is no object.
+    """Return 1 where the highest pixel lies on the object, else 0, per image: float64 [B]; NaN without an object.
 
-    Where several pixels share the highest value, their share on the object: the chance that one of them drawn at
-    random lies there, so a constant map has the object's share of the area.
+    Where several pixels share the highest value, the result is their share on the object: the chance that one of them,
+    drawn at random, lies there. So a constant map has the object's share of the area.
 
     Args:
         saliency: [B, 1, H, W], any range.
         objects: [B, 1, H, W], 1 on the object, 0 elsewhere.
 
     Source: Zhang et al. 2016 (excitation backpropagation).
+
+    Example:
+        >>> import torch
+        >>> pointing_game(torch.tensor([[[[3.0, 2.0, 1.0, 0.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]]))
+        tensor([1.], dtype=torch.float64)
     """
     values, inside = saliency.flatten(1), objects.flatten(1).double()
     highest = (values == values.amax(dim=1, keepdim=True)).double()
@@ -30,16 +36,21 @@ def pointing_game(saliency: Tensor, objects: Tensor) -> Tensor:
     return hits.where(inside.any(dim=1), torch.nan)
 
 
-def energy_inside(saliency: Tensor, objects: Tensor) -> Tensor:
-    """Share of the positive saliency inside the object, per image: float64 [B] in [0, 1]; NaN where there is no object.
+def energy_pointing_game(saliency: Tensor, objects: Tensor) -> Tensor:
+    """Return the share of the positive saliency inside the object: float64 [B] in [0, 1]; NaN without an object.
 
-    Negative values count as none. A map without a positive value has 0, as if all of it lay outside.
+    Negative values count as 0. A map without a positive value has 0, as if all of it lay outside.
 
     Args:
         saliency: [B, 1, H, W], any range.
         objects: [B, 1, H, W], 1 inside the object, 0 elsewhere.
 
     Source: Wang et al. 2020 (Score-CAM), the energy-based pointing game.
+
+    Example:
+        >>> import torch
+        >>> energy_pointing_game(torch.tensor([[[[3.0, 1.0, -1.0, 0.0]]]]), torch.tensor([[[[1.0, 0.0, 1.0, 0.0]]]]))
+        tensor([0.7500], dtype=torch.float64)
     """
     energy, inside = saliency.flatten(1).double().clamp_min(0), objects.flatten(1).double()
     total = energy.sum(dim=1)
@@ -48,7 +59,7 @@ def energy_inside(saliency: Tensor, objects: Tensor) -> Tensor:
 
 
 def widen(objects: Tensor, tolerance: float) -> Tensor:
-    """Add to objects [B, 1, H, W] all pixels that are at most `tolerance` away from one of theirs."""
+    """Widen objects [B, 1, H, W] by all pixels that are at most `tolerance` pixels away from one of theirs."""
     if tolerance == 0:
         return objects
     near = [
@@ -58,14 +69,36 @@ def widen(objects: Tensor, tolerance: float) -> Tensor:
     return torch.stack(near)[:, None].to(objects)
 
 
-class PointingGame(ImageMean):
-    """Share of the images whose highest pixel lies on the object: in [0, 1].
+class Localisation(ImageMean, ABC):
+    """Compute the mean over images of one number for a map and the object in its image.
+
+    Images without an object are left out and counted in `dropped`.
+    """
+
+    def update(self, saliency: Tensor, objects: Tensor) -> None:
+        """Add a batch of maps and object masks, both [B, 1, H, W]."""
+        check_saliency(saliency)
+        check_objects(objects, like=saliency)
+        self.accumulate(self.measure(saliency, objects), keep=objects.flatten(1).any(dim=1))
+
+    @abstractmethod
+    def measure(self, saliency: Tensor, objects: Tensor) -> Tensor:
+        """Return a number for each image, [B]; NaN without an object."""
+
+
+class PointingGame(Localisation):
+    """Compute the share of the images whose highest pixel lies on the object: in [0, 1], higher is better.
 
     Images without an object (no box, or none left after the crop) are left out and counted in `dropped`. It depends on
     the order of the values alone; of tied peaks, the share on the object counts.
 
     Args:
         tolerance: How far from the object a peak may lie, in pixels; published figures often allow 15.
+
+    Raises:
+        ValueError: `tolerance` is negative.
+
+    Source: Zhang et al. 2016 (excitation backpropagation).
 
     Example:
         >>> import torch
@@ -83,23 +116,24 @@ class PointingGame(ImageMean):
             raise ValueError(f"`tolerance` must not be negative, got {tolerance}")
         self.tolerance = tolerance
 
-    def update(self, saliency: Tensor, objects: Tensor) -> None:
-        """Add a batch of maps and object masks, both [B, 1, H, W]."""
-        check_saliency(saliency)
-        check_objects(objects, like=saliency)
-        hits = pointing_game(saliency, widen(objects, self.tolerance))
-        self.accumulate(hits, keep=objects.flatten(1).any(dim=1))
+    def measure(self, saliency: Tensor, objects: Tensor) -> Tensor:
+        """Return for each map whether its highest pixel lies on the widened object, [B]."""
+        return pointing_game(saliency, widen(objects, self.tolerance))
 
 
-class EnergyInside(ImageMean):
-    """Mean over images of the share of the positive saliency inside the object: in [0, 1].
+class EnergyPointingGame(Localisation):
+    """Compute the mean over images of the share of the positive saliency inside the object: in [0, 1].
+
+    Higher is better.
 
     Images without an object (no box, or none left after the crop) are left out and counted in `dropped`. Positive
     rescaling of a map changes nothing; another zero does.
 
+    Source: Wang et al. 2020 (Score-CAM), the energy-based pointing game.
+
     Example:
         >>> import torch
-        >>> metric = EnergyInside()
+        >>> metric = EnergyPointingGame()
         >>> metric.update(torch.ones(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]))
         >>> metric.compute()
         tensor(0.2500, dtype=torch.float64)
@@ -107,11 +141,9 @@ class EnergyInside(ImageMean):
 
     higher_is_better = True
 
-    def update(self, saliency: Tensor, objects: Tensor) -> None:
-        """Add a batch of maps and object masks, both [B, 1, H, W]."""
-        check_saliency(saliency)
-        check_objects(objects, like=saliency)
-        self.accumulate(energy_inside(saliency, objects), keep=objects.flatten(1).any(dim=1))
+    def measure(self, saliency: Tensor, objects: Tensor) -> Tensor:
+        """Return the share of each map, [B]."""
+        return energy_pointing_game(saliency, objects)
 
 
 Comparison = Callable[[Tensor, Tensor], Tensor]
@@ -119,26 +151,42 @@ Comparison = Callable[[Tensor, Tensor], Tensor]
 
 
 def background_share(saliency: Tensor, objects: Tensor) -> Tensor:
-    """Share of the map's relief outside the object, float64 [B] in [0, 1]; NaN without an object or for a constant map.
+    """Return the share of the normalised saliency outside the object: float64 [B] in [0, 1].
 
-    A random map has the share of the area in expectation.
+    NaN without an object or for a constant map. A random map has the background's share of the area in expectation.
 
     Args:
-        saliency: [B, 1, H, W], any range; the relief takes magnitudes and the smallest of them for nothing.
+        saliency: [B, 1, H, W], any range; `dre.metrics.distribution.normalised_saliency` says how it is normalised.
         objects: [B, 1, H, W], 1 inside the object, 0 elsewhere.
+
+    Source: our choice.
+
+    Example:
+        >>> import torch
+        >>> background_share(torch.tensor([[[[4.0, 1.0, 0.0, 0.0]]]]), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]]))
+        tensor([0.2000], dtype=torch.float64)
     """
-    heights = relief(saliency)
-    return (1 - energy_inside(heights, objects)).where(heights.flatten(1).any(dim=1), torch.nan)
+    normalised = normalised_saliency(saliency)
+    return (1 - energy_pointing_game(normalised, objects)).where(normalised.flatten(1).any(dim=1), torch.nan)
 
 
 def inside(compare: Comparison, saliency: Tensor, reference: Tensor, objects: Tensor) -> Tensor:
-    """Compare two maps on the pixels of the object alone, float64 [B]; NaN without an object.
+    """Compare two maps on the pixels of the object alone: float64 [B]; NaN without an object.
 
     Args:
-        compare: Looks at pixels one by one, not at their neighbours, such as `spearman`.
+        compare: A function that looks at pixels one by one, not at their neighbours, such as `spearman`.
         saliency: [B, 1, H, W].
         reference: [B, 1, H, W].
         objects: [B, 1, H, W], 1 inside the object, 0 elsewhere.
+
+    Source: our choice.
+
+    Example:
+        >>> import torch
+        >>> from dre.metrics import spearman
+        >>> saliency, objects = torch.tensor([[[[1.0, 2.0, 9.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0]]]])
+        >>> inside(spearman, saliency, -saliency, objects)
+        tensor([-1.], dtype=torch.float64)
     """
     values = torch.full((len(saliency),), torch.nan, dtype=torch.float64, device=saliency.device)
     for place, mask in enumerate(objects > 0):

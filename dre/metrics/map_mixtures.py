@@ -1,4 +1,4 @@
-"""The model of a saliency map behind XMGD: one Gaussian mixture at each of several scales."""
+"""Gaussian mixtures fitted to a saliency map at several scales, the model behind XMGD."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dre.checks import check_count, check_saliency
-from dre.metrics.distribution import Sign, relief
+from dre.metrics.distribution import Sign, normalised_saliency
 from dre.mixtures import Begin, Fitting, Mixtures, fit_mixtures, mixture_distances, quantise
 
 NUMBERS = 6
-"""That describe a component: its weight, its mean, and the three entries of its covariance."""
+"""Numbers that describe a component: its weight, its mean (2), and the entries of its covariance (3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapMixtures:
-    """How maps become mixtures, and how the distances of the scales become one.
+    """Fit mixtures to maps at several scales, and sum up the distances of the scales.
 
     Args:
         levels: Scales; the first is the map itself, each further one is averaged over windows of the one before.
@@ -25,12 +25,23 @@ class MapMixtures:
         bins: How often a pixel of the highest value is counted; every scale is stretched to [0, 1] first.
         components: Gaussians of each mixture.
         weights: Of the scales' distances in their sum; equal and of sum 1 when not given.
-        sign: What negative saliency counts, see `relief`.
+        sign: How negative saliency is normalised, see `dre.metrics.distribution.normalised_saliency`.
         begin: Where each fit begins: `ellipse` or `k-means++`, see `dre.mixtures.Fitting`.
         restarts: Starts by k-means++ of which the likeliest end is kept.
         seed: Of their draws, which all maps share.
 
-    Source: paper 000, steps 1 to 5 with l, w, b and g; stride, normalisation and weights are this project's choice.
+    Raises:
+        ValueError: A count is below 1, or the weights do not fit the levels.
+
+    Source: Rhodes et al. 2024, steps 1 to 5 with l, w, b and g; stride, normalisation and weights are our choice.
+
+    Example:
+        >>> import torch
+        >>> model = MapMixtures(levels=2, components=3)
+        >>> first, second = (model.fit(torch.eye(8)[None, None, row]) for row in ([2, 2], [4, 4]))
+        >>> root, squared = model.distances(first, second)
+        >>> model.pack(first).shape
+        torch.Size([1, 36])
     """
 
     levels: int = 3
@@ -44,7 +55,7 @@ class MapMixtures:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings under which nothing is compared."""
+        """Check that there is something to compare."""
         for name in ("levels", "window", "bins", "components"):
             check_count(name, getattr(self, name))
         self._fitting()
@@ -56,7 +67,11 @@ class MapMixtures:
             )
 
     def check(self, saliency: Tensor) -> None:
-        """Refuse maps that are broken, or too small for the scales."""
+        """Raise for maps that are broken, or too small for the scales.
+
+        Raises:
+            ValueError: They are.
+        """
         check_saliency(saliency)
         height, width = saliency.shape[-2:]
         coarsest = self.window ** (self.levels - 1)
@@ -67,16 +82,16 @@ class MapMixtures:
             )
 
     def fit(self, saliency: Tensor) -> list[Mixtures]:
-        """Fit the maps [B, 1, H, W] at every scale; one batch of mixtures a scale."""
+        """Fit the maps [B, 1, H, W] at every scale; return one batch of B mixtures for each."""
         self.check(saliency)
         fitting, fitted = self._fitting(), []
-        for maps, points in self._scales(relief(saliency, self.sign)):
-            counts = quantise(relief(maps), self.bins).flatten(1)
+        for maps, points in self._scales(normalised_saliency(saliency, self.sign)):
+            counts = quantise(normalised_saliency(maps), self.bins).flatten(1)
             fitted.append(fit_mixtures(points, counts, fitting).mixtures)
         return fitted
 
     def distances(self, first: list[Mixtures], second: list[Mixtures]) -> tuple[Tensor, Tensor]:
-        """Weighted sums over the scales of MW2 and of its square, both [B], between mixtures row by row."""
+        """Return the weighted sums over the scales of MW2 and of its square, both [B], between mixtures row by row."""
         weights = self.weights or [1 / self.levels] * self.levels
         squares = [mixture_distances(one, other) for one, other in zip(first, second, strict=True)]
         roots = [square.sqrt() for square in squares]
@@ -94,7 +109,7 @@ class MapMixtures:
         return Fitting(self.components, self.begin, self.restarts, self.seed)
 
     def _scales(self, maps: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Give the maps at every scale with the centres of their windows in the unit square."""
+        """Return the maps at every scale with the centres of their windows in the unit square."""
         sides = [(torch.arange(side).to(maps) + 0.5) / side for side in maps.shape[-2:]]
         scales = []
         for level in range(self.levels):

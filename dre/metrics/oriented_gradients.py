@@ -1,4 +1,4 @@
-"""How alike the edges of two maps are: the correlation of their histograms of oriented gradients."""
+"""HOG correlation: Pearson's correlation of the histograms of oriented gradients of two saliency maps."""
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ ORIENTATIONS = 9
 
 
 def gradient_correlation(saliency: Tensor, reference: Tensor) -> Tensor:
-    """Pearson's correlation of the histograms of oriented gradients of two maps, float64 [B] in [-1, 1].
+    """Return Pearson's correlation of the histograms of oriented gradients of two maps: float64 [B] in [-1, 1].
 
     Both maps are scaled to [0, 1] first. NaN where either map is constant. Computed on the CPU, a map at a time.
 
@@ -27,15 +27,21 @@ def gradient_correlation(saliency: Tensor, reference: Tensor) -> Tensor:
         saliency: [B, 1, H, W], any range, signs kept.
         reference: [B, 1, H, W].
 
-    Source: Adebayo et al. 2018, which compares randomised models so; cells and blocks are scikit-image's with the
-    cell of 16 pixels that is usual for 224.
+    Source: Adebayo et al. 2018, who compare maps of randomised networks with it; cells of 16 pixels and blocks of
+    3 x 3 cells are the usual choice for images of 224 pixels.
+
+    Example:
+        >>> import torch
+        >>> stripes = torch.arange(12).remainder(4).float().expand(1, 1, 12, 12)
+        >>> gradient_correlation(stripes, 3 * stripes).round(decimals=6)
+        tensor([1.], dtype=torch.float64)
     """
     one, other = (_histograms(maps) for maps in (saliency, reference))
     return pearson(one, other).to(saliency.device)
 
 
 def _histograms(maps: Tensor) -> Tensor:
-    """[B, 1, H, W] -> float64 [B, D]."""
+    """Return the histograms of oriented gradients of maps [B, 1, H, W]: float64 [B, D]."""
     height, width = maps.shape[-2:]
     cell = max(1, min(CELL, height // BLOCK, width // BLOCK))
     block = min(BLOCK, height // cell), min(BLOCK, width // cell)
@@ -47,9 +53,11 @@ def _histograms(maps: Tensor) -> Tensor:
 
 
 class GradientCorrelation(MapComparison):
-    """Mean over images of the correlation of two maps' histograms of oriented gradients: in [-1, 1].
+    """Compute the mean over images of the correlation of two maps' histograms of oriented gradients: in [-1, 1].
 
-    Constant maps are left out and counted.
+    Images with a constant map are left out and counted in `dropped`.
+
+    Source: Adebayo et al. 2018.
 
     Example:
         >>> import torch
@@ -63,5 +71,5 @@ class GradientCorrelation(MapComparison):
     higher_is_better = None
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Correlate histograms."""
+        """Return the correlation of the histograms, [B]."""
         return gradient_correlation(saliency, reference)

@@ -1,4 +1,4 @@
-"""Insertion and deletion: the area under the score while pixels come in, or go, in the order of the map."""
+"""Insertion and deletion: area under the score while pixels are inserted, or deleted, in the order of the map."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ PresetName = Literal["shared", "idgi", "idgi_ratio", "samp", "rise"]
 @accepts_old_options
 @dataclass(frozen=True, slots=True)
 class CurveSettings:
-    """How a score is followed while pixels come in, or go.
+    """Set how a score is followed while pixels are inserted or deleted.
 
     Args:
         steps: Of equal numbers of pixels; there is one point more than steps.
@@ -28,6 +28,13 @@ class CurveSettings:
         ratio: Divide each curve by the score of the whole image; images whose score is not positive are left out.
         integral: `trapezoid` with steps of 1 / steps, or the plain `mean` of all points.
         smoothing: Weight of the smoothed map in the ranking; 0 ranks the map itself.
+
+    Raises:
+        ValueError: There is no step.
+
+    Example:
+        >>> CurveSettings(steps=4, read="logit").sweep("top").ratios
+        (0.0, 0.25, 0.5, 0.75, 1.0)
     """
 
     steps: int = STEPS
@@ -38,12 +45,12 @@ class CurveSettings:
     smoothing: float = SMOOTHING
 
     def __post_init__(self) -> None:
-        """Refuse a curve without steps."""
+        """Check that there is a step."""
         if self.steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {self.steps}")
 
     def sweep(self, kept: Kept) -> Sweep:
-        """Name the masked versions of this curve."""
+        """Return the perturbation sweep of this curve."""
         ratios = tuple(step / self.steps for step in range(self.steps + 1))
         return Sweep(ratios, self.fill, kept, self.smoothing, self.read)
 
@@ -57,13 +64,19 @@ SAMP_DELETION = CurveSettings(28, "dataset_mean", "logit", ratio=True, integral=
 
 
 def area_under_curve(scores: Tensor, integral: Integral = "trapezoid") -> Tensor:
-    """Area under scores at equal steps from nothing to everything, per image: [B], in the range of the scores.
+    """Return the area under scores at equal steps from nothing to everything: [B], in the range of the scores.
 
     Args:
         scores: [B, P], at least two points.
         integral: `trapezoid` halves both ends, `mean` does not.
 
-    Source: Petsiuk et al. 2018 (trapezoid); the published benchmark of paper 001 (mean).
+    Source: Petsiuk et al. 2018 (trapezoid); the published benchmark of Zhang et al. 2024 (mean).
+
+    Example:
+        >>> import torch
+        >>> scores = torch.tensor([[0.0, 0.5, 1.0, 1.0]])
+        >>> area_under_curve(scores), area_under_curve(scores, "mean")
+        (tensor([0.6667]), tensor([0.6250]))
     """
     if integral == "mean":
         return scores.mean(dim=1)
@@ -71,10 +84,10 @@ def area_under_curve(scores: Tensor, integral: Integral = "trapezoid") -> Tensor
 
 
 class ScoreCurve(ImageCurve):
-    """Mean over images of the area under a curve of scores; `curve()` gives the mean curve.
+    """Compute the mean over images of the area under a curve of scores; `curve()` returns the mean curve.
 
-    Equal values of a map enter in row-major order: where many pixels tie, so does chance. Images that have no positive
-    score on the whole are left out of ratios and counted in `dropped`.
+    Equal values of a map enter in row-major order. With `ratio`, images whose own score is not positive are left out
+    and counted in `dropped`.
 
     Args:
         settings: Your own, or the name of a preset.
@@ -98,7 +111,11 @@ class ScoreCurve(ImageCurve):
         self.is_share = settings.read == "probability" or settings.ratio
 
     def update(self, scores: Tensor) -> None:
-        """Add a batch of sweep scores, [B, steps + 1]."""
+        """Add a batch of sweep scores, [B, steps + 1].
+
+        Raises:
+            ValueError: The shape differs.
+        """
         if scores.ndim != 2 or scores.shape[1] != self.sweep.columns:
             raise ValueError(
                 f"`scores` must be [B, {self.sweep.columns}], one column for each ratio of its sweep, "
@@ -115,20 +132,26 @@ class ScoreCurve(ImageCurve):
 
     @property
     def curve_x(self) -> tuple[float, ...]:
-        """Share of the pixels that came, or went."""
+        """Return the shares of the pixels that are inserted, or deleted."""
         return self.sweep.ratios
 
 
 class Insertion(ScoreCurve):
-    """Mean over images of the area under the score while the best-ranked pixels come in.
+    """Compute the mean over images of the area under the score while the best-ranked pixels are inserted.
 
-    In [0, 1] for probabilities; ratios to the whole image may exceed 1, logits have no bounds. Presets: `shared`
-    (M_F's blurred background, ranking and 32 steps, trapezoid: no pass beside M_F), `idgi` and `idgi_ratio` (paper 002:
-    black, 20 steps), `samp` (paper 001: logits over the image's, slightly blurred, 28 steps, plain mean), `rise`
-    (Petsiuk et al. 2018: probability, slightly blurred, 28 steps).
+    In [0, 1] for probabilities; ratios to the whole image may exceed 1, logits have no bounds. Higher is better.
+
+    Presets: `shared` (M_F's blurred background, ranking and 32 steps, trapezoid: no pass beside M_F), `idgi` and
+    `idgi_ratio` (Singhi and Kumari 2024: black, 20 steps), `samp` (Zhang et al. 2024: logits over the image's, slightly
+    blurred, 28 steps, plain mean), `rise` (Petsiuk et al. 2018: probability, slightly blurred, 28 steps).
 
     Args:
         settings: Your own, or the name of a preset.
+
+    Raises:
+        ValueError: There is no such preset.
+
+    Source: Petsiuk et al. 2018 (RISE).
 
     Example:
         >>> import torch
@@ -152,14 +175,21 @@ class Insertion(ScoreCurve):
 
 
 class Deletion(ScoreCurve):
-    """Mean over images of the area under the score while the best-ranked pixels go.
+    """Compute the mean over images of the area under the score while the best-ranked pixels are deleted.
 
-    In [0, 1] for probabilities; ratios and logits may be negative. Presets: `shared` (M_F's blurred background and
-    ranking, 32 steps), `samp` (paper 001: logits over the image's, the classifier's neutral colour, 28 steps, plain
-    mean), `rise` (Petsiuk et al. 2018: probability, the neutral colour, 28 steps). Paper 002 has no deletion.
+    In [0, 1] for probabilities; ratios and logits may be negative. Lower is better.
+
+    Presets: `shared` (M_F's blurred background and ranking, 32 steps), `samp` (Zhang et al. 2024: logits over the
+    image's, the classifier's neutral colour, 28 steps, plain mean), `rise` (Petsiuk et al. 2018: probability, the
+    neutral colour, 28 steps). Singhi and Kumari 2024 report no deletion.
 
     Args:
         settings: Your own, or the name of a preset.
+
+    Raises:
+        ValueError: There is no such preset.
+
+    Source: Petsiuk et al. 2018 (RISE).
 
     Example:
         >>> import torch

@@ -1,28 +1,30 @@
-"""The table of scores: one value per image, explainer and metric, kept through any merging of ranks."""
+"""Table of scores: one value per image, explainer and metric, merged over ranks without loss."""
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from dre.metrics.list_states import ListStates
 
 KEY_BYTES = 96
+"""Bytes of an encoded sample name; longer names are cut, see `encode_key`."""
 
 
 class TableRows(NamedTuple):
-    """The table as tensors: encoded keys uint8 [N, 96], (explainer, metric) codes int64 [N, 2], values [N, 1]."""
+    """Hold the table as tensors: encoded keys uint8 [N, 96], (explainer, metric) codes int64 [N, 2], values [N, 1]."""
 
     keys: Tensor
     codes: Tensor
     values: Tensor
 
 
-class ScoreTable(Metric):
-    """Keeps one value per (image, explainer, metric); statistics are made of its rows, not of running means.
+class ScoreTable(ListStates):
+    """Keep one value per (image, explainer, metric), from which `dre.statistics` computes means, intervals and tests.
 
     Its states are lists of rows: paired tests and the min-max across explainers need all values of an image at once,
     which no sum holds. A row takes 120 bytes. NaN values are kept as rows, to be reported and not averaged.
@@ -32,6 +34,7 @@ class ScoreTable(Metric):
         metrics: Names that `update` may use.
 
     Example:
+        >>> import torch
         >>> table = ScoreTable(explainers=["dre", "random"], metrics=["faithfulness"])
         >>> table.update(["cat"], "dre", "faithfulness", torch.tensor([0.5]))
         >>> table.to_frame()
@@ -55,7 +58,11 @@ class ScoreTable(Metric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, keys: list[str], explainer: str, metric: str, values: Tensor) -> None:
-        """Add a batch of values [B], one for each key, of one explainer and one metric."""
+        """Add a batch of values [B], one for each key, of one explainer and one metric.
+
+        Raises:
+            ValueError: A name is unknown, or the number of values is not that of the keys.
+        """
         if values.shape != (len(keys),):
             raise ValueError(f"{len(keys)} keys need `values` of shape [{len(keys)}], got {list(values.shape)}")
         code = [_code(explainer, self.explainers, "explainer"), _code(metric, self.metrics, "metric")]
@@ -66,18 +73,21 @@ class ScoreTable(Metric):
         self.values.append(values.detach().to(self.device, torch.float64)[:, None])
 
     def compute(self) -> TableRows:
-        """Give all rows of all ranks as tensors, sorted by key, then explainer, then metric."""
-        keys, codes, values = map(_join, self._rows(), self._empty())
+        """Return all rows of all ranks as tensors, sorted by key, then explainer, then metric."""
+        keys, codes, values = (self.rows(name) for name in TableRows._fields)
         bytewise = keys.cpu().numpy().view(f"S{KEY_BYTES}")[:, 0]
         explainer, metric = codes.cpu().numpy().T
-        order = np.lexsort((_places(self.metrics)[metric], _places(self.explainers)[explainer], bytewise))
-        chosen = torch.from_numpy(order).to(keys.device)
-        return TableRows(keys[chosen], codes[chosen], values[chosen])
+        sorting = np.lexsort((_places(self.metrics)[metric], _places(self.explainers)[explainer], bytewise))
+        order = torch.from_numpy(sorting).to(keys.device)
+        return TableRows(keys[order], codes[order], values[order])
 
     def to_frame(self) -> pd.DataFrame:
-        """Give the merged table with columns key, explainer, metric and value, sorted by the first three.
+        """Return the merged table with columns key, explainer, metric and value, sorted by the first three.
 
-        Every rank must call it, since it merges. A row that is there twice is refused: an image was scored twice.
+        Every rank must call it, since it merges.
+
+        Raises:
+            ValueError: A row is there twice, so an image was scored twice.
         """
         rows = self.compute()
         codes = rows.codes.cpu().numpy()
@@ -93,36 +103,27 @@ class ScoreTable(Metric):
         _refuse_duplicates(frame)
         return frame
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Merge ranks; one without rows takes part with empty ones of the right shape and type."""
-        for state, empty in zip(self._rows(), self._empty(), strict=True):
-            if isinstance(state, list) and not state:
-                state.append(empty)
-        super().sync(*args, **kwargs)
-
-    def _rows(self) -> tuple[Any, Any, Any]:
-        return self.keys, self.codes, self.values
-
-    def _empty(self) -> TableRows:
-        return TableRows(
-            torch.empty(0, KEY_BYTES, dtype=torch.uint8, device=self.device),
-            torch.empty(0, 2, dtype=torch.int64, device=self.device),
-            torch.empty(0, 1, dtype=torch.float64, device=self.device),
-        )
+    def empty_rows(self) -> dict[str, Tensor]:
+        """Return no rows of each state."""
+        return {
+            "keys": torch.empty(0, KEY_BYTES, dtype=torch.uint8, device=self.device),
+            "codes": torch.empty(0, 2, dtype=torch.int64, device=self.device),
+            "values": torch.empty(0, 1, dtype=torch.float64, device=self.device),
+        }
 
 
 def encode_key(key: str) -> bytes:
-    """Encode a sample's name in at most 96 bytes; a longer one is cut and ends in `~` and a hash of the whole."""
+    """Encode a sample's name in at most 96 bytes; a longer one is cut and ends in `~` and a hash of the whole.
+
+    Example:
+        >>> encode_key("cat"), len(encode_key(200 * "x"))
+        (b'cat', 96)
+    """
     encoded = key.encode()
     if len(encoded) <= KEY_BYTES:
         return encoded
-    mark = "~" + hashlib.sha256(encoded).hexdigest()[:16]
-    return (encoded[: KEY_BYTES - len(mark)].decode(errors="ignore") + mark).encode()
-
-
-def _join(state: list[Tensor] | Tensor, empty: Tensor) -> Tensor:
-    """Give a state as one tensor: it is a list of batches before ranks are merged, and a tensor or a list after."""
-    return state if isinstance(state, Tensor) else torch.cat([empty, *state])
+    suffix = "~" + hashlib.sha256(encoded).hexdigest()[:16]
+    return (encoded[: KEY_BYTES - len(suffix)].decode(errors="ignore") + suffix).encode()
 
 
 def _code(name: str, known: Sequence[str], what: str) -> int:
@@ -132,7 +133,7 @@ def _code(name: str, known: Sequence[str], what: str) -> int:
 
 
 def _places(names: Sequence[str]) -> np.ndarray:
-    """Give each name's place in alphabetical order."""
+    """Return each name's place in alphabetical order."""
     return np.argsort(np.argsort(names))
 
 

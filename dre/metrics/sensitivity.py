@@ -1,4 +1,4 @@
-"""Sensitivity-N: whether the saliency of random sets of pixels says how much the score drops without them."""
+"""Sensitivity-N: correlation of the saliency of random sets of pixels with the drop of the score without them."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,19 @@ from dre.types import Fill, Readout, Sweep
 
 
 def removed_sums(saliency: Tensor, keys: Sequence[str], sweep: Sweep) -> Tensor:
-    """Saliency that the random versions of a sweep remove, float64 [B, draws, R].
+    """Return the sum of the saliency that each random set of a sweep removes: float64 [B, draws, R].
 
     Args:
         saliency: [B, 1, H, W], any range.
-        keys: Of the images, which decide what is removed.
-        sweep: Whose `draws` these are.
+        keys: Names of the images; the random sets depend on them.
+        sweep: The perturbation sweep, with `draws` random orders and R ratios.
+
+    Example:
+        >>> import torch
+        >>> sweep = Sweep((0.5, 1.0), kept="rest", draws=2)
+        >>> removed_sums(torch.ones(1, 1, 2, 2), ["image"], sweep)
+        tensor([[[2., 4.],
+                 [2., 4.]]], dtype=torch.float64)
     """
     values, names = saliency.flatten(1).double(), [key.encode() for key in keys]
     pixels = values.shape[1]
@@ -33,7 +40,7 @@ def removed_sums(saliency: Tensor, keys: Sequence[str], sweep: Sweep) -> Tensor:
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's correlation along the middle axis of [B, N, R], float64 [B, R]; NaN where either is constant."""
+    """Return Pearson's correlation along the middle axis of [B, N, R]: float64 [B, R]; NaN where either is constant."""
     deviations = []
     for values in (first.double(), second.double()):
         varies = (values.amax(dim=1, keepdim=True) > values.amin(dim=1, keepdim=True)).double()
@@ -46,7 +53,9 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
 @accepts_old_options
 class SensitivityN(ImageCurve):
-    """Mean over images and set sizes of the correlation between summed saliency and the drop of the score: in [-1, 1].
+    """Compute the mean correlation, over images and set sizes, of summed saliency with the score's drop: in [-1, 1].
+
+    Higher is better.
 
     For each size, `draws` random sets of pixels (all channels together) are replaced, and the saliency inside them is
     correlated with what the score loses. The sets depend on the image's key alone, so all explainers share the
@@ -61,6 +70,9 @@ class SensitivityN(ImageCurve):
         fill: What replaces them; take the baseline of the explainer.
         read: Score of the target.
         seed: Of the sets.
+
+    Raises:
+        ValueError: A number is out of its range.
 
     Source: Ancona et al. 2018.
 
@@ -105,7 +117,11 @@ class SensitivityN(ImageCurve):
         self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, saliency: Tensor, scores: Tensor, full: Tensor, keys: Sequence[str]) -> None:
-        """Add a batch of maps, scores [B, draws x sizes] without the random sets and [B, 1] of the images."""
+        """Add a batch of maps, scores [B, draws x sizes] without the random sets and [B, 1] of the images.
+
+        Raises:
+            ValueError: A shape differs, or the number of keys is not that of the maps.
+        """
         check_saliency(saliency)
         sweep = self.sweeps["scores"]
         if scores.shape != (len(saliency), sweep.columns) or full.shape != (len(saliency), 1):
@@ -126,5 +142,5 @@ class SensitivityN(ImageCurve):
 
     @property
     def curve_x(self) -> tuple[float, ...]:
-        """Share of the pixels in a set."""
+        """Return the shares of the pixels in a set."""
         return self.sweeps["scores"].ratios

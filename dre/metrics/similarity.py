@@ -1,43 +1,68 @@
-"""How alike two maps of an image are: by rank, by value, by structure, by what they put first."""
-
-from typing import Literal, get_args
+"""Pearson and Spearman correlation, SSIM, weighted Jaccard, squared error and top overlap of two saliency maps."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.checks import check_saliency
 from dre.images.maps import min_max
-from dre.metrics.base import ImageMean, MapComparison
+from dre.metrics.base import MapComparison
 
 WINDOW = 7
 """Side of the windows of structural similarity, in pixels."""
 
 STABILISERS = (0.01**2, 0.03**2)
-"""Of the means and of the variances in structural similarity (Wang et al. 2004), for values in [0, 1]."""
+"""Constants C1 and C2 of structural similarity (Wang et al. 2004), for values in [0, 1]."""
 
 
 def pearson(saliency: Tensor, reference: Tensor) -> Tensor:
-    """Pearson's correlation over pixels, float64 [B] in [-1, 1]; NaN where either map is constant."""
+    """Return Pearson's correlation over pixels: float64 [B] in [-1, 1]; NaN where either map is constant.
+
+    Args:
+        saliency: [B, 1, H, W], any range.
+        reference: [B, 1, H, W], any range.
+
+    Example:
+        >>> import torch
+        >>> pearson(torch.tensor([[[[0.0, 1.0, 2.0]]]]), torch.tensor([[[[5.0, 3.0, 1.0]]]]))
+        tensor([-1.], dtype=torch.float64)
+    """
     one, other = (_deviations(maps.flatten(1).double()) for maps in (saliency, reference))
     norm = (one.square().sum(dim=1) * other.square().sum(dim=1)).sqrt()
     return ((one * other).sum(dim=1) / norm.where(norm > 0, torch.nan)).clamp(-1, 1)
 
 
 def spearman(saliency: Tensor, reference: Tensor) -> Tensor:
-    """Spearman's rank correlation over pixels, float64 [B] in [-1, 1]; NaN where either map is constant.
+    """Return Spearman's rank correlation over pixels: float64 [B] in [-1, 1]; NaN where either map is constant.
 
     Equal values share the mean of their ranks.
+
+    Args:
+        saliency: [B, 1, H, W], any range.
+        reference: [B, 1, H, W], any range.
+
+    Example:
+        >>> import torch
+        >>> spearman(torch.tensor([[[[0.0, 1.0, 9.0]]]]), torch.tensor([[[[5.0, 6.0, 7.0]]]]))
+        tensor([1.], dtype=torch.float64)
     """
     return pearson(_ranks(saliency.flatten(1)), _ranks(reference.flatten(1)))
 
 
 def weighted_jaccard(saliency: Tensor, reference: Tensor) -> Tensor:
-    """Sum of the smaller over sum of the larger values, float64 [B] in [0, 1]; 1 for two constant maps.
+    """Return the sum of the smaller values divided by the sum of the larger ones: float64 [B] in [0, 1].
 
-    Both maps are scaled to [0, 1] first.
+    Both maps are scaled to [0, 1] first, signs kept. 1 for equal maps and for two constant maps.
 
-    Source: paper 004, the similarity of maps and input on MNIST.
+    Args:
+        saliency: [B, 1, H, W], any range.
+        reference: [B, 1, H, W], any range.
+
+    Source: Rahman et al. 2022, the similarity of maps and input on MNIST.
+
+    Example:
+        >>> import torch
+        >>> weighted_jaccard(torch.tensor([[[[0.0, 1.0, 2.0]]]]), torch.tensor([[[[0.0, 2.0, 2.0]]]]))
+        tensor([0.7500], dtype=torch.float64)
     """
     one, other = _scaled(saliency), _scaled(reference)
     larger = torch.maximum(one, other).sum(dim=1)
@@ -45,12 +70,21 @@ def weighted_jaccard(saliency: Tensor, reference: Tensor) -> Tensor:
 
 
 def structural_similarity(saliency: Tensor, reference: Tensor) -> Tensor:
-    """Mean structural similarity, float64 [B] in [-1, 1]; 1 for two constant maps.
+    """Return the mean structural similarity (SSIM): float64 [B] in [-1, 1]; 1 for equal maps and two constant maps.
 
-    Both maps are scaled to [0, 1] first. Windows of 7 x 7 (or the largest odd side that fits) with equal weights,
-    wholly inside the map, with sample variances: what scikit-image computes by default.
+    Both maps are scaled to [0, 1] first, signs kept. Windows of 7 x 7 (or the largest odd side that fits) have equal
+    weights and sample variances and lie wholly inside the map, as scikit-image does by default.
 
-    Source: paper 004, the similarity of maps and input on MNIST; Wang et al. 2004, Eq. 13.
+    Args:
+        saliency: [B, 1, H, W], any range.
+        reference: [B, 1, H, W], any range.
+
+    Source: Rahman et al. 2022, the similarity of maps and input on MNIST; Wang et al. 2004, Eq. 13.
+
+    Example:
+        >>> import torch
+        >>> structural_similarity(torch.eye(8)[None, None], 3 * torch.eye(8)[None, None])
+        tensor([1.], dtype=torch.float64)
     """
     side = min(WINDOW, *saliency.shape[-2:])
     side -= 1 - side % 2
@@ -70,12 +104,22 @@ def structural_similarity(saliency: Tensor, reference: Tensor) -> Tensor:
 
 
 def reverse_squared_error(saliency: Tensor, reference: Tensor) -> Tensor:
-    """1 - sum of squared differences / sum of squares of the reference, float64 [B], 1 for equal maps, no lower bound.
+    """Return 1 - sum of squared differences / sum of squares of the reference: float64 [B], at most 1, no lower bound.
 
-    Both maps are scaled to [0, 1] first. NaN where the reference is constant and the map is not.
+    Both maps are scaled to [0, 1] first, signs kept. 1 for equal maps; NaN where the reference is constant and the map
+    is not.
 
-    Source: paper 004, the normalised (reverse) mean squared error; that the reference's energy is what normalises it
-    is this project's reading.
+    Args:
+        saliency: [B, 1, H, W], any range.
+        reference: [B, 1, H, W], any range.
+
+    Source: Rahman et al. 2022, the normalised (reverse) mean squared error; division by the sum of squares of the
+    reference is our reading.
+
+    Example:
+        >>> import torch
+        >>> reverse_squared_error(torch.tensor([[[[0.0, 1.0, 2.0]]]]), torch.tensor([[[[0.0, 2.0, 2.0]]]]))
+        tensor([0.8750], dtype=torch.float64)
     """
     one, other = _scaled(saliency), _scaled(reference)
     error, energy = (one - other).square().sum(dim=1), other.square().sum(dim=1)
@@ -83,31 +127,39 @@ def reverse_squared_error(saliency: Tensor, reference: Tensor) -> Tensor:
 
 
 def top_intersection(saliency: Tensor, reference: Tensor, share: float = 0.1) -> Tensor:
-    """Share of the highest-ranked pixels of one map that are among the other's, float64 [B] in [0, 1].
+    """Return the share of the highest-ranked pixels of one map that are among the other's: float64 [B] in [0, 1].
 
     Args:
         saliency: [B, 1, H, W], any range. Of equal values the one that comes first, row by row, ranks higher.
         reference: [B, 1, H, W].
         share: Of the pixels, in (0, 1]; at least one pixel is taken.
+
+    Source: our choice.
+
+    Example:
+        >>> import torch
+        >>> saliency, reference = torch.tensor([[[[4.0, 3.0, 2.0, 1.0]]]]), torch.tensor([[[[4.0, 1.0, 3.0, 2.0]]]])
+        >>> top_intersection(saliency, reference, share=0.5)
+        tensor([0.5000], dtype=torch.float64)
     """
     pixels = saliency[0].numel()
     count = max(1, round(share * pixels))
-    chosen = []
+    tops = []
     for maps in (saliency, reference):
         first = maps.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :count]
-        chosen.append(torch.zeros_like(maps.flatten(1), dtype=torch.bool).scatter_(1, first, True))
-    return (chosen[0] & chosen[1]).sum(dim=1).double() / count
+        tops.append(torch.zeros_like(maps.flatten(1), dtype=torch.bool).scatter_(1, first, True))
+    return (tops[0] & tops[1]).sum(dim=1).double() / count
 
 
 def _deviations(values: Tensor) -> Tensor:
-    """Give values less their mean, [B, N], and exact zeros for a constant row, whose mean may be off by rounding."""
+    """Subtract the mean of each row [B, N] and scale by the largest magnitude; a constant row is exactly zero."""
     varies = values.amax(dim=1, keepdim=True) > values.amin(dim=1, keepdim=True)
     deviations = (values - values.mean(dim=1, keepdim=True)).where(varies, 0.0)
     return deviations / deviations.abs().amax(dim=1, keepdim=True).where(varies, 1.0)  # squares must not underflow
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 of values [B, N], equal ones sharing the mean of theirs, float64."""
+    """Return ranks from 1 of values [B, N], equal ones sharing the mean of theirs, float64."""
     ordered, order = values.sort(dim=1)
     first = torch.searchsorted(ordered, ordered, right=False)
     last = torch.searchsorted(ordered, ordered, right=True)
@@ -120,7 +172,7 @@ def _scaled(saliency: Tensor) -> Tensor:
 
 
 class Pearson(MapComparison):
-    """Mean over images of Pearson's correlation of two maps: in [-1, 1]; constant maps are left out and counted.
+    """Compute the mean over images of Pearson's correlation of two maps: in [-1, 1]; constant maps are left out.
 
     Example:
         >>> import torch
@@ -133,12 +185,12 @@ class Pearson(MapComparison):
     higher_is_better = None
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Correlate values."""
+        """Return the correlation of the values, [B]."""
         return pearson(saliency, reference)
 
 
 class Spearman(MapComparison):
-    """Mean over images of Spearman's rank correlation of two maps: in [-1, 1]; constant maps are left out and counted.
+    """Compute the mean over images of Spearman's rank correlation of two maps: in [-1, 1]; constant maps are left out.
 
     Example:
         >>> import torch
@@ -151,12 +203,14 @@ class Spearman(MapComparison):
     higher_is_better = None
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Correlate ranks."""
+        """Return the correlation of the ranks, [B]."""
         return spearman(saliency, reference)
 
 
 class WeightedJaccard(MapComparison):
-    """Mean over images of the weighted Jaccard similarity of two maps, each scaled to [0, 1]: in [0, 1].
+    """Compute the mean over images of the weighted Jaccard similarity of two maps, each scaled to [0, 1]: in [0, 1].
+
+    Source: Rahman et al. 2022.
 
     Example:
         >>> import torch
@@ -169,12 +223,14 @@ class WeightedJaccard(MapComparison):
     higher_is_better = None
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Divide the overlap by the hull."""
+        """Return the weighted Jaccard similarity, [B]."""
         return weighted_jaccard(saliency, reference)
 
 
 class StructuralSimilarity(MapComparison):
-    """Mean over images of the structural similarity of two maps, each scaled to [0, 1]: in [-1, 1].
+    """Compute the mean over images of the SSIM of two maps, each scaled to [0, 1]: in [-1, 1].
+
+    Source: Wang et al. 2004, Eq. 13; for maps, Rahman et al. 2022.
 
     Example:
         >>> import torch
@@ -187,12 +243,14 @@ class StructuralSimilarity(MapComparison):
     higher_is_better = None
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Compare windows."""
+        """Return the mean SSIM, [B]."""
         return structural_similarity(saliency, reference)
 
 
 class ReverseSquaredError(MapComparison):
-    """Mean over images of 1 - the normalised squared error of two maps, each scaled to [0, 1]: at most 1.
+    """Compute the mean over images of 1 - the normalised squared error of two maps, scaled to [0, 1]: at most 1.
+
+    Source: Rahman et al. 2022.
 
     Example:
         >>> import torch
@@ -206,17 +264,20 @@ class ReverseSquaredError(MapComparison):
     is_symmetric = False
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Subtract the error's share from one."""
+        """Return 1 - the normalised squared error, [B]."""
         return reverse_squared_error(saliency, reference)
 
 
 class TopIntersection(MapComparison):
-    """Mean over images of the share of highest-ranked pixels that two maps have in common: in [0, 1].
+    """Compute the mean over images of the share of highest-ranked pixels that two maps have in common: in [0, 1].
 
     A random map has `share` in expectation.
 
     Args:
         share: Of the pixels that are taken as the highest-ranked, in (0, 1].
+
+    Raises:
+        ValueError: `share` is outside (0, 1].
 
     Example:
         >>> import torch
@@ -235,54 +296,5 @@ class TopIntersection(MapComparison):
         self.share = share
 
     def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Intersect the first pixels."""
+        """Return the share of common highest-ranked pixels, [B]."""
         return top_intersection(saliency, reference, self.share)
-
-
-Measure = Literal["spearman", "weighted_jaccard", "structural_similarity", "reverse_squared_error"]
-MEASURES = {
-    "spearman": spearman,
-    "weighted_jaccard": weighted_jaccard,
-    "structural_similarity": structural_similarity,
-    "reverse_squared_error": reverse_squared_error,
-}
-
-
-class InputSimilarity(ImageMean):
-    """Mean over images of the similarity between a map and its image, both scaled to [0, 1]; at most 1.
-
-    The channels of an image are averaged. Images for which the measure is not defined, such as a correlation with a
-    constant map, are left out and counted in `dropped`. An edge detector does well by it: it describes a map and says
-    nothing about the classifier.
-
-    Args:
-        measure: Of `dre.metrics.similarity`; the image is the reference.
-
-    Source: paper 004, table 1, on MNIST.
-
-    Example:
-        >>> import torch
-        >>> metric = InputSimilarity()
-        >>> metric.update(torch.tensor([[[[0.0, 1.0, 2.0]]]]), torch.tensor([[[[0.1, 0.5, 0.9]]]]))
-        >>> metric.compute()
-        tensor(1., dtype=torch.float64)
-    """
-
-    higher_is_better = True
-
-    def __init__(self, measure: Measure = "spearman") -> None:
-        super().__init__()
-        if measure not in get_args(Measure):
-            raise ValueError(f"no measure {measure!r} of similarity; choose {', '.join(get_args(Measure))}")
-        self.measure = measure
-
-    def update(self, saliency: Tensor, images: Tensor) -> None:
-        """Add a batch of maps [B, 1, H, W] and their images [B, C, H, W]."""
-        check_saliency(saliency)
-        if images.shape[0] != saliency.shape[0] or images.shape[2:] != saliency.shape[2:]:
-            raise ValueError(
-                f"`images` must be {len(saliency)} of {list(saliency.shape[2:])} pixels to match `saliency`, "
-                f"got {list(images.shape)}"
-            )
-        values = MEASURES[self.measure](saliency, images.mean(dim=1, keepdim=True))
-        self.accumulate(values, keep=~values.isnan())

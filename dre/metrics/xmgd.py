@@ -1,13 +1,13 @@
-"""XMGD: how far apart saliency maps, or whole sets of them, lie as mixtures of Gaussians at several scales."""
+"""XMGD: distance between saliency maps, or sets of them, as mixtures of Gaussians at several scales."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from dre.metrics.distribution import Sign, relief
+from dre.metrics.distribution import Sign, normalised_saliency
+from dre.metrics.list_states import ListStates
 from dre.metrics.map_mixtures import NUMBERS, MapMixtures
 from dre.mixtures import Begin, Mixtures
 
@@ -15,10 +15,10 @@ Aggregate = Literal["mean_map", "pairwise"]
 
 
 class GroupDistances(NamedTuple):
-    """Distances between groups of maps, in the order of their names.
+    """Hold the distances between groups of maps, in the order of their names.
 
     `root` and `squared` are [G, G], the weighted sums over the scales of MW2 and of MW2 squared; NaN where a group has
-    no map. `maps` and `constant` are int64 [G]: the maps of each group, and how many of them had no relief.
+    no map. `maps` and `constant` are int64 [G]: the maps of each group, and how many of them were constant.
     """
 
     root: Tensor
@@ -28,25 +28,34 @@ class GroupDistances(NamedTuple):
 
 
 def xmgd(saliency: Tensor, reference: Tensor, model: MapMixtures | None = None) -> tuple[Tensor, Tensor]:
-    """XMGD between maps, image by image: the weighted sums over the scales of MW2 and of MW2 squared, float64 [B].
+    """Return XMGD image by image: the weighted sums over the scales of MW2 and of its square, both float64 [B].
+
+    Both are 0 for equal maps and have no upper bound; lengths are in sides of the image.
 
     Args:
         saliency: [B, 1, H, W], any range.
         reference: [B, 1, H', W']; its size may differ, since all maps are laid on the unit square.
         model: The settings; their defaults when not given.
 
-    Source: paper 000, steps 1 to 5.
+    Source: Rhodes et al. 2024, steps 1 to 5.
+
+    Example:
+        >>> import torch
+        >>> root, squared = xmgd(torch.eye(8)[None, None, [2, 2]], torch.eye(8)[None, None, [4, 4]], MapMixtures(1))
+        >>> root.round(decimals=4), squared.round(decimals=4)
+        (tensor([0.2500], dtype=torch.float64), tensor([0.0625], dtype=torch.float64))
     """
     model = model or MapMixtures()
     return model.distances(model.fit(saliency), model.fit(reference))
 
 
-class XMGD(Metric):
-    """Matrix of XMGD between groups of maps: explainers, classifiers or data sets; 0 for equal ones, no upper bound.
+class XMGD(ListStates):
+    """Compute the matrix of XMGD between groups of maps, such as those of explainers, classifiers or data sets.
 
-    A distance is in sides of the image: maps that differ by a translation t have the distance |t|. The groups' order
-    and names are fixed beforehand, so that ranks agree on them. States are not sums of scalars: a mean map is the sum
-    of a group's maps, and the mean over pairs needs every map's mixtures, 8 x 6 x levels x components bytes of them.
+    A distance is 0 for equal groups and has no upper bound. It is in sides of the image: maps that differ by a
+    translation t have the distance |t|. The groups' order and names are fixed beforehand, so that ranks agree on them.
+    States are not sums of scalars: a mean map is the sum of a group's maps, and the mean over pairs needs every map's
+    mixtures, 8 x 6 x levels x components bytes of them.
 
     Args:
         levels: Scales; the first is the map itself, each further one is averaged over windows of the one before.
@@ -58,10 +67,15 @@ class XMGD(Metric):
         aggregate: `mean_map` compares the mean of each group's maps, each scaled to [0, 1]: two fits a scale whatever
             the number of maps. `pairwise` averages the distances of all pairs of maps, one from each group; on its
             diagonal, of all pairs of different maps in the group.
-        sign: What negative saliency counts, see `dre.metrics.distribution.relief`.
+        sign: How negative saliency is normalised, see `dre.metrics.distribution.normalised_saliency`.
         begin: Where each fit begins: `ellipse` or `k-means++`, see `dre.mixtures.Fitting`.
         restarts: Starts by k-means++ of which the likeliest end is kept.
         seed: Of their draws.
+
+    Raises:
+        ValueError: The groups are fewer than two or not different, or another setting is out of its range.
+
+    Source: Rhodes et al. 2024.
 
     Example:
         >>> import torch
@@ -78,7 +92,7 @@ class XMGD(Metric):
     higher_is_better = None
 
     records: list[Tensor] | Tensor
-    rows: list[Tensor] | Tensor
+    fits: list[Tensor] | Tensor
     codes: list[Tensor] | Tensor
     maps: Tensor
     constant: Tensor
@@ -105,19 +119,23 @@ class XMGD(Metric):
         self.model = MapMixtures(levels, window, bins, components, weights, sign, begin, restarts, seed)
         self.groups = tuple(groups)
         self.aggregate: Aggregate = aggregate
-        for name in ("records", "rows", "codes"):
+        for name in ("records", "fits", "codes"):
             self.add_state(name, [], dist_reduce_fx="cat")
         for name in ("maps", "constant"):
             self.add_state(name, torch.zeros(len(groups), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, saliency: Tensor, groups: Sequence[str]) -> None:
-        """Add maps [B, 1, H, W] and the group of each, B names."""
+        """Add maps [B, 1, H, W] and the group of each, B names.
+
+        Raises:
+            ValueError: A name is unknown, or the maps are broken or too small for the scales.
+        """
         self.model.check(saliency)
         codes = self._codes(groups, len(saliency)).to(saliency.device)
-        maps = relief(saliency, self.model.sign)
+        maps = normalised_saliency(saliency, self.model.sign)
         constant = ~maps.flatten(1).any(dim=1)
         if self.aggregate == "pairwise":
-            self.rows = [*self.rows, self.model.pack(self.model.fit(saliency))]
+            self.fits = [*self.fits, self.model.pack(self.model.fit(saliency))]
             self.codes = [*self.codes, codes]
         else:
             sums = self._sums()
@@ -128,22 +146,13 @@ class XMGD(Metric):
         self.constant += codes[constant].bincount(minlength=len(self.groups))
 
     def compute(self) -> GroupDistances:
-        """Compare every group with every other."""
+        """Return the distances of every group to every other."""
         compare = self._between_mean_maps if self.aggregate == "mean_map" else self._between_pairs
         count = len(self.groups)
         matrices = torch.full((2, count, count), torch.nan, dtype=torch.float64, device=self.device)
         for first, second, values in compare():
             matrices[:, first, second] = matrices[:, second, first] = values
         return GroupDistances(matrices[0], matrices[1], self.maps, self.constant)
-
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Merge ranks; one without maps takes part with empty states of the right shape and type."""
-        empty = self._empty()
-        for name, entry in empty.items():
-            state = getattr(self, name)
-            if isinstance(state, list) and not state:
-                state.append(entry)
-        super().sync(*args, **kwargs)
 
     def _between_mean_maps(self) -> Iterator[tuple[int, int, Tensor]]:
         sums = self._sums()
@@ -154,14 +163,14 @@ class XMGD(Metric):
                     yield first, second, torch.cat(self.model.distances(fits[first], fits[second]))
 
     def _between_pairs(self) -> Iterator[tuple[int, int, Tensor]]:
-        rows, codes = (_join(getattr(self, name), self._empty()[name]) for name in ("rows", "codes"))
-        members = [self.model.unpack(rows[codes == code]) for code in range(len(self.groups))]
+        fits, codes = self.rows("fits"), self.rows("codes")
+        members = [self.model.unpack(fits[codes == code]) for code in range(len(self.groups))]
         for first, one in enumerate(members):
             for second in range(first, len(members)):
                 yield first, second, self._mean_distance(one, members[second], same=first == second)
 
     def _mean_distance(self, first: list[Mixtures], second: list[Mixtures], same: bool) -> Tensor:
-        """Mean over pairs of both distances, [2]; NaN without a pair."""
+        """Return the mean over pairs of both distances, [2]; NaN without a pair."""
         total, pairs = torch.zeros(2, dtype=torch.float64, device=self.device), 0
         for row in range(len(first[0].weights)):
             others = [mixtures.take(slice(row + 1 if same else 0, None)) for mixtures in second]
@@ -180,24 +189,20 @@ class XMGD(Metric):
         return torch.tensor([self.groups.index(name) for name in groups], dtype=torch.int64)
 
     def _sums(self) -> dict[int, Tensor]:
-        """Sum of the maps of each group that has any, [H, W], in the order of the groups."""
+        """Return the sum of the maps of each group that has any, [H, W], in the order of the groups."""
         sums: dict[int, Tensor] = {}
-        for code, total in _records(_join(self.records, self._empty()["records"])):
+        for code, total in _records(self.rows("records")):
             _add(sums, code, total, self.groups)
         return dict(sorted(sums.items()))
 
-    def _empty(self) -> dict[str, Tensor]:
+    def empty_rows(self) -> dict[str, Tensor]:
+        """Return no rows of each state."""
         numbers = NUMBERS * self.model.levels * self.model.components
         return {
             "records": torch.empty(0, dtype=torch.float64, device=self.device),
-            "rows": torch.empty(0, numbers, dtype=torch.float64, device=self.device),
+            "fits": torch.empty(0, numbers, dtype=torch.float64, device=self.device),
             "codes": torch.empty(0, dtype=torch.int64, device=self.device),
         }
-
-
-def _join(state: list[Tensor] | Tensor, empty: Tensor) -> Tensor:
-    """Give a state as one tensor: it is a list before ranks are merged, and a tensor or a list after."""
-    return state if isinstance(state, Tensor) else torch.cat([empty, *state])
 
 
 def _add(sums: dict[int, Tensor], code: int, total: Tensor, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Gaussian mixtures of saliency on the unit square and the distances between them; no model, no metric."""
+"""Gaussian mixtures on the unit square: fitting, and the Wasserstein distances between them."""
 
 from dre.mixtures.fitting import Begin, Fit, Fitting, fit_mixtures
 from dre.mixtures.gaussians import Mixtures

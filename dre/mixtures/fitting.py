@@ -1,4 +1,4 @@
-"""Weighted expectation maximisation of Gaussian mixtures, for a batch of maps on one grid."""
+"""Expectation maximisation of Gaussian mixtures with weighted points, for a batch of maps on one grid."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -7,22 +7,29 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_count, check_finite
-from dre.mixtures.gaussians import Mixtures, bury, expect, maximise, monomials
+from dre.mixtures.gaussians import Mixtures, drop_negligible, expect, maximise, monomials
 from dre.mixtures.starts import compact, draws, ellipse_start, fill_empty, nearest_parts, spread_seeds
 
 BUDGET = {"cpu": 2**17, "cuda": 2**27}
-"""Densities (points x components x maps) held at once: what fits a core's cache, or 1 GB of a GPU."""
-
+"""Densities (points x components x maps) held at once: the cache of a CPU core, or 1 GB of a GPU."""
 
 Begin = Literal["ellipse", "k-means++"]
-"""Where the fit of a row begins when no start is given."""
+"""How the start of a fit is chosen when none is given."""
 
 
 class Fit(NamedTuple):
-    """Fitted mixtures and how the fit went.
+    """Hold fitted mixtures and how the fit went.
 
     `log_likelihood` is the mean over the counted points under the mixture that is returned, float64 [B];
-    `iterations` is int64 [B]; `converged` says where the likelihood came to rest before the iterations ran out, [B].
+    `iterations` is int64 [B]; `converged` is bool [B], whether the likelihood changed by less than the tolerance before
+    the iterations ran out.
+
+    Example:
+        >>> import torch
+        >>> from dre.mixtures import unit_grid
+        >>> fit = fit_mixtures(unit_grid(4, 4), torch.ones(2, 16), Fitting(components=1))
+        >>> fit.converged, fit.take(torch.tensor([0])).iterations.shape
+        (tensor([True, True]), torch.Size([1]))
     """
 
     mixtures: Mixtures
@@ -31,13 +38,13 @@ class Fit(NamedTuple):
     converged: Tensor
 
     def take(self, rows: Tensor) -> "Fit":
-        """Give the fits of some rows of the batch."""
+        """Return the fits of some rows of the batch."""
         return Fit(self.mixtures.take(rows), self.log_likelihood[rows], self.iterations[rows], self.converged[rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """How mixtures are fitted.
+    """Set how mixtures are fitted.
 
     Args:
         components: Gaussians in each mixture, K.
@@ -46,9 +53,16 @@ class Fitting:
         restarts: Starts of which the likeliest end is kept; they differ in their draws.
         seed: Of the draws.
         tolerance: The fit ends where the mean log-likelihood changes by less.
-        iterations: At most so many.
+        iterations: Largest number of steps.
         regularisation: Added to the variances in every step.
         budget: Densities held at once; by default what suits the device.
+
+    Raises:
+        ValueError: A number is out of its range, `begin` is unknown, or restarts of `ellipse` are asked for.
+
+    Example:
+        >>> Fitting(components=5, begin="k-means++", restarts=3).tolerance
+        0.001
     """
 
     components: int = 10
@@ -61,7 +75,7 @@ class Fitting:
     budget: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse settings that fit nothing."""
+        """Check the ranges."""
         for name in ("components", "restarts", "iterations"):
             check_count(name, getattr(self, name))
         if self.begin not in get_args(Begin):
@@ -76,7 +90,7 @@ class Fitting:
 
 
 def fit_mixtures(points: Tensor, counts: Tensor, fitting: Fitting | None = None, start: Mixtures | None = None) -> Fit:
-    """Fit a mixture of Gaussians to each row of counts, as if every point were there `counts` times.
+    """Fit a mixture of Gaussians to each row of counts, as if every point occurred `counts` times.
 
     No point is duplicated: its count weighs its share in each sum, and points of count zero are dropped. A row whose
     counts are all zero is fitted as if each point were there once. The draws are the same for every row, so a batch
@@ -88,7 +102,18 @@ def fit_mixtures(points: Tensor, counts: Tensor, fitting: Fitting | None = None,
         fitting: The settings; their defaults when not given.
         start: Mixtures to start from, one for each row; what `fitting` says when not given.
 
-    Source: paper 000, steps 2 (a mixture fitted to duplicated points). Numbers follow scikit-learn's GaussianMixture.
+    Raises:
+        ValueError: A shape is wrong, or a count is negative, NaN or infinite.
+
+    Source: Rhodes et al. 2024, step 2 (a mixture fitted to duplicated points). Numbers follow scikit-learn's
+    GaussianMixture.
+
+    Example:
+        >>> import torch
+        >>> from dre.mixtures import unit_grid
+        >>> fit = fit_mixtures(unit_grid(4, 4), torch.ones(1, 16), Fitting(components=1))
+        >>> fit.mixtures.means.round(decimals=3).tolist()
+        [[[0.5, 0.5]]]
     """
     fitting = fitting or Fitting()
     _check(points, counts, start, fitting)
@@ -123,7 +148,7 @@ def _fit_rows(points: Tensor, counts: Tensor, fitting: Fitting, start: Mixtures 
     else:
         moved = Mixtures(*(entry.double() for entry in start)).shift(-centres)
         best = _climb(features, weights, moved, fitting, pixels)
-    return best._replace(mixtures=bury(best.mixtures).shift(centres))
+    return best._replace(mixtures=drop_negligible(best.mixtures).shift(centres))
 
 
 def _best_of_restarts(features: Tensor, places: Tensor, weights: Tensor, fitting: Fitting, pixels: int) -> Fit:
@@ -144,11 +169,11 @@ def _best_of_restarts(features: Tensor, places: Tensor, weights: Tensor, fitting
 
 
 def _climb(features: Tensor, weights: Tensor, start: Mixtures, fitting: Fitting, pixels: int) -> Fit:
-    """Iterate every row until its likelihood rests; rows that do leave the batch."""
+    """Iterate every row until its likelihood converges; rows that do leave the batch."""
     rows = torch.arange(len(weights), device=weights.device)
     ends = Mixtures(*(entry.clone() for entry in start))
     taken = torch.full_like(rows, fitting.iterations)
-    rested = torch.zeros_like(rows, dtype=torch.bool)
+    converged = torch.zeros_like(rows, dtype=torch.bool)
     current, before = start, torch.full_like(weights[:, 0], -torch.inf)
     some_features, some_weights = features, weights
     for iteration in range(1, fitting.iterations + 1):
@@ -160,14 +185,14 @@ def _climb(features: Tensor, weights: Tensor, start: Mixtures, fitting: Fitting,
             continue
         for end, now in zip(ends, current, strict=True):
             end[rows] = now
-        rested[rows] = rests
+        converged[rows] = rests
         taken[rows[rests]] = iteration
         if rests.all():
             break
         goes_on = ~rests
         rows, before, current = rows[goes_on], before[goes_on], current.take(goes_on)
         some_features, some_weights = some_features[goes_on], some_weights[goes_on]
-    return Fit(ends, expect(features, weights, ends, pixels)[1], taken, rested)
+    return Fit(ends, expect(features, weights, ends, pixels)[1], taken, converged)
 
 
 def _check(points: Tensor, counts: Tensor, start: Mixtures | None, fitting: Fitting) -> None:

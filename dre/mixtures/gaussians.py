@@ -1,4 +1,4 @@
-"""Gaussian mixtures in the plane, a batch of them at a time: their densities and the step that fits them."""
+"""Batches of Gaussian mixtures in the plane, with their log densities and the two steps of expectation maximisation."""
 
 import math
 from collections.abc import Iterator
@@ -10,15 +10,21 @@ from torch import Tensor
 EMPTY = 10 * torch.finfo(torch.float64).eps
 """Added to the mass of every component, as scikit-learn does, so that one without points divides by no zero."""
 
-DEAD = 1e-12
-"""A component of less weight than this carries nothing; its weight is set to zero at the end of a fit."""
+NEGLIGIBLE = 1e-12
+"""The weight of a component below this is set to zero at the end of a fit."""
 
 
 class Mixtures(NamedTuple):
-    """A batch of mixtures of K Gaussians in the plane, float64.
+    """Hold a batch of mixtures of K Gaussians in the plane, float64.
 
     `weights` is [B, K] and sums to 1, `means` [B, K, 2] as (down, across), `covariances` [B, K, 2, 2]. A component of
     weight zero is not part of its mixture.
+
+    Example:
+        >>> import torch
+        >>> mixtures = Mixtures(torch.ones(3, 1), torch.zeros(3, 1, 2), torch.eye(2).expand(3, 1, 2, 2))
+        >>> mixtures.shift(torch.ones(3, 2)).take(slice(0, 1)).means
+        tensor([[[1., 1.]]])
     """
 
     weights: Tensor
@@ -26,7 +32,7 @@ class Mixtures(NamedTuple):
     covariances: Tensor
 
     def take(self, rows: Tensor | slice) -> "Mixtures":
-        """Give the mixtures of some rows of the batch."""
+        """Return the mixtures of some rows of the batch."""
         return Mixtures(*(entry[rows] for entry in self))
 
     def shift(self, offset: Tensor) -> "Mixtures":
@@ -35,18 +41,18 @@ class Mixtures(NamedTuple):
 
     @staticmethod
     def join(parts: "list[Mixtures]") -> "Mixtures":
-        """Put batches one after the other."""
+        """Concatenate batches."""
         return Mixtures(*(torch.cat(entries) for entries in zip(*parts, strict=True)))
 
 
 def monomials(points: Tensor) -> Tensor:
-    """Give what every quadratic in the plane is made of, [B, 6, P]: 1, y, x, y^2, yx, x^2 of points [B, P, 2]."""
+    """Return the monomials up to degree two, [B, 6, P]: 1, y, x, y^2, yx, x^2 of points [B, P, 2]."""
     down, across = points.unbind(dim=-1)
     return torch.stack([torch.ones_like(down), down, across, down * down, down * across, across * across], dim=1)
 
 
 def log_density_terms(mixtures: Mixtures) -> Tensor:
-    """Coefficients [B, K, 6] of the weighted log density of each component, one for each of the `monomials`."""
+    """Return the coefficients [B, K, 6] of each component's weighted log density, one for each of the `monomials`."""
     (vertical, mixed), (_, horizontal) = _entries(mixtures.covariances)
     determinant = vertical * horizontal - mixed * mixed
     precision = torch.stack([horizontal, -mixed, vertical], dim=-1) / determinant[..., None]
@@ -61,15 +67,16 @@ def log_density_terms(mixtures: Mixtures) -> Tensor:
 
 
 def expect(features: Tensor, counts: Tensor, mixtures: Mixtures, pixels: int) -> tuple[Tensor, Tensor]:
-    """Share the points among the components: the moments of each share [B, K, 6], and the mean log-likelihood [B].
+    """Run the E-step: return the moments of each component's share of the points, [B, K, 6], and the likelihood, [B].
 
-    One product of matrices gives the log densities, another the moments; the responsibilities are never scaled.
+    The likelihood is the mean log-likelihood of the points. One product of matrices gives the log densities, another
+    the moments; the responsibilities are never scaled.
 
     Args:
         features: `monomials` of the points, [B, 6, P].
         counts: How often each point occurs, [B, P]; 0 is padding.
         mixtures: B of them.
-        pixels: Points looked at together; bounds the memory.
+        pixels: Points in one pass; bounds the memory.
     """
     terms = log_density_terms(mixtures)
     moments = torch.zeros_like(terms)
@@ -85,12 +92,12 @@ def expect(features: Tensor, counts: Tensor, mixtures: Mixtures, pixels: int) ->
 
 
 def blocks(features: Tensor, counts: Tensor, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut points and their counts into runs of at most so many points."""
+    """Split points and their counts into chunks of at most `pixels` points."""
     return zip(torch.split(features, pixels, dim=2), torch.split(counts, pixels, dim=1), strict=True)
 
 
 def maximise(moments: Tensor, regularisation: float) -> Mixtures:
-    """Give the mixtures with these moments of their components, [B, K, 6].
+    """Run the M-step: return the mixtures with these moments of their components, [B, K, 6].
 
     Args:
         moments: Sums of the `monomials` over each component's share of the points.
@@ -106,9 +113,9 @@ def maximise(moments: Tensor, regularisation: float) -> Mixtures:
     return Mixtures(mass / mass.sum(dim=1, keepdim=True), means, covariances)
 
 
-def bury(mixtures: Mixtures) -> Mixtures:
+def drop_negligible(mixtures: Mixtures) -> Mixtures:
     """Set the weights of components that lost their points to zero."""
-    weights = mixtures.weights.where(mixtures.weights > DEAD, 0.0)
+    weights = mixtures.weights.where(mixtures.weights > NEGLIGIBLE, 0.0)
     return mixtures._replace(weights=weights / weights.sum(dim=1, keepdim=True))
 
 

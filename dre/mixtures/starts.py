@@ -1,4 +1,4 @@
-"""Where a fit of mixtures starts: spread over the ellipse of the points, or at k-means++ seeds."""
+"""Starts of a mixture fit, over the ellipse of the points or at k-means++ seeds, and the grid of counted pixels."""
 
 import math
 
@@ -8,29 +8,29 @@ from torch import Tensor
 from dre.mixtures.gaussians import Mixtures, blocks, maximise
 
 BELOW_ONE = 1 - 1e-12
-"""Largest share of the mass at which a draw may fall: past the last point there is none."""
+"""Largest share of the mass at which a draw may fall, so that it never lies behind the last point."""
 
 TIE = 1e-12
-"""Handicap of each seed against the one before it, in squared distance: on a grid, points are often as near to two
-seeds, and the last bit must not decide."""
-
+"""Added to the squared distance to each seed after the first, so that rounding does not decide between equal ones."""
 
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-"""Between one seed of a sunflower and the next."""
+"""Angle between one component and the next: a sunflower's spiral covers the ellipse evenly."""
 
 
 def ellipse_start(features: Tensor, counts: Tensor, components: int, regularisation: float) -> Mixtures:
-    """Spread equal components over the points' own ellipse, as seeds lie in a sunflower.
+    """Spread equal components over the ellipse of the points' mean and covariance, in a sunflower's spiral.
 
     Their distances from the middle are quantiles of the Gaussian with the points' mean and covariance, of which each
-    component has a K-th. The start moves and stretches with the points and changes little where they do, so maps that
-    are alike climb to mixtures that are alike; of draws this is not true.
+    component has a K-th. The start moves and stretches with the points, so similar maps are fitted by similar
+    mixtures, which random starts do not ensure.
 
     Args:
         features: `monomials` of the points, [B, 6, P].
         counts: [B, P].
         components: K.
         regularisation: Added to the variances.
+
+    Source: our choice.
     """
     whole = maximise(torch.bmm(features, counts[..., None]).mT, regularisation)
     place = torch.arange(components, dtype=features.dtype, device=features.device)
@@ -43,13 +43,13 @@ def ellipse_start(features: Tensor, counts: Tensor, components: int, regularisat
 
 
 def draws(restarts: int, components: int, seed: int) -> Tensor:
-    """Uniform draws [restarts, components] that all maps share: a map's start depends on nothing but the map."""
+    """Draw uniform numbers [restarts, components] that all maps share, so a map's start depends on the map alone."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(restarts, components, dtype=torch.float64, generator=generator).clamp(max=BELOW_ONE)
 
 
 def spread_seeds(points: Tensor, counts: Tensor, uniform: Tensor) -> Tensor:
-    """Draw seeds [B, K, 2] among the points, each with probability count x squared distance to the seeds before it.
+    """Draw seeds [B, K, 2] among the points, with probabilities count x squared distance to the nearest earlier seed.
 
     Equal draws at the same shares of the mass: a map that is moved has its seeds moved. With fewer different points
     than seeds, points are repeated.
@@ -59,7 +59,7 @@ def spread_seeds(points: Tensor, counts: Tensor, uniform: Tensor) -> Tensor:
         counts: [B, P], float64; a point of count 0 is never drawn.
         uniform: [K] in [0, 1).
 
-    Source: Arthur and Vassilvitskii, k-means++, SODA 2007, with weighted points.
+    Source: Arthur and Vassilvitskii 2007 (k-means++), with weighted points.
     """
     seeds: list[Tensor] = []
     distance = torch.ones_like(counts)
@@ -67,22 +67,22 @@ def spread_seeds(points: Tensor, counts: Tensor, uniform: Tensor) -> Tensor:
         mass = counts * distance
         mass = mass.where(mass.any(dim=1, keepdim=True), counts)  # every point is a seed: repeat one
         reached = mass.cumsum(dim=1)
-        chosen = torch.searchsorted(reached, draw * reached[:, -1:], right=True)
-        seeds.append(points.gather(1, chosen[..., None].expand(-1, -1, 2)))
+        drawn = torch.searchsorted(reached, draw * reached[:, -1:], right=True)
+        seeds.append(points.gather(1, drawn[..., None].expand(-1, -1, 2)))
         squared = (points - seeds[-1]).square().sum(dim=2)
         distance = torch.minimum(distance, squared) if len(seeds) > 1 else squared
     return torch.cat(seeds, dim=1)
 
 
 def nearest_parts(features: Tensor, counts: Tensor, seeds: Tensor, regularisation: float, pixels: int) -> Mixtures:
-    """Give the mixtures whose components are the points nearest to each seed.
+    """Return the mixtures whose components are fitted to the points nearest to each seed.
 
     Args:
         features: `monomials` of the points, [B, 6, P].
         counts: [B, P].
         seeds: [B, K, 2].
         regularisation: Added to the variances.
-        pixels: Points looked at together.
+        pixels: Points in one pass; bounds the memory.
     """
     handicap = TIE * torch.arange(seeds.shape[1], device=seeds.device)
     level = -seeds.square().sum(dim=2) - handicap
@@ -96,29 +96,41 @@ def nearest_parts(features: Tensor, counts: Tensor, seeds: Tensor, regularisatio
 
 
 HALF_UP = 1e-9
-"""Lifts a share that rounding error has put just below a half; without it a last bit would move a pixel by one."""
+"""Added before rounding, so that a value that rounding error has put just below a half is rounded up."""
 
 
 def unit_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Centres of the pixels in the unit square, float64 [H * W, 2] as (down, across), row by row."""
+    """Return the centres of the pixels in the unit square: float64 [H * W, 2] as (down, across), row by row.
+
+    Example:
+        >>> import torch
+        >>> unit_grid(1, 2)
+        tensor([[0.5000, 0.2500],
+                [0.5000, 0.7500]], dtype=torch.float64)
+    """
     down, across = ((torch.arange(side, dtype=torch.float64, device=device) + 0.5) / side for side in (height, width))
     return torch.cartesian_prod(down, across)
 
 
 def quantise(maps: Tensor, bins: int) -> Tensor:
-    """Say how often each pixel is duplicated: round(bins * value), halves upwards, int64 of the maps' shape.
+    """Return how often each pixel is duplicated, round(bins * value) with halves upwards: int64 of the maps' shape.
 
     Args:
         maps: Values in [0, 1].
         bins: Duplicates of a pixel of value 1.
 
-    Source: paper 000, the binning parameter b.
+    Source: Rhodes et al. 2024, the binning parameter b.
+
+    Example:
+        >>> import torch
+        >>> quantise(torch.tensor([0.0, 0.25, 1.0]), bins=10)
+        tensor([ 0,  3, 10])
     """
     return (maps.double() * bins + (0.5 + HALF_UP)).floor().long()
 
 
 def fill_empty(counts: Tensor) -> Tensor:
-    """Count every pixel once in the rows of [B, P] that count none: a map without relief says "anywhere"."""
+    """Set every count to one in the rows of [B, P] that are all zero: a constant map is spread evenly."""
     return counts.where(counts.any(dim=1, keepdim=True), 1)
 
 

@@ -1,4 +1,4 @@
-"""Wasserstein distances: between Gaussians in closed form, between mixtures by exact transport of their components.
+"""MW2, the Wasserstein distance between Gaussian mixtures: exact transport of components at closed-form costs.
 
 The transport is solved on the CPU, and so small that NumPy prepares it: six numbers a component.
 """
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 def gaussian_distances(means: Tensor, covariances: Tensor, other_means: Tensor, other_covariances: Tensor) -> Tensor:
-    """Squared Wasserstein-2 distance between Gaussians in the plane: [...], exactly 0 for equal ones.
+    """Return the squared Wasserstein-2 distance between Gaussians in the plane: float64 [...], 0 for equal ones.
 
     With u(A) = (A11 - A22, 2 A12, 2 sqrt(det A)), a vector as long as the trace of A, the covariances' part,
     tr A + tr B - 2 tr (A^(1/2) B A^(1/2))^(1/2), is |u(A) - u(B)|^2 / (T + sqrt(T^2 - |u(A) - u(B)|^2)) with T the sum
@@ -33,21 +33,38 @@ def gaussian_distances(means: Tensor, covariances: Tensor, other_means: Tensor, 
         other_means: Broadcasts to `means`.
         other_covariances: Broadcasts to `covariances`.
 
-    Source: paper 000, W_2^2 between Gaussians; the form is derived from tr (AB)^(1/2) = sqrt(tr AB + 2 sqrt(det AB)).
+    Source: Rhodes et al. 2024, W_2^2 between Gaussians; we derive the form from
+    tr (AB)^(1/2) = sqrt(tr AB + 2 sqrt(det AB)).
+
+    Example:
+        >>> import torch
+        >>> gaussian_distances(torch.zeros(2), torch.eye(2), torch.tensor([3.0, 4.0]), torch.eye(2))
+        tensor(25., dtype=torch.float64)
     """
     distances = _cost(_describe(means, covariances), _describe(other_means, other_covariances))
     return torch.as_tensor(distances, device=means.device)
 
 
 def mixture_distances(first: Mixtures, second: Mixtures, pairs: int = PAIRS) -> Tensor:
-    """Squared MW2 between mixtures row by row, float64 [B]: the cheapest exact transport of component to component.
+    """Return the squared MW2 between mixtures row by row, the least cost of moving the components: float64 [B].
 
     Args:
         first: B mixtures.
         second: B mixtures, whose number of components may differ.
         pairs: Pairs whose costs are held at once; the memory depends on it alone.
 
-    Source: paper 000, MW_2^2 (Delon and Desolneux 2020), solved by POT's network simplex.
+    Raises:
+        ValueError: The numbers of mixtures differ.
+
+    Source: Rhodes et al. 2024, MW_2^2 (Delon and Desolneux 2020), solved by POT's network simplex.
+
+    Example:
+        >>> import torch
+        >>> weights, covariances = torch.full((1, 2), 0.5), torch.eye(2).expand(1, 2, 2, 2)
+        >>> first = Mixtures(weights, torch.tensor([[[0.0, 0.0], [0.0, 9.0]]]), covariances)
+        >>> second = Mixtures(weights, torch.tensor([[[0.0, 9.0], [2.0, 0.0]]]), covariances)
+        >>> mixture_distances(first, second)
+        tensor([2.], dtype=torch.float64)
     """
     check_count("pairs", pairs)
     rows = len(first.weights)
@@ -65,12 +82,21 @@ def mixture_distances(first: Mixtures, second: Mixtures, pairs: int = PAIRS) -> 
 
 
 def distance_matrix(first: Mixtures, second: Mixtures | None = None, pairs: int = PAIRS) -> Tensor:
-    """Squared MW2 between all mixtures of two batches, float64 [N, M]; within one batch, [N, N] and symmetric.
+    """Return the squared MW2 between all mixtures of two batches: float64 [N, M]; of one batch, [N, N] and symmetric.
 
     Args:
         first: N mixtures.
         second: M mixtures; the first ones when not given, and then each pair is solved once.
         pairs: Pairs whose costs are held at once; the memory beside the matrix depends on it alone.
+
+    Source: Rhodes et al. 2024, MW_2^2 (Delon and Desolneux 2020).
+
+    Example:
+        >>> import torch
+        >>> means = torch.tensor([[[0.0, 0.0]], [[3.0, 4.0]]])
+        >>> distance_matrix(Mixtures(torch.ones(2, 1), means, torch.eye(2).expand(2, 1, 2, 2)))
+        tensor([[ 0., 25.],
+                [25.,  0.]], dtype=torch.float64)
     """
     check_count("pairs", pairs)
     one = _read(first)
@@ -87,7 +113,7 @@ def distance_matrix(first: Mixtures, second: Mixtures | None = None, pairs: int 
 
 
 class _Described(NamedTuple):
-    """Mixtures on the CPU: their weights [B, K], and what describes their Gaussians, [6, B, K]."""
+    """Hold mixtures on the CPU: their weights [B, K], and six numbers for each Gaussian, [6, B, K]."""
 
     weights: Array
     gaussians: Array
@@ -98,13 +124,13 @@ def _read(mixtures: Mixtures) -> _Described:
 
 
 def _solve(weights: Array, others: Array, costs: Array) -> float:
-    """Solve one small linear program; POT's checks would take longer than its simplex."""
+    """Solve one small linear program without POT's checks, which would take longer than its simplex."""
     plan = ot.emd(weights, others, costs, center_dual=False, check_marginals=False)
     return float(np.vdot(plan, costs))
 
 
 def _describe(means: Tensor, covariances: Tensor) -> Array:
-    """Six numbers for each Gaussian, [6, ...]: the mean, u of the covariance, and its trace, the length of u."""
+    """Return six numbers for each Gaussian, [6, ...]: its mean, u of its covariance, and the trace, the length of u."""
     mean, covariance = means.double().cpu().numpy(), covariances.double().cpu().numpy()
     vertical, mixed, horizontal = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
     determinant = np.maximum(vertical * horizontal - mixed * mixed, 0)
@@ -113,7 +139,7 @@ def _describe(means: Tensor, covariances: Tensor) -> Array:
 
 
 def _cost(one: Array, other: Array) -> Array:
-    """Squared distances of Gaussians, from what describes them."""
+    """Return the squared distances of Gaussians from their six numbers."""
     squares = one[:5] - other[:5]
     squares *= squares
     apart = squares[2] + squares[3] + squares[4]

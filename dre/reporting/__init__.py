@@ -1,4 +1,4 @@
-"""A summary of scores as text, pictures and a page."""
+"""Reports of an evaluation: Markdown tables, figures and an HTML page."""
 
 from dre.reporting.figures import write_rank_diagrams
 from dre.reporting.gallery import Example

@@ -1,40 +1,66 @@
-"""What one cell of a table says, the same in Markdown and in HTML."""
+"""Cells and rows of the tables of a report, built once and written as Markdown and as HTML."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 UNSCALED = ("pearson_skewness",)
-"""Metrics that are no shares of 1 and are printed as they are."""
+"""Metrics that are not shares of 1 and are printed without the factor 100."""
 
 LEARNED = ("dre", "mgnet")
-"""Names of explainers that others are compared with unless a run says otherwise."""
+"""Learned explainers; the first of them in a run is the reference unless the run names another."""
 
 ALPHA = 0.05
-"""Level below which a corrected p-value tells two explainers apart."""
+"""Level below which a corrected p-value is significant."""
 
 Entry = Mapping[str, Any]
 """A score or a comparison as `dre.statistics.summarise` gives it."""
 
 
-def scales(summary: Mapping[str, Any], unscaled: Collection[str] = UNSCALED) -> dict[str, float]:
-    """Give the factor that each metric is printed with: 100, or 1 for what is no share.
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Hold one cell of a table.
 
-    A summary may name what is no share itself, under `unscaled`.
+    Args:
+        text: What it says.
+        note: A second, smaller line; in Markdown it follows the text.
+        kind: Style of the HTML: best, tied, bad or nothing.
+        picture: A PNG file shown above the text, in HTML alone.
+    """
+
+    text: str
+    note: str = ""
+    kind: str = ""
+    picture: bytes | None = None
+
+    def __str__(self) -> str:
+        """Return text and note on one line."""
+        return f"{self.text} {self.note}".rstrip()
+
+
+def scales(summary: Mapping[str, Any], unscaled: Collection[str] = UNSCALED) -> dict[str, float]:
+    """Return the factor that each metric is printed with: 100, or 1 for a metric that is not a share.
+
+    A summary may name these itself, under `unscaled`.
     """
     unscaled = summary.get("unscaled", unscaled)
     return {metric: 1.0 if metric in unscaled else 100.0 for metric in summary["metrics"]}
 
 
 def exceptions(factors: Mapping[str, float]) -> str:
-    """Name the metrics that are printed without the factor 100."""
+    """Return a remark that names the metrics printed without the factor 100; nothing when there is none."""
     plain = [metric for metric, factor in factors.items() if factor == 1]
     return f" ({', '.join(plain)} as it is)" if plain else ""
 
 
 def number(value: float | None, factor: float = 1.0) -> str:
-    """Write a value with one digit when it is scaled and two when it is not; a dash when there is none.
+    """Format a value with one decimal when it is scaled and two when it is not; a dash when there is none.
 
-    A value that these digits would round to nothing is written with a power of ten.
+    A value that these decimals would round to zero is written with a power of ten.
+
+    Example:
+        >>> number(0.1234, 100), number(0.1234), number(0.0004), number(None)
+        ('12.3', '0.12', '4.0e-04', '-')
     """
     if value is None:
         return "-"
@@ -43,36 +69,41 @@ def number(value: float | None, factor: float = 1.0) -> str:
 
 
 def digits(factor: float) -> int:
-    """Digits behind the point that a metric is printed with."""
+    """Return the number of decimals that a metric is printed with."""
     return 1 if factor > 1 else 2
 
 
 def range_text(entry: Entry, factor: float) -> str:
-    """Write the interval; nothing when there is none."""
+    """Format the interval; nothing when there is none."""
     if entry["low"] is None:
         return ""
     return f"[{number(entry['low'], factor)}, {number(entry['high'], factor)}]"
 
 
 def cell(entry: Entry | None, factor: float) -> str:
-    """Write mean and interval and, of a comparison, the corrected p-value."""
+    """Format mean and interval and, of a comparison, the corrected p-value."""
     if entry is None or entry["mean"] is None:
         return "-"
-    text = f"{number(entry['mean'], factor)} {range_text(entry, factor)}".rstrip()
+    text = str(score_cell(entry, factor))
     if entry.get("p_holm") is not None:
         text += f", p {p_text(entry['p_holm'])}"
     return text
 
 
+def score_cell(entry: Entry, factor: float, kind: str = "") -> Cell:
+    """Return the mean of a score or a comparison, with its interval as the note."""
+    return Cell(number(entry["mean"], factor), range_text(entry, factor), kind)
+
+
 def p_text(p_value: float | None) -> str:
-    """Write a p-value with its relation."""
+    """Format a p-value with its relation."""
     if p_value is None:
         return "-"
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
 
 
 def turned(comparisons: list[dict[str, Any]], first: str, second: str) -> dict[str, Any] | None:
-    """Find a comparison and turn it so that it reads first - second."""
+    """Find the comparison of two explainers and reverse it if needed, so that it reads first - second."""
     for entry in comparisons:
         if (entry["first"], entry["second"]) == (first, second):
             return entry
@@ -90,7 +121,7 @@ def turned(comparisons: list[dict[str, Any]], first: str, second: str) -> dict[s
 
 
 def choose_reference(names: Collection[str], reference: str | None = None) -> str:
-    """Give the explainer that others are compared with: the wanted one, or a learned one, or else the first."""
+    """Return the explainer that others are compared with: the given one, or a learned one, or else the first."""
     return reference or next((name for name in LEARNED if name in names), next(iter(names)))
 
 
@@ -98,7 +129,70 @@ def _negative(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Write a table whose first columns are texts; the others are figures, to the right."""
+def is_significant(pair: Entry) -> bool:
+    """Return whether the corrected p-value of a comparison tells its explainers apart."""
+    return pair["p_holm"] is not None and pair["p_holm"] < ALPHA
+
+
+def mean_rows(summary: Mapping[str, Any], names: Sequence[str], factors: Mapping[str, float]) -> list[list[Cell]]:
+    """Return a row for each explainer: its name, and of each metric the mean with its interval.
+
+    The best mean of a metric is marked as `best`, means that are not told apart from it as `tied`.
+    """
+    best = {metric: _best(summary, metric) for metric in factors}
+    return [
+        [
+            Cell(name),
+            *(
+                score_cell(summary["scores"][name][metric], factor, _standing(summary, name, metric, best[metric]))
+                for metric, factor in factors.items()
+            ),
+        ]
+        for name in names
+    ]
+
+
+def _best(summary: Mapping[str, Any], metric: str) -> str | None:
+    """Name the explainer at the better end; None where neither end is better, or where there is nothing to compare."""
+    means = {name: summary["scores"][name][metric]["mean"] for name in summary["explainers"]}
+    known: dict[str, float] = {name: mean for name, mean in means.items() if mean is not None}
+    higher_is_better = summary["directions"][metric]
+    if higher_is_better is None or len(known) < 2:
+        return None
+    choose = max if higher_is_better else min
+    return choose(known, key=lambda name: known[name])
+
+
+def _standing(summary: Mapping[str, Any], name: str, metric: str, best: str | None) -> str:
+    if best is None or summary["scores"][name][metric]["mean"] is None:
+        return ""
+    if name == best:
+        return "best"
+    versus = turned(summary["comparisons"][metric], best, name)
+    return "tied" if versus is not None and versus["p_holm"] is not None and not is_significant(versus) else ""
+
+
+PAIR_COLUMNS = ("difference", "mean", "Wilcoxon's p", "after Holm", "rank-biserial", "common images")
+
+
+def pair_rows(pairs: Sequence[Entry], factor: float) -> list[list[Cell]]:
+    """Return a row of `PAIR_COLUMNS` for each comparison; the mean has its interval as the note."""
+    rows = []
+    for pair in pairs:
+        mean = score_cell(pair, factor, "best" if is_significant(pair) else "")
+        tests = [p_text(pair["p_value"]), p_text(pair["p_holm"]), number(pair["effect_size"]), str(pair["count"])]
+        rows.append([Cell(f"{pair['first']} - {pair['second']}"), mean, *map(Cell, tests)])
+    return rows
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell | str]], texts: int = 1) -> str:
+    """Write a table whose first columns are texts; the others are figures, to the right.
+
+    Example:
+        >>> print(markdown_table(["explainer", "mean"], [["random", Cell("1.5", "[1.0, 2.0]")]]))
+        | explainer | mean |
+        | --- | ---: |
+        | random | 1.5 [1.0, 2.0] |
+    """
     marks = ["---"] * texts + ["---:"] * (len(header) - texts)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (header, marks, *rows))

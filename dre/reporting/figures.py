@@ -1,4 +1,4 @@
-"""Figures of a summary: intervals side by side, curves with bands, quality against cost."""
+"""Figures of a summary: means with intervals, curves with bands, quality against cost, critical differences."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def curves_figure(curves: pd.DataFrame, explainers: Sequence[str], most: int = 3
     """Draw every metric's curves as a panel with their bands.
 
     Args:
-        curves: As `dre.statistics.curves.curves_frame` gives it.
+        curves: As `dre.statistics.curves.curves_frame` returns it.
         explainers: Order that colours go by.
         most: Panels in one line.
     """
@@ -113,12 +113,12 @@ def _title(summary: Mapping[str, Any], metric: str, factor: float) -> str:
 
 
 def _legend_inches(explainers: Sequence[str]) -> float:
-    """How wide a legend is that names these explainers."""
+    """Return the width in inches of a legend that names these explainers."""
     return 0.6 + 0.075 * max(map(len, explainers), default=0)
 
 
 def _legend_beside(figure: Figure, panels: Sequence[Axes], margin: float) -> None:
-    """Name every explainer once, to the right of all panels."""
+    """Draw a legend that names every explainer once, to the right of all panels."""
     found: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -129,15 +129,17 @@ def _legend_beside(figure: Figure, panels: Sequence[Axes], margin: float) -> Non
 
 
 WIDTH = 7.5
+"""Of a critical difference diagram, in inches."""
+
 ROW = 0.24
 """Inches between two names."""
 
 
 def critical_difference_diagram(ranks: dict[str, Any], title: str, explainers: list[str] | None = None) -> Figure:
-    """Draw one metric's ranks; rank 1, the best, is on the left.
+    """Draw the critical difference diagram of one metric; rank 1, the best, is on the left.
 
     Args:
-        ranks: As `dre.statistics.summarise` gives it.
+        ranks: As `dre.statistics.summarise` returns it, under `ranks`.
         title: Of the figure.
         explainers: Order that colours go by; the ranks' own when not given.
 
@@ -169,7 +171,16 @@ def critical_difference_diagram(ranks: dict[str, Any], title: str, explainers: l
 
 
 def write_rank_diagrams(summary: dict[str, Any], directory: Path) -> list[Path]:
-    """Write `critical_difference_METRIC.png` for every metric that ranks the explainers."""
+    """Write `critical_difference_METRIC.png` for every metric with ranks, and return the paths.
+
+    Example:
+        >>> import tempfile
+        >>> ranks = {"average": {"a": 1.0, "b": 2.0}, "groups": [], "critical_difference": None}
+        >>> summary = {"ranks": {"deletion": ranks}, "explainers": ["a", "b"]}
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     [path.name for path in write_rank_diagrams(summary, Path(directory))]
+        ['critical_difference_deletion.png']
+    """
     written = []
     for metric, ranks in summary["ranks"].items():
         path = directory / f"critical_difference_{metric}.png"
@@ -187,7 +198,7 @@ def _scale(axes: Axes, explainers: int) -> None:
 
 
 def _name(axes: Axes, name: str, rank: float, depth: float, colour: str, is_left: bool) -> None:
-    """Lead from the rank down and out to the name."""
+    """Draw a line from the rank down and out to the name."""
     low, high = axes.get_xlim()
     side = low if is_left else high
     axes.plot([rank, rank, side], [0, -depth, -depth], color=colour, linewidth=1.4, clip_on=False)
@@ -199,7 +210,7 @@ def _name(axes: Axes, name: str, rank: float, depth: float, colour: str, is_left
 
 
 def _distance(axes: Axes, distance: float, explainers: int) -> None:
-    """Show the critical difference as a ruler above the axis."""
+    """Draw the critical difference as a ruler above the axis."""
     end = min(1 + distance, explainers)
     axes.plot([1, end], [2.6, 2.6], color="#666666", linewidth=1.2)
     for place in (1, end):
@@ -210,13 +221,13 @@ def _distance(axes: Axes, distance: float, explainers: int) -> None:
 def points_figure(
     points: pd.DataFrame, explainers: Sequence[str], x_labels: Mapping[str, str], panels_in_a_line: int = 3
 ) -> Figure:
-    """Draw every quantity as a panel: curves where it was measured at several places, intervals otherwise.
+    """Draw every quantity as a panel: curves where it was measured at several x, intervals otherwise.
 
     Args:
-        points: As `dre.statistics.summarise_points` gives it; points without images are not drawn.
+        points: As `dre.statistics.summarise_points` returns it; points without images are not drawn.
         explainers: Order that colours go by.
         x_labels: By quantity, what was changed along its curve.
-        panels_in_a_line: Most of them.
+        panels_in_a_line: Largest number of panels in one line.
     """
     if points["x"].nunique() == 1:
         return intervals_figure(_summary(points, explainers), explainers)
@@ -238,7 +249,7 @@ def _curves(points: pd.DataFrame, x_labels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _summary(points: pd.DataFrame, explainers: Sequence[str]) -> dict[str, object]:
-    """Bring single points into the form of `dre.statistics.summarise`, as far as a figure reads it."""
+    """Convert single points to the form of `dre.statistics.summarise`, as far as a figure reads it."""
     quantities = list(points["quantity"].unique())
     nothing = {"mean": None, "low": None, "high": None}
     scores = {name: {quantity: nothing for quantity in quantities} for name in explainers}

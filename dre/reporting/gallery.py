@@ -1,4 +1,4 @@
-"""Examples on a page: small photographs with the maps of every explainer laid over them."""
+"""Gallery of a report: small photographs with the maps of every explainer overlaid."""
 
 from dataclasses import dataclass, field
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.reporting.cells import number
-from dre.reporting.html import Cell, table
+from dre.reporting.cells import Cell, number
+from dre.reporting.html import table
 from dre.reporting.overlay import for_display, overlay, png, rgb
 from dre.reporting.style import readable
 
@@ -15,20 +15,26 @@ SIDE = 160
 """Pixels of the longer side of a small picture."""
 
 COLOURS = 128
-"""Of a small picture's file."""
+"""Number of colours in the file of a small picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image of the gallery, small.
+    """Hold one image of the gallery, small.
 
     Args:
         key: Its name.
-        value: What it was chosen by.
+        value: Of the metric and explainer that selected it.
         image: uint8 [C, h, w].
         maps: Saliency by explainer, int8 [h, w], each scaled to -127..127.
         values: The same quantity by explainer.
         credit: Who took the photograph.
+
+    Example:
+        >>> import torch
+        >>> image, saliency = torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.int8)
+        >>> Example("cat", 0.5, image, {"random": saliency}, {"random": 0.5}).credit
+        ''
     """
 
     key: str

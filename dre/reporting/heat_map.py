@@ -1,4 +1,4 @@
-"""Distances between all pairs of a set as a heat map, with the tree that joins what is near beside it."""
+"""Heat maps of distances between all pairs of explainers, with the dendrogram of their average linkage."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,22 +18,30 @@ NARROW = 0.22
 """Inches of a cell where there are too many for numbers."""
 
 NUMBERED = 12
-"""Most names whose distances are written into their cells."""
+"""Largest number of names for which distances are written into the cells."""
 
 LEAF = 10
-"""Of scipy's drawings of trees: the leaves lie at 5, 15, 25, ..."""
+"""Spacing of the leaves in scipy's dendrograms, which lie at 5, 15, 25, ..."""
 
 
 def distances_figure(distances: ArrayLike, names: Sequence[str], title: str = "") -> Figure:
-    """Draw a matrix of distances; its rows and columns are in the order of the tree (average linkage) beside it.
+    """Draw a matrix of distances in the order of the dendrogram (average linkage) that is drawn beside it.
 
-    Names of which every distance is unknown are left out. A matrix that is not symmetric is drawn as it is, and its
+    Names without any distance are left out. A matrix that is not symmetric is drawn as it is, and its
     tree is that of the mean of both directions.
 
     Args:
         distances: [G, G], NaN or None where there is none; the diagonal is drawn but joins nothing.
         names: G of them.
         title: Of the figure.
+
+    Raises:
+        ValueError: The matrix is not [G, G], fewer than two names have a distance, or one between them is missing.
+
+    Example:
+        >>> figure = distances_figure([[0.0, 0.3], [0.3, 0.0]], ["grad_cam", "random"], "XMGD")
+        >>> figure.axes[0].get_title("left")
+        'XMGD'
     """
     square, shown = _known(distances, names)
     tree = dendrogram(linkage(squareform((square + square.T) / 2, checks=False), "average"), no_plot=True)
@@ -57,11 +65,16 @@ def distances_figure(distances: ArrayLike, names: Sequence[str], title: str = ""
 
 
 def comparisons_figure(matrices: Mapping[str, ArrayLike], names: Sequence[str]) -> Figure:
-    """Draw a heat map for each comparison, one beside the other, each on its own scale.
+    """Draw a heat map for each comparison, side by side, each on its own scale.
 
     Args:
-        matrices: By what is compared, [G, G] with a value at least; NaN or None stays white, as the diagonal does.
+        matrices: By the name of the comparison, [G, G] with at least one value; NaN, None and the diagonal stay white.
         names: G of them, in the order of rows and columns.
+
+    Example:
+        >>> figure = comparisons_figure({"pearson": [[None, 0.3], [0.3, None]]}, ["grad_cam", "random"])
+        >>> figure.axes[0].get_title("left")
+        'pearson, dark is larger'
     """
     side = (CELL if len(names) <= NUMBERED else NARROW) * len(names)
     with styled():
@@ -79,7 +92,7 @@ def comparisons_figure(matrices: Mapping[str, ArrayLike], names: Sequence[str]) 
 
 
 def _known(distances: ArrayLike, names: Sequence[str]) -> tuple[NDArray[np.float64], list[str]]:
-    """Leave out the names that are nowhere, and refuse what is no matrix of at least two others."""
+    """Drop the names without a distance; raise where the rest is no complete matrix of two names or more."""
     square = np.array(distances, dtype=np.float64)
     if square.shape != (len(names), len(names)):
         raise ValueError(f"`distances` of {len(names)} names must be [{len(names)}, {len(names)}], got {square.shape}")
@@ -113,12 +126,12 @@ def _draw_heat(
 
 
 def _cell_text(value: float, largest: float) -> str:
-    """Write as many digits as tell the values apart, the same number in every cell."""
+    """Format a value with the number of digits that suits the largest one."""
     return f"{value:.1e}" if largest < 0.01 else f"{value:.3f}" if largest < 1 else f"{value:.2f}"
 
 
 def _draw_tree(axes: Axes, places: Sequence[Sequence[float]], heights: Sequence[Sequence[float]]) -> None:
-    """Draw each fork from its two ends, with the leaves level with their rows."""
+    """Draw each branch of the dendrogram, with the leaves level with their rows."""
     for place, height in zip(places, heights, strict=True):
         axes.plot(height, (np.array(place) - LEAF / 2) / LEAF, color="#333333", linewidth=1.2, clip_on=False)
     axes.set_xlim(left=0)

@@ -1,34 +1,10 @@
-"""The few elements that a page is made of; whatever comes from data is escaped here."""
+"""HTML elements of a page: tables, figures, sections; all text from data is escaped."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
+from dre.reporting.cells import Cell
 from dre.reporting.style import data_uri
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of a table.
-
-    Args:
-        text: What it says; escaped.
-        note: A second, smaller line; escaped.
-        kind: Style: best, tied, bad or nothing.
-        picture: A PNG file shown above the text.
-    """
-
-    text: str
-    note: str = ""
-    kind: str = ""
-    picture: bytes | None = None
-
-    def html(self, header: bool = False) -> str:
-        """Write the cell."""
-        tag, style = ("th" if header else "td"), (f' class="{escape(self.kind)}"' if self.kind else "")
-        shown = image(self.picture, "png", f"{self.text} {self.note}".strip()) if self.picture is not None else ""
-        note = f"<small>{escape(self.note)}</small>" if self.note else ""
-        return f"<{tag}{style}>{shown}{escape(self.text)}{note}</{tag}>"
 
 
 def table(name: str, header: Sequence[str], rows: Sequence[Sequence[Cell | str]], caption: str = "") -> str:
@@ -41,7 +17,9 @@ def table(name: str, header: Sequence[str], rows: Sequence[Sequence[Cell | str]]
         caption: A sentence above it.
     """
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
-    body = "".join(f"<tr>{''.join(_cells(row))}</tr>\n" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(_cell(cell, 'td' if place else 'th') for place, cell in enumerate(row))}</tr>\n" for row in rows
+    )
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
         f'<div class="wide"><table id="{escape(name)}">{said}<thead><tr>{head}</tr></thead>\n'
@@ -50,7 +28,7 @@ def table(name: str, header: Sequence[str], rows: Sequence[Sequence[Cell | str]]
 
 
 def image(content: bytes, kind: str, description: str) -> str:
-    """Write a picture that lies in the page itself."""
+    """Write a picture that is embedded in the page."""
     return f'<img src="{data_uri(content, kind)}" alt="{escape(description)}">'
 
 
@@ -67,7 +45,7 @@ def section(name: str, title: str, parts: Sequence[str]) -> str:
 
 
 def folded(title: str, content: str) -> str:
-    """Write what is opened by a click."""
+    """Write content that a click unfolds."""
     return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
 
 
@@ -77,13 +55,13 @@ def paragraph(text: str) -> str:
 
 
 def page(title: str, style: str, sections: Sequence[tuple[str, str, str]], lead: str) -> str:
-    """Write a whole page that loads nothing.
+    """Write a whole page, which loads no other file.
 
     Args:
         title: Of the page.
         style: CSS.
         sections: (id, title, content) of each section that has content.
-        lead: What stands above them.
+        lead: HTML above the sections.
     """
     links = "".join(f'<a href="#{escape(name)}">{escape(label)}</a>' for name, label, content in sections if content)
     body = "\n".join(content for _, _, content in sections if content)
@@ -95,9 +73,12 @@ def page(title: str, style: str, sections: Sequence[tuple[str, str, str]], lead:
     )
 
 
-def _cells(row: Sequence[Cell | str]) -> list[str]:
-    cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
-    return [cell.html(header=place == 0) for place, cell in enumerate(cells)]
+def _cell(content: Cell | str, tag: str) -> str:
+    cell = content if isinstance(content, Cell) else Cell(content)
+    style = f' class="{escape(cell.kind)}"' if cell.kind else ""
+    shown = image(cell.picture, "png", str(cell).strip()) if cell.picture is not None else ""
+    note = f"<small>{escape(cell.note)}</small>" if cell.note else ""
+    return f"<{tag}{style}>{shown}{escape(cell.text)}{note}</{tag}>"
 
 
 STYLE = """

@@ -1,17 +1,21 @@
-"""A summary of scores as text that a person reads: what fits on a screen, and everything else after it."""
+"""summary.md: a summary of scores as Markdown tables, means and differences first, then all details by metric."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dre.reporting.cells import (
+    PAIR_COLUMNS,
     UNSCALED,
+    Cell,
     cell,
     choose_reference,
     digits,
     exceptions,
     markdown_table,
+    mean_rows,
     number,
     p_text,
+    pair_rows,
     range_text,
     scales,
     turned,
@@ -27,13 +31,29 @@ def summary_markdown(
     explainers: Sequence[str] | None = None,
     unscaled: Collection[str] = UNSCALED,
 ) -> str:
-    """Write what `dre.statistics.summarise` gives as Markdown tables, x 100: means, then differences.
+    """Write what `dre.statistics.summarise` returns as Markdown tables, x 100: means, then differences.
 
     Args:
         summary: Of a table of scores.
         reference: The explainer that the others are subtracted from; by default a learned one, or else the first.
         explainers: Order of the rows; all of them, as the summary orders them, when not given.
         unscaled: Metrics that are printed without the factor 100.
+
+    Raises:
+        ValueError: An explainer is not part of the summary.
+
+    Example:
+        >>> import pandas as pd
+        >>> from dre.statistics import summarise
+        >>> rows = [("cat", "random", "deletion", 0.2), ("dog", "random", "deletion", 0.4)]
+        >>> frame = pd.DataFrame(rows, columns=["key", "explainer", "metric", "value"])
+        >>> print(summary_markdown(summarise(frame)))
+        Means over images with 95% bootstrap intervals, x 100.
+        <BLANKLINE>
+        | explainer | deletion |
+        | --- | ---: |
+        | random | 30.0 [20.0, 40.0] |
+        <BLANKLINE>
     """
     names = list(explainers or summary["explainers"])
     if not names:
@@ -54,6 +74,18 @@ def details_markdown(summary: dict[str, Any], unscaled: Collection[str] = UNSCAL
     Args:
         summary: Of a table of scores.
         unscaled: Metrics that are printed without the factor 100.
+
+    Example:
+        >>> import pandas as pd
+        >>> from dre.statistics import summarise
+        >>> frame = pd.DataFrame([("cat", "random", "deletion", 0.2)], columns=["key", "explainer", "metric", "value"])
+        >>> print(details_markdown(summarise(frame)))
+        ## deletion, x 100
+        <BLANKLINE>
+        | explainer | mean | standard error | 95% interval | images | NaN | skipped |
+        | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+        | random | 20.0 | - | - | 1 | 0 | 0 |
+        <BLANKLINE>
     """
     parts = []
     for metric, factor in scales(summary, unscaled).items():
@@ -66,7 +98,7 @@ def details_markdown(summary: dict[str, Any], unscaled: Collection[str] = UNSCAL
 
 
 def origins(summary: Mapping[str, Any]) -> list[str]:
-    """Say what the values depend on that are scaled across explainers."""
+    """List the explainers and images that values scaled across explainers depend on, a sentence for each metric."""
     return [
         f"`{metric}` is scaled per image across {', '.join(origin['explainers'])}: {origin['images']} images; "
         f"left out: {origin['degenerate']} where all explainers tie, {origin['incomplete']} where one has no value."
@@ -75,7 +107,7 @@ def origins(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """Say what the numbers depend on and what is not in them."""
+    """List what the numbers depend on and what is missing from them."""
     lines = origins(summary)
     for metric in summary["metrics"]:
         if metric not in summary["normalised"]:
@@ -84,7 +116,7 @@ def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def ranks_text(ranks: dict[str, Any]) -> str:
-    """Say in words how the explainers rank and which of them are not told apart."""
+    """Describe how the explainers rank and which of them are not told apart."""
     average = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks["average"].items())
     text = f"Average ranks over {ranks['images']} images, 1 is best: {average}."
     if ranks["critical_difference"] is None:
@@ -111,34 +143,30 @@ def _missing(summary: dict[str, Any], metric: str, names: Sequence[str]) -> list
     return lines
 
 
-def _blocks(factors: dict[str, float]) -> Iterator[dict[str, float]]:
-    """Cut the metrics into as many as a table has room for."""
-    entries = list(factors.items())
-    for start in range(0, len(entries), COLUMNS):
-        yield dict(entries[start : start + COLUMNS])
+def _in_blocks(lead: str, header: Sequence[str], rows: Sequence[Sequence[Cell | str]]) -> str:
+    """Write a sentence and tables of at most `COLUMNS` metrics, which the first column heads."""
+    parts = [lead]
+    for start in range(1, len(header), COLUMNS):
+        some = slice(start, start + COLUMNS)
+        parts.append(markdown_table([header[0], *header[some]], [[row[0], *row[some]] for row in rows]))
+    return "\n\n".join(parts)
 
 
 def _means(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float]) -> str:
-    scores = summary["scores"]
-    parts = [f"Means over images with {summary['level']:.0%} bootstrap intervals, x 100{exceptions(factors)}."]
-    for block in _blocks(factors):
-        rows = [[name, *(cell(scores[name][metric], factor) for metric, factor in block.items())] for name in names]
-        parts.append(markdown_table(["explainer", *block], rows))
-    return "\n\n".join(parts)
+    lead = f"Means over images with {summary['level']:.0%} bootstrap intervals, x 100{exceptions(factors)}."
+    return _in_blocks(lead, ["explainer", *factors], mean_rows(summary, names, factors))
 
 
 def _differences(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float], reference: str) -> str:
-    parts = [
+    lead = (
         f"Paired differences from {reference} on common images, x 100{exceptions(factors)}; "
         "p is Wilcoxon's after Holm's correction over all pairs of the metric."
-    ]
-    for block in _blocks(factors):
-        rows = []
-        for rival in (name for name in names if name != reference):
-            pairs = {metric: turned(summary["comparisons"][metric], reference, rival) for metric in block}
-            rows.append([f"{reference} - {rival}", *(cell(pairs[metric], factor) for metric, factor in block.items())])
-        parts.append(markdown_table(["difference", *block], rows))
-    return "\n\n".join(parts)
+    )
+    rows = []
+    for other in (name for name in names if name != reference):
+        pairs = [cell(turned(summary["comparisons"][metric], reference, other), factors[metric]) for metric in factors]
+        rows.append([f"{reference} - {other}", *pairs])
+    return _in_blocks(lead, ["difference", *factors], rows)
 
 
 def _scores(summary: dict[str, Any], metric: str, factor: float) -> str:
@@ -153,10 +181,7 @@ def _scores(summary: dict[str, Any], metric: str, factor: float) -> str:
 
 
 def _pairs(comparisons: Sequence[dict[str, Any]], factor: float) -> str:
-    rows = []
-    for entry in comparisons:
-        difference = [f"{entry['first']} - {entry['second']}", number(entry["mean"], factor)]
-        tests = [p_text(entry["p_value"]), p_text(entry["p_holm"]), number(entry["effect_size"])]
-        rows.append([*difference, range_text(entry, factor) or "-", *tests, str(entry["count"])])
-    header = ["difference", "mean", "interval", "Wilcoxon's p", "after Holm", "rank-biserial", "common images"]
-    return markdown_table(header, rows)
+    rows = [
+        [pair, Cell(mean.text), Cell(mean.note or "-"), *tests] for pair, mean, *tests in pair_rows(comparisons, factor)
+    ]
+    return markdown_table([*PAIR_COLUMNS[:2], "interval", *PAIR_COLUMNS[2:]], rows)

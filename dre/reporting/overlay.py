@@ -1,4 +1,4 @@
-"""How a map is shown: scaled for the eye, in colour over the faded photograph, as a small PNG file."""
+"""Overlays of saliency maps: scaled for display, in colour over the faded photograph, as PNG files."""
 
 import io
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from torch import Tensor
 Pixels = npt.NDArray[np.float64]
 
 SATURATED = 0.01
-"""Share of a map's values that are shown as its highest: a single pixel would leave the others black."""
+"""Share of a map's values that are shown as its highest, so that one high pixel does not leave the others dark."""
 
 
 def for_display(saliency: Tensor) -> Tensor:
-    """Scale each map [B, 1, H, W] for a picture: [-1, 1] with zero in its place if it has negative values, else [0, 1].
+    """Scale each map [B, 1, H, W] for display: to [-1, 1] with zero kept if it has negative values, else to [0, 1].
 
     The top hundredth of the magnitudes saturates. A map without negative values starts at its lowest value; a constant
     one becomes zero.
@@ -31,7 +31,7 @@ def for_display(saliency: Tensor) -> Tensor:
 
 
 def rgb(image: Tensor) -> Pixels:
-    """Turn an image [C, H, W] of one or three channels into [H, W, 3], values as they are."""
+    """Convert an image [C, H, W] of one or three channels to [H, W, 3] without changing values."""
     return image.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(np.float64)
 
 
@@ -52,11 +52,14 @@ def overlay(image: Tensor, saliency: Tensor) -> Pixels:
 
 
 def coloured(saliency: Tensor, colours: str) -> Tensor:
-    """Draw a map by a colour map of matplotlib instead of laying it over the photograph: [3, H, W] in [0, 1].
+    """Draw a map in a colour map of matplotlib, without the photograph: [3, H, W] in [0, 1].
 
     Args:
         saliency: [H, W] in [-1, 1]; one with negative values has its zero in the middle of the colours.
         colours: Name of the colour map.
+
+    Raises:
+        ValueError: matplotlib has no such colour map.
     """
     if colours not in mpl.colormaps:
         raise ValueError(f"no colour map {colours!r} in matplotlib; gray, inferno, coolwarm and Reds are some")
@@ -65,7 +68,7 @@ def coloured(saliency: Tensor, colours: str) -> Tensor:
 
 
 def with_patch(picture: Pixels, value: float) -> Pixels:
-    """Put a square into the lower left corner whose colour, from blue to yellow, says a value in [0, 1]."""
+    """Draw a square in the lower left corner whose colour, from blue to yellow, shows a value in [0, 1]."""
     side = max(2, min(picture.shape[:2]) // 6)
     marked = picture.copy()
     marked[-side - 1 :, : side + 1] = 1.0
@@ -83,7 +86,7 @@ def png(pixels: Pixels, colours: int | None = None) -> bytes:
 
     Args:
         pixels: Of the picture.
-        colours: How many it may have; 128 take a third of the bytes, and a small picture hardly shows it.
+        colours: Largest number of them; 128 take a third of the bytes, with little loss in a small picture.
     """
     buffer = io.BytesIO()
     picture = picture_of(pixels)

@@ -1,4 +1,4 @@
-"""report.html: one page that says which explainer is better, by how much, how sure, at what cost, and what failed."""
+"""report.html: scores of all explainers with intervals, tests, curves, examples, costs and failures on one page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,10 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from dre.reporting.cells import ALPHA, digits, exceptions, number, p_text, range_text, scales, turned
+from dre.reporting.cells import (
+    ALPHA,
+    PAIR_COLUMNS,
+    Cell,
+    digits,
+    exceptions,
+    is_significant,
+    mean_rows,
+    pair_rows,
+    scales,
+)
 from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
 from dre.reporting.gallery import Example, gallery_table
-from dre.reporting.html import STYLE, Cell, figure, folded, page, paragraph, section, table
+from dre.reporting.html import STYLE, figure, folded, page, paragraph, section, table
 from dre.reporting.markdown import origins, ranks_text
 from dre.reporting.style import directed, readable, svg_bytes
 
@@ -19,21 +29,21 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a page is made of.
+    """Hold the content of a page.
 
     Args:
         title: Of the page.
-        summary: As `dre.statistics.summarise` gives it, with `evaluated` and `data` when they are known.
-        curves: As `dre.statistics.curves.curves_frame` gives it; None without curves.
-        cost: What an image costs by explainer, as `dre.engine.cost.Tally.summary` gives it.
+        summary: As `dre.statistics.summarise` returns it, with `evaluated` and `data` when they are known.
+        curves: As `dre.statistics.curves.curves_frame` returns it; None without curves.
+        cost: Cost of an image by explainer, as `dre.engine.cost.Tally.summary` returns it.
         worst: Examples at the worse end, most extreme first; with the lowest values where neither end is better.
         best: Examples at the other end, most extreme first.
         chosen_by: Metric that the examples were chosen by, whose values stand under their maps.
         chosen_for: Explainer whose values chose them.
-        facts: Name and value of whatever else identifies the run.
-        failures: What else went wrong, and how often.
-        files: Files that lie beside the page, with a word on each.
-        pictures: PNG files that are shown whole, by what they show.
+        facts: Other names and values that identify the run.
+        failures: Other failures, with their number.
+        files: Files in the directory of the page, with a description of each.
+        pictures: PNG files that are shown whole, by their captions.
     """
 
     title: str
@@ -51,7 +61,15 @@ class Report:
 
 
 def report_html(report: Report) -> str:
-    """Write the page; it needs no network and no other file."""
+    """Write the page as HTML; it needs no network and no other file.
+
+    Example:
+        >>> import pandas as pd
+        >>> from dre.statistics import summarise
+        >>> frame = pd.DataFrame([("cat", "random", "deletion", 0.2)], columns=["key", "explainer", "metric", "value"])
+        >>> "1 explainers, 1 metrics, 1 images explained" in report_html(Report("Evaluation", summarise(frame)))
+        True
+    """
     parts = [
         ("glance", "At a glance", _glance(report)),
         ("curves", "Curves", _curves(report)),
@@ -72,15 +90,14 @@ def report_html(report: Report) -> str:
 
 
 def _glance(report: Report) -> list[str]:
-    """Means with intervals, cost beside them, and the same as a picture."""
+    """Write means with intervals and costs as a table, and the means as a picture."""
     summary, factors = report.summary, scales(report.summary)
     if not summary["explainers"]:
         return [paragraph("No image was explained, so there are no scores.")]
-    best = {metric: _best(summary, metric) for metric in factors}
-    rows = []
-    for name in summary["explainers"]:
-        cells = [_score(summary, name, metric, factor, best[metric]) for metric, factor in factors.items()]
-        rows.append([Cell(readable(name)), *cells, *_cost_cells(report.cost.get(name))])
+    rows = [
+        [Cell(readable(name.text)), *means, *_cost_cells(report.cost.get(name.text))]
+        for name, *means in mean_rows(summary, summary["explainers"], factors)
+    ]
     header = ["explainer", *(_column(summary, metric) for metric in factors)]
     caption = (
         f"Means over images, x 100{exceptions(factors)}, with {summary['level']:.0%} bootstrap intervals. Dark: best "
@@ -94,27 +111,6 @@ def _glance(report: Report) -> list[str]:
         *(paragraph(line.replace("`", "")) for line in origins(summary)),
         figure("intervals", drawing, "Means with their intervals. The axes do not start at zero."),
     ]
-
-
-def _score(summary: Mapping[str, Any], name: str, metric: str, factor: float, best: str | None) -> Cell:
-    entry = summary["scores"][name][metric]
-    kind = ""
-    if best is not None and entry["mean"] is not None:
-        versus = turned(summary["comparisons"][metric], best, name)
-        is_tied = versus is not None and versus["p_holm"] is not None and versus["p_holm"] >= ALPHA
-        kind = "best" if name == best else "tied" if is_tied else ""
-    return Cell(number(entry["mean"], factor), note=range_text(entry, factor), kind=kind)
-
-
-def _best(summary: Mapping[str, Any], metric: str) -> str | None:
-    """Name the explainer at the better end; None where neither end is, or where there is nothing to compare."""
-    means = {name: summary["scores"][name][metric]["mean"] for name in summary["explainers"]}
-    known: dict[str, float] = {name: mean for name, mean in means.items() if mean is not None}
-    higher_is_better = summary["directions"][metric]
-    if higher_is_better is None or len(known) < 2:
-        return None
-    choose = max if higher_is_better else min
-    return choose(known, key=lambda name: known[name])
 
 
 def _column(summary: Mapping[str, Any], metric: str) -> str:
@@ -149,7 +145,7 @@ def _pictures(report: Report) -> list[str]:
 
 
 def _cost(report: Report) -> list[str]:
-    """Show passes, time and memory, and quality against time."""
+    """Write passes, time and memory as a table, and quality against time as a figure."""
     if not report.cost:
         return []
     rows = []
@@ -184,7 +180,7 @@ def _cost_cells(cost: Mapping[str, float | None] | None) -> list[Cell]:
 
 
 def _failures(report: Report) -> list[str]:
-    """Count what has no value, and say so too when nothing is missing."""
+    """Count the images without a value, also when there are none."""
     summary = report.summary
     rows = []
     for name in summary["explainers"]:
@@ -222,7 +218,7 @@ def _plain(value: float | None) -> str:
 
 
 def _statistics(summary: Mapping[str, Any]) -> list[str]:
-    """Give the parts: a diagram of ranks, what it says, and all pairs to unfold, metric by metric."""
+    """Write for each metric a diagram of ranks, its description, and all pairs to unfold."""
     parts = []
     for metric, factor in scales(summary).items():
         pairs, ranks = summary["comparisons"][metric], summary["ranks"].get(metric)
@@ -235,22 +231,15 @@ def _statistics(summary: Mapping[str, Any]) -> list[str]:
             parts.append(figure(f"ranks-{metric}", drawing, ranks_text(ranks)))
         else:
             parts.append(paragraph("Neither end of this metric is better, so the explainers are not ranked by it."))
-        sure = sum(pair["p_holm"] is not None and pair["p_holm"] < ALPHA for pair in pairs)
-        title = f"All {len(pairs)} pairs; {sure} differ at {ALPHA:g} after Holm's correction"
+        title = f"All {len(pairs)} pairs; {sum(map(is_significant, pairs))} differ at {ALPHA:g} after Holm's correction"
         parts.append(folded(title, _pairs(metric, pairs, factor, summary["level"])))
     return parts
 
 
 def _pairs(metric: str, pairs: list[dict[str, Any]], factor: float, level: float) -> str:
-    rows: list[list[Cell | str]] = []
-    for pair in pairs:
-        is_sure = pair["p_holm"] is not None and pair["p_holm"] < ALPHA
-        difference = Cell(number(pair["mean"], factor), note=range_text(pair, factor), kind="best" if is_sure else "")
-        tests = [p_text(pair["p_value"]), p_text(pair["p_holm"]), number(pair["effect_size"]), str(pair["count"])]
-        rows.append([f"{readable(pair['first'])} - {readable(pair['second'])}", difference, *tests])
-    header = ["difference", "mean", "Wilcoxon's p", "after Holm", "rank-biserial", "common images"]
+    rows = [[Cell(readable(pair.text)), *cells] for pair, *cells in pair_rows(pairs, factor)]
     caption = (
         f"First minus second on their common images{', x 100' if factor > 1 else ''}, with {level:.0%} bootstrap "
         "intervals. Rank-biserial: 1 when the first is higher on every image, -1 when the second is."
     )
-    return table(f"pairs-{metric}", header, rows, caption)
+    return table(f"pairs-{metric}", PAIR_COLUMNS, rows, caption)

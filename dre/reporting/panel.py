@@ -1,4 +1,4 @@
-"""One picture of many maps: photographs across, explainers down."""
+"""Panel of maps as one picture: a column for each photograph, a row for each explainer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,14 +30,14 @@ LABEL = 11
 """Height of the letters of a label, in pixels."""
 
 POINTS = 72
-"""A figure of as many dots an inch has fonts sized in pixels."""
+"""Dots per inch at which font sizes are in pixels."""
 
 CREDITS_A_LINE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """One column of the picture.
+    """Hold one column of the picture.
 
     Args:
         key: Its name.
@@ -52,7 +52,7 @@ class Photograph:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def drawn(self, name: str) -> Pixels:
-        """Give the map of an explainer as a picture."""
+        """Return the map of an explainer as a picture."""
         shown = self.maps[name]
         picture = rgb(shown) if shown.ndim == 3 else overlay(self.image, shown)
         return with_patch(picture, self.values[name]) if name in self.values else picture
@@ -73,8 +73,8 @@ def draw_panel(
         photographs: At least one, all of one size and with the same explainers.
         path: Of the file.
         caption: Below the picture.
-        labels: What is written beside the maps of an explainer, where it is not its name.
-        headings: What is written above the maps of an explainer, with some space.
+        labels: Text beside the maps of an explainer, where it is not its name.
+        headings: Text above the maps of an explainer.
         side: Pixels of the longer side of each photograph and map.
     """
     names = list(photographs[0].maps)
@@ -103,14 +103,14 @@ def draw_panel(
 
 
 def credits_caption(keys: Sequence[str], authors: Mapping[str, str], a_line: int = CREDITS_A_LINE) -> str:
-    """Name the photographers of photographs, as far as they are known, a few to a line; nothing when none is."""
+    """Return a caption that names the photographers as far as they are known, a few to a line; nothing when none is."""
     named = [f"{place}: {authors[key]}" for place, key in enumerate(keys, start=1) if key in authors]
     lines = [", ".join(named[start : start + a_line]) for start in range(0, len(named), a_line)]
     return "Photographs, left to right: " + "\n".join(lines) if lines else ""
 
 
 def _tiles(pictures: Sequence[Pixels], side: int) -> Pixels:
-    """Lay pictures [H, W, 3] side by side, resized: shrunk by area, enlarged without smoothing."""
+    """Place pictures [H, W, 3] side by side, resized: shrunk by area, enlarged without smoothing."""
     height, width, _ = pictures[0].shape
     size = (max(1, round(width * side / max(height, width))), max(1, round(height * side / max(height, width))))
     gap = np.ones((size[1], GAP, 3))
@@ -121,7 +121,7 @@ def _tiles(pictures: Sequence[Pixels], side: int) -> Pixels:
 
 
 def _width(text: str) -> float:
-    """Measure a label, in pixels."""
+    """Return the width of a label in pixels."""
     with styled():
         return float(TextPath((0, 0), text, size=LABEL).get_extents().width)
 

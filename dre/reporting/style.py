@@ -1,4 +1,4 @@
-"""Colours and pictures that all figures share."""
+"""Style of all figures: colours of explainers, matplotlib settings, PNG and SVG output, readable names."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ PALETTE = (
     "#7f7f7f",
     "#17a2a2",
 )
-"""Hues that stay apart for colour-blind readers come first; beyond twelve explainers they repeat, dashed."""
+"""Colours that colour-blind readers can tell apart come first; beyond twelve explainers they repeat, dashed."""
 
 SETTINGS: Any = {
     "font.family": "sans-serif",
@@ -39,17 +39,17 @@ SETTINGS: Any = {
 
 
 def colours(explainers: Sequence[str]) -> dict[str, str]:
-    """Give each explainer its colour, the same in every figure."""
+    """Return each explainer's colour, the same in every figure."""
     return {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(explainers)}
 
 
 def dashes(explainers: Sequence[str]) -> dict[str, str]:
-    """Give each explainer its line style: solid until the colours repeat."""
+    """Return each explainer's line style: solid until the colours repeat."""
     return {name: ("-", "--", ":")[min(2, place // len(PALETTE))] for place, name in enumerate(explainers)}
 
 
 def styled() -> AbstractContextManager[None]:
-    """Give a context in which figures look alike, whatever the user's own settings are."""
+    """Return a context with the settings of all figures, whatever the user's own are."""
     context: AbstractContextManager[None] = mpl.rc_context(SETTINGS)
     return context
 
@@ -65,7 +65,7 @@ def png_bytes(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def svg_bytes(figure: Figure) -> bytes:
-    """Render a figure as an SVG file that is the same for the same numbers."""
+    """Render a figure as an SVG file whose bytes depend on the figure alone."""
     buffer = io.BytesIO()
     with styled():  # it holds the salt of the names inside the file
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
@@ -73,15 +73,15 @@ def svg_bytes(figure: Figure) -> bytes:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Put a picture into a page: `kind` is png or svg+xml."""
+    """Return a picture as a data URI; `kind` is png or svg+xml."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def readable(name: str) -> str:
-    """Write a name for people."""
+    """Return a name with spaces for underscores."""
     return name.replace("_", " ")
 
 
 def directed(metric: str, higher_is_better: bool | None) -> str:
-    """Write the name of a metric for people, with an arrow to its better end where it has one."""
+    """Return the readable name of a metric, with an arrow to its better end where it has one."""
     return readable(metric) + {True: " \u2191", False: " \u2193", None: ""}[higher_is_better]

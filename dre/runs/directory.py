@@ -1,4 +1,4 @@
-"""Run directories: one for each run, never written twice, with a record of what made it."""
+"""Run directories: one for each run, never overwritten, with a record of configuration, command and versions."""
 
 import hashlib
 import json
@@ -20,10 +20,10 @@ from dre.runs.results import SAVED, run_file_name
 
 RECORD = "run.json"
 MADE = "made.json"
-"""What made the charts beside it, which no run directory has."""
+"""Record of charts that do not lie in a run directory."""
 
 PROGRESS = "progress"
-"""Folder in the directory of an evaluation that is not finished: a file of each process that worked on it."""
+"""Folder in the directory of an unfinished evaluation, with a file of each process that worked on it."""
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 DEFAULT_TRAINING = Path("configs/train/demo.yaml")
@@ -48,7 +48,7 @@ def new_directory(family: Path) -> Path:
 
 @contextmanager
 def not_left_bare(directory: Path) -> Iterator[None]:
-    """Remove a run directory where an error comes before anything is in it but what describes the run."""
+    """Remove a run directory after an error if it holds nothing but the configuration and the record."""
     try:
         yield
     except Exception:
@@ -58,9 +58,16 @@ def not_left_bare(directory: Path) -> Iterator[None]:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Hash what decides the numbers of a run: its model and data sections, without how the data are loaded.
+    """Hash the sections that the results of a run depend on: model, data and seed, without how the data are loaded.
 
     Of a cache of maps it counts whether there is one, which rounds them, and not where.
+
+    Example:
+        >>> base = {"model": {"steps": 64}, "data": {}, "seed_everything": 0}
+        >>> config_hash(base) == config_hash(base | {"trainer": {"devices": 8}})
+        True
+        >>> config_hash(base) == config_hash(base | {"seed_everything": 1})
+        False
     """
     relevant = {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
     if isinstance(relevant.get("model"), dict) and "cache" in relevant["model"]:
@@ -74,19 +81,24 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def _named(value: object) -> str:
-    """Write what JSON has no word for; a function by its name, since its address is another in every process."""
+    """Convert a value that JSON cannot hold to text: a function by its name, whose address differs in each process."""
     name = getattr(value, "__qualname__", None)
     return str(value) if name is None else f"{getattr(value, '__module__', '')}.{name}"
 
 
 def file_hash(path: Path) -> str:
-    """Give the sha256 of a file."""
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unfinished_config(directory: Path) -> Path:
-    """Find the configuration of a run that was broken off."""
+    """Return the path of the configuration of a run that was interrupted.
+
+    Raises:
+        FileNotFoundError: It is no directory of a run.
+        ValueError: The run is finished.
+    """
     config = directory / SAVED
     if not config.is_file():
         raise FileNotFoundError(f"--resume {directory} is no directory of a run: it has no config.yaml")
@@ -97,7 +109,11 @@ def unfinished_config(directory: Path) -> Path:
 
 @contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, which is that of its record; refuse one in which another process works."""
+    """Hold the lock of a run directory, which is that of its record.
+
+    Raises:
+        ValueError: Another process holds it.
+    """
     try:
         with locked(directory / RECORD, wait=False):
             yield
@@ -108,7 +124,12 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapping[str, str]) -> None:
-    """Refuse to go on in a run directory with another configuration or with checkpoints of another content."""
+    """Check that a run can be continued in its directory.
+
+    Raises:
+        FileNotFoundError: It is no directory of a run.
+        ValueError: The run is finished, or its configuration or the content of a checkpoint differs.
+    """
     unfinished_config(directory)
     record = read_record(directory)
     if record["config_hash"] != config_hash(config):
@@ -124,7 +145,7 @@ def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapp
 
 
 def name_of(files: Sequence[Path], config: Mapping[str, Any]) -> str:
-    """Name a run by the last of its run files; what another run saved has the name of that run's file."""
+    """Return the name of the last run file; a configuration that a run saved has the name of that run's file."""
     if files and files[-1].name != SAVED:
         return files[-1].stem
     is_saved = bool(files) and (files[-1].parent / RECORD).is_file()
@@ -139,15 +160,15 @@ def write_record(
     job: str | None = None,
     files: Sequence[Path] = (),
 ) -> None:
-    """Write run.json: when, by which command and run file, from which parent and checkpoints, with which versions.
+    """Write run.json: time, command, run file, parent, checkpoints and versions.
 
     Args:
         directory: Of the run.
         config: Resolved.
-        parent: Checkpoint that it goes on from.
-        checkpoints: Their sha256, by what they are for.
-        job: The launcher's.
-        files: Given as --config.
+        parent: Checkpoint that it continues from.
+        checkpoints: Their sha256, by their use.
+        job: Name of the launcher's job.
+        files: Run files given as --config.
     """
     record = provenance() | {
         "run_file": name_of(files, config),
@@ -160,10 +181,10 @@ def write_record(
 
 
 def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Say when, by which command, of which commit and with which versions this process makes what it makes.
+    """Return time, command, commit and versions of this process.
 
     Args:
-        command: Words after `python`; those that the process was started with when not given.
+        command: Words after `python`; by default those that the process was started with.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -175,23 +196,26 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Give what run.json says."""
+    """Return the content of run.json."""
     record: dict[str, Any] = json.loads((directory / RECORD).read_text())
     return record
 
 
 def amend_record(directory: Path, facts: Mapping[str, Any]) -> None:
-    """Add to run.json what came out while the run was set up."""
+    """Add facts to run.json."""
     (directory / RECORD).write_text(json.dumps(read_record(directory) | dict(facts), indent=2) + "\n")
 
 
 def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job: str | None = None) -> Path:
-    """Find the newest last.ckpt below `family`, of the same configuration when one is given.
+    """Return the newest last.ckpt below `family`, of the same configuration when one is given.
 
     Args:
         family: A directory of runs, a run directory, or a checkpoint file.
         config: The resolved configuration that the run must have been started with.
         job: The launcher's job that it must have been started by; any when not given.
+
+    Raises:
+        FileNotFoundError: There is none.
     """
     if family.is_file():
         return family
@@ -212,9 +236,9 @@ def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job
     raise FileNotFoundError(f"no checkpoint under {family}; {_training_of(family)}")
 
 
-def _training_of(place: Path) -> str:
-    """Say how to train what is looked for there: by the run file of its name, where there is one."""
-    *_, name = [part for folder, part in pairwise(place.parts) if folder == "runs"] or [DEFAULT_TRAINING.stem]
+def _training_of(family: Path) -> str:
+    """Return how to train the missing checkpoint: by the run file of its name, where there is one."""
+    *_, name = [part for folder, part in pairwise(family.parts) if folder == "runs"] or [DEFAULT_TRAINING.stem]
     recipe = DEFAULT_TRAINING.with_name(f"{name}.yaml")
     if not recipe.is_file() and name != DEFAULT_TRAINING.stem:
         return f"no run file trains {name} by itself: see the head of the one that asks for it"

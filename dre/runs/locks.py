@@ -1,4 +1,4 @@
-"""One process at a time: advisory locks on files, given back when their holder ends, however it ends."""
+"""Advisory locks on files, released when their holder ends, however it ends."""
 
 import fcntl
 import os
@@ -10,19 +10,19 @@ from typing import BinaryIO
 _HELD: set[BinaryIO] = set()
 
 
-def _let_go() -> None:
-    """Close the files in a process that was forked: a worker must not hold a lock longer than its parent lives."""
+def _release() -> None:
+    """Close the files in a forked process, so that a worker does not hold a lock longer than its parent lives."""
     for file in _HELD:
         file.close()
     _HELD.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release)
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock on a file, which is made where it does not exist.
+    """Hold the lock on a file, which is created if it does not exist.
 
     Args:
         path: The file; its content is left as it is.

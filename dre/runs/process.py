@@ -1,4 +1,4 @@
-"""The process around a run: its memory, its noise, its errors and its W&B key."""
+"""Process of a run: memory allocation, silenced warnings, errors in one line, and the W&B key."""
 
 import ctypes
 import logging
@@ -21,7 +21,7 @@ from dre.runs.launch import is_first_to_say
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 1 << 30
 LOST_PEER = re.compile(r"\bgloo/transport|Gloo \w+ failed|NCCL", re.IGNORECASE)
-"""What the errors of collectives say, which are of no type of their own."""
+"""Text in the errors of collectives, which have no type of their own."""
 
 FATAL = 3
 """Level of torch's log below which its C++ side is silent; what it reports as an error, it also raises."""
@@ -40,7 +40,7 @@ def keep_freed_memory() -> None:
 
 
 def quiet_known_noise() -> None:
-    """Silence what libraries say of things that are meant to be so."""
+    """Silence warnings of libraries about things that are intended."""
     quiet_stacks()
     for message in (
         r"Found \d+ module\(s\) in eval mode",  # the classifier is frozen
@@ -54,7 +54,7 @@ def quiet_known_noise() -> None:
 
 
 def quiet_stacks() -> None:
-    """Silence the C++ stacks that torch writes beside the errors that it raises, unless somebody wants to see them."""
+    """Silence the C++ stacks that torch prints beside the errors that it raises, unless DRE_TRACEBACK is set."""
     if os.environ.get("DRE_TRACEBACK") or "TORCH_CPP_LOG_LEVEL" in os.environ:
         return
     try:  # the variable is read when torch is imported, which was long ago
@@ -65,10 +65,10 @@ def quiet_stacks() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn refusals into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose.
+    """Turn errors into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose.
 
-    Of several processes of a machine that fail for the same reason, the first says it; that others are gone is said
-    only where none of them said why.
+    Of several processes of a machine that fail for the same reason, the first prints it; that other processes are gone
+    is printed only where none of them printed a reason.
     """
     try:
         yield
@@ -85,7 +85,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def has_wandb_key() -> bool:
-    """Look for a W&B key where `wandb login` and W&B's documentation put it."""
+    """Return whether there is a W&B key, in the environment or where `wandb login` writes it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -96,7 +96,7 @@ def has_wandb_key() -> bool:
 
 
 def machine() -> str:
-    """Say what the figures were measured on, and how busy it was."""
+    """Return a description of this machine and its load, for records of measurements."""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "

@@ -1,4 +1,4 @@
-"""What the directory of an evaluation says: its conditions, and any figure of it by its coordinates."""
+"""Results of a finished evaluation: its conditions, and any figure by explainer, metric, study, cost or distance."""
 
 import json
 import re
@@ -37,7 +37,7 @@ NEEDS = "python evaluate.py --config configs/evaluate/NAME.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure of a run.
+    """Hold a figure of a run.
 
     Args:
         value: None where there is none.
@@ -58,7 +58,10 @@ class RunResults:
     """Read the directory of a finished evaluation.
 
     Args:
-        directory: As evaluate.py made it.
+        directory: Of the run, as evaluate.py made it.
+
+    Raises:
+        FileNotFoundError: A file of a finished evaluation is missing.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -73,33 +76,33 @@ class RunResults:
 
     @property
     def name(self) -> str:
-        """Name of the run file, whatever the run was called."""
+        """Return the name of the run file, whatever the run was called."""
         return run_file_name(self.record, self.config)
 
     @property
     def command(self) -> str:
-        """The command of the run, without the folders of the machine that it ran on."""
+        """Return the command of the run, without the folders of the machine that it ran on."""
         return without_folders(str(self.record.get("command", "")))
 
     @property
     def tables(self) -> list[str]:
-        """Tables of papers that its figures belong to."""
+        """Return the tables of papers that its figures belong to."""
         return list(self.config.get("tables") or [])
 
     @property
     def is_smoke(self) -> bool:
-        """Whether the run was only tried out, with random weights."""
+        """Return whether the run was a smoke run, with random weights."""
         return bool(self.config.get("smoke"))
 
     @property
     def is_random(self) -> bool:
-        """Whether the configuration gives the classifier random weights."""
+        """Return whether the classifier has random weights by the configuration."""
         settings = self.config["model"]["classifier"].get("init_args") or {}
         return "weights" in settings and settings["weights"] is None
 
     @property
     def network(self) -> str:
-        """Name of the classifier; of one that was trained here, the name of that run beside it."""
+        """Return the name of the classifier; with the name of the run, if one of this project trained it."""
         settings = self.config["model"]["classifier"].get("init_args") or {}
         weights = str(settings.get("weights") or "")
         if weights.endswith(".ckpt"):
@@ -108,50 +111,55 @@ class RunResults:
 
     @property
     def architecture(self) -> str:
-        """Name of the classifier alone, torchvision's if any: without the run that trained it here, and a tag."""
+        """Return the name of the architecture, torchvision's if any, without training run and tag."""
         name = self.network.partition(" ")[0].partition(".")[0]
         return ALIASES.get(name, name)
 
     @property
     def weights(self) -> str:
-        """Where its weights come from; only the file's name."""
+        """Return where its weights come from; of a file, the name."""
         found = (self.config["model"]["classifier"].get("init_args") or {}).get("weights")
         return "random" if found is None else Path(str(found)).name
 
     @property
     def data(self) -> str:
-        """Name of the data's folder, or folders."""
+        """Return the name of the data's folder, or folders."""
         settings = self.config["data"].get("init_args") or {}
         found = settings.get("val_root") or settings.get("root") or "data"
         return "+".join(Path(root).name for root in (found if isinstance(found, list) else [found]))
 
     @property
     def images(self) -> int:
-        """How many images were explained."""
+        """Return the number of images that were explained."""
         return int(self.summary["explained"])
 
     @property
     def place(self) -> str:
-        """Folder and number of the run."""
+        """Return folder and number of the run."""
         return f"{self.directory.resolve().parent.name}/{self.directory.resolve().name}"
 
     @property
     def label(self) -> str:
-        """Say what was run on what, shortly."""
+        """Return network, data and number of images in short."""
         smoke = ", tried out with random weights" if self.is_smoke else ""
         return f"{self.network}, {self.data} ({self.images}{smoke})"
 
     def options(self, explainer: str) -> Mapping[str, Any]:
-        """Give the options of an explainer."""
+        """Return the options of an explainer."""
         entry = self.config["model"]["explainers"].get(explainer)
         return (entry.get("init_args") or {}) if isinstance(entry, dict) else {}
 
     def is_about(self, condition: Mapping[str, Any]) -> bool:
-        """Whether this run has the network, with whatever weights, and the data that are named."""
+        """Return whether this run has the network, with whatever weights, and the data that are named."""
         return condition.get("network") in (None, self.architecture) and condition.get("data") in (None, self.data)
 
     def measured(self, at: Mapping[str, Any]) -> Measured:
-        """Find a figure, or the reason why there is none."""
+        """Return a figure, or the reason why there is none.
+
+        Args:
+            at: `explainer`, and one of `metric` (with `statistic`), `study` (with `quantity` and `x`), `cost` or
+                `distance`.
+        """
         explainer = at.get("explainer")
         if explainer is None or not {"study", "cost", "distance", "metric"} & at.keys():
             return Measured(None, reason="nothing of ours belongs to this figure")
@@ -210,7 +218,7 @@ class RunResults:
         return Measured(value, count=self.images, reason="" if value is not None else f"{kind} was not counted")
 
     def _of_distances(self, explainer: str, measure: str) -> Measured:
-        """Mean distance of an explainer's maps to those of each other: by XMGD, or by another measure of the run."""
+        """Return the mean distance of an explainer's maps to those of each other one, by XMGD or another measure."""
         if not self.distances:
             return Measured(None, reason="distances between explainers are not part of this run")
         matrices = {"xmgd": self.distances["root"]}
@@ -231,17 +239,17 @@ class RunResults:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """The table of scores: a row for each image, explainer and metric."""
+        """Return the table of scores: a row for each image, explainer and metric."""
         return pd.read_parquet(self.directory / "scores.parquet")
 
     @cached_property
     def distances(self) -> dict[str, Any]:
-        """Distances between the explainers' maps; empty where they are not part of the run."""
+        """Return the distances between the explainers' maps; empty where they are not part of the run."""
         return read_json(self.directory / "xmgd.json")
 
     @cached_property
     def _median_areas(self) -> dict[tuple[str, str], float]:
-        """Areas under the curves that are medians over the images, by explainer and metric."""
+        """Return the areas under the curves that are medians over the images, by explainer and metric."""
         path = self.directory / "curves.parquet"
         curves = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["aggregate"])
         medians = curves[curves["aggregate"] == "median"]
@@ -252,7 +260,7 @@ class RunResults:
 
 
 def run_file_name(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Name the run file by the record; of older records by the command; or else give the name of the run."""
+    """Return the name of the run file by the record, in older records by the command, or else the name of the run."""
     if "run_file" in record:
         return str(record["run_file"])
     words = shlex.split(str(record.get("command", "")))
@@ -266,16 +274,21 @@ def _file_of(word: str, following: str) -> Path | None:
 
 
 def missing_files(directory: Path) -> list[str]:
-    """Name the files that a finished evaluation has and this directory lacks."""
+    """Return the files of a finished evaluation that are missing in a directory."""
     return [name for name in (SAVED, "summary.json", "run.json") if not (directory / name).is_file()]
 
 
 def without_folders(text: str) -> str:
-    """Write absolute paths as `PATH/NAME`, and a script by its name."""
+    """Replace the folders of absolute paths by `PATH`, and write a script by its name.
+
+    Example:
+        >>> without_folders("python /home/me/evaluate.py --data.root /data/birds")
+        'python evaluate.py --data.root PATH/birds'
+    """
     return ABSOLUTE.sub(r"PATH/\1", text).replace("python PATH/", "python ")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no file."""
+    """Return a JSON object; empty where there is no file."""
     content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return content

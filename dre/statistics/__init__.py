@@ -1,7 +1,7 @@
-"""Honest statistics of a table of scores: bootstrap intervals, paired tests, ranks, min-max across explainers.
+"""Statistics of a table of scores: intervals of means, paired tests, ranks, and scaling of scores per image.
 
-A table has one row per image, explainer and metric, with columns key, explainer, metric and value. SciPy does the
-tests; here is decided which images enter them.
+A table has one row per image, explainer and metric, with columns key, explainer, metric and value. SciPy computes the
+tests; these modules decide which images enter them.
 """
 
 from dre.statistics.intervals import Drawing, Interval, bootstrap_mean, bootstrap_means

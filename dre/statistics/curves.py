@@ -1,4 +1,4 @@
-"""What a metric that sweeps an image delivers beside its number: a curve over images with a band."""
+"""Curves of sweep metrics over all images, with a 95 % band at each point, and their table."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -9,15 +9,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 NORMAL_QUANTILE = 1.959963984540054
-"""Of a 95 % band: at every point, the mean plus and minus this many standard errors."""
+"""Standard errors to each side of the mean in a 95 % band."""
 
 COLUMNS = ("metric", "explainer", "x_label", "y_label", "aggregate", "images", "x", "y", "low", "high")
-"""Of curves.parquet, one row for each point."""
+"""Columns of curves.parquet, one row for each point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One curve over all images.
+    """Hold one curve over all images.
 
     Args:
         x: Where it was measured, ascending, such as the share of pixels kept.
@@ -28,6 +28,13 @@ class Curve:
         aggregate: What `y` is over the images.
         x_label: What `x` is.
         y_label: What `y` is.
+
+    Raises:
+        ValueError: The columns differ in length.
+
+    Example:
+        >>> Curve(x=(0.0, 1.0), y=(0.1, 0.9), low=(0.0, 0.8), high=(0.2, 1.0), images=30).aggregate
+        'mean'
     """
 
     x: tuple[float, ...]
@@ -41,12 +48,12 @@ class Curve:
 
     @classmethod
     def through(cls, x: Iterable[float], y: Tensor, band: Tensor, images: int) -> Self:
-        """Make a curve of means over the images from y [T] and the ends of its band [2, T]."""
+        """Build a curve of means over the images from y [T] and the ends of its band [2, T]."""
         low, high = band.tolist()
         return cls(tuple(x), tuple(y.tolist()), tuple(low), tuple(high), images)
 
     def __post_init__(self) -> None:
-        """Refuse columns that differ in length."""
+        """Check that the columns are equally long."""
         lengths = [len(column) for column in (self.x, self.y, self.low, self.high)]
         if len(set(lengths)) > 1:
             raise ValueError(f"x, y, low and high of a curve must be equally long, got {lengths}")
@@ -54,16 +61,16 @@ class Curve:
 
 @runtime_checkable
 class CurveSource(Protocol):
-    """A metric that delivers a curve of the images in its state: a mean over images with its count of them."""
+    """Describe a metric that has a curve of the images in its state, and their number."""
 
     count: Tensor
 
     def curve(self) -> Curve:
-        """Give the curve."""
+        """Return the curve."""
 
 
 def merged_curve(metric: Metric) -> Curve | None:
-    """Ask a metric for its curve over the images of all ranks; None when it delivers none or has no images.
+    """Return a metric's curve over the images of all ranks; None when it has no curve or no images.
 
     Every rank must call it, since it merges.
     """
@@ -74,10 +81,17 @@ def merged_curve(metric: Metric) -> Curve | None:
 
 
 def curves_frame(curves: Iterable[tuple[str, str, Curve]]) -> pd.DataFrame:
-    """Give curves as a table with one row for each point.
+    """Return curves as a table with one row for each point and the columns `COLUMNS`.
 
     Args:
         curves: (explainer, metric, curve).
+
+    Example:
+        >>> curve = Curve((0.0, 1.0), (0.1, 0.9), (0.0, 0.8), (0.2, 1.0), images=30)
+        >>> curves_frame([("random", "faithfulness", curve)])[["metric", "x", "y"]]
+                 metric    x    y
+        0  faithfulness  0.0  0.1
+        1  faithfulness  1.0  0.9
     """
     parts = [
         pd.DataFrame(asdict(curve) | {"explainer": explainer, "metric": metric})[list(COLUMNS)]

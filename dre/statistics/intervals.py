@@ -1,4 +1,4 @@
-"""Means over images with bootstrap intervals: the same resampled images for every column that has the same images."""
+"""Percentile bootstrap intervals of means over images; columns with the same images share their resamples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 DRAWS_IN_MEMORY = 2_000_000
-"""Draws held at once: 48 MB with what is counted from them, whatever the number of images."""
+"""Draws held at once, which with their counts take 48 MB whatever the number of images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over images with its bootstrap interval.
+    """Hold a mean over images with its bootstrap interval.
 
     Args:
         mean: None without images.
@@ -21,6 +21,10 @@ class Interval:
         standard_error: Standard deviation of the resampled means; None like `low`.
         count: Images that entered.
         reason: Why there is no interval; None when there is one.
+
+    Example:
+        >>> Interval(mean=0.5, low=0.4, high=0.6, standard_error=0.05, count=30).reason is None
+        True
     """
 
     mean: float | None
@@ -33,12 +37,19 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How resamples are drawn.
+    """Set how resamples are drawn.
 
     Args:
         resamples: Number of bootstrap samples.
         seed: Of the draws.
         level: Share of the resampled means inside an interval.
+
+    Raises:
+        ValueError: There is no resample, or `level` is outside (0, 1).
+
+    Example:
+        >>> Drawing(resamples=1000).level
+        0.95
     """
 
     resamples: int = 10_000
@@ -46,7 +57,7 @@ class Drawing:
     level: float = 0.95
 
     def __post_init__(self) -> None:
-        """Refuse what gives no interval."""
+        """Check the ranges."""
         if self.resamples < 1:
             raise ValueError(f"`resamples` must be at least 1, got {self.resamples}")
         if not 0 < self.level < 1:
@@ -57,16 +68,25 @@ DRAWING = Drawing()
 
 
 def bootstrap_means(columns: ArrayLike, drawing: Drawing = DRAWING) -> list[Interval]:
-    """Mean of each column with its percentile bootstrap interval; values that are not finite are left out.
+    """Return the mean of each column with its percentile bootstrap interval, K of them.
+
+    Values that are not finite are left out.
 
     Columns with values for the same images are resampled together, so their means can be compared. The same seed and
-    number of images draw the same places.
+    number of images draw the same rows.
 
     Args:
         columns: [N, K], one row per image.
         drawing: How resamples are drawn.
 
+    Raises:
+        ValueError: `columns` is not [N, K].
+
     Source: Efron and Tibshirani 1993, the percentile interval.
+
+    Example:
+        >>> [interval.mean for interval in bootstrap_means([[0.0, 2.0], [1.0, float("nan")], [2.0, 4.0]])]
+        [1.0, 3.0]
     """
     values = np.asarray(columns, dtype=np.float64)
     if values.ndim != 2:
@@ -81,12 +101,18 @@ def bootstrap_means(columns: ArrayLike, drawing: Drawing = DRAWING) -> list[Inte
 
 
 def bootstrap_mean(values: ArrayLike, drawing: Drawing = DRAWING) -> Interval:
-    """Mean of one value per image, [N], with its interval; NaN values are left out."""
+    """Return the mean of one value per image, [N], with its interval; values that are not finite are left out.
+
+    Example:
+        >>> interval = bootstrap_mean([0.0, 1.0, 1.0, 2.0])
+        >>> interval.mean, interval.count, interval.low < 1 < interval.high
+        (1.0, 4, True)
+    """
     return bootstrap_means(np.asarray(values, dtype=np.float64)[:, None], drawing)[0]
 
 
 def resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Means of resampled images, [resamples, K], of finite values [N, K]; every column has the same resamples.
+    """Return the means of resampled images, [resamples, K], of finite values [N, K]; all columns share the resamples.
 
     A resample is the number of times that each image was drawn, so all columns take one matrix product.
     """
@@ -104,7 +130,7 @@ def resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> N
 
 
 def _intervals(values: NDArray[np.float64], drawing: Drawing) -> list[Interval]:
-    """Intervals of finite columns [N, K]."""
+    """Return the intervals of finite columns [N, K]."""
     count = len(values)
     if count < 2:
         reason = f"a bootstrap needs at least 2 images, got {count}"

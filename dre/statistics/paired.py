@@ -1,4 +1,4 @@
-"""Comparisons of two explainers on the same images: difference, test and effect. SciPy does the tests."""
+"""Paired comparison of explainers: mean difference, Wilcoxon's test with Holm's correction, rank-biserial effect."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -13,23 +13,37 @@ from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_mean
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, drawing: Drawing = DRAWING) -> Interval:
-    """Mean over the common images of first - second, with its bootstrap interval.
+    """Return the mean over the common images of first - second, with its bootstrap interval.
 
     Args:
         first: [N], NaN where an image has no value.
         second: [N], the same images in the same order.
         drawing: How resamples are drawn.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> paired_difference([3.0, 2.0, 4.0], [1.0, 1.0, float("nan")]).mean
+        1.5
     """
     return bootstrap_mean(differences(first, second), drawing)
 
 
 def median_difference(first: ArrayLike, second: ArrayLike, drawing: Drawing = DRAWING) -> Interval:
-    """Median of first less median of second over the common images, with its bootstrap interval.
+    """Return the median of first minus the median of second over the common images, with its bootstrap interval.
 
     Args:
         first: [N], NaN where an image has no value.
         second: [N], the same images in the same order.
         drawing: How resamples are drawn; both medians are taken of the same images.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> median_difference([3.0, 2.0, 9.0], [1.0, 1.0, 1.0]).mean
+        2.0
     """
     count = len(differences(first, second))
     if count < 2:
@@ -44,9 +58,22 @@ def median_difference(first: ArrayLike, second: ArrayLike, drawing: Drawing = DR
 
 
 def wilcoxon_p(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Two-sided p-value of Wilcoxon's signed-rank test on the common images; None with fewer than 2.
+    """Return the two-sided p-value of Wilcoxon's signed-rank test on the common images; None with fewer than 2.
 
     Images without a difference carry no rank; when there is no other, the p-value is 1.
+
+    Args:
+        first: [N], NaN where an image has no value.
+        second: [N], the same images in the same order.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Source: Wilcoxon 1945, as `scipy.stats.wilcoxon` computes it.
+
+    Example:
+        >>> wilcoxon_p([1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 0.0, 0.0, 0.0, 0.0])
+        0.0625
     """
     found = differences(first, second)
     if len(found) < 2:
@@ -57,13 +84,24 @@ def wilcoxon_p(first: ArrayLike, second: ArrayLike) -> float | None:
 
 
 def rank_biserial(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Effect size of first against second on the common images, in [-1, 1]; None without any.
+    """Return the rank-biserial effect size of first against second on the common images: in [-1, 1]; None without any.
 
-    The share of the rank sum of absolute differences that favours the first minus the share that favours the second: 1
-    when the first is higher on every image. Images without a difference carry no rank, as in Wilcoxon's test; when
-    there is no other, the effect is 0.
+    It is the share of the rank sum of absolute differences that favours the first minus the share that favours the
+    second: 1 when the first is higher on every image. Images without a difference carry no rank, as in Wilcoxon's
+    test; when there is no other, the effect is 0.
 
-    Source: Kerby 2014, "The simple difference formula", the matched-pairs rank-biserial correlation.
+    Args:
+        first: [N], NaN where an image has no value.
+        second: [N], the same images in the same order.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Source: Kerby 2014, the matched-pairs rank-biserial correlation.
+
+    Example:
+        >>> rank_biserial([3.0, 2.0, 0.0], [1.0, 1.0, 3.0])
+        0.0
     """
     found = differences(first, second)
     if not len(found):
@@ -76,7 +114,14 @@ def rank_biserial(first: ArrayLike, second: ArrayLike) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for testing several hypotheses at once, in their own order (Holm's step-down)."""
+    """Return p-values corrected for testing several hypotheses at once, in their own order.
+
+    Source: Holm 1979, the step-down procedure.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     corrected = np.empty(len(p_values))
@@ -85,7 +130,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def differences(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Give first - second of the images for which both are finite."""
+    """Return first - second of the images for which both are finite; raise ValueError where the shapes differ."""
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.shape != other.shape:
         raise ValueError(f"paired values must be of the same images, got shapes {one.shape} and {other.shape}")

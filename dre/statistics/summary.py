@@ -1,4 +1,4 @@
-"""Everything that a table of scores says, as plain values: intervals, counts, comparisons and ranks."""
+"""Summary of a table of scores as plain values: means with intervals, counts, paired comparisons and ranks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from dre.statistics.ranks import rank_explainers
 from dre.statistics.tables import Normalised, normalise_across_explainers, pivot
 
 Directions = Mapping[str, bool | None]
-"""By metric: whether higher is better; None, or no entry, where neither end is."""
+"""By metric: whether higher is better; None, or no entry, where neither end is better."""
 
 
 def summarise(
@@ -42,7 +42,15 @@ def summarise(
         normalised: The metric that is also reported after min-max across explainers.
         drawing: How resamples are drawn.
         order: Of the explainers in the tables; others follow by name.
-        explained: How many images were explained; by default those with a row, which leaves out what no metric values.
+        explained: How many images were explained; by default those with a row, which leaves out images without any.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = [("cat", "a", 0.9), ("dog", "a", 0.7), ("cat", "b", 0.5), ("dog", "b", 0.6)]
+        >>> frame = pd.DataFrame(rows, columns=["key", "explainer", "value"]).assign(metric="deletion")
+        >>> summary = summarise(frame, {"deletion": False}, drawing=Drawing(resamples=100))
+        >>> round(summary["scores"]["a"]["deletion"]["mean"], 3), summary["ranks"]["deletion"]["average"]
+        (0.8, {'b': 1.0, 'a': 2.0})
     """
     images = int(frame["key"].nunique()) if explained is None else explained
     scaled = normalise_across_explainers(frame, normalised)
@@ -67,7 +75,7 @@ def summarise(
 
 
 def _arranged(names: pd.Series, order: Sequence[str]) -> list[str]:
-    """Give the names that occur, in this order, and others behind them by name."""
+    """Return the names that occur, in this order, and others behind them by name."""
     found = set(names.unique())
     return [name for name in order if name in found] + sorted(found.difference(order))
 
@@ -75,7 +83,7 @@ def _arranged(names: pd.Series, order: Sequence[str]) -> list[str]:
 def _of_metric(
     frame: pd.DataFrame, metric: str, explainers: Sequence[str], images: int, drawing: Drawing
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Scores by explainer and comparisons of all pairs, from one set of resamples."""
+    """Return the scores by explainer and the comparisons of all pairs, from one set of resamples."""
     wide = pivot(frame, metric)
     values = wide.to_numpy(dtype=np.float64)
     pairs = list(combinations(range(values.shape[1]), 2))
@@ -110,18 +118,26 @@ def _provenance(scaled: Normalised) -> dict[str, Any]:
 
 
 POINT = ["explainer", "quantity", "x"]
-"""What tells one point from another."""
+"""Columns that identify a point."""
 
 
 def summarise_points(frame: pd.DataFrame, drawing: Drawing = DRAWING) -> pd.DataFrame:
-    """Summarise values of images over the images, one row for each explainer, quantity and place.
+    """Summarise values over the images: one row for each explainer, quantity and x.
 
-    Mean, median and the bootstrap interval are those of the finite values; how many these are is `count`. Beside it
-    stand the values that are `undefined` (NaN) and `infinite`. What there is nothing to compute from is NaN.
+    Mean, median and the bootstrap interval are those of the finite values, whose number is `count`; `undefined` counts
+    NaN values and `infinite` infinite ones. A statistic without enough values is NaN.
 
     Args:
         frame: Columns key, explainer, quantity, x and value, a row for each image and point.
         drawing: How resamples are drawn.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = [("cat", "a", "drop", 0.5, 1.0), ("dog", "a", "drop", 0.5, 3.0)]
+        >>> frame = pd.DataFrame(rows, columns=["key", "explainer", "quantity", "x", "value"])
+        >>> summarise_points(frame, Drawing(resamples=100))[["quantity", "x", "mean", "count"]]
+          quantity    x  mean  count
+        0     drop  0.5   2.0      2
     """
     columns = [*POINT, "mean", "low", "high", "standard_error", "median", "count", "undefined", "infinite"]
     if frame.empty:

@@ -1,4 +1,4 @@
-"""A table of scores, one row per image, explainer and metric, as images x explainers; min-max across explainers."""
+"""Table of scores as images x explainers, and min-max across explainers for each image."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,18 @@ import pandas as pd
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """What the min-max across explainers gave.
+    """Hold the scores after min-max across explainers.
 
     Args:
         frame: The rows, named `<metric>_normalised`.
         explainers: The set that the values depend on.
         degenerate: Images left out because all explainers have the same value.
         incomplete: Images left out because an explainer has no finite value.
+
+    Example:
+        >>> import pandas as pd
+        >>> Normalised(pd.DataFrame(), ("a", "b"), degenerate=0, incomplete=2).incomplete
+        2
     """
 
     frame: pd.DataFrame
@@ -24,13 +29,22 @@ class Normalised:
 
 
 def normalise_across_explainers(frame: pd.DataFrame, metric: str) -> Normalised | None:
-    """Scale the values of each image so that its worst explainer has 0 and its best 1, as paper 003 reports M_F.
+    """Scale the values of each image so that its lowest explainer has 0 and its highest 1.
 
-    The values depend on which explainers are compared. None when there is but one: then nothing can be scaled.
+    The values depend on which explainers are compared. Return None when there is only one.
 
     Args:
         frame: A table of scores; values that are not finite count as missing.
         metric: Whose rows are scaled.
+
+    Source: Fu et al. 2021, who report M_F so.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = [("cat", "a", "deletion", 0.2), ("cat", "b", "deletion", 0.4), ("cat", "c", "deletion", 0.3)]
+        >>> frame = pd.DataFrame(rows, columns=["key", "explainer", "metric", "value"])
+        >>> normalise_across_explainers(frame, "deletion").frame["value"].round(3).tolist()
+        [0.0, 1.0, 0.5]
     """
     wide = pivot(frame, metric)
     if wide.shape[1] < 2:
@@ -45,6 +59,13 @@ def normalise_across_explainers(frame: pd.DataFrame, metric: str) -> Normalised 
 
 
 def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Give one metric as a table of images x explainers; a value that is missing or not finite is NaN."""
+    """Return one metric as a table of images x explainers; a value that is missing or not finite is NaN.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = [("cat", "a", "deletion", 0.2), ("cat", "b", "deletion", 0.4)]
+        >>> pivot(pd.DataFrame(rows, columns=["key", "explainer", "metric", "value"]), "deletion").loc["cat"].to_dict()
+        {'a': 0.2, 'b': 0.4}
+    """
     wide = frame[frame["metric"] == metric].pivot(index="key", columns="explainer", values="value")
     return wide.where(np.isfinite(wide))

@@ -15,7 +15,7 @@ from dre.metrics import (
     structural_similarity,
     value_distance,
 )
-from dre.metrics.distribution import relief
+from dre.metrics.distribution import normalised_saliency
 
 XMGD = "XMGD"
 CHUNK = 64
@@ -45,12 +45,12 @@ def distances(begin: str = "ellipse") -> dict[str, Distance]:
     return {
         XMGD: Distance(mixtures, between(0)),
         "XMGD, squares": Distance(mixtures, between(1)),
-        "KL, both ways": Distance(relief, jeffreys),
-        "1 - SSIM": Distance(relief, lambda one, other: 1 - structural_similarity(one, other)),
-        "EMD, 28 x 28": Distance(relief, earth_mover),
-        "EMD of values": Distance(relief, value_distance),
-        "RMSE": Distance(relief, root_mean_square),
-        "1 - IoU": Distance(relief, lambda one, other: 1 - intersection_over_union(one, other)),
+        "KL, both ways": Distance(normalised_saliency, jeffreys),
+        "1 - SSIM": Distance(normalised_saliency, lambda one, other: 1 - structural_similarity(one, other)),
+        "EMD, 28 x 28": Distance(normalised_saliency, earth_mover),
+        "EMD of values": Distance(normalised_saliency, value_distance),
+        "RMSE": Distance(normalised_saliency, root_mean_square),
+        "1 - IoU": Distance(normalised_saliency, lambda one, other: 1 - intersection_over_union(one, other)),
     }
 
 
@@ -70,5 +70,5 @@ def off_diagonal(square: Tensor) -> Tensor:
 
 
 def mean_map(maps: Tensor) -> Tensor:
-    """Return the mean of the normalised saliency of a set of maps, [1, 1, H, W]."""
-    return relief(maps).mean(dim=0, keepdim=True)
+    """Mean of the reliefs of a set of maps, [1, 1, H, W]."""
+    return normalised_saliency(maps).mean(dim=0, keepdim=True)

@@ -23,7 +23,7 @@ from dre.explainers import (
     VanillaGradient,
 )
 from dre.metrics import AverageDrop, AverageDropInDeletion, IncreaseInConfidence
-from dre.metrics.distribution import relief
+from dre.metrics.distribution import normalised_saliency
 from dre.models import Classifier
 from dre.types import Batch
 
@@ -164,7 +164,7 @@ def make_material(root: Path, images: int, steps: int) -> Material:
                     targets = classifier(pixels).argmax(dim=1)
                 sweeps = SweepEngine(classifier).batch(pixels, targets, keys)
                 for method, group in groups.items():
-                    saliency = relief(methods[method](pixels, targets, keys))
+                    saliency = normalised_saliency(methods[method](pixels, targets, keys))
                     if group in missing:
                         maps.setdefault(group, []).append(saliency.half())
                     entry = scores.setdefault((name, data, method), {})

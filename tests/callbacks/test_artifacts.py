@@ -8,7 +8,7 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from callbacks import CheckpointArtifact, ResultsArtifact
-from dre.cli.base import TrainingCommandLine
+from dre.cli.training import TrainingCommandLine
 from tests.callbacks.evaluation import small_evaluation
 from tests.command_line import offline_records, tiny_run_file, workplace
 from tests.data.trees import packed

@@ -13,9 +13,8 @@ import pytest
 import yaml
 
 from dre.cli.arguments import chosen_training, files_first, plain, spelled_out, written_out
-from dre.cli.base import TrainingCommandLine
 from dre.cli.evaluation import EvaluationCommandLine
-from dre.cli.training import ClassifierCommandLine, training_command_line
+from dre.cli.training import ClassifierCommandLine, TrainingCommandLine, training_command_line
 from dre.modules import ExplainerEvaluation
 from dre.runs.directory import alone_in, check_same_run, file_hash, read_record, write_record
 from dre.runs.process import one_line_errors

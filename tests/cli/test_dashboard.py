@@ -13,9 +13,9 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from callbacks import SalientPixels, Throughput
-from dre.cli.base import TrainingCommandLine
 from dre.cli.dashboard import EXPLAINERS, METRICS, check_definition, definition, keys_of, main
 from dre.cli.evaluation import EvaluationCommandLine
+from dre.cli.training import TrainingCommandLine
 from tests.callbacks.test_artifacts import complete_records, kept
 from tests.classification import classification, labelled_data, quarters
 from tests.command_line import QUIET, REPOSITORY, workplace

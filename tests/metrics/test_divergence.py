@@ -13,7 +13,7 @@ from dre.metrics import (
     root_mean_square,
     value_distance,
 )
-from dre.metrics.distribution import distribution, relief
+from dre.metrics.distribution import distribution, normalised_saliency
 
 DISTANCES = [earth_mover, kullback_leibler, root_mean_square, value_distance]
 
@@ -57,7 +57,7 @@ def test_kullback_leibler_of_two_dots_is_finite_and_within_its_bound():
 
 def test_value_distance_equals_scipy():
     one, other = maps(), maps(seed=1)
-    pairs = zip(relief(one).flatten(1).numpy(), relief(other).flatten(1).numpy(), strict=True)
+    pairs = zip(normalised_saliency(one).flatten(1).numpy(), normalised_saliency(other).flatten(1).numpy(), strict=True)
     np.testing.assert_allclose(value_distance(one, other), [stats.wasserstein_distance(*pair) for pair in pairs])
 
 
@@ -106,11 +106,13 @@ def test_constant_maps_are_even():
 
 def test_negative_values_count_as_asked():
     signed = torch.tensor([[[[-2.0, 0.0, 1.0, 0.5]]]])
-    assert relief(signed).flatten().tolist() == [1, 0, 0.5, 0.25]
-    assert relief(signed, "positive").flatten().tolist() == [0, 0, 1, 0.5]
-    torch.testing.assert_close(relief(signed, "shift").flatten(), torch.tensor([0, 2 / 3, 1, 5 / 6]).double())
+    assert normalised_saliency(signed).flatten().tolist() == [1, 0, 0.5, 0.25]
+    assert normalised_saliency(signed, "positive").flatten().tolist() == [0, 0, 1, 0.5]
+    torch.testing.assert_close(
+        normalised_saliency(signed, "shift").flatten(), torch.tensor([0, 2 / 3, 1, 5 / 6]).double()
+    )
     with pytest.raises(ValueError, match="unknown sign 'square'; choose magnitude, positive, shift"):
-        relief(signed, "square")
+        normalised_saliency(signed, "square")
 
 
 def test_settings_out_of_range_are_refused():

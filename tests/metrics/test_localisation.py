@@ -2,10 +2,10 @@ import pytest
 import torch
 from scipy.ndimage import binary_dilation
 
-from dre.metrics import EnergyInside, PointingGame, energy_inside, pointing_game
+from dre.metrics import EnergyPointingGame, PointingGame, energy_pointing_game, pointing_game
 from dre.metrics.localisation import widen
 
-METRICS = {PointingGame: pointing_game, EnergyInside: energy_inside}
+METRICS = {PointingGame: pointing_game, EnergyPointingGame: energy_pointing_game}
 
 
 def batch(size=6, height=14, width=9):
@@ -23,7 +23,7 @@ def test_they_equal_loops():
         assert pointing_game(saliency, objects)[row].item() == hit
         positive = [max(value, 0.0) for value in values]
         share = sum(p * i for p, i in zip(positive, inside, strict=True)) / sum(positive)
-        assert energy_inside(saliency, objects)[row].item() == pytest.approx(share, rel=1e-6)
+        assert energy_pointing_game(saliency, objects)[row].item() == pytest.approx(share, rel=1e-6)
 
 
 @pytest.mark.parametrize("function", METRICS.values())
@@ -49,7 +49,7 @@ def test_a_constant_map_has_the_share_of_the_object(function):
     torch.testing.assert_close(function(torch.full_like(objects, 0.3), objects), objects.double().mean((1, 2, 3)))
 
 
-@pytest.mark.parametrize(("function", "shift"), [(pointing_game, -5.0), (energy_inside, 0.0)])
+@pytest.mark.parametrize(("function", "shift"), [(pointing_game, -5.0), (energy_pointing_game, 0.0)])
 def test_rescaling_changes_nothing(function, shift):
     saliency, objects = batch()
     torch.testing.assert_close(function(3 * saliency + shift, objects), function(saliency, objects))
@@ -64,13 +64,15 @@ def test_tied_peaks_count_by_their_share():
 def test_a_map_without_positive_values_has_no_energy_inside():
     objects = torch.ones(2, 1, 2, 2)
     saliency = torch.stack([torch.zeros(1, 2, 2), -torch.ones(1, 2, 2)])
-    assert energy_inside(saliency, objects).tolist() == [0.0, 0.0]
+    assert energy_pointing_game(saliency, objects).tolist() == [0.0, 0.0]
 
 
 def test_huge_and_tiny_maps_are_measured_alike():
     saliency, objects = batch()
     for scale in (1e38, 1e-38):
-        torch.testing.assert_close(energy_inside(saliency * scale, objects), energy_inside(saliency, objects))
+        torch.testing.assert_close(
+            energy_pointing_game(saliency * scale, objects), energy_pointing_game(saliency, objects)
+        )
 
 
 @pytest.mark.parametrize("tolerance", [1, 2.5, 15])

@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import Namespace
 from torch.distributed import DistNetworkError, DistStoreError
 
-from dre.cli.base import TrainingCommandLine
+from dre.cli.training import TrainingCommandLine
 from dre.runs.directory import newest_checkpoint, write_record
 from dre.runs.launch import follow_torchrun, is_first_to_say, is_restarted, job_name
 from dre.runs.process import one_line_errors

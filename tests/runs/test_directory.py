@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from dre.cli.base import TrainingCommandLine
+from dre.cli.training import TrainingCommandLine
 from dre.explainers.paths.integration import idgi, riemann
 from dre.runs.directory import CHECKPOINT, RECORD, config_hash, new_directory, newest_checkpoint, write_record
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
