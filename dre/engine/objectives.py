@@ -36,16 +36,46 @@ def embedding_bce(resemblance: Tensor, is_target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(resemblance.flatten(1).mean(1), is_target.to(resemblance))
 
 
-def total_variation(mask: Tensor, border_weight: float = BORDER_WEIGHT) -> Tensor:
-    """Mean over images of half the summed squared differences of neighbours, plus a price for a lit border.
+def total_variation(
+    mask: Tensor, power: float = 2.0, border_weight: float = 0.0, *, floor: float = 0.0, per_image: bool = False
+) -> Tensor:
+    """Sum the slopes of a mask, to a power, and add a price for values at its border.
 
-    Source: MGnet's published code (paper 003 names the term, not its form).
+    A slope is the length of the difference vector to the next row and the next column.
+
+    Args:
+        mask: [B, 1, h, w].
+        power: 1 is the usual total variation; above it, smooth ramps are cheaper than edges.
+        border_weight: Price of the squared values of the first and last row and column.
+        floor: Squared slope below which the gradient is zero; powers below 2 need one, because their gradient is
+            infinite at a slope of zero.
+        per_image: Give one sum for each image, [B], instead of one for the batch, a scalar.
+
+    Source: Fong and Vedaldi 2017, Eq. 4, with the differences of its published code; the border and power 2 are of the
+    published code of Dabkowski and Gal 2017.
     """
-    rows = (mask[..., 1:, :] - mask[..., :-1, :]).square().sum()
-    columns = (mask[..., 1:] - mask[..., :-1]).square().sum()
-    border = mask[..., 0, :].square().sum() + mask[..., -1, :].square().sum()
-    border = border + mask[..., 0].square().sum() + mask[..., -1].square().sum()
-    return (rows + columns + border_weight * border) / (2 * len(mask))
+
+    def add_up(values: Tensor) -> Tensor:
+        return values.flatten(1).sum(1) if per_image else values.sum()
+
+    if power == 2 and floor == 0:  # the two directions can be summed one by one
+        down, right = mask[..., 1:, :] - mask[..., :-1, :], mask[..., 1:] - mask[..., :-1]
+        total = add_up(down.square()) + add_up(right.square())
+    else:
+        squares = F.pad(mask.diff(dim=2).square(), (0, 0, 0, 1)) + F.pad(mask.diff(dim=3).square(), (0, 1))
+        total = add_up(squares.clamp_min(floor) ** (power / 2))
+    if border_weight:
+        edges = [mask[..., 0, :], mask[..., -1, :], mask[..., 0], mask[..., -1]]
+        total = total + border_weight * sum(add_up(edge.square()) for edge in edges)
+    return total
+
+
+def smoothness(mask: Tensor) -> Tensor:
+    """Return the mean over images of half the total variation, borders included: a scalar.
+
+    Source: the published code of Dabkowski and Gal 2017; Fu et al. 2021, Eq. 2, names the term and not its form.
+    """
+    return total_variation(mask, border_weight=BORDER_WEIGHT) / (2 * len(mask))
 
 
 def area(mask: Tensor, offset: float = AREA_OFFSET, power: float = AREA_POWER) -> Tensor:
@@ -165,5 +195,5 @@ def objective(
     if constraints.area:
         loss = loss + constraints.area * area(mask)
     if constraints.smoothness:
-        loss = loss + constraints.smoothness * total_variation(mask)
+        loss = loss + constraints.smoothness * smoothness(mask)
     return loss, logits

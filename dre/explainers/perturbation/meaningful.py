@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dre.checks import check_choice, check_count, check_not_negative
 from dre.engine.gradients import Probe
+from dre.engine.objectives import total_variation
 from dre.engine.scoring import ScoreName
 from dre.explainers.backgrounds import Background, Backgrounds, Jitter
 from dre.explainers.perturbation.optimised import Game, OptimisedExplainer, descend
@@ -29,20 +30,6 @@ CIRCLE_SHARE = 0.01
 
 FLAT = 1e-10
 """Squared slope below which total variation has no gradient: powers below 2 would give an infinite one."""
-
-
-def total_variation(masks: Tensor, power: float) -> Tensor:
-    """Sum over the cells of the slope to that power, [N]; slopes run to the next row and column.
-
-    Args:
-        masks: [N, 1, h, w].
-        power: 1 is the usual total variation; above it, smooth ramps are cheaper than edges.
-
-    Source: Fong and Vedaldi 2017, Eq. 4, with the differences of its published code.
-    """
-    down = F.pad(masks.diff(dim=2), (0, 0, 0, 1)).square()
-    right = F.pad(masks.diff(dim=3), (0, 1)).square()
-    return ((down + right).clamp_min(FLAT) ** (power / 2)).flatten(1).sum(1)
 
 
 class MeaningfulPerturbation(OptimisedExplainer):
@@ -141,7 +128,8 @@ class MeaningfulPerturbation(OptimisedExplainer):
     def price(self, values: Tensor) -> Tensor:
         """Add up what area and slopes cost, [N]."""
         area = (1 - values if self.game == "deletion" else values).abs().flatten(1).sum(1)
-        return self.area_weight * area + self.variation_weight * total_variation(values, self.variation_power)
+        variation = total_variation(values, self.variation_power, floor=FLAT, per_image=True)
+        return self.area_weight * area + self.variation_weight * variation
 
     def _begin(self, images: Tensor, probe: Probe, generators: Sequence[torch.Generator]) -> Tensor:
         """Values [N, 1, h, w] before the first step."""
