@@ -1,4 +1,4 @@
-"""Loss terms of the mask generators: pure functions of logits, masks and resemblances."""
+"""Loss terms of DRE and MGnet: functions of logits, masks and class resemblance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,14 +25,17 @@ def embedding_loss(resemblance: Tensor, is_target: Tensor) -> Tensor:
         resemblance: [B, 1, h, w], features times class embedding.
         is_target: bool [B], whether the class is the image's target.
 
-    Source: paper 003, Eq. 4, as a mean over places instead of its sum, so that the rate does not depend on the size.
+    Source: Fu et al. 2021, Eq. 4, as a mean over places instead of a sum, so that `lr` does not depend on the size.
     """
     sign = torch.where(is_target, -1.0, 1.0)
     return (sign * resemblance.sigmoid().flatten(1).mean(1)).mean()
 
 
 def embedding_bce(resemblance: Tensor, is_target: Tensor) -> Tensor:
-    """Classify from the mean resemblance whether the class is the target (the loss of MGnet's published code)."""
+    """Return the two-way cross-entropy of the mean resemblance: is the class the target? A scalar.
+
+    Source: the published code of Dabkowski and Gal 2017.
+    """
     return F.binary_cross_entropy_with_logits(resemblance.flatten(1).mean(1), is_target.to(resemblance))
 
 
@@ -79,18 +82,23 @@ def smoothness(mask: Tensor) -> Tensor:
 
 
 def area(mask: Tensor, offset: float = AREA_OFFSET, power: float = AREA_POWER) -> Tensor:
-    """Mean of (mask + offset) ** power: small areas are cheap, faint ones are not. Source: MGnet's published code."""
+    """Return the mean of (mask + offset) ** power, a scalar: small areas are cheap, faint ones are not.
+
+    Source: the published code of Dabkowski and Gal 2017.
+    """
     return ((mask + offset) ** power).mean()
 
 
 def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: Tensor | float) -> Tensor:
-    """Hinge on the gap between the target's logit and the best other one (Carlini and Wagner's objective).
+    """Return the hinge on the gap between the target's logit and the best other one, averaged: a scalar.
 
     Args:
         logits: [B, K].
         targets: [B].
         present: bool [B]; True wants the target ahead by `slack`, False wants it behind by `slack`.
         slack: In logits, one for all or [B].
+
+    Source: Carlini and Wagner 2017, whose objective it is; the published code of Dabkowski and Gal 2017.
     """
     target = logits.gather(1, targets[:, None]).squeeze(1)
     others = logits.scatter(1, targets[:, None], float("-inf")).amax(1)
@@ -99,15 +107,15 @@ def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: Tensor | flo
 
 
 def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
-    """Softmax probability of the target class, [B]."""
+    """Return the softmax probability of the target class, [B] in [0, 1]."""
     return logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
 
 
 def generalised_cross_entropy(logits: Tensor, targets: Tensor, power: float = CROSS_ENTROPY_POWER) -> Tensor:
-    """Mean of (1 - p ** power) / power, between cross-entropy (power to 0) and 1 - p (power 1).
+    """Return the mean of (1 - p ** power) / power, between cross-entropy (power to 0) and 1 - p (power 1).
 
-    A mask of a few pixels can leave the target hopeless; its gradient then stays bounded, where that of the
-    cross-entropy would outweigh every other image of the batch.
+    Under a mask of a few pixels the target's probability can be near zero. The gradient then stays bounded, where that
+    of the cross-entropy would outweigh every other image of the batch.
 
     Source: Zhang and Sabuncu 2018, Eq. 6; the power is our choice.
     """
@@ -120,7 +128,7 @@ ObjectiveName = Literal["cross_entropy", "generalised_cross_entropy", "eq2", "pu
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Weights of the terms of the loss; for DRE the kept image alone counts.
+    """Hold the weights of the terms of the loss; for DRE the kept image alone counts.
 
     Args:
         preservation: Of the term on the image under the mask.
@@ -139,7 +147,7 @@ PUBLISHED_MGNET = Constraints(preservation=0.3, background=1.0, area=8.0, smooth
 """Of MGnet's published training script."""
 
 EQUATION_2 = Constraints(background=0.3, area=8.0, smoothness=0.005)
-"""For Eq. 2 of paper 003, which says "carefully tuned" and gives no figures: our choice."""
+"""For Eq. 2 of Fu et al. 2021, which gives no figures: our choice."""
 
 
 def fake_targets(targets: Tensor, classes: int, share: float, generator: torch.Generator | None = None) -> Tensor:
@@ -159,12 +167,12 @@ def objective(
     present: Tensor,
     constraints: Constraints,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of a batch of masks, and the logits [B, K] of the images blended under them.
+    """Return the loss of a batch of masks, a scalar, and the logits [B, K] of the images under the masks.
 
     Args:
-        name: `cross_entropy` is Eq. 9 of paper 003, to which `constraints` add the terms of Eq. 2;
-            `generalised_cross_entropy` bounds what a hopeless image weighs; `eq2` is Eq. 2 with the probability;
-            `published_mgnet` is the margin loss of MGnet's code.
+        name: `cross_entropy` is Eq. 9 of Fu et al. 2021, to which `constraints` add the terms of Eq. 2;
+            `generalised_cross_entropy` bounds the weight of an image whose target is lost; `eq2` is Eq. 2 with the
+            probability; `published_mgnet` is the margin loss of MGnet's published code.
         classify: Images to logits.
         images: [B, 3, H, W] in [0, 1].
         mask: [B, 1, H, W] in [0, 1].

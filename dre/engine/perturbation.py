@@ -1,7 +1,7 @@
-"""The one place that runs forward passes on masked images: chunking, sharing and cost counting.
+"""Perturbation sweeps: score masked copies of images in chunks, each copy once, and count the passes.
 
-A sweep asks for the scores of an image of which only the k highest-ranked pixels are kept, for several k. Whatever
-asks (M_F, insertion, deletion, DRE+, ...) asks here, so no masked image is ever forwarded twice.
+A sweep asks for the scores of an image of which only the k highest-ranked pixels are kept, for several k. All metrics
+and explainers that need such scores (M_F, insertion, deletion, DRE+, ...) ask here, so that no copy is forwarded twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Read = Callable[[Tensor, slice], Tensor]
 
 
 def rank(saliency: Tensor) -> Tensor:
-    """Give each pixel its place in the descending order of its map, int64 [B, H*W], 0 for the highest.
+    """Return the place of each pixel in the descending order of its map, int64 [B, H*W], 0 for the highest.
 
     Ties go to the pixel that comes first in row-major order, so each place is taken exactly once.
     """
@@ -34,7 +34,7 @@ def rank(saliency: Tensor) -> Tensor:
 def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -> Tensor:
     """Scale each map to [0, 1] and add a little of its smoothed self, which removes speckles and breaks most ties.
 
-    Neither weight nor width is in the paper: both are our choice. The result ranks pixels alike for a map and its
+    The paper gives neither weight nor width: both are our choice. The result ranks pixels alike for a map and its
     positive affine rescalings, but not for every increasing function of it.
 
     Args:
@@ -42,7 +42,7 @@ def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -
         weight: Of the smoothed map; 0 returns `saliency` as it is.
         sigma_share: Standard deviation of the Gaussian as a share of the height.
 
-    Source: paper 003, implementation details of M_F: M + eps * G_sigma(M).
+    Source: Fu et al. 2021, implementation details of M_F: M + eps * G_sigma(M).
     """
     if weight == 0:
         return saliency
@@ -51,9 +51,9 @@ def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -
 
 
 class SweepEngine:
-    """Scores masked images in chunks of bounded size and counts what that costs in `forwards` (images forwarded).
+    """Score masked copies of images in chunks of bounded size; `forwards` counts the images that were forwarded.
 
-    Precision is the caller's: run it under `torch.autocast` if you like.
+    Precision is the caller's: it runs in that of the surrounding `torch.autocast`.
 
     Args:
         classifier: From [N, C, H, W] in [0, 1] to logits [N, K].
@@ -95,18 +95,18 @@ class SweepEngine:
         sweeps: Sequence[Sweep],
         keys: Sequence[str] | None = None,
     ) -> list[Tensor]:
-        """Give what each sweep asks for, [B, columns], for one explainer's saliency [B, 1, H, W]."""
+        """Return what each sweep reads, [B, columns], for one explainer's saliency [B, 1, H, W]."""
         return self.batch(images, targets, keys).scores(saliency, sweeps)
 
     @torch.no_grad()
     def score_blocks(self, build: Build, targets: Tensor, versions: int, read: Read | None = None) -> Tensor:
-        """Score `versions` masked versions of each image, [B, versions], building no more than a chunk at a time.
+        """Score some masked copies of each image, [B, copies], building no more than a chunk at a time.
 
         Args:
-            build: Gives the masked images of a slice of the batch and a slice of the versions, image by image.
+            build: Gives the masked images of a slice of the batch and a slice of the copies, image by image.
             targets: int64 [B].
-            versions: How many masked versions each image has.
-            read: Reads something else, [B, versions, ...], of masked images; it counts its passes with `logits`.
+            versions: How many masked copies each image has.
+            read: Reads something else, [B, copies, ...], of masked images; it counts its passes with `logits`.
         """
 
         def read_score(masked: Tensor, rows: slice) -> Tensor:
@@ -139,7 +139,7 @@ class SweepEngine:
         return torch.cat([self._score_block(build, read, rows, part, device) for part in _halves(columns)], dim=1)
 
     def logits(self, masked: Tensor, targets: Tensor) -> Tensor:
-        """Run one forward pass of [N, C, H, W] and count it; [N, K], checked against targets [N]."""
+        """Run and count one forward pass of images [N, C, H, W]; return logits [N, K], checked against targets [N]."""
         logits = self.classifier(masked)
         check_targets(targets, len(masked), logits.shape[1])
         self.forwards += len(masked)
@@ -147,7 +147,7 @@ class SweepEngine:
 
 
 class SweepBatch:
-    """One batch under study: what does not depend on the map is made, and read, once for all maps.
+    """Score sweeps of one batch: masked copies that do not depend on the map are made and scored once for all maps.
 
     Args:
         engine: Runs and counts the forward passes.
@@ -169,7 +169,7 @@ class SweepBatch:
 
     @torch.no_grad()
     def scores(self, saliency: Tensor, sweeps: Sequence[Sweep]) -> list[Tensor]:
-        """Give what each sweep asks for, [B, columns]; versions that several sweeps share are forwarded once."""
+        """Return what each sweep reads, [B, columns]; masked copies that several sweeps share are forwarded once."""
         check_saliency(saliency, self.images)
         pixels = saliency[0].numel()
         asked = [[(view, sweep.read or self.engine.score) for view in views(sweep, pixels)] for sweep in sweeps]
@@ -185,7 +185,7 @@ class SweepBatch:
     def _read_views(
         self, wanted: dict[View, dict[Readout, None]], saliency: Tensor
     ) -> dict[tuple[View, Readout], Tensor]:
-        """Read all versions, those together that are built alike and of which the same is wanted."""
+        """Read all masked copies, those together that are built alike and of which the same is wanted."""
         groups: dict[object, list[View]] = {}
         for view, readouts in wanted.items():
             groups.setdefault((view.group, tuple(sorted(readouts))), []).append(view)
@@ -202,7 +202,7 @@ class SweepBatch:
         return columns
 
     def _order(self, view: View, saliency: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Give the map that a version is made of and the places of its pixels in the order of that version."""
+        """Return the map that a masked copy is made of and the places of its pixels in the copy's order."""
         if view.order is None:
             return saliency, None
         if isinstance(view.order, Draw):
@@ -225,7 +225,7 @@ class SweepBatch:
         return read
 
     def _readout(self, readout: Readout, masked: Tensor, rows: slice, logits: Tensor, targets: Tensor) -> Tensor:
-        """One number for each masked image, [N]."""
+        """Return one number for each masked image, [N]."""
         match readout:
             case "probability" | "logit" | "log_probability":
                 return score(logits, targets, readout)

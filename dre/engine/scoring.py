@@ -1,4 +1,4 @@
-"""Class scores of a classifier: which number of its output is called the score of a class."""
+"""Class scores: the probability, logit or log-probability of a target class."""
 
 from typing import Literal, get_args
 
@@ -9,7 +9,7 @@ ScoreName = Literal["probability", "logit", "log_probability"]
 
 
 def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> Tensor:
-    """Give each image's score for its target class, [B], differentiable in the logits.
+    """Return each image's score for its target class, [B], differentiable in the logits.
 
     Args:
         logits: [B, K]; half-precision logits are scored in float32.

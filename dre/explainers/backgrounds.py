@@ -1,4 +1,4 @@
-"""What optimised masks show where they are 0, and from where they look: drawn anew for every iteration."""
+"""Fills and random shifts for optimised masks, drawn anew at each iteration."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,11 +14,11 @@ Background = Literal["blur", "mixture"]
 
 
 class Backgrounds:
-    """Backgrounds of a few images, iteration by iteration.
+    """Draw what is shown where a mask is 0, for a few images, iteration by iteration.
 
     Args:
         images: [N, C, H, W].
-        kind: `blur` is the same at every iteration; `mixture` is what paper 003 gives to all methods that perturb.
+        kind: `blur` is the same at every iteration; Fu et al. 2021 give the `mixture` to all methods that perturb.
         sigma: Of `blur`, in pixels; the mixture has its own.
         generators: One for each image.
     """
@@ -29,7 +29,7 @@ class Backgrounds:
         self.generators = [on_device(generator, images.device) for generator in generators]
 
     def draw(self) -> Tensor:
-        """Give the backgrounds [N, C, H, W] of the next iteration."""
+        """Return the backgrounds [N, C, H, W] of the next iteration."""
         if self.kind == "blur":
             return self.blurred
         drawn = []
@@ -41,11 +41,11 @@ class Backgrounds:
 
 
 class Jitter:
-    """Moves images by whole pixels, each in its own way at each iteration; borders are repeated.
+    """Shift images by whole pixels, each by its own random amount at each iteration; borders are repeated.
 
     Args:
-        reach: Pixels between the leftmost and the rightmost place.
-        iterations: How many moves there are.
+        reach: Pixels between the leftmost and the rightmost shift.
+        iterations: Number of shifts.
         generators: One for each image.
     """
 
@@ -55,13 +55,13 @@ class Jitter:
         self.moves: list[list[tuple[int, int]]] = torch.stack(draws, dim=1).tolist()
 
     def pad(self, images: Tensor) -> Tensor:
-        """Make room for the moves: [N, C, H + reach, W + reach]."""
+        """Pad the images by the largest shift: [N, C, H + reach, W + reach]."""
         before = self.reach // 2
         after = self.reach - before
         return F.pad(images, (before, after, before, after), mode="replicate") if self.reach else images
 
     def move(self, padded: Tensor, step: int) -> Tensor:
-        """Windows [N, C, H, W] of this step."""
+        """Cut the shifted windows [N, C, H, W] of this step out of padded images."""
         if not self.reach:
             return padded
         height, width = padded.shape[-2] - self.reach, padded.shape[-1] - self.reach
@@ -74,6 +74,6 @@ class Jitter:
 
 
 def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """Derive a generator that draws where the images are: a CPU would hold up a GPU."""
+    """Derive a generator on the images' device, so that a GPU does not wait for draws of the CPU."""
     seed = int(torch.randint(1 << 62, (), generator=generator))
     return torch.Generator(device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""References that know nothing of the classifier: what any explainer must beat."""
+"""Reference explainers that ignore the classifier: random noise, a centred Gaussian and an edge detector."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from dre.models import Classifier
 
 
 class Random(Explainer):
-    """Uniform noise in [0, 1], drawn per image from its key; no pass.
+    """Draw uniform noise in [0, 1] for each image, seeded by its key; no pass.
 
     Args:
         classifier: Not asked.
@@ -30,7 +30,7 @@ class Random(Explainer):
 
 
 class CentredGaussian(Explainer):
-    """A Gaussian bump in the middle of the image, 1 at its top; no pass. Photographers centre their objects.
+    """Return a Gaussian in the middle of the image, 1 at its top; no pass. Photographers centre their objects.
 
     Args:
         classifier: Not asked.
@@ -55,7 +55,7 @@ class CentredGaussian(Explainer):
 
 
 class EdgeDetector(Explainer):
-    """Magnitude of the Sobel gradient of the mean of the channels, in brightness per pixel; no pass.
+    """Compute the magnitude of the Sobel gradient of the mean channel, in brightness per pixel; no pass.
 
     A map that resembles it may show the image rather than the classifier (Adebayo et al. 2018). The pixels at the
     border are repeated beyond it, so a frame is no edge.

@@ -1,4 +1,4 @@
-"""XRAI: the regions of an image in the order of how densely another explainer's map lies on them."""
+"""XRAI: regions of an image, ranked by the density of another explainer's attribution."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ Values = npt.NDArray[np.float64]
 
 
 def from_black_and_white(classifier: Classifier) -> Explainer:
-    """Integrated gradients averaged over a black and a white baseline, largest channel, as XRAI was published."""
+    """Build integrated gradients averaged over a black and a white baseline, largest channel, as published for XRAI."""
     return IntegratedGradients(classifier, steps=100, baseline=["black", "white"], reduce="max")
 
 
@@ -41,7 +41,7 @@ def exactly_summable(values: Values) -> Values:
 def rank_regions(
     regions: Regions, attribution: Values, *, mode: Mode = "full", min_pixels: int = 50, area: float = 1.0
 ) -> tuple[Values, list[int]]:
-    """Add regions one after the other; each pixel gets the mean attribution of what came with it.
+    """Add regions one after the other; each pixel gets the mean attribution of the pixels that were added with it.
 
     Areas and sums of what each region would still add are kept up to date: a pixel is taken away once, from the
     regions that hold it, where it is covered. Pixels that are never covered get their own mean.
@@ -90,7 +90,7 @@ def _densest(mass: Values, left: Values, is_open: npt.NDArray[np.bool_]) -> int:
 
 
 class XRAI(Explainer):
-    """Regions in the order of how much attribution a pixel of them brings; it costs what its base attribution costs.
+    """Rank regions by the attribution that each pixel of them adds; the cost is that of the base attribution.
 
     Regions are segments at several scales, grown by a few pixels; they overlap. The map is constant on what each region
     adds to those before it, and sums to what the base's map sums to. Signs are the base's: the published one takes the

@@ -1,4 +1,4 @@
-"""Checkpoints of training, read without running code from them, and what they say about their generator."""
+"""Checkpoints of mask and classifier training: load them without running code from them, and check that they fit."""
 
 import pickle
 from collections.abc import Mapping
@@ -18,7 +18,12 @@ STATE_PREFIX = "estimator."
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint of mask training as plain data; refuse any other file in a line."""
+    """Load a checkpoint of mask training as plain data.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, carries code, or is no checkpoint of mask training.
+    """
     content = _read_plain(path)
     if not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
@@ -26,7 +31,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint of classifier training as plain data; refuse any other file in a line."""
+    """Load a checkpoint of classifier training as plain data.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, carries code, or is no checkpoint of classifier training.
+    """
     content = _read_plain(path)
     if not {TRAINED_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no training of a classifier; to start from weights give --model.weights")
@@ -34,7 +44,7 @@ def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _read_plain(path: str | Path) -> dict[str, Any]:
-    """Load a file as plain data; refuse a missing, truncated or code-carrying one in a line."""
+    """Load a file as plain data; refuse a missing, truncated or code-carrying one."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; `python train.py` makes one under runs/")
     try:
@@ -49,7 +59,7 @@ def _read_plain(path: str | Path) -> dict[str, Any]:
 
 
 def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:
-    """Refuse a checkpoint that was trained to explain another classifier."""
+    """Raise ValueError for a checkpoint that was trained to explain another classifier."""
     trained_for, given = content[CLASSIFIER_KEY], classifier.identity()
     if trained_for != given:
         raise ValueError(
@@ -65,6 +75,10 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
         path: Written by train.py.
         classifier: The classifier that it was trained to explain.
         variant: What the caller expects it to be.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint of mask training, or it is one of another classifier or variant.
     """
     content = read_checkpoint(path)
     check_compatible(content, classifier, path)
@@ -78,12 +92,12 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
 
 
 def estimator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pick the estimator's tensors out of a module's state dict."""
+    """Return the estimator's tensors out of a module's state dict."""
     return {name.removeprefix(STATE_PREFIX): value for name, value in state.items() if name.startswith(STATE_PREFIX)}
 
 
 def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str | Path) -> None:
-    """Refuse weights that do not fit the estimator, or that are not finite."""
+    """Raise ValueError for weights that do not fit the estimator, or that are not finite."""
     theirs, ours = estimator_state(state), estimator.state_dict()
     differing = sorted(ours.keys() ^ theirs.keys())
     differing += [name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape]

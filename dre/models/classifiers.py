@@ -1,4 +1,4 @@
-"""The frozen classifier that is explained: any timm or torchvision network, or a module of the user's own."""
+"""Frozen classifier that is explained: a timm or torchvision network, or a module of the user's own."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from dre.types import Footprint, Preprocessing
 
 
 class Classifier(nn.Module):
-    """A frozen network with its preprocessing and four places to read feature maps from; always in eval mode.
+    """Freeze a network with its preprocessing and four taps to read feature maps from; it is always in eval mode.
 
     Args:
         name: A timm model name, `torchvision/NAME`, or `dre/mnist_cnn`; may be left out where `weights` is a checkpoint
@@ -26,10 +26,14 @@ class Classifier(nn.Module):
         weights: Path of a .pth or .safetensors state dict or of a checkpoint of classifier training, "pretrained" (the
             library downloads them), "package" (shipped by an installed package), or null for random weights.
         num_classes: Size of the head when it is not the network's default, or the checkpoint's.
-        taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
+        taps: Names of the modules to read at strides 4, 8, 16 and 32; found in one pass when not given.
         fold: Fold batch norms into the convolutions before them (same logits, faster).
-        options: What else timm is given to build the network, such as `{pad_type: same}`. Weights that want other
-            images than timm says it is told by `{pretrained_cfg_overlay: {mean: [...], std: [...]}}`.
+        options: Further arguments of `timm.create_model`, such as `{pad_type: same}`. Where weights need another
+            normalisation than timm's, give `{pretrained_cfg_overlay: {mean: [...], std: [...]}}`.
+
+    Raises:
+        ValueError: The name is unknown, or the weights or taps do not fit the network.
+        FileNotFoundError: There is no file of weights at the path.
     """
 
     name: str
@@ -80,11 +84,14 @@ class Classifier(nn.Module):
             module: Called with (images - mean) / std.
             mean: One value, or one per channel.
             std: One value, or one per channel.
-            taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
-            size: (height, width) of the images it was trained on.
-            channels: Channels it reads.
+            taps: Names of the modules to read at strides 4, 8, 16 and 32; found in one pass when not given.
+            size: (height, width) of the images that it was trained on.
+            channels: Channels of these images.
             name: What to call it in checkpoints and reports; the class name when not given.
             fold: Fold batch norms into the convolutions before them.
+
+        Raises:
+            ValueError: The module does not return logits [B, K] of at least two classes, or `taps` do not fit.
         """
         self = cls.__new__(cls)
         nn.Module.__init__(self)
@@ -121,26 +128,26 @@ class Classifier(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, whatever the module around it does."""
+        """Stay in eval mode, also when a module that contains the classifier is set to training."""
         return super().train(False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Bring pixels in [0, 1] into the network's own units."""
+        """Convert pixels in [0, 1] to the network's own units."""
         images = images.contiguous(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, images, self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
+        """Return the logits [B, K] of images [B, C, H, W] in [0, 1]."""
         logits: Tensor = self.network(self.normalise(images))
         return logits
 
     def sample(self, batch: int = 1) -> Tensor:
-        """Noise [B, C, H, W] in [0, 1], always the same, as large as the images that the network was made for."""
+        """Return noise [B, C, H, W] in [0, 1], always the same, of the size that the network was made for."""
         shape = (batch, self.preprocessing.channels, *self.preprocessing.size)
         return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.mean)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Feature maps at strides 4, 8, 16 and 32 and logits [B, K], from one forward pass."""
+        """Return the feature maps at strides 4, 8, 16 and 32 and the logits [B, K], from one forward pass."""
         if not self.taps:
             raise ValueError(
                 f"{self.name} has no feature maps at strides 4, 8, 16 and 32 that could be found; "
@@ -157,7 +164,7 @@ class Classifier(nn.Module):
         return [tap.read(captured[tap.module], size) for tap in self.taps], logits
 
     def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the last feature map [B, C, h, w] as a leaf that requires gradients, and the logits that depend on it.
+        """Return the last feature map [B, C, h, w] as a leaf that requires gradients, and the logits computed from it.
 
         A backward pass from these logits runs through the head alone.
         """
@@ -175,7 +182,7 @@ class Classifier(nn.Module):
         return leaf[-1], logits
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Give the map [B, C, h, w] that the head reads, with the graph that leads to it from the images.
+        """Return the map [B, C, h, w] that the head reads, with the graph that leads to it from the images.
 
         It is the last tap; in a transformer, or where there are no taps, it is what activation methods read.
         """
@@ -192,7 +199,7 @@ class Classifier(nn.Module):
         return tap.read(seen[-1], (images.shape[-2], images.shape[-1]))
 
     def head_weights(self) -> Tensor:
-        """Give the weights [K, C] of a linear head that reads the pooled last tap."""
+        """Return the weights [K, C] of a linear head that reads the pooled last tap."""
         linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
         shape = (self.num_classes, self.taps[-1].channels if self.taps else 0)
         if not linear or linear[-1].weight.shape != shape:
@@ -204,7 +211,7 @@ class Classifier(nn.Module):
         return linear[-1].weight.detach()
 
     def identity(self) -> dict[str, str | int]:
-        """Say which classifier this is, so that a checkpoint can refuse another one."""
+        """Return name, weights' hash and number of classes, so that a checkpoint can refuse another classifier."""
         built_with = {"options": json.dumps(self.options, sort_keys=True)} if self.options else {}
         return {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes, **built_with}
 

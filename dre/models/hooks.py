@@ -1,4 +1,4 @@
-"""Use a network for a moment and leave it as it was found: hooks come off again, modes go back."""
+"""Temporary hooks and modes: use a network and leave it as it was."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 See = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
-"""From a module's name, the module, its inputs and its output to what takes the output's place; None keeps it."""
+"""From a module's name, the module, its inputs and its output to the output's replacement; None keeps the output."""
 
 
 @contextmanager
 def watching(modules: Iterable[tuple[str, nn.Module]], see: See) -> Iterator[None]:
-    """Call `see` each time one of the named modules has run."""
+    """Call `see` each time that one of the named modules has run, for the duration of the context."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
         return lambda module, inputs, output: see(name, module, inputs, output)

@@ -1,4 +1,4 @@
-"""Where a classifier's weights come from: a registry package, the library's own download, or a file."""
+"""Classifier weights: load them from a file or an installed package, and hash them."""
 
 import hashlib
 import pickle
@@ -15,7 +15,7 @@ EFFICIENTNET_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
-    """Read a state dict and, from a checkpoint of classifier training, what it says about its network.
+    """Load a state dict and, from a checkpoint of classifier training, what it says about its network.
 
     No code of the file is run.
 
@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def load_package(name: str) -> dict[str, Tensor]:
-    """Read the weights that a package from the registry ships for a model, under timm's names."""
+    """Load the weights that an installed package ships for a model, under timm's names."""
     if name != "tf_efficientnet_lite0":
         raise ValueError(f"no package ships weights for {name!r}; 'package' works for tf_efficientnet_lite0")
     try:
@@ -109,7 +109,7 @@ def _stage_and_block(flat: int) -> tuple[int, int]:
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:
-    """Hash names and values of a state dict: 16 hexadecimal digits that tell one set of weights from another."""
+    """Hash the names and values of a state dict: 16 hexadecimal digits that tell one set of weights from another."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())

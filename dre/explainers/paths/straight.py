@@ -1,4 +1,4 @@
-"""Paths that are known in advance, and the straight line with the explainer that walks it."""
+"""Integrated gradients: quadrature rules, and the straight path from a baseline to the image."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +20,11 @@ Quadrature = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre",
 OPEN = ("midpoint", "gauss_legendre")
 """Quadratures whose gradients all lie inside the path; its two ends are then scored by forward passes alone."""
 STRIDE_POINTS = 128
-"""Points of which the published code of paper 002 takes every second, fourth, ..."""
+"""Points of which the published code of Singhi and Kumari 2024 takes every second, fourth, ..."""
 
 
 def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
-    """Give ascending nodes in [0, 1] and their weights, which sum to 1.
+    """Return ascending nodes in [0, 1] and their weights, which sum to 1.
 
     Args:
         name: `left`, `right`, `trapezoid` and `pair` take `steps` equally spaced nodes, both ends included; `left`
@@ -56,10 +56,10 @@ def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
 def walk_nodes(
     place: Callable[[float], tuple[Tensor, Tensor]], nodes: Sequence[float], weights: Sequence[float], probe: Probe
 ) -> Iterator[Waypoint]:
-    """Visit the nodes of a path that is known in advance, several in one pass.
+    """Yield the waypoints of a path that is known in advance, several in one pass.
 
     The end is visited once more for its score alone, so that the gradient at a last node of weight counts as well. A
-    path whose first node is not its start begins with a stop that has the start's score and the first node's gradient.
+    path whose first node is not its start begins with a waypoint of the start's score and the first node's gradient.
 
     Args:
         place: From t in [0, 1] to image and tangent, both [B, C, H, W].
@@ -90,7 +90,7 @@ def walk_nodes(
 
 @dataclass(frozen=True, eq=False)
 class StraightPath:
-    """The straight line from a baseline to the image.
+    """Walk the straight line from a baseline to the image.
 
     Args:
         steps: Number of gradient evaluations, ends included.
@@ -98,8 +98,8 @@ class StraightPath:
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
         seed: Of the baseline `random`.
-        tmlr_stride: Take every (128 / steps)-th of 128 points, as the published code of paper 002 does for fewer steps.
-            Its gradients stop short of the image, at 96/127 of the way for 4 steps, and completeness is lost.
+        tmlr_stride: Take every (128 / steps)-th of 128 points, as the code of Singhi and Kumari 2024 does for fewer
+            steps. Its gradients stop before the image, at 96/127 of the way for 4 steps, and completeness is lost.
 
     Source: Sundararajan et al. 2017, Eq. 1.
     """
@@ -112,7 +112,7 @@ class StraightPath:
     tmlr_stride: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a walk without steps, and one from nowhere."""
+        """Raise ValueError for a path without steps or without a baseline."""
         quadrature(self.quadrature, self.steps)
         if self.tmlr_stride and STRIDE_POINTS % self.steps:
             raise ValueError(f"`tmlr_stride` needs `steps` that divide {STRIDE_POINTS}, got {self.steps}")
@@ -121,11 +121,11 @@ class StraightPath:
 
     @property
     def baselines(self) -> list[Baseline]:
-        """The baselines as a list, also if there is one."""
+        """Return the baselines as a list, also if there is one."""
         return [self.baseline] if isinstance(self.baseline, str | Tensor) else list(self.baseline)
 
     def walks(self) -> list[tuple[float, IntegrationPath]]:
-        """One walk for each baseline, equally weighted."""
+        """Return one walk for each baseline, equally weighted."""
         share = 1 / len(self.baselines)
         return [
             (share, replace(self, baseline=baseline, seed=self.seed + number))
@@ -133,7 +133,7 @@ class StraightPath:
         ]
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """From baseline to image."""
+        """Yield the waypoints from baseline to image."""
         if len(self.baselines) > 1:
             raise ValueError(f"{len(self.baselines)} baselines are as many walks; take them from walks()")
 
@@ -150,7 +150,7 @@ class StraightPath:
 
 
 class IntegratedGradients(PathExplainer):
-    """Gradients along the straight line from a baseline, times what they moved; `steps` passes.
+    """Integrate gradients along the straight line from a baseline; `steps` passes.
 
     Args:
         classifier: What is explained.
@@ -159,7 +159,8 @@ class IntegratedGradients(PathExplainer):
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
         seed: Of the baseline `random`.
-        tmlr_stride: Take every (128 / steps)-th of 128 points and stop short of the image, as published for paper 002.
+        tmlr_stride: Take every (128 / steps)-th of 128 points and stop before the image, as in the code of Singhi and
+            Kumari 2024.
         rule: `riemann`, `idgi` or `idgi_tmlr`.
         score: Which output is explained.
         reduce: How the channels become one value.

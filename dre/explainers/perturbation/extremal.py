@@ -15,17 +15,17 @@ from dre.images.fill import blend, gaussian_blur
 from dre.models import Classifier
 
 Perturbation = Literal["blur", "fade", "mixture"]
-"""Less of a pixel: a stronger blur, a colour that the classifier calls zero, or the backgrounds of paper 003."""
+"""How a pixel is hidden: a stronger blur, the colour that normalises to zero, or the mixture of Fu et al. 2021."""
 
 MOMENTUM = 0.9
 DAMPENING = 0.9
 FIRST_AREA_WEIGHT = 300.0
 AREA_WEIGHT_GROWTH = 1.0035
-"""After each iteration the wanted area weighs this many times more."""
+"""Factor of the weight of the area after each iteration."""
 
 
 class BlurPyramid:
-    """Images whose pixels are each blurred as much as a mask says.
+    """Blur each pixel of some images by as much as a mask says.
 
     Args:
         images: [N, C, H, W].
@@ -50,17 +50,17 @@ class BlurPyramid:
 
 
 class ExtremalPerturbation(OptimisedExplainer):
-    """Smooth masks of given areas that keep the score highest, summed; `iterations` passes for each area.
+    """Find smooth masks of given areas that keep the score highest, and sum them; `iterations` passes for each area.
 
-    Stochastic gradient descent raises the score of what a mask shows and draws its area to the wanted one, ever more
-    strongly. The area is a share of the mask with a margin of `sigma` pixels around the image, as published. At the
-    published rate a mask takes hundreds of iterations to shrink to its area: stopped early, it is wide and faint.
+    Gradient descent raises the score of what a mask shows and pulls its area to the wanted one, more strongly at each
+    iteration. The area is a share of the mask with a margin of `sigma` pixels around the image, as published. At the
+    published `lr` a mask takes hundreds of iterations to shrink to its area: stopped early, it is wide and faint.
 
     Args:
         classifier: What is explained.
         areas: Shares of the mask that are 1; one mask is searched for each, and the map is their sum.
         perturbation: What a mask of 0 leaves: a strong `blur` (values between 0 and 1 blur less), a `fade` to the
-            colour that the classifier normalises to zero, or the `mixture` of blur and noise of paper 003.
+            colour that the classifier normalises to zero, or the `mixture` of blur and noise of Fu et al. 2021.
         game: `preservation` keeps the score with the region that is 1, `deletion` destroys it without that region.
         score: Which output is raised or lowered.
         iterations: Steps of gradient descent.
@@ -69,7 +69,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         sigma: Width of the bump that each raises, in pixels.
         levels: Strengths of blur that are computed.
         blur_sigma: Of the strongest, in pixels.
-        flip: Look at every other iteration through a mirror.
+        flip: Mirror the images at every other iteration.
         smooth: Blur of the map, as a share of the image's shorter side; 0 for none.
         seed: Of the mixture.
         chunk: Most masks in one pass.
@@ -109,7 +109,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         if sigma <= 0:
             raise ValueError(f"`sigma` must be positive, got {sigma}: it is the width of a bump")
         self.areas = tuple(areas)
-        self.versions = len(self.areas)
+        self.masks_each = len(self.areas)
         self.perturbation: Perturbation = perturbation
         self.game: Game = game
         self.step, self.sigma, self.flip, self.smooth = step, sigma, flip, smooth
@@ -149,7 +149,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         return masks.view(len(images), repeats, *masks.shape[-2:]).sum(1, keepdim=True), both.sum(2)
 
     def _shower(self, images: Tensor, generators: Sequence[torch.Generator]) -> Callable[[Tensor], Tensor]:
-        """From masks to what they show of the images."""
+        """Return the function from masks to the images under them."""
         if self.perturbation == "blur":
             return BlurPyramid(images, self.levels, self.blur_sigma).show
         if self.perturbation == "fade":

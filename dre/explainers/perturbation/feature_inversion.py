@@ -1,4 +1,4 @@
-"""Guided feature inversion: a mask from weighted feature maps, which first keeps the features, then the score."""
+"""Guided feature inversion: a mask made of weighted feature maps that keeps first the features, then the score."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -17,13 +17,14 @@ from dre.models import Classifier
 FIRST_WEIGHT = 0.1
 DECAY = 0.5
 DECAY_EVERY = 10
-"""The rate is halved after this many iterations."""
+"""Iterations after which the step size of Adam is halved."""
 
 
 def weighted_mask(weights: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks [N, 1, H, W] in [0, 1]: weighted sums of feature maps, enlarged, less their minimum, over their maximum.
+    """Return masks [N, 1, H, W] in [0, 1]: weighted sums of feature maps, enlarged and normalised.
 
-    Where feature maps are negative, over their range: the maximum alone would not keep the mask in [0, 1].
+    Each sum loses its minimum and is divided by its maximum. Where it has negative values it is divided by its range:
+    the maximum alone would not keep the mask in [0, 1].
 
     Args:
         weights: [N, C], not negative.
@@ -40,12 +41,12 @@ def weighted_mask(weights: Tensor, maps: Tensor, size: tuple[int, int]) -> Tenso
 
 
 class FeatureInversion(OptimisedExplainer):
-    """Weighted sum of the last feature maps that shows what the classifier needs; 149 passes and one forward pass.
+    """Weight the last feature maps into a mask that keeps what the classifier needs; 149 passes and one forward pass.
 
-    A mask is a sum of the last feature map's channels with a weight for each. In the first iterations Adam moves the
-    weights so that the masked image keeps its features; in the others, so that the masked image has a high score and
-    what the mask leaves out a low one, which takes two passes an iteration. A price on the weights holds them small.
-    `objective` is that of the last kind of iterations that ran.
+    A mask is a weighted sum of the last feature map's channels. In the first iterations Adam changes the weights so
+    that the masked image keeps its features. In the others the masked image shall have a high score and what the mask
+    leaves out a low one, which takes two passes an iteration. A price on the weights keeps them small. `objective` is
+    that of the last kind of iterations that ran.
 
     Args:
         classifier: What is explained; its last feature map is used.
@@ -55,12 +56,12 @@ class FeatureInversion(OptimisedExplainer):
         lr: Of Adam, halved every ten iterations.
         inversion_weight: Price of the squared weights while the features are kept.
         discrimination_weight: The same, while the score is raised.
-        background: What the mask leaves out: `blur`, or the `mixture` of paper 003.
+        background: What the mask leaves out: `blur`, or the `mixture` of Fu et al. 2021.
         blur_sigma: Of `blur`, in pixels.
         seed: Of the mixture.
         chunk: Most images in one pass.
 
-    Source: Du et al. 2018 and its published code, from which the values are.
+    Source: Du et al. 2018; the values are those of its published code.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Meaningful perturbations: a coarse mask, descended from the score that is left under it."""
+"""Meaningful perturbations: a coarse mask, found by gradient descent, that lowers the score or keeps it."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from dre.models import Classifier
 Start = Literal["random", "circle"]
 
 CIRCLE_STEP = 5.0
-"""Pixels between the radii of the circles that are tried as a start."""
+"""Pixels between the radii of the circles among which the first mask is chosen."""
 
 CIRCLE_SIGMA = 10.0
 """Blur of these circles, in pixels."""
@@ -33,11 +33,11 @@ FLAT = 1e-10
 
 
 class MeaningfulPerturbation(OptimisedExplainer):
-    """What has to be blurred away to lower the score (or may not be, to keep it); `iterations` passes.
+    """Find the smallest region that must be hidden to lower the score, or shown to keep it; `iterations` passes.
 
     A mask of one value for each cell is enlarged and blurred, and the image is blended with its background under it.
     Adam lowers the score (or raises it) plus a price for the area that the mask deletes (or keeps) and for its slopes.
-    Where the background lowers the score by itself everywhere, the map is as wide as the price of area lets it be.
+    Where hiding any region lowers the score, only the price of area limits the size of the map.
 
     Args:
         classifier: What is explained.
@@ -52,10 +52,10 @@ class MeaningfulPerturbation(OptimisedExplainer):
         cell: Pixels along the side of a cell: 8 makes a mask of 28 x 28 for 224 x 224 pixels.
         mask_sigma: Blur of the enlarged mask, in pixels; 0 for none.
         jitter: The image moves under its mask by up to this many pixels in all, at random at each iteration.
-        background: `blur`, or the `mixture` that paper 003 gives to all methods that perturb.
+        background: `blur`, or the `mixture` that Fu et al. 2021 give to all methods that perturb.
         blur_sigma: Of `blur`, in pixels.
-        start: Each value at `random`; or the smallest `circle` whose deletion takes the score, which costs one forward
-            pass for every five pixels of the image's half diagonal (35 for 224 x 224).
+        start: First mask: `random` values, or the smallest `circle` whose deletion takes the score, which costs one
+            forward pass for every five pixels of the image's half diagonal (35 for 224 x 224).
         seed: Of all draws.
         chunk: Most images in one pass.
 
@@ -120,7 +120,7 @@ class MeaningfulPerturbation(OptimisedExplainer):
         return (1 - masks if self.game == "deletion" else masks), objective
 
     def enlarge(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """Masks [N, 1, H, W] of their values [N, 1, h, w] for the cells: each cell repeated, then blurred."""
+        """Enlarge values of the cells [N, 1, h, w] to masks [N, 1, H, W]: each cell repeated, then blurred."""
         wide = values.repeat_interleave(self.cell, dim=2)[:, :, : size[0]]
         wide = wide.repeat_interleave(self.cell, dim=3)[..., : size[1]]
         return gaussian_blur(wide, self.mask_sigma)
@@ -132,7 +132,7 @@ class MeaningfulPerturbation(OptimisedExplainer):
         return self.area_weight * area + self.variation_weight * variation
 
     def _begin(self, images: Tensor, probe: Probe, generators: Sequence[torch.Generator]) -> Tensor:
-        """Values [N, 1, h, w] before the first step."""
+        """Return the values [N, 1, h, w] before the first step."""
         grid = math.ceil(images.shape[-2] / self.cell), math.ceil(images.shape[-1] / self.cell)
         if self.start == "random":
             draws = [torch.rand(1, *grid, generator=generator) for generator in generators]
@@ -143,7 +143,7 @@ class MeaningfulPerturbation(OptimisedExplainer):
 
 
 def smallest_circles(images: Tensor, hidden: Tensor, probe: Probe) -> Tensor:
-    """Smallest blurred circle [N, 1, H, W] around the middle of each image that takes its score when it is deleted.
+    """Return the smallest blurred circle [N, 1, H, W] around each image's middle whose deletion takes its score.
 
     Args:
         images: [N, C, H, W].
@@ -165,7 +165,7 @@ def smallest_circles(images: Tensor, hidden: Tensor, probe: Probe) -> Tensor:
 
 
 def _circles(images: Tensor) -> Tensor:
-    """Blurred circles [R, 1, H, W] around the middle, from nothing to the whole image."""
+    """Return blurred circles [R, 1, H, W] around the middle, from nothing to the whole image."""
     height, width = images.shape[-2:]
     down = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
     right = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
