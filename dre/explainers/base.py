@@ -39,6 +39,19 @@ class Explainer(nn.Module, ABC):
 
     Raises:
         UnsupportedError: The method does not work for the classifier.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> class Brightness(Explainer):
+        ...     def explain(self, images, targets):
+        ...         return images.mean(dim=1, keepdim=True)
+        >>> Brightness(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:

@@ -72,6 +72,16 @@ class CAM(Explainer):
         score: Not used: the weights are those of the logit.
 
     Source: Zhou et al. 2016.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> CAM(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     head: Tensor
@@ -105,6 +115,16 @@ class GradCAM(Explainer):
         score: Which output is differentiated.
 
     Source: Selvaraju et al. 2017.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> GradCAM(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     weights = staticmethod(grad_cam_weights)
@@ -135,6 +155,16 @@ class GradCAMPlusPlus(GradCAM):
         score: Which output is differentiated.
 
     Source: Chattopadhay et al. 2018.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> GradCAMPlusPlus(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     weights = staticmethod(grad_cam_plus_plus_weights)

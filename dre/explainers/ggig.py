@@ -31,6 +31,16 @@ class GGIG(Explainer):
     Source: Rahman et al. 2022, Algorithm 1, which does not say how many points it uses, if magnitudes are meant, or
     how channels are reduced. It climbs in its network's normalised units, where `lr` is larger by the square of the
     channel's standard deviation.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> GGIG(classifier, points=3, ascents=2)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

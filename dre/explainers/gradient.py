@@ -48,6 +48,16 @@ class VanillaGradient(Explainer):
         reduce: How the channels become one value.
 
     Source: Simonyan et al. 2014.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> VanillaGradient(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -74,6 +84,16 @@ class InputXGradient(Explainer):
         reduce: How the channels become one value.
 
     Source: Shrikumar et al. 2016.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> InputXGradient(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", reduce: Reduction = "sum") -> None:
@@ -101,6 +121,16 @@ class SmoothGrad(Explainer):
 
     Source: Smilkov et al. 2017; the number of samples is that of Fu et al. 2021. Here `noise` is a standard deviation;
     some published code hands the variance to a function that expects the standard deviation.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> SmoothGrad(classifier, samples=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -164,6 +194,16 @@ class GuidedBackprop(Explainer):
         reduce: How the channels become one value.
 
     Source: Springenberg et al. 2015.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> GuidedBackprop(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", reduce: Reduction = "max_abs") -> None:

@@ -45,6 +45,19 @@ class DRE(Explainer):
         ValueError: No checkpoint is given, or one that explains another classifier.
 
     Source: Fu et al. 2021, section 3.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> explainer = DRE.from_estimator(classifier, estimator)  # or DRE(classifier, checkpoint)
+        >>> explainer(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     variant: ClassVar[Variant] = "dre"
@@ -96,6 +109,19 @@ class MGnet(DRE):
         score: Not used at explanation time.
 
     Source: Dabkowski and Gal 2017, in the form in which Fu et al. 2021 compare with it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4), variant="mgnet")
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> explainer = MGnet.from_estimator(classifier, estimator)  # or MGnet(classifier, checkpoint)
+        >>> explainer(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     variant: ClassVar[Variant] = "mgnet"
@@ -136,6 +162,19 @@ class DREPlus(DRE):
         chunk: Most masked images in one pass; chosen by device when not given.
 
     Source: Fu et al. 2021, DRE+.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> explainer = DREPlus.from_estimator(classifier, estimator)  # or DREPlus(classifier, checkpoint)
+        >>> explainer(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     def __init__(
@@ -209,6 +248,17 @@ class ControlledExplainer(Explainer):
         h: Exponent of the controller; above 1 for right-skewed maps.
 
     Source: Fu et al. 2021, Eq. 5 to 7.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.explainers import VanillaGradient
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> ControlledExplainer(classifier, VanillaGradient)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

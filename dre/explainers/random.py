@@ -16,6 +16,16 @@ class Random(Explainer):
         classifier: Not asked.
         score: Not used.
         seed: Of the draws.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> Random(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", seed: int = 0) -> None:
@@ -36,6 +46,16 @@ class CentredGaussian(Explainer):
         classifier: Not asked.
         score: Not used.
         width: Standard deviation as a share of each side.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> CentredGaussian(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", width: float = 0.25) -> None:
@@ -63,6 +83,16 @@ class EdgeDetector(Explainer):
     Args:
         classifier: Not asked.
         score: Not used.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> EdgeDetector(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability") -> None:

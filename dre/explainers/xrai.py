@@ -110,6 +110,17 @@ class XRAI(Explainer):
 
     Source: Kapishnikov et al. 2019, with the values of its published code, which starts integrated gradients from
     the image's darkest and brightest value where this starts them from black and white.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.explainers import InputXGradient
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> XRAI(classifier, InputXGradient, size=32)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -23,6 +23,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, carries code, or is no checkpoint of mask training.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save({"estimator": {}, "classifier": {}, "state_dict": {}}, f"{folder}/last.ckpt")
+        ...     sorted(read_checkpoint(f"{folder}/last.ckpt"))
+        ['classifier', 'estimator', 'state_dict']
     """
     content = _read_plain(path)
     if not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
@@ -36,6 +44,14 @@ def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, carries code, or is no checkpoint of classifier training.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save({"network": {}, "state_dict": {}}, f"{folder}/last.ckpt")
+        ...     sorted(read_classifier_checkpoint(f"{folder}/last.ckpt"))
+        ['network', 'state_dict']
     """
     content = _read_plain(path)
     if not {TRAINED_KEY, "state_dict"} <= content.keys():
@@ -59,7 +75,13 @@ def _read_plain(path: str | Path) -> dict[str, Any]:
 
 
 def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:
-    """Raise ValueError for a checkpoint that was trained to explain another classifier."""
+    """Raise ValueError for a checkpoint that was trained to explain another classifier.
+
+    Example:
+        >>> from torch import nn
+        >>> classifier = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), size=(8, 8))
+        >>> check_compatible({"classifier": classifier.identity()}, classifier, "last.ckpt")  # the same one
+    """
     trained_for, given = content[CLASSIFIER_KEY], classifier.identity()
     if trained_for != given:
         raise ValueError(
@@ -79,6 +101,23 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint of mask training, or it is one of another classifier or variant.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> state = {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
+        >>> content = {"estimator": settings.to_dict(), "classifier": classifier.identity(), "state_dict": state}
+        >>> with TemporaryDirectory() as folder:  # train.py writes such files
+        ...     torch.save(content, f"{folder}/last.ckpt")
+        ...     load_estimator(f"{folder}/last.ckpt", classifier, "dre").settings.variant
+        'dre'
     """
     content = read_checkpoint(path)
     check_compatible(content, classifier, path)
@@ -97,7 +136,13 @@ def estimator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str | Path) -> None:
-    """Raise ValueError for weights that do not fit the estimator, or that are not finite."""
+    """Raise ValueError for weights that do not fit the estimator, or that are not finite.
+
+    Example:
+        >>> estimator = MaskEstimator(EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4)))
+        >>> state = {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
+        >>> check_state(state, estimator, "last.ckpt")  # they fit
+    """
     theirs, ours = estimator_state(state), estimator.state_dict()
     differing = sorted(ours.keys() ^ theirs.keys())
     differing += [name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape]

@@ -45,6 +45,9 @@ def check_class_names(data: Sequence[str] | None, known: Sequence[str] | None, c
         known: The same of the classifier.
         classes: How many outputs the classifier has.
         classifier: What messages call it.
+
+    Example:
+        >>> check_class_names(["cat", "dog"], ["Cat", "Dog"], classes=2, classifier="mine")  # they agree
     """
     if data is None or not any(data):
         return

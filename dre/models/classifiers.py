@@ -34,6 +34,14 @@ class Classifier(nn.Module):
     Raises:
         ValueError: The name is unknown, or the weights or taps do not fit the network.
         FileNotFoundError: There is no file of weights at the path.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+        >>> classifier = Classifier.wrap(network, mean=(0.5,), std=(0.25,), size=(8, 8))  # or Classifier("resnet50")
+        >>> classifier(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     name: str

@@ -17,6 +17,11 @@ class SkewController(nn.Module):
             come out as high as the highest. For the ablation of Fu et al. 2021, figure 4, alone.
 
     Source: Fu et al. 2021, Eq. 5 to 7; that the square is taken of standardised scores is our choice.
+
+    Example:
+        >>> import torch
+        >>> SkewController()(torch.tensor([[[[-1.0, 0.0, 1.0]]]]))
+        tensor([[[[0.0070, 0.1768, 0.6911]]]])
     """
 
     def __init__(self, eta: float = 1.5, h: float = 2.5, monotone: bool = True) -> None:

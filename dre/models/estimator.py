@@ -15,7 +15,13 @@ Variant = Literal["dre", "mgnet"]
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSettings:
-    """Hold what is needed to build a `MaskEstimator` again; a checkpoint stores it."""
+    """Hold what is needed to build a `MaskEstimator` again; a checkpoint stores it.
+
+    Example:
+        >>> settings = EstimatorSettings(classes=10, tap_channels=(8, 8, 16, 16), widths=(4, 4, 8))
+        >>> settings.to_dict()["widths"]
+        [4, 4, 8]
+    """
 
     classes: int
     tap_channels: tuple[int, ...]
@@ -49,6 +55,13 @@ class MaskEstimator(nn.Module):
         settings: Sizes, variant and controller.
 
     Source: Fu et al. 2021, Fig. 3; MGnet is the network of Dabkowski and Gal 2017 as Fu et al. describe it.
+
+    Example:
+        >>> import torch
+        >>> settings = EstimatorSettings(classes=10, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> features = [torch.rand(1, 4, side, side) for side in (16, 8, 4, 2)]
+        >>> MaskEstimator(settings).eval().mask(features, torch.tensor([3]), (64, 64)).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     def __init__(self, settings: EstimatorSettings) -> None:

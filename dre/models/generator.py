@@ -21,7 +21,12 @@ EVIDENCE_HEAD_START = 0.1
 
 
 def cell_widths(classifier_name: str, tap_channels: Sequence[int]) -> tuple[int, int, int]:
-    """Return the cells' widths at strides 4, 8, 16: the paper's, else half of each tap's channels, at least 16."""
+    """Return the cells' widths at strides 4, 8, 16: the paper's, else half of each tap's channels, at least 16.
+
+    Example:
+        >>> cell_widths("resnet50", (256, 512, 1024, 2048)), cell_widths("mobilenetv2_100", (24, 32, 96, 1280))
+        ((64, 128, 256), (16, 16, 48))
+    """
     printed = PRINTED_WIDTHS.get(classifier_name.removeprefix("torchvision/").split(".")[0])
     fine, middle, coarse = printed or [max(16, channels // 2) for channels in tap_channels[:3]]
     return fine, middle, coarse
@@ -51,6 +56,12 @@ class SpatialFilter(nn.Module):
 
     Source: Fu et al. 2021, Eq. 3; the gain is our choice. Embeddings start normal with standard deviation
     channels ** -0.5, as in the published code.
+
+    Example:
+        >>> import torch
+        >>> filtered = SpatialFilter(classes=10, channels=4)(torch.rand(1, 4, 7, 7), torch.tensor([3]))
+        >>> filtered.features.shape, filtered.evidence.shape
+        (torch.Size([1, 4, 7, 7]), torch.Size([1, 1, 7, 7]))
     """
 
     def __init__(self, classes: int, channels: int, gain: float = 0.0) -> None:
@@ -142,6 +153,13 @@ class MaskGenerator(nn.Module):
             from the activation map of the class and learns what is missing.
 
     Source: Fu et al. 2021, section 3.2.2 and the published code; the evidence is our choice.
+
+    Example:
+        >>> import torch
+        >>> features = [torch.rand(1, 4, side, side) for side in (16, 8, 4, 2)]
+        >>> filtered = SpatialFilter(classes=10, channels=4)(features[-1], torch.tensor([3]))
+        >>> MaskGenerator(tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))(features, filtered).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(

@@ -25,6 +25,12 @@ class TrainedNetwork:
         mean: One value, or one per channel.
         std: One value, or one per channel.
         options: Further arguments of `timm.create_model`, where any were given.
+
+    Example:
+        >>> images = Preprocessing(size=(28, 28), resize=28, channels=1)
+        >>> network = TrainedNetwork("dre/mnist_cnn", 10, None, images, mean=(0.1307,), std=(0.3081,))
+        >>> TrainedNetwork.from_dict(network.to_dict()) == network
+        True
     """
 
     name: str

@@ -49,6 +49,11 @@ class ClassifierTraining(pl.LightningModule):
         label_smoothing: Share of the target that is spread over all classes.
         average_decay: Of the moving average of the weights; smaller in the first steps. 0 keeps no average.
         options: Further arguments of `timm.create_model`, as for `Classifier`.
+
+    Example:
+        >>> import torch
+        >>> ClassifierTraining("dre/mnist_cnn", average_decay=0.0)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     average: ModelEmaV3 | None

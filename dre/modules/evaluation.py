@@ -50,6 +50,15 @@ class ExplainerEvaluation(pl.LightningModule):
         unsupported: What to do about explainers that do not work for the classifier: `refuse`, or `leave_out`, which
             `left_out` then names with the reason. On the command line, generators that a run file names and that were
             not trained are left out too.
+
+    Example:
+        >>> from torch import nn
+        >>> from dre.explainers import Random, VanillaGradient
+        >>> from dre.models import Classifier
+        >>> classifier = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), size=(8, 8))
+        >>> evaluation = ExplainerEvaluation(classifier, {"gradient": VanillaGradient, "random": Random})
+        >>> list(evaluation.explainers)  # then Trainer().test(evaluation, data)
+        ['gradient', 'random']
     """
 
     def __init__(

@@ -75,6 +75,16 @@ class MaskTraining(pl.LightningModule):
         compiled: Let torch.compile build the generator; the classifier, whose maps are read by hooks, runs as it is.
 
     Source: Fu et al. 2021, section 3 and implementation details.
+
+    Example:
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> training = MaskTraining(classifier, widths=[4, 4, 4])  # then Trainer().fit(training, data)
+        >>> training.estimator.settings.variant
+        'dre'
     """
 
     def __init__(

@@ -39,6 +39,16 @@ class BlurPath:
             differently depend on it, such as IDGI, which the code of Singhi and Kumari 2024 takes this way round.
 
     Source: Xu et al. 2020; Singhi and Kumari 2024, Eq. 2 and 3, which count in variance where the code counts in sigma.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, BlurPath(steps=4, max_sigma=5))(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     steps: int = 64
@@ -122,6 +132,16 @@ class BlurIG(PathExplainer):
         chunk: Most images in one pass.
 
     Source: Xu et al. 2020.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> BlurIG(classifier, steps=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

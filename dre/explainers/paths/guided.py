@@ -37,6 +37,16 @@ class GuidedPath:
             code of Singhi and Kumari 2024 does: channels whose standard deviation is small then seem less steep.
 
     Source: Kapishnikov et al. 2021, Algorithm 1, with the values of their experiments (fraction 0.5, distance 1).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, GuidedPath(steps=4))(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     steps: int = 64
@@ -142,6 +152,16 @@ class GuidedIG(PathExplainer):
         chunk: Most images in one pass.
 
     Source: Kapishnikov et al. 2021.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> GuidedIG(classifier, steps=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -17,7 +17,17 @@ from dre.types import IntegrationPath, IntegrationRule, Waypoint
 
 
 def riemann(here: Waypoint, there: Waypoint) -> Tensor:
-    """Multiply the gradient by the displacement it stands for, [B, C, H, W]; the path chose the quadrature."""
+    """Multiply the gradient by the displacement it stands for, [B, C, H, W]; the path chose the quadrature.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> riemann(here, here)
+        tensor([[[[1.5000, 0.0000]]]])
+    """
     return here.grad * here.step
 
 
@@ -28,6 +38,15 @@ def bare_gradient(here: Waypoint, there: Waypoint) -> Tensor:
     complete.
 
     Source: Rahman et al. 2022, who compare with integrated gradients in this form.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> bare_gradient(here, here)
+        tensor([[[[3., 4.]]]])
     """
     return here.grad
 
@@ -40,6 +59,16 @@ def idgi(here: Waypoint, there: Waypoint) -> Tensor:
     says how much that drops).
 
     Source: Yang et al. 2023, Algorithm 1; Singhi and Kumari 2024, section 3.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> there = Waypoint(image, torch.tensor([1.2]), torch.zeros_like(image), torch.zeros_like(image))
+        >>> idgi(here, there)
+        tensor([[[[0.3600, 0.6400]]]])
     """
     scale = here.grad.abs().amax(dim=(1, 2, 3), keepdim=True)
     energy = (here.grad / scale.where(scale > 0, 1.0)).square_()
@@ -55,13 +84,29 @@ def idgi_tmlr(here: Waypoint, there: Waypoint) -> Tensor:
     `right` one and, for fewer than 128 steps, `tmlr_stride`. What the missing step would explain is part of the `gap`.
 
     Source: the published code of Singhi and Kumari 2024; the steepest features move in the step that is missing.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> there = Waypoint(image, torch.tensor([1.2]), torch.zeros_like(image), torch.zeros_like(image))
+        >>> idgi_tmlr(here, there)
+        tensor([[[[0., 0.]]]])
     """
     moves = (there.step != 0).flatten(1).any(1)
     return idgi(here, there) * moves[:, None, None, None]
 
 
 def completeness(attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Return how far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative."""
+    """Return how far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative.
+
+    Example:
+        >>> import torch
+        >>> completeness(torch.tensor([[[[0.25, 0.5]]]]), torch.tensor([0.0]), torch.tensor([1.0]))
+        tensor([0.2500], dtype=torch.float64)
+    """
     return (attribution.double().flatten(1).sum(1) - (end.double() - start.double())).abs()
 
 
@@ -130,6 +175,17 @@ class PathExplainer(Explainer):
         chunk: Most images in one pass; by default what suits the device.
 
     Source: Sundararajan et al. 2017, section 4, for any path; rules and paths name their own sources.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.explainers import StraightPath, idgi
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, StraightPath(steps=8), idgi)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     gap: Tensor

@@ -64,6 +64,16 @@ class SampPath:
 
     Source: Zhang et al. 2024, Eq. 11 and the greedy algorithm. Selection is exact by default; values for `fragments`
     and `momentum` are from the published code.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, SampPath(steps=4))(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     direction: Direction = "both"
@@ -216,6 +226,16 @@ class SAMP(PathExplainer):
         chunk: Most images in one pass.
 
     Source: Zhang et al. 2024.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> SAMP(classifier, steps=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -266,6 +286,16 @@ class SAMPPlusPlus(SAMP):
         options: Those of `SAMP`.
 
     Source: Zhang et al. 2024; 50 fragments and an even average are the values of the published code.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> SAMPPlusPlus(classifier, fragments=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -102,6 +102,16 @@ class StraightPath:
             steps. Its gradients stop before the image, at 96/127 of the way for 4 steps, and completeness is lost.
 
     Source: Sundararajan et al. 2017, Eq. 1.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, StraightPath(steps=4))(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     steps: int = 64
@@ -167,6 +177,19 @@ class IntegratedGradients(PathExplainer):
         chunk: Most images in one pass.
 
     Source: Sundararajan et al. 2017.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> explainer = IntegratedGradients(classifier, steps=64, score="logit")
+        >>> saliency = explainer(images, targets)
+        >>> change = (classifier(images) - classifier(torch.zeros_like(images)))[0, 1]
+        >>> torch.allclose(saliency.sum(), change, atol=1e-4)
+        True
     """
 
     def __init__(

@@ -77,6 +77,16 @@ class ExtremalPerturbation(OptimisedExplainer):
     Source: Fong, Patrick and Vedaldi 2019 and the published code, which explains one image at a time, leaves the step
     after its last evaluation out, and works on normalised images, where a blur has a border of zeros instead of a
     reflected one.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> ExtremalPerturbation(classifier, iterations=2, step=4, sigma=4.0)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -62,6 +62,16 @@ class FeatureInversion(OptimisedExplainer):
         chunk: Most images in one pass.
 
     Source: Du et al. 2018; the values are those of its published code.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> FeatureInversion(classifier, iterations=2, inversion_iterations=1)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(

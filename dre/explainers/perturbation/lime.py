@@ -120,6 +120,16 @@ class LIME(SampledExplainer):
         chunk: Most masked images in one pass; chosen by device when not given.
 
     Source: Ribeiro et al. 2016, with the values of its published code.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> LIME(classifier, samples=20, segmentation="slic", segments=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

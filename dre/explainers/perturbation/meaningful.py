@@ -61,6 +61,16 @@ class MeaningfulPerturbation(OptimisedExplainer):
 
     Source: Fong and Vedaldi 2017, Eq. 3 to 5; the values are those of its published code. The mask's blur is
     differentiated, which that code leaves out; images are moved with repeated borders, where it enlarges them.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> MeaningfulPerturbation(classifier, iterations=2)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -184,6 +184,16 @@ class RISE(SampledExplainer):
         chunk: Most masked images in one pass; chosen by device when not given.
 
     Source: Petsiuk et al. 2018, Eq. 6.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> RISE(classifier, masks=20, cells=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

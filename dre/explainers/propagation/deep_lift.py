@@ -40,6 +40,16 @@ class DeepLift(PropagationExplainer):
         chunk: Most images in one pass; by default what suits the device.
 
     Source: Shrikumar et al. 2017, section 3.5.1 (rescale rule); products and maxima have no rule there.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> DeepLift(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     gap: Tensor

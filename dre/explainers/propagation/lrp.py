@@ -27,6 +27,12 @@ class Conservation:
         relevance: Sum over pixels and channels.
         bias: Share of the biases, of the shifts of batch norms and of other constants.
         epsilon: Share of the stabiliser.
+
+    Example:
+        >>> import torch
+        >>> parts = {"score": torch.tensor([2.0]), "relevance": torch.tensor([1.5])}
+        >>> Conservation(**parts, bias=torch.tensor([0.5]), epsilon=torch.tensor([0.0])).gap
+        tensor([0.])
     """
 
     score: Tensor
@@ -69,6 +75,16 @@ class LRP(PropagationExplainer):
         chunk: Most images in one pass; by default what suits the device.
 
     Source: Bach et al. 2015 (epsilon, alpha-beta, flat); Montavon et al. 2017 (z-box) and 2019 (gamma, composites).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> LRP(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(
