@@ -151,10 +151,7 @@ class Probe:
                 leaves, logits = run(images)
                 scores = score(logits, targets, self.score)
                 gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True, materialize_grads=True)
-            self.cost.forwards += len(images)
-            self.cost.backwards += len(images)
-            self.vanished.count(scores.detach(), gradients[0], self.score)
-            return scores.detach(), *gradients
+            return self._counted(scores, gradients)
 
         return self.chunk.map(pull, images, self.targets)
 
@@ -191,11 +188,15 @@ class Probe:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
             scores = score(self.classifier(pixels), targets, self.score)
-            (gradient,) = torch.autograd.grad(scores.sum(), pixels)
-        self.cost.forwards += len(images)
-        self.cost.backwards += len(images)
-        self.vanished.count(scores.detach(), gradient, self.score)
-        return scores.detach(), gradient
+            gradients = torch.autograd.grad(scores.sum(), pixels)
+        return self._counted(scores, gradients)
+
+    def _counted(self, scores: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Count a forward and a backward pass and return what they gave."""
+        self.cost.forwards += len(scores)
+        self.cost.backwards += len(scores)
+        self.vanished.count(scores.detach(), gradients[0], self.score)
+        return scores.detach(), *gradients
 
     def _feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
+
 ScoreName = Literal["probability", "logit", "log_probability"]
 
 
@@ -26,6 +28,5 @@ def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> T
 
 
 def check_score_name(name: str) -> None:
-    """Refuse a name that is no score."""
-    if name not in get_args(ScoreName):
-        raise ValueError(f"`score` must be one of {', '.join(get_args(ScoreName))}, got {name!r}")
+    """Raise ValueError for a name that is no score."""
+    check_choice("score", name, get_args(ScoreName))

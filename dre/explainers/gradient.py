@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dre.checks import check_count
+from dre.checks import check_choice, check_count
 from dre.engine.chunks import blocks
 from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
@@ -149,8 +149,7 @@ class SmoothGrad(Explainer):
         check_count("samples", samples)
         if noise < 0:
             raise ValueError(f"`noise` must not be negative, got {noise}; 0 gives the gradient itself")
-        if kind not in get_args(SmoothKind):
-            raise ValueError(f"`kind` must be one of {', '.join(get_args(SmoothKind))}, got {kind!r}")
+        check_choice("kind", kind, get_args(SmoothKind))
         self.reduce: Reduction = reduce
         self.kind: SmoothKind = kind
         self.samples, self.noise, self.seed = samples, noise, seed

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.engine.chunks import Chunk
 from dre.engine.perturbation import SweepEngine, rank
 from dre.engine.scoring import ScoreName, score
@@ -188,8 +189,7 @@ class DREPlus(DRE):
         chunk: int | None = None,
     ) -> None:
         shared = Chunk(chunk)  # checked first, because a checkpoint takes long to load
-        if by not in get_args(Refinement):
-            raise ValueError(f"`by` must be one of {', '.join(get_args(Refinement))}, got {by!r}")
+        check_choice("by", by, get_args(Refinement))
         if (by == "mgnet") != (mgnet_checkpoint is not None):
             raise ValueError(f"`mgnet_checkpoint` belongs to by='mgnet' alone, got {mgnet_checkpoint!r} with by={by!r}")
         super().__init__(classifier, checkpoint, score=score)

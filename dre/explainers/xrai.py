@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dre.checks import check_count
+from dre.checks import check_choice, check_count
 from dre.explainers.base import Explainer, maps_below
 from dre.explainers.paths.straight import IntegratedGradients
 from dre.images.segments import Felzenszwalb, Regions, cut
@@ -137,8 +137,7 @@ class XRAI(Explainer):
         size: int = 224,
         dilation: int = 5,
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ValueError(f"`mode` must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+        check_choice("mode", mode, get_args(Mode))
         if not 0 < area <= 1:
             raise ValueError(f"`area` is a share of the image, in (0, 1], got {area}")
         check_count("min_pixels", min_pixels)

@@ -11,6 +11,7 @@ from torch import Tensor
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
 from dre.models.trained import TRAINED_KEY
+from dre.models.weights import check_finite_weights
 
 ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
@@ -148,9 +149,7 @@ def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str
     differing += [name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape]
     if differing:
         raise ValueError(f"{path} does not fit this generator: {len(differing)} tensors differ, as {differing[0]}")
-    broken = [name for name, value in theirs.items() if not value.isfinite().all()]
-    if broken:
-        raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
+    check_finite_weights(theirs, path)
 
 
 def _describe(identity: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
     content = _read(path)
     if TRAINED_KEY in content:
         state = trained_state(content["state_dict"])
-        broken = [name for name, value in state.items() if not value.isfinite().all()]
-        if broken:
-            raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
+        check_finite_weights(state, path)
         return state, TrainedNetwork.from_dict(content[TRAINED_KEY])
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
@@ -35,6 +34,13 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
     if not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
     return {name.removeprefix("module."): value for name, value in content.items()}, None
+
+
+def check_finite_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ValueError for weights that are not finite."""
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
 
 
 def _read(path: Path) -> dict[str, Any]:

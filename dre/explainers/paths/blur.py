@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
@@ -65,10 +66,8 @@ class BlurPath:
         quadrature(self.quadrature, self.steps)
         if self.max_sigma <= 0:
             raise ValueError(f"`max_sigma` must be positive, got {self.max_sigma}")
-        if self.grid not in get_args(Grid):
-            raise ValueError(f"unknown grid {self.grid!r}; choose {', '.join(get_args(Grid))}")
-        if self.border not in get_args(Border):
-            raise ValueError(f"unknown border {self.border!r}; choose {', '.join(get_args(Border))}")
+        check_choice("grid", self.grid, get_args(Grid))
+        check_choice("border", self.border, get_args(Border))
         if self.grad_step is not None and self.grad_step <= 0:
             raise ValueError(f"`grad_step` must be positive, got {self.grad_step}; null takes the derivative itself")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
@@ -91,10 +92,8 @@ class SampPath:
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings that describe no walk."""
-        if self.direction not in get_args(Direction):
-            raise ValueError(f"unknown direction {self.direction!r}; choose {', '.join(get_args(Direction))}")
-        if self.momentum_for not in get_args(Momentum):
-            raise ValueError(f"unknown `momentum_for` {self.momentum_for!r}; choose {', '.join(get_args(Momentum))}")
+        check_choice("direction", self.direction, get_args(Direction))
+        check_choice("momentum_for", self.momentum_for, get_args(Momentum))
         counts = {"steps": self.steps, "pixels": self.pixels, "fragments": self.fragments, "max_steps": self.max_steps}
         for name, count in counts.items():
             if count is not None and count < 1:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
@@ -32,8 +33,7 @@ def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
             package, with an error of order 1 / steps). `midpoint` and `gauss_legendre` have `steps` inner nodes.
         steps: Number of gradient evaluations.
     """
-    if name not in get_args(Quadrature):
-        raise ValueError(f"unknown quadrature {name!r}; choose {', '.join(get_args(Quadrature))}")
+    check_choice("quadrature", name, get_args(Quadrature))
     least = 1 if name in OPEN else 2
     if steps < least:
         raise ValueError(f"`steps` must be at least {least} for the {name} quadrature, got {steps}")

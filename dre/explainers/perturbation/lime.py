@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dre.checks import check_count
+from dre.checks import check_choice, check_count
 from dre.engine.chunks import slices
 from dre.engine.scoring import ScoreName
 from dre.explainers.perturbation.rise import Fill, SampledExplainer
@@ -152,8 +152,7 @@ class LIME(SampledExplainer):
     ) -> None:
         super().__init__(classifier, score=score, chunk=chunk)
         check_count("samples", samples, least=2)  # one sample is the image itself
-        if segmentation not in get_args(Segmentation):
-            raise ValueError(f"`segmentation` must be one of {', '.join(get_args(Segmentation))}, got {segmentation!r}")
+        check_choice("segmentation", segmentation, get_args(Segmentation))
         is_level = isinstance(fill, int | float) and 0 <= fill <= 1
         if fill not in ("segment", *get_args(Fill)) and not is_level:
             raise ValueError(f"`fill` must be segment, mean, black or a grey level in [0, 1], got {fill!r}")

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dre.checks import check_images, check_targets
+from dre.checks import check_choice, check_images, check_targets
 from dre.engine.scoring import ScoreName
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.explainers.propagation.base import PropagationExplainer
@@ -156,9 +156,8 @@ class LRP(PropagationExplainer):
 
 def _check(rule: str, first_layer: str, epsilon: float, gamma: float, alpha: float, beta: float) -> None:
     """Refuse settings that no rule has."""
-    for name, value, known in (("rule", rule, RuleName), ("first_layer", first_layer, FirstLayer)):
-        if value not in get_args(known):
-            raise ValueError(f"`{name}` must be one of {', '.join(get_args(known))}, got {value!r}")
+    check_choice("rule", rule, get_args(RuleName))
+    check_choice("first_layer", first_layer, get_args(FirstLayer))
     if epsilon < 0:
         raise ValueError(f"`epsilon` must not be negative, got {epsilon}; 0 shares all that contributions can share")
     if gamma <= 0:
