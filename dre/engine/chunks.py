@@ -49,20 +49,20 @@ class Chunk:
         """Return a shared chunk as it is, and a number or nothing as a chunk of its own."""
         return chunk if isinstance(chunk, Chunk) else cls(chunk)
 
-    def plan(self, images: Tensor, footprint: Footprint | None) -> None:
+    def plan(self, images: Tensor, memory: Footprint | None) -> None:
         """Choose how many images like these fit into the memory that is free now; a size that was set stays.
 
         Sizes are powers of two, so that a little more or less free memory rarely changes the shape of a pass.
 
         Args:
             images: [B, C, H, W]; size, type and device count.
-            footprint: Memory estimate of the network; without one, the device alone decides.
+            memory: Memory estimate of the network; without one, the device alone decides.
         """
-        free = free_memory(images.device) if footprint is not None and self.size is None else None
+        free = free_memory(images.device) if memory is not None and self.size is None else None
         self._fitting.clear()
-        if free is None or footprint is None:
+        if free is None or memory is None:
             return
-        for backward, per_pixel in ((False, footprint.forward), (True, footprint.backward)):
+        for backward, per_pixel in ((False, memory.forward), (True, memory.backward)):
             needed = per_pixel * images[0, 0].numel() * images.element_size() / 4
             fitting = max(1, int(MEMORY_SHARE * free / max(needed, 1.0)))
             self._fitting[backward] = 1 << (fitting.bit_length() - 1)
@@ -119,7 +119,7 @@ class Chunk:
         self.was_halved = True
 
 
-def blocks(batch: int, versions: int, chunk: Chunk, device: torch.device) -> Iterator[tuple[slice, slice]]:
+def chunk_slices(batch: int, copies: int, chunk: Chunk, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Yield slices of the batch and of the copies of each image, copies in ascending order.
 
     Each pair of slices is built at once and is no larger than the chunk was at the start; where memory then runs out,
@@ -127,13 +127,13 @@ def blocks(batch: int, versions: int, chunk: Chunk, device: torch.device) -> Ite
 
     Args:
         batch: Images.
-        versions: Copies of each image: noise samples, points of a line, masks.
+        copies: Copies of each image: noise samples, points of a line, masks.
         chunk: Most copies in one pair of slices.
         device: Where the copies are built.
     """
     size = chunk.limit(device)
-    for rows in slices(batch, max(1, size // versions)):
-        for columns in slices(versions, size):
+    for rows in slices(batch, max(1, size // copies)):
+        for columns in slices(copies, size):
             yield rows, columns
 
 

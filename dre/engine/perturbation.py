@@ -99,13 +99,13 @@ class SweepEngine:
         return self.batch(images, targets, keys).scores(saliency, sweeps)
 
     @torch.no_grad()
-    def score_blocks(self, build: Build, targets: Tensor, versions: int, read: Read | None = None) -> Tensor:
+    def score_copies(self, build: Build, targets: Tensor, copies: int, read: Read | None = None) -> Tensor:
         """Score some masked copies of each image, [B, copies], building no more than a chunk at a time.
 
         Args:
             build: Gives the masked images of a slice of the batch and a slice of the copies, image by image.
             targets: int64 [B].
-            versions: How many masked copies each image has.
+            copies: How many masked copies each image has.
             read: Reads something else, [B, copies, ...], of masked images; it counts its passes with `logits`.
         """
 
@@ -116,27 +116,27 @@ class SweepEngine:
         read = read or read_score
         scores: list[Tensor] = []
         size = self.chunk.limit(targets.device, backward=False)
-        for rows in slices(len(targets), max(1, size // versions)):
-            columns = slices(versions, size)
+        for rows in slices(len(targets), max(1, size // copies)):
+            columns = slices(copies, size)
             scores.append(
-                torch.cat([self._score_block(build, read, rows, part, targets.device) for part in columns], dim=1)
+                torch.cat([self._score_chunk(build, read, rows, part, targets.device) for part in columns], dim=1)
             )
         return torch.cat(scores)
 
-    def _score_block(self, build: Build, read: Read, rows: slice, columns: slice, device: torch.device) -> Tensor:
-        """Score one block; one that is too large for the chunk, or for the device, is halved."""
-        batch, versions = rows.stop - rows.start, columns.stop - columns.start
-        if batch * versions <= self.chunk.limit(device, backward=False):
+    def _score_chunk(self, build: Build, read: Read, rows: slice, columns: slice, device: torch.device) -> Tensor:
+        """Score one chunk; one that is too large for the chunk, or for the device, is halved."""
+        batch, copies = rows.stop - rows.start, columns.stop - columns.start
+        if batch * copies <= self.chunk.limit(device, backward=False):
             try:
                 values = read(build(rows, columns), rows)
-                return values.view(batch, versions, *values.shape[1:])
+                return values.view(batch, copies, *values.shape[1:])
             except RuntimeError as error:
-                if batch * versions == 1 or not is_out_of_memory(error):
+                if batch * copies == 1 or not is_out_of_memory(error):
                     raise
-            self.chunk.halve(batch * versions)
+            self.chunk.halve(batch * copies)
         if batch > 1:
-            return torch.cat([self._score_block(build, read, part, columns, device) for part in _halves(rows)])
-        return torch.cat([self._score_block(build, read, rows, part, device) for part in _halves(columns)], dim=1)
+            return torch.cat([self._score_chunk(build, read, part, columns, device) for part in _halves(rows)])
+        return torch.cat([self._score_chunk(build, read, rows, part, device) for part in _halves(columns)], dim=1)
 
     def logits(self, masked: Tensor, targets: Tensor) -> Tensor:
         """Run and count one forward pass of images [N, C, H, W]; return logits [N, K], checked against targets [N]."""
@@ -196,7 +196,7 @@ class SweepBatch:
                 kept = (members[0].order, *self._order(members[0], saliency))
             names = sorted(wanted[members[0]])
             build = self.canvas.builder(members, kept[1], kept[2])
-            values = self.engine.score_blocks(build, self.targets, len(members), self._reader(names))
+            values = self.engine.score_copies(build, self.targets, len(members), self._reader(names))
             entries = ((view, name) for view in members for name in names)
             columns |= dict(zip(entries, values.flatten(1).unbind(dim=1), strict=True))
         return columns
@@ -215,8 +215,8 @@ class SweepBatch:
         """Read [N, len(readouts)] of masked images; one forward pass for all scores, none for information alone."""
 
         def read(masked: Tensor, rows: slice) -> Tensor:
-            versions = len(masked) // (rows.stop - rows.start)
-            targets = self.targets[rows].repeat_interleave(versions)
+            copies = len(masked) // (rows.stop - rows.start)
+            targets = self.targets[rows].repeat_interleave(copies)
             needs_pass = any(readout not in get_args(InformationName) for readout in readouts)
             logits = self.engine.logits(masked, targets) if needs_pass else masked.new_zeros(len(masked), 1)
             values = [self._readout(readout, masked, rows, logits, targets) for readout in readouts]
@@ -244,9 +244,9 @@ def _halves(part: slice) -> tuple[slice, slice]:
 def _finite(scores: Tensor, name: Readout) -> Tensor:
     finite = scores.isfinite()
     if not finite.all():
-        where, version = (int(index) for index in (~finite).nonzero()[0])
+        where, point = (int(index) for index in (~finite).nonzero()[0])
         raise NonFiniteError(
             f"the classifier gave a non-finite {name} for {int((~finite).sum())} of {scores.numel()} masked images "
-            f"(first: image {where} of the batch, point {version} of the sweep); try float32 instead of autocast"
+            f"(first: image {where} of the batch, point {point} of the sweep); try float32 instead of autocast"
         )
     return scores

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_count
-from dre.engine.chunks import blocks
+from dre.engine.chunks import chunk_slices
 from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.explainers.gradient import Reduction, reduce_channels
@@ -67,7 +67,7 @@ class GGIG(Explainer):
         """See `Explainer.forward`."""
         shares = torch.linspace(0, 1, self.points, dtype=torch.float64).to(images)[:, None, None, None]
         largest = torch.full_like(images, -torch.inf, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in blocks(len(images), self.points, self.chunk, images.device):
+        for rows, columns in chunk_slices(len(images), self.points, self.chunk, images.device):
             points = columns.stop - columns.start
             climbers = (images[rows].detach()[:, None] * shares[columns]).flatten(0, 1)
             peak = self._climb(climbers, targets[rows].repeat_interleave(points))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dre.checks import check_choice, check_count
-from dre.engine.chunks import blocks
+from dre.engine.chunks import chunk_slices
 from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.models import Classifier
@@ -161,7 +161,7 @@ class SmoothGrad(Explainer):
         seeds = [generator.initial_seed() for generator in self.generators(images, self.seed)]
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in blocks(len(images), self.samples, self.chunk, device):
+        for rows, columns in chunk_slices(len(images), self.samples, self.chunk, device):
             copies = columns.stop - columns.start
             drawn = [
                 torch.randn(images.shape[1:], generator=generator, device=device)

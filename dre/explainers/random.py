@@ -13,7 +13,7 @@ class Random(Explainer):
     """Draw uniform noise in [0, 1] for each image, seeded by its key; no pass.
 
     Args:
-        classifier: Not asked.
+        classifier: Not used.
         score: Not used.
         seed: Of the draws.
 
@@ -43,7 +43,7 @@ class CentredGaussian(Explainer):
     """Return a Gaussian in the middle of the image, 1 at its top; no pass. Photographers centre their objects.
 
     Args:
-        classifier: Not asked.
+        classifier: Not used.
         score: Not used.
         width: Standard deviation as a share of each side.
 
@@ -81,7 +81,7 @@ class EdgeDetector(Explainer):
     border are repeated beyond it, so a frame is no edge.
 
     Args:
-        classifier: Not asked.
+        classifier: Not used.
         score: Not used.
 
     Example:

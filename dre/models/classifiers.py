@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dre.models.folding import fold_batch_norm
 from dre.models.hooks import watching
-from dre.models.memory_estimate import measure_footprint
+from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.taps import Tap, find_taps, named_taps
 from dre.models.weights import fingerprint
@@ -131,7 +131,7 @@ class Classifier(nn.Module):
             self.taps = named_taps(network, sample, taps)
         network = fold_batch_norm(network, lambda folded: folded(sample)) if fold else network
         with torch.no_grad():
-            self.footprint = measure_footprint(network, sample)
+            self.footprint = estimate_memory(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
 

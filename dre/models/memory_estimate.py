@@ -38,7 +38,7 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
-def measure_footprint(run: Callable[[Tensor], object], sample: Tensor) -> Footprint:
+def estimate_memory(run: Callable[[Tensor], object], sample: Tensor) -> Footprint:
     """Run a network once and return the estimate: bytes per pixel of the input, in float32.
 
     Without a backward pass a few of the largest tensors are alive at once; with one, at most everything that was

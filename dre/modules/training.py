@@ -193,7 +193,7 @@ class MaskTraining(pl.LightningModule):
         asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
         with torch.no_grad():
             background = background_mixture(images, self.blur_share, draws)
-            filtered = self.estimator.filter(features[-1], asked)  # embeddings are done learning
+            filtered = self.estimator.filter(features[-1], asked)  # stage 2 does not train the embeddings
         raw = self.estimator.raw(features, filtered)
         scores = self.estimator.to_scores(raw)
         shown = (

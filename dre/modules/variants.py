@@ -56,7 +56,7 @@ class Variants:
     ) -> dict[str, Explain]:
         """Build explainers as functions that share walks, see `dre.explainers.paths.shared`.
 
-        A walk is shared when all are asked about one image before the next.
+        A walk is shared when all functions are called for one image before the next.
         """
         walks = SharedWalks(self.explainers(names, classifier, steps))
         return {name: partial(walks.explain, name) for name in names}

@@ -1,4 +1,4 @@
-"""What sweeps can show: every substrate, soft masks, random orders, interpolation, and what is read of them."""
+"""Masked copies of sweeps: every substrate, soft masks, random orders, interpolation, and what is read of them."""
 
 import numpy as np
 import pytest

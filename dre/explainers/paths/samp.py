@@ -26,8 +26,8 @@ def top_pixels(gains: Tensor, count: int) -> Tensor:
     count = min(count, gains.shape[1])
     bar = gains.kthvalue(gains.shape[1] - count + 1, dim=1, keepdim=True).values
     above, ties = gains > bar, gains == bar
-    room = count - above.sum(1, keepdim=True)
-    return above | (ties & (ties.cumsum(1) <= room))
+    left = count - above.sum(1, keepdim=True)
+    return above | (ties & (ties.cumsum(1) <= left))
 
 
 def pixels_beyond(gains: Tensor, count: int, margin: float = 1e-6) -> Tensor:

@@ -20,7 +20,7 @@ class Waiting:
     keys: list[str]
     saliency: Tensor
 
-    def answers(self, images: Tensor, targets: Tensor, keys: Sequence[str]) -> bool:
+    def is_for(self, images: Tensor, targets: Tensor, keys: Sequence[str]) -> bool:
         """Return whether it is the map of these images and classes."""
         is_same = images is self.images or torch.equal(images, self.images)
         return is_same and self.keys == list(keys) and torch.equal(targets, self.targets)
@@ -69,7 +69,7 @@ class SharedWalks:
     def waiting(self, name: str, images: Tensor, targets: Tensor, keys: Sequence[str]) -> Tensor | None:
         """Take the unchecked map [B, 1, H, W] that was made with the leader's; None where these images have none."""
         found = self._waiting.pop(name, None)
-        return found.saliency if found is not None and found.answers(images, targets, keys) else None
+        return found.saliency if found is not None and found.is_for(images, targets, keys) else None
 
     def forget(self) -> None:
         """Drop the maps that nobody asked for."""

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dre.checks import check_count
-from dre.engine.chunks import blocks
+from dre.engine.chunks import chunk_slices
 from dre.engine.scoring import ScoreName
 from dre.explainers.base import Explainer
 from dre.models import Classifier
@@ -112,7 +112,7 @@ class OptimisedExplainer(Explainer):
         total = torch.zeros_like(images[:, :1])
         self.objective = torch.zeros(2, len(images), dtype=images.dtype, device=images.device)
         generators = self.generators(images, self.seed)
-        for rows, columns in blocks(len(images), self.masks_each, self.chunk, images.device):
+        for rows, columns in chunk_slices(len(images), self.masks_each, self.chunk, images.device):
             masks, objective = self.search(images[rows], targets[rows], columns, generators[rows])
             total[rows] += masks.to(total.dtype)
             self.objective[:, rows] += objective.to(total.dtype)

@@ -154,7 +154,7 @@ class SampledExplainer(Explainer):
             return blend(shown, mask, hidden[:, None]).flatten(0, 1)
 
         before = self.engine.forwards
-        scores = self.engine.score_blocks(show, targets, masks)
+        scores = self.engine.score_copies(show, targets, masks)
         self.cost.forwards += self.engine.forwards - before
         return scores
 

@@ -191,7 +191,7 @@ def secant(rise: Tensor, run: Tensor, slope: Tensor, name: str) -> Tensor:
 
 
 class FunctionMode(TorchFunctionMode):
-    """Answer each function by the rule of its name; a function without a rule that has a gradient is refused.
+    """Apply to each function the rule of its name; refuse a function without a rule whose result has a gradient.
 
     Functions whose arguments need no gradient run as they are, and so do those that only move values. The network
     itself is not changed.
@@ -212,7 +212,7 @@ class FunctionMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Answer a call by its rule."""
+        """Apply the rule of the call."""
         call = Call(func, args, dict(kwargs or {}))
         rule = self.rules.get(call.name)
         if rule is None:

@@ -166,7 +166,9 @@ class Relevance(FunctionMode):
 
         weight = cast(Tensor, call.argument(1, "weight"))
         layer = Layer(run, weight, call.argument(2, "bias"), bias_axes=weight.ndim - 2)
-        return self._answer(call, layer, self.applied.dense if call.name == "linear" else self.applied.convolutional)
+        return self._layer_output(
+            call, layer, self.applied.dense if call.name == "linear" else self.applied.convolutional
+        )
 
     def _batch_norm(self, call: Call) -> Tensor:
         """Treat a batch norm that was not folded as a layer with one weight for each channel."""
@@ -183,7 +185,7 @@ class Relevance(FunctionMode):
             scaled = features * cast(Tensor, weight).view(-1, *[1] * axes)
             return scaled if bias is None else scaled + bias.view(-1, *[1] * axes)
 
-        return self._answer(call, Layer(run, scale, shift, axes), self.applied.convolutional)
+        return self._layer_output(call, Layer(run, scale, shift, axes), self.applied.convolutional)
 
     def _average(self, call: Call) -> Tensor:
         self._refuse_gates(call)
@@ -192,7 +194,7 @@ class Relevance(FunctionMode):
         layer = Layer(lambda features, weight, bias: cast(Tensor, call.on(features)))
         return spread(call.operand, layer, self.applied.convolutional, self.applied.epsilon, self.leaves)
 
-    def _answer(self, call: Call, layer: Layer, rule: Rule) -> Tensor:
+    def _layer_output(self, call: Call, layer: Layer, rule: Rule) -> Tensor:
         """Spread the relevance of a layer, or use the rule of the first layer where it reads the pixels."""
         features = call.operand
         if not features.requires_grad:
