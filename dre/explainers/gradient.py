@@ -119,8 +119,7 @@ class SmoothGrad(Explainer):
         seed: Of the noise, which depends on it, on the key of the image and on the kind of device alone.
         chunk: Most noisy copies in one pass; chosen by device when not given.
 
-    Source: Smilkov et al. 2017; the number of samples is that of Fu et al. 2021. Here `noise` is a standard deviation;
-    some published code hands the variance to a function that expects the standard deviation.
+    Source: Smilkov et al. 2017; the number of samples is that of Fu et al. 2021.
 
     Example:
         >>> import torch
@@ -180,7 +179,7 @@ class SmoothGrad(Explainer):
         return gradient.abs() if self.kind == "magnitude" else gradient.square()
 
 
-class GuidedBackprop(Explainer):
+class GuidedBackprop(VanillaGradient):
     """Compute the gradient with each ReLU passing it back only where its input and the gradient are positive.
 
     The map resembles the edges of the image more than what the classifier uses (Adebayo et al. 2018). One forward and
@@ -206,8 +205,7 @@ class GuidedBackprop(Explainer):
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", reduce: Reduction = "max_abs") -> None:
-        super().__init__(classifier, score=score)
-        self.reduce: Reduction = reduce
+        super().__init__(classifier, score=score, reduce=reduce)
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
@@ -223,8 +221,7 @@ class GuidedBackprop(Explainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         with GuidedRectifiers():
-            _, gradient = self.probe(targets).gradient(images)
-        return reduce_channels(gradient, self.reduce)
+            return super().explain(images, targets)
 
 
 UNBOUNDED = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
@@ -294,9 +291,8 @@ def activation_modules(network: nn.Module) -> str:
     first: dict[str, str] = {}
     for name, module in network.named_modules():
         home = type(module).__module__
-        if (home.endswith(".activation") or home.startswith("timm.layers.activations")) and not isinstance(
-            module, GATES
-        ):
+        is_activation = home.endswith(".activation") or home.startswith("timm.layers.activations")
+        if is_activation and not isinstance(module, GATES):
             first.setdefault(type(module).__name__, name)
     if not first:
         return "it has no activation module"

@@ -1,4 +1,7 @@
-"""Mask training: train DRE or MGnet against a frozen classifier, class embeddings first, then the generator."""
+"""Mask training: train DRE or MGnet against a frozen classifier, class embeddings first, then the generator.
+
+The module has more than 300 lines because one class holds both stages and documents every option of the command line.
+"""
 
 import hashlib
 import math

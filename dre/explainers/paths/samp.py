@@ -67,14 +67,8 @@ class SampPath:
     and `momentum` are from the published code.
 
     Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from dre.models import Classifier
-        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
-        >>> classifier = Classifier.wrap(network, size=(8, 8))
-        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
-        >>> PathExplainer(classifier, SampPath(steps=4))(images, targets).shape
-        torch.Size([1, 1, 8, 8])
+        >>> [(weight, path.direction) for weight, path in SampPath(direction="both").walks()]
+        [(-1.0, 'deletion'), (1.0, 'insertion')]
     """
 
     direction: Direction = "both"
