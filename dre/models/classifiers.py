@@ -161,15 +161,7 @@ class Classifier(nn.Module):
                 f"{self.name} has no feature maps at strides 4, 8, 16 and 32 that could be found; "
                 "name four modules with `taps`, finest first"
             )
-        captured: dict[str, Tensor] = {}
-
-        def capture(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            captured[name] = output
-
-        with watching([(tap.module, self.network.get_submodule(tap.module)) for tap in self.taps], capture):
-            logits = self.forward(images)
-        size = (images.shape[-2], images.shape[-1])
-        return [tap.read(captured[tap.module], size) for tap in self.taps], logits
+        return self._read(self.taps, images)
 
     def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last feature map [B, C, h, w] as a leaf that requires gradients, and the logits computed from it.
@@ -197,14 +189,20 @@ class Classifier(nn.Module):
         tap = self.taps[-1] if self.taps and self.taps[-1].layout != "tokens" else self.activation_tap
         if tap is None:
             raise ValueError(f"{self.name} has no feature map that feature inversion could read")
-        seen: list[Tensor] = []
+        (feature_map,), _ = self._read([tap], images)
+        return feature_map
+
+    def _read(self, taps: Sequence[Tap], images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Run one forward pass; return the maps at some taps, of a module that runs again the last one, and logits."""
+        captured: dict[str, Tensor] = {}
 
         def capture(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.append(output)
+            captured[name] = output
 
-        with watching([(tap.module, self.network.get_submodule(tap.module))], capture):
-            self.forward(images)
-        return tap.read(seen[-1], (images.shape[-2], images.shape[-1]))
+        with watching([(tap.module, self.network.get_submodule(tap.module)) for tap in taps], capture):
+            logits = self.forward(images)
+        size = (images.shape[-2], images.shape[-1])
+        return [tap.read(captured[tap.module], size) for tap in taps], logits
 
     def head_weights(self) -> Tensor:
         """Return the weights [K, C] of a linear head that reads the pooled last tap."""

@@ -11,16 +11,23 @@ See = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
 
 
 @contextmanager
-def watching(modules: Iterable[tuple[str, nn.Module]], see: See) -> Iterator[None]:
-    """Call `see` each time that one of the named modules has run, for the duration of the context."""
+def watching(modules: Iterable[tuple[str, nn.Module]], see: See, before: bool = False) -> Iterator[None]:
+    """Call `see` each time that one of the named modules has run, for the duration of the context.
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
-        return lambda module, inputs, output: see(name, module, inputs, output)
+    Args:
+        modules: Names and modules.
+        see: What to call; its result replaces the output.
+        before: Call it before the module runs instead, without an output; its result replaces the inputs.
+    """
+
+    def hook(name: str) -> Callable[..., Any]:
+        return lambda module, inputs, output=None: see(name, module, inputs, output)
 
     handles = []
     try:
         for name, module in modules:
-            handles.append(module.register_forward_hook(hook(name)))
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(hook(name)))
         yield
     finally:
         for handle in handles:

@@ -6,9 +6,8 @@ built on it. Nothing may be stored under the fingerprint of a copy.
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from dre.checks import check_choice
 from dre.images.randomness import named_generator
 from dre.models.classifiers import Classifier
+from dre.models.hooks import watching
 
 Redraw = Literal["initial", "shuffled"]
 """Where new weights come from: the usual start of training, or the layer's own values in a random order."""
@@ -129,7 +129,11 @@ def _owners(classifier: Classifier) -> dict[str, bool]:
     probe = copy.deepcopy(classifier).requires_grad_(True)
     parameters = dict(probe.network.named_parameters())
     begun: dict[str, int] = {}
-    with torch.enable_grad(), _noting_begin(probe.network, begun):
+
+    def note(name: str, *_: object) -> None:
+        begun.setdefault(name, len(begun))
+
+    with torch.enable_grad(), watching(probe.network.named_modules(), note, before=True):
         logits = probe(probe.sample())
         slopes = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
     matrices: dict[str, bool] = {
@@ -150,24 +154,6 @@ def _begin(name: str, begun: dict[str, int]) -> int:
     while name not in begun:
         name = name.rpartition(".")[0]
     return begun[name]
-
-
-@contextmanager
-def _noting_begin(network: nn.Module, begun: dict[str, int]) -> Iterator[None]:
-    """Record the order in which modules begin to run."""
-
-    def hook(name: str) -> Any:
-        def note(module: nn.Module, inputs: object) -> None:
-            begun.setdefault(name, len(begun))
-
-        return note
-
-    handles = [module.register_forward_pre_hook(hook(name)) for name, module in network.named_modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
