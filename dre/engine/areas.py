@@ -1,10 +1,12 @@
+"""Masks of a random area, which training can show: keep a random share of the highest places of each map."""
+
 import torch
 from torch import Tensor
 
 from dre.models.generator import standardise
 
 AREA_RANGE = (0.03, 0.98)
-"""Between which shares of kept places `random_shares` draws: those of M_F."""
+"""Smallest and largest share of kept places that `random_shares` draws: those of M_F."""
 
 
 def random_shares(raw: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -21,8 +23,8 @@ def mask_of_area(raw: Tensor, shares: Tensor, softness: float) -> Tensor:
         shares: [B] in (0, 1), of the places kept.
         softness: Width of the edge in standard deviations of the map; the ranking learns from the places there.
 
-    Source: our choice. M_F asks how the image fares at every share of kept pixels; the controller's fixed
-    distribution shows training one of them.
+    Source: our choice. M_F scores the image at every share of kept pixels; the fixed distribution of the controller's
+    masks trains only one of them.
     """
     standard = standardise(raw)
     ranked = standard.detach().flatten(1).sort(dim=1).values

@@ -1,4 +1,4 @@
-"""How many images go through a network at once: one decision for gradients and sweeps, from the memory that is free."""
+"""Chunk size: the most images in one pass, planned from the free memory and halved when it runs out."""
 
 import math
 import warnings
@@ -15,20 +15,20 @@ MOST = {"cpu": 8, "cuda": 256}
 """Most images in one pass where memory is plenty: on a CPU larger chunks leave its cache and were measured slower."""
 
 MEMORY_SHARE = 0.5
-"""Of the free memory that one pass is planned to take: a footprint is an estimate, and others allocate as well."""
+"""Share of the free memory that one pass is planned to take: the need is an estimate, and others allocate as well."""
 
 NO_MEMORY_ON_CPU = "can't allocate memory"
-"""What the CPU's allocator says, in an error of no kind of its own."""
+"""Message of the CPU's allocator, which raises a plain RuntimeError."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell an allocation that failed, on any device, from other errors."""
+    """Return whether an error is a failed allocation, on any device."""
     return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY_ON_CPU in str(error)
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Most images in one pass; all that serves an explainer shares it, so a lesson about memory is learnt once.
+    """Hold the most images in one pass; all parts of an explainer share it, so that it is halved once for all.
 
     Args:
         size: By default what `plan` finds, at most 8 on a CPU and 256 on a GPU.
@@ -40,35 +40,35 @@ class Chunk:
     _fitting: dict[bool, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an empty chunk."""
+        """Raise ValueError for an empty chunk."""
         if self.size is not None and self.size < 1:
             raise ValueError(f"`chunk` must be at least one image, got {self.size}")
 
     @classmethod
     def of(cls, chunk: "int | Chunk | None") -> "Chunk":
-        """Give a shared chunk as it is, and a number or nothing as a chunk of its own."""
+        """Return a shared chunk as it is, and a number or nothing as a chunk of its own."""
         return chunk if isinstance(chunk, Chunk) else cls(chunk)
 
-    def plan(self, images: Tensor, footprint: Footprint | None) -> None:
+    def plan(self, images: Tensor, memory: Footprint | None) -> None:
         """Choose how many images like these fit into the memory that is free now; a size that was set stays.
 
         Sizes are powers of two, so that a little more or less free memory rarely changes the shape of a pass.
 
         Args:
             images: [B, C, H, W]; size, type and device count.
-            footprint: Of the network; without one, the device alone decides.
+            memory: Memory estimate of the network; without one, the device alone decides.
         """
-        free = free_memory(images.device) if footprint is not None and self.size is None else None
+        free = free_memory(images.device) if memory is not None and self.size is None else None
         self._fitting.clear()
-        if free is None or footprint is None:
+        if free is None or memory is None:
             return
-        for backward, per_pixel in ((False, footprint.forward), (True, footprint.backward)):
+        for backward, per_pixel in ((False, memory.forward), (True, memory.backward)):
             needed = per_pixel * images[0, 0].numel() * images.element_size() / 4
             fitting = max(1, int(MEMORY_SHARE * free / max(needed, 1.0)))
             self._fitting[backward] = 1 << (fitting.bit_length() - 1)
 
     def limit(self, device: torch.device, *, backward: bool = True) -> int:
-        """Give the most images that go through at once.
+        """Return the most images in one pass.
 
         Args:
             device: Where they are.
@@ -82,7 +82,7 @@ class Chunk:
     def map(
         self, run: Callable[..., tuple[Tensor, ...]], images: Tensor, *others: Tensor, backward: bool = True
     ) -> tuple[Tensor, ...]:
-        """Run on even parts of at most a chunk and join what comes out; a part that finds no memory is halved.
+        """Run on even parts of at most a chunk and join the results; a part that finds no memory is halved.
 
         Args:
             run: Takes a part of the images and of each of the others, and gives tensors of as many rows.
@@ -102,11 +102,11 @@ class Chunk:
             except RuntimeError as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise
-            self.halve(size)  # outside the handler, whose traceback holds on to the tensors that did not fit
+            self.halve(size)  # outside the handler, whose traceback keeps the tensors that did not fit alive
         return parts[0] if len(parts) == 1 else tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def halve(self, failed: int) -> None:
-        """Go on with half of what did not fit, and say so the first time."""
+        """Halve the size that did not fit, and warn the first time."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.size = failed // 2
@@ -119,34 +119,34 @@ class Chunk:
         self.was_halved = True
 
 
-def blocks(batch: int, versions: int, chunk: Chunk, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Give slices of the batch and of the versions of each image, versions in ascending order.
+def chunk_slices(batch: int, copies: int, chunk: Chunk, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of the batch and of the copies of each image, copies in ascending order.
 
-    A block is built at once and is no larger than the chunk was at the start; where a smaller one turns out to be
-    needed, the probe halves what it is given.
+    Each pair of slices is built at once and is no larger than the chunk was at the start; where memory then runs out,
+    the probe halves what it is given.
 
     Args:
         batch: Images.
-        versions: Versions of each image: noise samples, points of a line.
-        chunk: Most images in one block.
-        device: That the block is meant for.
+        copies: Copies of each image: noise samples, points of a line, masks.
+        chunk: Most copies in one pair of slices.
+        device: Where the copies are built.
     """
     size = chunk.limit(device)
-    for rows in slices(batch, max(1, size // versions)):
-        for columns in slices(versions, size):
+    for rows in slices(batch, max(1, size // copies)):
+        for columns in slices(copies, size):
             yield rows, columns
 
 
 CGROUPS = (
-    # controller in /proc/self/cgroup, where it is mounted, limit, usage, what of the usage is cache that can go
+    # controller in /proc/self/cgroup, where it is mounted, limit, usage, part of the usage that is reclaimable cache
     ("", "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("memory", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
-"""Both versions of control groups, which bound the memory of containers and batch jobs."""
+"""Versions 2 and 1 of control groups, which bound the memory of containers and batch jobs."""
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Bytes that can still be had on a device; None where the system does not say.
+    """Return the bytes that can still be allocated on a device; None where the system does not say.
 
     Args:
         device: A GPU's own memory counts with what PyTorch holds and does not use; a CPU's is what the kernel calls
@@ -158,8 +158,8 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     if device.type != "cpu":
         return None
-    rooms = [*_available(root), *_group_rooms(root)]
-    return max(0, min(rooms)) if rooms else None
+    bounds = [*_available(root), *_below_group_limits(root)]
+    return max(0, min(bounds)) if bounds else None
 
 
 def _available(root: Path) -> Iterator[int]:
@@ -168,8 +168,8 @@ def _available(root: Path) -> Iterator[int]:
             yield 1024 * value
 
 
-def _group_rooms(root: Path) -> Iterator[int]:
-    """Room under the limit of each control group that this process is in, up to the outermost."""
+def _below_group_limits(root: Path) -> Iterator[int]:
+    """Yield what is left under the limit of each control group of this process, up to the outermost."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         for controller, mount, limit, usage, cache in CGROUPS:
@@ -185,13 +185,13 @@ def _group_rooms(root: Path) -> Iterator[int]:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """First word of each line, with the number that follows it."""
+    """Return the first word of each line with the number that follows it."""
     rows = [line.split() for line in _read(path).splitlines()]
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
 def _read(path: Path) -> str:
-    """Content of a file; nothing where there is none, or none for us."""
+    """Return the content of a file; empty where it is missing or cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:
@@ -199,7 +199,7 @@ def _read(path: Path) -> str:
 
 
 def slices(length: int, size: int) -> Iterator[slice]:
-    """Cut 0..length into the fewest slices of at most `size`, as even as they can be."""
+    """Yield slices of 0..length: the fewest of at most `size`, as even as they can be."""
     parts = math.ceil(length / size)
     for part in range(parts):
         yield slice(part * length // parts, (part + 1) * length // parts)

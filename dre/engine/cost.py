@@ -1,4 +1,4 @@
-"""What an explainer costs: passes, time and memory, measured around its calls and merged over ranks."""
+"""Cost of an explainer: passes, time and peak memory, measured around its calls and merged over ranks."""
 
 import ctypes
 import sys
@@ -19,7 +19,7 @@ CLEAR_PEAK = "5"
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over the images that one explainer explained, or whose maps were read from a cache with their cost.
+    """Sum the cost of the images that one explainer explained, or whose maps were read from a cache with their cost.
 
     The first batch of a process warms up and is timed apart: it counts only where there is no other.
 
@@ -33,7 +33,7 @@ class Tally:
         seconds: Of explaining.
         warm_images: Images of first batches.
         warm_seconds: Of first batches.
-        scored: Images whose masked versions were scored in this run.
+        scored: Images whose masked copies were scored in this run.
         score_forwards: Passes that this took.
         score_seconds: Time that this took.
         peak_bytes: Most memory beyond what was held before the first batch; -1 where it cannot be measured.
@@ -54,7 +54,7 @@ class Tally:
     peak_bytes: float = -1
 
     def values(self) -> list[float]:
-        """Give all numbers in order."""
+        """Return all numbers in order."""
         return [float(value) for value in asdict(self).values()]
 
     @classmethod
@@ -65,12 +65,12 @@ class Tally:
 
     @property
     def milliseconds(self) -> float | None:
-        """Time of an explanation; None when none was timed."""
+        """Return the time of an explanation; None when none was timed."""
         images, seconds = (self.timed, self.seconds) if self.timed else (self.warm_images, self.warm_seconds)
         return 1000 * seconds / images if images else None
 
     def summary(self) -> dict[str, float | None]:
-        """Give the cost of an image as plain values."""
+        """Return the cost of an image as plain values."""
         per_image = {name: getattr(self, name) / self.images if self.images else None for name in _PASSES}
         return {
             "images": self.images,
@@ -88,7 +88,7 @@ _PASSES = ("forwards", "backwards", "head_backwards")
 
 @dataclass(slots=True)
 class Share:
-    """What the explanation of one image took: its share of its batch.
+    """Hold what the explanation of one image took: its share of its batch.
 
     Args:
         forwards: Passes.
@@ -108,7 +108,7 @@ class Share:
 
 
 class Meter:
-    """Measures the calls of one explainer; `spent` is the time that this process really took, in seconds.
+    """Measure the calls of one explainer; `spent` is the time that this process really took, in seconds.
 
     Args:
         cost: The explainer's own counter of passes.
@@ -151,7 +151,7 @@ class Meter:
 
     @contextmanager
     def scoring(self, images: int, device: torch.device) -> Iterator[None]:
-        """Time the scoring of a batch's masked versions."""
+        """Time the scoring of a batch's masked copies."""
         start = _now(device)
         yield
         seconds = _now(device) - start
@@ -180,7 +180,7 @@ class Meter:
 
 
 class PeakMemory:
-    """Watch how much memory a stretch of work takes beyond what was held before.
+    """Measure how much memory a stretch of work takes beyond what was held before.
 
     On a GPU that is what PyTorch allocates. On a CPU it is the process's resident memory, on Linux alone: freed blocks
     are given back first, so that what an earlier explainer needed does not hide what this one needs.
@@ -199,7 +199,7 @@ class PeakMemory:
             self.before = _start_watching()
 
     def read(self) -> int | None:
-        """Bytes beyond the start at the highest point since; None where the system does not say."""
+        """Return the bytes beyond the start at the highest point since; None where the system does not say."""
         if self.before is None:
             return None
         if self.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The one place that runs forward and backward passes of the classifier for explainers, and counts them."""
+"""Probe: runs and counts the forward and backward passes of the classifier that explainers need."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ ADVICE: dict[ScoreName, str] = {
 
 @dataclass(slots=True)
 class Cost:
-    """Passes of single images: what an explanation really costs, independent of the machine."""
+    """Count passes of single images: the cost of an explanation, independent of the machine."""
 
     forwards: int = 0
     backwards: int = 0
@@ -32,18 +32,18 @@ class Cost:
 
 
 def is_flat(gradient: Tensor) -> Tensor:
-    """Which images have a gradient [B, ...] of nothing but zeros, [B]."""
+    """Return which images have a gradient [B, ...] of nothing but zeros, bool [B]."""
     dims = tuple(range(1, gradient.ndim))
     return (gradient.amax(dims) == 0) & (gradient.amin(dims) == 0)  # twice as fast as the largest magnitude
 
 
 @dataclass(slots=True)
 class Vanished:
-    """Gradients that tell nothing, counted where they arise and said once.
+    """Count gradients that are zero, and warn of them once.
 
     Args:
         gradients: How many were taken, of single images.
-        flat: How many of them vanished, or belong to a probability of one; a tensor, so that a GPU need not wait.
+        flat: How many of them are zero, or belong to a probability of one; a tensor, so that a GPU need not wait.
     """
 
     gradients: int = 0
@@ -56,7 +56,7 @@ class Vanished:
         self.gradients += len(scores)
 
     def report(self, name: ScoreName) -> None:
-        """Warn of what was counted, with what to do about it, and start again."""
+        """Warn of the gradients that were counted, with what to do about them, and reset the counts."""
         flat, gradients = int(self.flat), self.gradients
         self.flat, self.gradients = 0, 0
         if flat:
@@ -67,7 +67,7 @@ class Vanished:
 
 @dataclass(slots=True)
 class Probe:
-    """Ask the classifier for the scores of a batch's targets and their gradients; precision is the caller's autocast.
+    """Compute the scores of a batch's targets and their gradients; precision is the caller's autocast.
 
     Args:
         classifier: Frozen.
@@ -89,16 +89,16 @@ class Probe:
 
     @property
     def dataset_mean(self) -> Tensor:
-        """Colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
+        """Return the colour [1, C, 1, 1] that the classifier's normalisation maps to zero."""
         return self.classifier.mean
 
     @property
     def unit(self) -> Tensor:
-        """Difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
+        """Return the difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
         return self.classifier.std
 
     def gradient(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scores [B] and their gradient with respect to the pixels, [B, C, H, W].
+        """Return the scores [B] and their gradient with respect to the pixels, [B, C, H, W].
 
         Args:
             images: [B, C, H, W], or fewer where `rows` says which images of the batch they are.
@@ -108,10 +108,10 @@ class Probe:
         return scores, gradients
 
     def gradients(self, stops: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Give each stop [B, C, H, W] with its scores and gradient, in order.
+        """Yield each stop [B, C, H, W] with its scores [B] and gradient [B, C, H, W], in order.
 
         Several stops share a pass when the batch is smaller than the chunk, so one image is as efficient as many; no
-        more stops than one pass takes are ever built.
+        more stops than fit into one pass are built at a time.
         """
         stops = iter(stops)
         together = max(1, self.chunk.limit(self.targets.device) // len(self.targets))
@@ -123,24 +123,24 @@ class Probe:
             together = max(1, self.chunk.limit(self.targets.device) // len(self.targets))
 
     def scores(self, images: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Scores [B] from forward passes alone."""
+        """Return the scores [B] from forward passes alone."""
         (scores,) = self.chunk.map(self._score, images, self._targets(rows), backward=False)
         return scores
 
     def activations(self, images: Tensor) -> Tensor:
-        """Last feature map [B, C, h, w], as the network lays it out."""
+        """Return the last feature map [B, C, h, w], as the network lays it out."""
         (activations,) = self.chunk.map(self._activations, images, self.targets, backward=False)
         return activations
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Map [B, C, h, w] that the head reads, see `Classifier.feature_map`, from forward passes alone."""
+        """Return the map [B, C, h, w] that the head reads, from forward passes alone; see `Classifier.feature_map`."""
         (maps,) = self.chunk.map(self._feature_map, images, backward=False)
         return maps
 
     def leaf_gradients(
         self, images: Tensor, run: Callable[[Tensor], tuple[Sequence[Tensor], Tensor]]
     ) -> tuple[Tensor, ...]:
-        """Scores [B] and their gradients with respect to leaves of the caller's own, [B, ...] each.
+        """Return the scores [B] and their gradients with respect to leaves of the caller's own, [B, ...] each.
 
         Args:
             images: [B, ...], handed on a chunk at a time.
@@ -152,27 +152,24 @@ class Probe:
                 leaves, logits = run(images)
                 scores = score(logits, targets, self.score)
                 gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True, materialize_grads=True)
-            self.cost.forwards += len(images)
-            self.cost.backwards += len(images)
-            self.vanished.count(scores.detach(), gradients[0], self.score)
-            return scores.detach(), *gradients
+            return self._counted(scores, gradients)
 
         return self.chunk.map(pull, images, self.targets)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of images that are already a chunk."""
+        """Return the logits [B, K] of images that are already a chunk."""
         self.cost.forwards += len(images)
         logits: Tensor = self.classifier(images)
         return logits
 
     def activation_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Last feature map [B, C, h, w] and the gradient of the scores with respect to it; no more is kept for it."""
+        """Return the last feature map [B, C, h, w] and the gradient of the scores with respect to it."""
         activations, gradient = self.chunk.map(self._head_gradient, images, self.targets, backward=False)
         return activations, gradient
 
     def feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distance [B] of the last feature map from `reference` in units of its square, and its gradient.
+        """Return the squared distance [B] of the last feature map from `reference`, relative, and its gradient.
 
         Args:
             images: [B, C, H, W]; the gradient is with respect to them.
@@ -182,7 +179,7 @@ class Probe:
         return distances, gradients
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
-        """One CPU generator per image, seeded by its key."""
+        """Return one CPU generator per image, seeded by its key."""
         return image_generators(images, self.keys, seed)
 
     def _targets(self, rows: Tensor | None) -> Tensor:
@@ -192,11 +189,15 @@ class Probe:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
             scores = score(self.classifier(pixels), targets, self.score)
-            (gradient,) = torch.autograd.grad(scores.sum(), pixels)
-        self.cost.forwards += len(images)
-        self.cost.backwards += len(images)
-        self.vanished.count(scores.detach(), gradient, self.score)
-        return scores.detach(), gradient
+            gradients = torch.autograd.grad(scores.sum(), pixels)
+        return self._counted(scores, gradients)
+
+    def _counted(self, scores: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Count a forward and a backward pass and return what they gave."""
+        self.cost.forwards += len(scores)
+        self.cost.backwards += len(scores)
+        self.vanished.count(scores.detach(), gradients[0], self.score)
+        return scores.detach(), *gradients
 
     def _feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""What a masked version of an image is and how it is put together: layers, orders of the pixels, interpolation.
+"""Masked copies of an image for a perturbation sweep: layers, orders of the pixels, interpolation.
 
 Layers are [B, 1, H, W, C]: they broadcast over versions, and pictures of them are channels last without another copy.
 """

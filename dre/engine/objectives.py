@@ -1,4 +1,4 @@
-"""Loss terms of the mask generators: pure functions of logits, masks and resemblances."""
+"""Loss terms of DRE and MGnet: functions of logits, masks and class resemblance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,42 +25,80 @@ def embedding_loss(resemblance: Tensor, is_target: Tensor) -> Tensor:
         resemblance: [B, 1, h, w], features times class embedding.
         is_target: bool [B], whether the class is the image's target.
 
-    Source: paper 003, Eq. 4, as a mean over places instead of its sum, so that the rate does not depend on the size.
+    Source: Fu et al. 2021, Eq. 4, as a mean over places instead of a sum, so that `lr` does not depend on the size.
     """
     sign = torch.where(is_target, -1.0, 1.0)
     return (sign * resemblance.sigmoid().flatten(1).mean(1)).mean()
 
 
 def embedding_bce(resemblance: Tensor, is_target: Tensor) -> Tensor:
-    """Classify from the mean resemblance whether the class is the target (the loss of MGnet's published code)."""
+    """Return the two-way cross-entropy of the mean resemblance: is the class the target? A scalar.
+
+    Source: the published code of Dabkowski and Gal 2017.
+    """
     return F.binary_cross_entropy_with_logits(resemblance.flatten(1).mean(1), is_target.to(resemblance))
 
 
-def total_variation(mask: Tensor, border_weight: float = BORDER_WEIGHT) -> Tensor:
-    """Mean over images of half the summed squared differences of neighbours, plus a price for a lit border.
+def total_variation(
+    mask: Tensor, power: float = 2.0, border_weight: float = 0.0, *, floor: float = 0.0, per_image: bool = False
+) -> Tensor:
+    """Sum the slopes of a mask, to a power, and add a price for values at its border.
 
-    Source: MGnet's published code (paper 003 names the term, not its form).
+    A slope is the length of the difference vector to the next row and the next column.
+
+    Args:
+        mask: [B, 1, h, w].
+        power: 1 is the usual total variation; above it, smooth ramps are cheaper than edges.
+        border_weight: Price of the squared values of the first and last row and column.
+        floor: Squared slope below which the gradient is zero; powers below 2 need one, because their gradient is
+            infinite at a slope of zero.
+        per_image: Give one sum for each image, [B], instead of one for the batch, a scalar.
+
+    Source: Fong and Vedaldi 2017, Eq. 4, with the differences of its published code; the border and power 2 are of the
+    published code of Dabkowski and Gal 2017.
     """
-    rows = (mask[..., 1:, :] - mask[..., :-1, :]).square().sum()
-    columns = (mask[..., 1:] - mask[..., :-1]).square().sum()
-    border = mask[..., 0, :].square().sum() + mask[..., -1, :].square().sum()
-    border = border + mask[..., 0].square().sum() + mask[..., -1].square().sum()
-    return (rows + columns + border_weight * border) / (2 * len(mask))
+
+    def add_up(values: Tensor) -> Tensor:
+        return values.flatten(1).sum(1) if per_image else values.sum()
+
+    if power == 2 and floor == 0:  # the two directions can be summed one by one
+        down, right = mask[..., 1:, :] - mask[..., :-1, :], mask[..., 1:] - mask[..., :-1]
+        total = add_up(down.square()) + add_up(right.square())
+    else:
+        squares = F.pad(mask.diff(dim=2).square(), (0, 0, 0, 1)) + F.pad(mask.diff(dim=3).square(), (0, 1))
+        total = add_up(squares.clamp_min(floor) ** (power / 2))
+    if border_weight:
+        edges = [mask[..., 0, :], mask[..., -1, :], mask[..., 0], mask[..., -1]]
+        total = total + border_weight * sum(add_up(edge.square()) for edge in edges)
+    return total
+
+
+def smoothness(mask: Tensor) -> Tensor:
+    """Return the mean over images of half the total variation, borders included: a scalar.
+
+    Source: the published code of Dabkowski and Gal 2017; Fu et al. 2021, Eq. 2, names the term and not its form.
+    """
+    return total_variation(mask, border_weight=BORDER_WEIGHT) / (2 * len(mask))
 
 
 def area(mask: Tensor, offset: float = AREA_OFFSET, power: float = AREA_POWER) -> Tensor:
-    """Mean of (mask + offset) ** power: small areas are cheap, faint ones are not. Source: MGnet's published code."""
+    """Return the mean of (mask + offset) ** power, a scalar: small areas are cheap, faint ones are not.
+
+    Source: the published code of Dabkowski and Gal 2017.
+    """
     return ((mask + offset) ** power).mean()
 
 
 def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: Tensor | float) -> Tensor:
-    """Hinge on the gap between the target's logit and the best other one (Carlini and Wagner's objective).
+    """Return the hinge on the gap between the target's logit and the best other one, averaged: a scalar.
 
     Args:
         logits: [B, K].
         targets: [B].
         present: bool [B]; True wants the target ahead by `slack`, False wants it behind by `slack`.
         slack: In logits, one for all or [B].
+
+    Source: Carlini and Wagner 2017, whose objective it is; the published code of Dabkowski and Gal 2017.
     """
     target = logits.gather(1, targets[:, None]).squeeze(1)
     others = logits.scatter(1, targets[:, None], float("-inf")).amax(1)
@@ -69,15 +107,15 @@ def margin(logits: Tensor, targets: Tensor, present: Tensor, slack: Tensor | flo
 
 
 def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
-    """Softmax probability of the target class, [B]."""
+    """Return the softmax probability of the target class, [B] in [0, 1]."""
     return logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
 
 
 def generalised_cross_entropy(logits: Tensor, targets: Tensor, power: float = CROSS_ENTROPY_POWER) -> Tensor:
-    """Mean of (1 - p ** power) / power, between cross-entropy (power to 0) and 1 - p (power 1).
+    """Return the mean of (1 - p ** power) / power, between cross-entropy (power to 0) and 1 - p (power 1).
 
-    A mask of a few pixels can leave the target hopeless; its gradient then stays bounded, where that of the
-    cross-entropy would outweigh every other image of the batch.
+    Under a mask of a few pixels the target's probability can be near zero. The gradient then stays bounded, where that
+    of the cross-entropy would outweigh every other image of the batch.
 
     Source: Zhang and Sabuncu 2018, Eq. 6; the power is our choice.
     """
@@ -90,7 +128,7 @@ ObjectiveName = Literal["cross_entropy", "generalised_cross_entropy", "eq2", "pu
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Weights of the terms of the loss; for DRE the kept image alone counts.
+    """Hold the weights of the terms of the loss; for DRE the kept image alone counts.
 
     Args:
         preservation: Of the term on the image under the mask.
@@ -109,7 +147,7 @@ PUBLISHED_MGNET = Constraints(preservation=0.3, background=1.0, area=8.0, smooth
 """Of MGnet's published training script."""
 
 EQUATION_2 = Constraints(background=0.3, area=8.0, smoothness=0.005)
-"""For Eq. 2 of paper 003, which says "carefully tuned" and gives no figures: our choice."""
+"""For Eq. 2 of Fu et al. 2021, which gives no figures: our choice."""
 
 
 def fake_targets(targets: Tensor, classes: int, share: float, generator: torch.Generator | None = None) -> Tensor:
@@ -129,12 +167,12 @@ def objective(
     present: Tensor,
     constraints: Constraints,
 ) -> tuple[Tensor, Tensor]:
-    """Loss of a batch of masks, and the logits [B, K] of the images blended under them.
+    """Return the loss of a batch of masks, a scalar, and the logits [B, K] of the images under the masks.
 
     Args:
-        name: `cross_entropy` is Eq. 9 of paper 003, to which `constraints` add the terms of Eq. 2;
-            `generalised_cross_entropy` bounds what a hopeless image weighs; `eq2` is Eq. 2 with the probability;
-            `published_mgnet` is the margin loss of MGnet's code.
+        name: `cross_entropy` is Eq. 9 of Fu et al. 2021, to which `constraints` add the terms of Eq. 2;
+            `generalised_cross_entropy` bounds the weight of an image whose target is lost; `eq2` is Eq. 2 with the
+            probability; `published_mgnet` is the margin loss of MGnet's published code.
         classify: Images to logits.
         images: [B, 3, H, W] in [0, 1].
         mask: [B, 1, H, W] in [0, 1].
@@ -165,5 +203,5 @@ def objective(
     if constraints.area:
         loss = loss + constraints.area * area(mask)
     if constraints.smoothness:
-        loss = loss + constraints.smoothness * total_variation(mask)
+        loss = loss + constraints.smoothness * smoothness(mask)
     return loss, logits

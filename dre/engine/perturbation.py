@@ -1,7 +1,7 @@
-"""The one place that runs forward passes on masked images: chunking, sharing and cost counting.
+"""Perturbation sweeps: score masked copies of images in chunks, each copy once, and count the passes.
 
-A sweep asks for the scores of an image of which only the k highest-ranked pixels are kept, for several k. Whatever
-asks (M_F, insertion, deletion, DRE+, ...) asks here, so no masked image is ever forwarded twice.
+A sweep asks for the scores of an image of which only the k highest-ranked pixels are kept, for several k. All metrics
+and explainers that need such scores (M_F, insertion, deletion, DRE+, ...) ask here, so that no copy is forwarded twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Read = Callable[[Tensor, slice], Tensor]
 
 
 def rank(saliency: Tensor) -> Tensor:
-    """Give each pixel its place in the descending order of its map, int64 [B, H*W], 0 for the highest.
+    """Return the place of each pixel in the descending order of its map, int64 [B, H*W], 0 for the highest.
 
     Ties go to the pixel that comes first in row-major order, so each place is taken exactly once.
     """
@@ -35,7 +35,7 @@ def rank(saliency: Tensor) -> Tensor:
 def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -> Tensor:
     """Scale each map to [0, 1] and add a little of its smoothed self, which removes speckles and breaks most ties.
 
-    Neither weight nor width is in the paper: both are our choice. The result ranks pixels alike for a map and its
+    The paper gives neither weight nor width: both are our choice. The result ranks pixels alike for a map and its
     positive affine rescalings, but not for every increasing function of it.
 
     Args:
@@ -43,7 +43,7 @@ def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -
         weight: Of the smoothed map; 0 returns `saliency` as it is.
         sigma_share: Standard deviation of the Gaussian as a share of the height.
 
-    Source: paper 003, implementation details of M_F: M + eps * G_sigma(M).
+    Source: Fu et al. 2021, implementation details of M_F: M + eps * G_sigma(M).
     """
     if weight == 0:
         return saliency
@@ -52,9 +52,9 @@ def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -
 
 
 class SweepEngine:
-    """Scores masked images in chunks of bounded size and counts what that costs in `forwards` (images forwarded).
+    """Score masked copies of images in chunks of bounded size; `forwards` counts the images that were forwarded.
 
-    Precision is the caller's: run it under `torch.autocast` if you like.
+    Precision is the caller's: it runs in that of the surrounding `torch.autocast`.
 
     Args:
         classifier: From [N, C, H, W] in [0, 1] to logits [N, K].
@@ -96,18 +96,18 @@ class SweepEngine:
         sweeps: Sequence[Sweep],
         keys: Sequence[str] | None = None,
     ) -> list[Tensor]:
-        """Give what each sweep asks for, [B, columns], for one explainer's saliency [B, 1, H, W]."""
+        """Return what each sweep reads, [B, columns], for one explainer's saliency [B, 1, H, W]."""
         return self.batch(images, targets, keys).scores(saliency, sweeps)
 
     @torch.no_grad()
-    def score_blocks(self, build: Build, targets: Tensor, versions: int, read: Read | None = None) -> Tensor:
-        """Score `versions` masked versions of each image, [B, versions], building no more than a chunk at a time.
+    def score_copies(self, build: Build, targets: Tensor, copies: int, read: Read | None = None) -> Tensor:
+        """Score some masked copies of each image, [B, copies], building no more than a chunk at a time.
 
         Args:
-            build: Gives the masked images of a slice of the batch and a slice of the versions, image by image.
+            build: Gives the masked images of a slice of the batch and a slice of the copies, image by image.
             targets: int64 [B].
-            versions: How many masked versions each image has.
-            read: Reads something else, [B, versions, ...], of masked images; it counts its passes with `logits`.
+            copies: How many masked copies each image has.
+            read: Reads something else, [B, copies, ...], of masked images; it counts its passes with `logits`.
         """
 
         def read_score(masked: Tensor, rows: slice) -> Tensor:
@@ -117,30 +117,30 @@ class SweepEngine:
         read = read or read_score
         scores: list[Tensor] = []
         size = self.chunk.limit(targets.device, backward=False)
-        for rows in slices(len(targets), max(1, size // versions)):
-            columns = slices(versions, size)
+        for rows in slices(len(targets), max(1, size // copies)):
+            columns = slices(copies, size)
             scores.append(
-                torch.cat([self._score_block(build, read, rows, part, targets.device) for part in columns], dim=1)
+                torch.cat([self._score_chunk(build, read, rows, part, targets.device) for part in columns], dim=1)
             )
         return torch.cat(scores)
 
-    def _score_block(self, build: Build, read: Read, rows: slice, columns: slice, device: torch.device) -> Tensor:
-        """Score one block; one that is too large for the chunk, or for the device, is halved."""
-        batch, versions = rows.stop - rows.start, columns.stop - columns.start
-        if batch * versions <= self.chunk.limit(device, backward=False):
+    def _score_chunk(self, build: Build, read: Read, rows: slice, columns: slice, device: torch.device) -> Tensor:
+        """Score one chunk; one that is too large for the chunk, or for the device, is halved."""
+        batch, copies = rows.stop - rows.start, columns.stop - columns.start
+        if batch * copies <= self.chunk.limit(device, backward=False):
             try:
                 values = read(build(rows, columns), rows)
-                return values.view(batch, versions, *values.shape[1:])
+                return values.view(batch, copies, *values.shape[1:])
             except RuntimeError as error:
-                if batch * versions == 1 or not is_out_of_memory(error):
+                if batch * copies == 1 or not is_out_of_memory(error):
                     raise
-            self.chunk.halve(batch * versions)
+            self.chunk.halve(batch * copies)
         if batch > 1:
-            return torch.cat([self._score_block(build, read, part, columns, device) for part in _halves(rows)])
-        return torch.cat([self._score_block(build, read, rows, part, device) for part in _halves(columns)], dim=1)
+            return torch.cat([self._score_chunk(build, read, part, columns, device) for part in _halves(rows)])
+        return torch.cat([self._score_chunk(build, read, rows, part, device) for part in _halves(columns)], dim=1)
 
     def logits(self, masked: Tensor, targets: Tensor) -> Tensor:
-        """Run one forward pass of [N, C, H, W] and count it; [N, K], checked against targets [N]."""
+        """Run and count one forward pass of images [N, C, H, W]; return logits [N, K], checked against targets [N]."""
         logits = self.classifier(masked)
         check_targets(targets, len(masked), logits.shape[1])
         self.forwards += len(masked)
@@ -148,7 +148,7 @@ class SweepEngine:
 
 
 class SweepBatch:
-    """One batch under study: what does not depend on the map is made, and read, once for all maps.
+    """Score sweeps of one batch: masked copies that do not depend on the map are made and scored once for all maps.
 
     Args:
         engine: Runs and counts the forward passes.
@@ -170,7 +170,7 @@ class SweepBatch:
 
     @torch.no_grad()
     def scores(self, saliency: Tensor, sweeps: Sequence[Sweep]) -> list[Tensor]:
-        """Give what each sweep asks for, [B, columns]; versions that several sweeps share are forwarded once."""
+        """Return what each sweep reads, [B, columns]; masked copies that several sweeps share are forwarded once."""
         check_saliency(saliency, self.images)
         pixels = saliency[0].numel()
         asked = [[(view, sweep.read or self.engine.score) for view in views(sweep, pixels)] for sweep in sweeps]
@@ -186,7 +186,7 @@ class SweepBatch:
     def _read_views(
         self, wanted: dict[View, dict[Readout, None]], saliency: Tensor
     ) -> dict[tuple[View, Readout], Tensor]:
-        """Read all versions, those together that are built alike and of which the same is wanted."""
+        """Read all masked copies, those together that are built alike and of which the same is wanted."""
         groups: dict[object, list[View]] = {}
         for view, readouts in wanted.items():
             groups.setdefault((view.group, tuple(sorted(readouts))), []).append(view)
@@ -197,13 +197,13 @@ class SweepBatch:
                 kept = (members[0].order, *self._order(members[0], saliency))
             names = sorted(wanted[members[0]])
             build = self.canvas.builder(members, kept[1], kept[2])
-            values = self.engine.score_blocks(build, self.targets, len(members), self._reader(names))
+            values = self.engine.score_copies(build, self.targets, len(members), self._reader(names))
             entries = ((view, name) for view in members for name in names)
             columns |= dict(zip(entries, values.flatten(1).unbind(dim=1), strict=True))
         return columns
 
     def _order(self, view: View, saliency: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Give the map that a version is made of and the places of its pixels in the order of that version."""
+        """Return the map that a masked copy is made of and the places of its pixels in the copy's order."""
         if view.order is None:
             return saliency, None
         if isinstance(view.order, Draw):
@@ -216,8 +216,8 @@ class SweepBatch:
         """Read [N, len(readouts)] of masked images; one forward pass for all scores, none for information alone."""
 
         def read(masked: Tensor, rows: slice) -> Tensor:
-            versions = len(masked) // (rows.stop - rows.start)
-            targets = self.targets[rows].repeat_interleave(versions)
+            copies = len(masked) // (rows.stop - rows.start)
+            targets = self.targets[rows].repeat_interleave(copies)
             needs_pass = any(readout not in get_args(InformationName) for readout in readouts)
             logits = self.engine.logits(masked, targets) if needs_pass else masked.new_zeros(len(masked), 1)
             values = [self._readout(readout, masked, rows, logits, targets) for readout in readouts]
@@ -226,7 +226,7 @@ class SweepBatch:
         return read
 
     def _readout(self, readout: Readout, masked: Tensor, rows: slice, logits: Tensor, targets: Tensor) -> Tensor:
-        """One number for each masked image, [N]."""
+        """Return one number for each masked image, [N]."""
         match readout:
             case "probability" | "logit" | "log_probability":
                 return score(logits, targets, readout)
@@ -245,9 +245,9 @@ def _halves(part: slice) -> tuple[slice, slice]:
 def _finite(scores: Tensor, name: Readout) -> Tensor:
     finite = scores.isfinite()
     if not finite.all():
-        where, version = (int(index) for index in (~finite).nonzero()[0])
+        where, point = (int(index) for index in (~finite).nonzero()[0])
         raise NonFiniteError(
             f"the classifier gave a non-finite {name} for {int((~finite).sum())} of {scores.numel()} masked images "
-            f"(first: image {where} of the batch, point {version} of the sweep); try float32 instead of autocast"
+            f"(first: image {where} of the batch, point {point} of the sweep); try float32 instead of autocast"
         )
     return scores

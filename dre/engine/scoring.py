@@ -1,15 +1,16 @@
-"""Class scores of a classifier: which number of its output is called the score of a class."""
+"""Class scores: the probability, logit or log-probability of a target class."""
 
 from typing import get_args
 
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.types import ScoreName
 
 
 def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> Tensor:
-    """Give each image's score for its target class, [B], differentiable in the logits.
+    """Return each image's score for its target class, [B], differentiable in the logits.
 
     Args:
         logits: [B, K]; half-precision logits are scored in float32.
@@ -26,6 +27,5 @@ def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> T
 
 
 def check_score_name(name: str) -> None:
-    """Refuse a name that is no score."""
-    if name not in get_args(ScoreName):
-        raise ValueError(f"`score` must be one of {', '.join(get_args(ScoreName))}, got {name!r}")
+    """Raise ValueError for a name that is no score."""
+    check_choice("score", name, get_args(ScoreName))

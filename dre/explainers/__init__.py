@@ -1,4 +1,4 @@
-"""Explainers, by family; paths and rules are beside the explainers that walk them."""
+"""Explainers by family: class activation maps, gradients, paths, propagation, perturbation, learned explainers."""
 
 from dre.explainers.base import Explainer
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus

@@ -1,4 +1,4 @@
-"""What every explainer is: a map from images and targets to saliency, checked once at its door."""
+"""Explainer base class: from images and targets to saliency maps, with arguments and result checked once."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from dre.types import ScoreName
 
 
 class UnsupportedError(ValueError):
-    """Raised when a method does not work for a network.
+    """Say that a method does not work for a network.
 
     Args:
         reason: A sentence that names the method and what the network lacks.
@@ -29,13 +29,30 @@ class UnsupportedError(ValueError):
 
 
 class Explainer(nn.Module, ABC):
-    """Explain the scores of a frozen classifier; refused where `unsupported` gives a reason.
+    """Explain the scores of a frozen classifier: the base class of all explainers.
+
+    A subclass implements `explain`, and `require` where it does not work for every classifier.
 
     Args:
         classifier: What is explained; never changed.
         score: Which output of the target class is explained.
-        chunk: Most images in one pass; by default what suits the device and its free memory, halved when that runs
-            out.
+        chunk: Most images in one pass; by default planned from the free memory and halved when that runs out.
+
+    Raises:
+        UnsupportedError: The method does not work for the classifier.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> class Brightness(Explainer):
+        ...     def explain(self, images, targets):
+        ...         return images.mean(dim=1, keepdim=True)
+        >>> Brightness(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
@@ -55,7 +72,7 @@ class Explainer(nn.Module, ABC):
 
     @classmethod
     def unsupported(cls, classifier: Classifier) -> str:
-        """Say in a sentence why the method does not work for a classifier; nothing where it does."""
+        """Return the reason why the method does not work for a classifier, in a sentence; empty where it does."""
         try:
             with in_eval_mode(classifier):
                 cls.require(classifier)
@@ -64,12 +81,16 @@ class Explainer(nn.Module, ABC):
         return ""
 
     def forward(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
-        """Saliency [B, 1, H, W], higher is more relevant.
+        """Compute saliency maps, float32 [B, 1, H, W]; higher is more relevant.
 
         Args:
             images: [B, C, H, W] in [0, 1].
             targets: [B], classes to explain.
             keys: Sample names that seed random draws; without them, a hash of the pixels does.
+
+        Raises:
+            ValueError: Images or targets of a wrong shape or range.
+            NonFiniteSaliencyError: The map has NaN or infinity in it; the error holds the maps.
         """
         check_images(images, self.classifier.preprocessing.channels)
         check_targets(targets, len(images), self.classifier.num_classes)
@@ -83,19 +104,19 @@ class Explainer(nn.Module, ABC):
 
     @abstractmethod
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Saliency of checked images."""
+        """Compute the saliency [B, 1, H, W] of checked images; what a new explainer implements."""
 
     def probe(self, targets: Tensor) -> Probe:
-        """Open the way to the classifier for a batch with these targets."""
+        """Return the probe through which passes for a batch with these targets are run and counted."""
         return Probe(self.classifier, targets, self.score, self.cost, self.chunk, self.keys, self.vanished)
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
-        """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank."""
+        """Return one CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank."""
         return image_generators(images, self.keys, seed)
 
 
 def maps_below(explainer: Explainer, images: Tensor, targets: Tensor, keys: Sequence[str] | None) -> Tensor:
-    """Give maps that another explainer builds on, [B, 1, H, W]; broken ones too, for the outer one to report."""
+    """Return the maps [B, 1, H, W] of an explainer that another one builds on, also where they are not finite."""
     try:
         saliency: Tensor = explainer(images, targets, keys)
     except NonFiniteSaliencyError as failure:

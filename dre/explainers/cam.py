@@ -1,4 +1,4 @@
-"""Class activation maps: weight the channels of the last feature map by what the score asks of them."""
+"""Class activation maps (CAM, Grad-CAM, Grad-CAM++): weighted sums of the channels of the last feature map."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,23 +11,26 @@ from dre.models.taps import Tap
 from dre.types import ScoreName
 
 SMALLEST_DENOMINATOR = 1e-6
-"""Of Grad-CAM++'s ratio, as in the widely used implementations."""
+"""Smallest denominator of Grad-CAM++'s ratio, as in the widely used implementations."""
 
 HEAD_TOLERANCE = 1e-3
 """Largest difference, relative to the largest logit, between the logits and a linear head on the averaged map."""
 
 
 def feature_map(classifier: Classifier, method: str) -> Tap:
-    """Give the map that class activation methods read; refuse a classifier without one."""
+    """Return the feature map that class activation methods read; raise ValueError for a classifier without one."""
     if classifier.activation_tap is None:
         raise ValueError(f"{method} needs a feature map, and {classifier.name} has none that could be found")
     return classifier.activation_tap
 
 
 def pooled_head(classifier: Classifier) -> tuple[Tap, Tensor]:
-    """Give the last feature map and the weights [K, C] of the linear head that reads its average; refuse another head.
+    """Return the last feature map and the weights [K, C] of the linear head that reads its average.
 
-    That the head is the last linear layer is tried on two noise images, not read off names.
+    Whether the last linear layer is that head is tested on two noise images, not read from names.
+
+    Raises:
+        ValueError: The head reads the map in another way, or there is no feature map.
     """
     tap = feature_map(classifier, "CAM")
     linear = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
@@ -44,12 +47,12 @@ def pooled_head(classifier: Classifier) -> tuple[Tap, Tensor]:
 
 
 def grad_cam_weights(activations: Tensor, gradient: Tensor) -> Tensor:
-    """Channel weights [B, C, 1, 1]: the mean gradient (Selvaraju et al. 2017, Eq. 1)."""
+    """Return the channel weights [B, C, 1, 1]: the mean gradient (Selvaraju et al. 2017, Eq. 1)."""
     return gradient.mean(dim=(2, 3), keepdim=True)
 
 
 def grad_cam_plus_plus_weights(activations: Tensor, gradient: Tensor) -> Tensor:
-    """Channel weights [B, C, 1, 1]: positive gradients, weighted by place (Chattopadhay et al. 2018, Eq. 19).
+    """Return the channel weights [B, C, 1, 1]: weighted positive gradients (Chattopadhay et al. 2018, Eq. 19).
 
     The gradient of the logit stands for that of its exponential; their common factor cancels.
     """
@@ -60,15 +63,25 @@ def grad_cam_plus_plus_weights(activations: Tensor, gradient: Tensor) -> Tensor:
 
 
 class CAM(Explainer):
-    """Positive part of the last feature map's channels, weighted by the target's row of a linear head; one forward.
+    """Weight the last feature map's channels by the target's row of a linear head; the positive part, one forward pass.
 
-    The bias is left out. It is Grad-CAM times the number of cells of the map.
+    The bias is left out. The map is that of Grad-CAM times the number of cells of the feature map.
 
     Args:
         classifier: What is explained; its head must be linear on the average of its last feature map.
         score: Not used: the weights are those of the logit.
 
     Source: Zhou et al. 2016.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> CAM(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     head: Tensor
@@ -93,13 +106,25 @@ class CAM(Explainer):
 
 
 class GradCAM(Explainer):
-    """Positive part of the last feature map's channels, weighted by their mean gradient; one pass and one on the head.
+    """Weight the last feature map's channels by their mean gradient; the positive part.
+
+    The cost is one forward pass and a backward pass through the head alone.
 
     Args:
         classifier: What is explained; its last feature map is used.
         score: Which output is differentiated.
 
     Source: Selvaraju et al. 2017.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> GradCAM(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     weights = staticmethod(grad_cam_weights)
@@ -123,13 +148,23 @@ class GradCAM(Explainer):
 
 
 class GradCAMPlusPlus(GradCAM):
-    """Grad-CAM whose channel weights count places by how much their gradient matters; same cost.
+    """Compute Grad-CAM with channel weights that favour places whose gradient matters; the cost is the same.
 
     Args:
         classifier: What is explained; its last feature map is used.
         score: Which output is differentiated.
 
     Source: Chattopadhay et al. 2018.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> GradCAMPlusPlus(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     weights = staticmethod(grad_cam_plus_plus_weights)

@@ -1,10 +1,10 @@
-"""Gradients that are gathered while points between a baseline and the image climb the score."""
+"""GGIG: the largest gradient that points between a baseline and the image see while they climb the score."""
 
 import torch
 from torch import Tensor
 
 from dre.checks import check_count
-from dre.engine.chunks import blocks
+from dre.engine.chunks import chunk_slices
 from dre.explainers.base import Explainer
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.models import Classifier
@@ -12,25 +12,35 @@ from dre.types import ScoreName
 
 
 class GGIG(Explainer):
-    """Largest gradient seen by any point between black and the image on its way up; `points` x `ascents` passes.
+    """Return the largest gradient that points between black and the image see while they climb the score.
 
     Every point of the line takes `ascents` steps of gradient ascent on the score. The map is the elementwise largest
     gradient over all points and steps, before each step; it is not multiplied by the image. Points are not clipped to
-    [0, 1]. Memory does not grow with points or ascents.
+    [0, 1]. The cost is `points` x `ascents` passes; memory grows with neither.
 
     Args:
         classifier: What is explained.
-        score: Which output climbs.
+        score: Which output is raised.
         reduce: How the channels become one value.
-        points: Stops of the straight line from black to the image, ends included.
+        points: Points on the straight line from black to the image, ends included.
         ascents: Gradients taken at each point.
         lr: Step of the ascent, in units of pixels in [0, 1].
         magnitude: Keep the largest magnitude instead of the largest signed value.
         chunk: Most points in one pass; chosen by device when not given.
 
-    Source: paper 004, Algorithm 1, which does not say how many points it uses, whether magnitudes are meant, or how
-    channels are reduced. It climbs in its network's normalised units, where `lr` is larger by the square of the
+    Source: Rahman et al. 2022, Algorithm 1, which does not say how many points it uses, if magnitudes are meant, or
+    how channels are reduced. It climbs in its network's normalised units, where `lr` is larger by the square of the
     channel's standard deviation.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> GGIG(classifier, points=3, ascents=2)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -57,7 +67,7 @@ class GGIG(Explainer):
         """See `Explainer.forward`."""
         shares = torch.linspace(0, 1, self.points, dtype=torch.float64).to(images)[:, None, None, None]
         largest = torch.full_like(images, -torch.inf, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in blocks(len(images), self.points, self.chunk, images.device):
+        for rows, columns in chunk_slices(len(images), self.points, self.chunk, images.device):
             points = columns.stop - columns.start
             climbers = (images[rows].detach()[:, None] * shares[columns]).flatten(0, 1)
             peak = self._climb(climbers, targets[rows].repeat_interleave(points))
@@ -65,7 +75,7 @@ class GGIG(Explainer):
         return reduce_channels(largest, self.reduce)
 
     def _climb(self, climbers: Tensor, targets: Tensor) -> Tensor:
-        """Largest gradient [N, C, H, W] that each of N points sees on its way; the points move in place."""
+        """Return the largest gradient [N, C, H, W] of each of N points on its way; the points move in place."""
         probe = self.probe(targets)
         peak = torch.full_like(climbers, -torch.inf)
         for _ in range(self.ascents):

@@ -1,4 +1,4 @@
-"""Explanations from the gradient at the image: plain, times the image, averaged over noise, or guided."""
+"""Gradient explainers: the plain gradient, input x gradient, SmoothGrad and guided backpropagation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast, get_args
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dre.checks import check_count
-from dre.engine.chunks import blocks
+from dre.checks import check_choice, check_count
+from dre.engine.chunks import chunk_slices
 from dre.explainers.base import Explainer
 from dre.models import Classifier
 from dre.types import ScoreName
@@ -19,10 +19,10 @@ SmoothKind = Literal["signed", "magnitude", "squared"]
 
 
 def reduce_channels(attribution: Tensor, reduction: Reduction) -> Tensor:
-    """Bring [B, C, H, W] to [B, 1, H, W].
+    """Reduce an attribution [B, C, H, W] to one value for each pixel, [B, 1, H, W].
 
     `sum` keeps signs, `abs_sum` is the magnitude of the sum, `sum_abs` and `max_abs` work on magnitudes, `max` keeps
-    the largest signed value.
+    the largest signed value. Raises ValueError for any other name.
     """
     match reduction:
         case "sum":
@@ -40,7 +40,7 @@ def reduce_channels(attribution: Tensor, reduction: Reduction) -> Tensor:
 
 
 class VanillaGradient(Explainer):
-    """Magnitude of the gradient of the score with respect to each pixel; one forward and one backward pass.
+    """Compute the magnitude of the gradient of the score at each pixel; one forward and one backward pass.
 
     Args:
         classifier: What is explained.
@@ -48,6 +48,16 @@ class VanillaGradient(Explainer):
         reduce: How the channels become one value.
 
     Source: Simonyan et al. 2014.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> VanillaGradient(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -63,7 +73,7 @@ class VanillaGradient(Explainer):
 
 
 class InputXGradient(Explainer):
-    """Gradient of the score times the pixel it belongs to, signed; one forward and one backward pass.
+    """Multiply the gradient of the score by the pixel, signed; one forward and one backward pass.
 
     Pixels are those of [0, 1]: black explains nothing. For the logit of a network that is piecewise linear and has no
     biases in these units, the map sums to the logit.
@@ -74,6 +84,16 @@ class InputXGradient(Explainer):
         reduce: How the channels become one value.
 
     Source: Shrikumar et al. 2016.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> InputXGradient(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", reduce: Reduction = "sum") -> None:
@@ -87,7 +107,7 @@ class InputXGradient(Explainer):
 
 
 class SmoothGrad(Explainer):
-    """Mean gradient over noisy copies of the image; `samples` forward and backward passes.
+    """Average the gradient over noisy copies of the image; `samples` forward and backward passes.
 
     Args:
         classifier: What is explained.
@@ -99,8 +119,17 @@ class SmoothGrad(Explainer):
         seed: Of the noise, which depends on it, on the key of the image and on the kind of device alone.
         chunk: Most noisy copies in one pass; chosen by device when not given.
 
-    Source: Smilkov et al. 2017; samples as in paper 003. The published code of another paper hands the variance to a
-    function that expects the standard deviation; this does not.
+    Source: Smilkov et al. 2017; the number of samples is that of Fu et al. 2021.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> SmoothGrad(classifier, samples=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -119,8 +148,7 @@ class SmoothGrad(Explainer):
         check_count("samples", samples)
         if noise < 0:
             raise ValueError(f"`noise` must not be negative, got {noise}; 0 gives the gradient itself")
-        if kind not in get_args(SmoothKind):
-            raise ValueError(f"`kind` must be one of {', '.join(get_args(SmoothKind))}, got {kind!r}")
+        check_choice("kind", kind, get_args(SmoothKind))
         self.reduce: Reduction = reduce
         self.kind: SmoothKind = kind
         self.samples, self.noise, self.seed = samples, noise, seed
@@ -128,11 +156,11 @@ class SmoothGrad(Explainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         width = self.noise * (images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3)))
-        device = images.device  # drawing where the images are: a CPU would hold up a GPU
+        device = images.device  # noise is drawn where the images are, so that a GPU does not wait for the CPU
         seeds = [generator.initial_seed() for generator in self.generators(images, self.seed)]
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in blocks(len(images), self.samples, self.chunk, device):
+        for rows, columns in chunk_slices(len(images), self.samples, self.chunk, device):
             copies = columns.stop - columns.start
             drawn = [
                 torch.randn(images.shape[1:], generator=generator, device=device)
@@ -151,10 +179,10 @@ class SmoothGrad(Explainer):
         return gradient.abs() if self.kind == "magnitude" else gradient.square()
 
 
-class GuidedBackprop(Explainer):
-    """Gradient whose way back through each ReLU is open only where input and gradient are both positive.
+class GuidedBackprop(VanillaGradient):
+    """Compute the gradient with each ReLU passing it back only where its input and the gradient are positive.
 
-    It is closer to the edges of the image than to the reasons of the classifier (Adebayo et al. 2018). One forward and
+    The map resembles the edges of the image more than what the classifier uses (Adebayo et al. 2018). One forward and
     one backward pass. Rectifiers are recognised when they run, so that functional, in-place and reused ones count as
     well as modules; other activations, such as SiLU or GELU, keep their gradient.
 
@@ -164,11 +192,20 @@ class GuidedBackprop(Explainer):
         reduce: How the channels become one value.
 
     Source: Springenberg et al. 2015.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> GuidedBackprop(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", reduce: Reduction = "max_abs") -> None:
-        super().__init__(classifier, score=score)
-        self.reduce: Reduction = reduce
+        super().__init__(classifier, score=score, reduce=reduce)
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
@@ -184,8 +221,7 @@ class GuidedBackprop(Explainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         with GuidedRectifiers():
-            _, gradient = self.probe(targets).gradient(images)
-        return reduce_channels(gradient, self.reduce)
+            return super().explain(images, targets)
 
 
 UNBOUNDED = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
@@ -208,10 +244,10 @@ class _GuidedRectifier(torch.autograd.Function):
 
 
 class GuidedRectifiers(TorchFunctionMode):
-    """While on, ReLU and ReLU6 in any spelling pass back positive gradients alone; `count` says how many ran.
+    """Let ReLU and ReLU6, however they are called, pass back positive gradients alone while the mode is on.
 
-    The forward values do not change. Recognised are relu, relu6 and a hardtanh that starts at 0, as functions, methods
-    and modules, in place or not; a maximum with zero that is written as a clamp is not.
+    The forward values do not change; `count` says how many rectifiers ran. Recognised are relu, relu6 and a hardtanh
+    that starts at 0, as functions, methods and modules, in place or not; a clamp to zero is not.
     """
 
     def __init__(self) -> None:
@@ -225,7 +261,7 @@ class GuidedRectifiers(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Let every other function run as it is."""
+        """Replace rectifiers and run every other function as it is."""
         kwargs = kwargs or {}
         top = ceiling(func, args, kwargs)
         if top is None:
@@ -238,7 +274,7 @@ class GuidedRectifiers(TorchFunctionMode):
 
 
 def ceiling(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-    """Give the value at which a rectifier stops to grow; None when this call is no rectifier."""
+    """Return the value at which a rectifier stops growing; None when this call is no rectifier."""
     if func in UNBOUNDED:
         return float("inf")
     if func is F.relu6:
@@ -251,13 +287,12 @@ def ceiling(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def activation_modules(network: nn.Module) -> str:
-    """Say which activations a network has as modules, and where the first of each kind is."""
+    """List the activations that a network has as modules, and where the first of each kind is."""
     first: dict[str, str] = {}
     for name, module in network.named_modules():
         home = type(module).__module__
-        if (home.endswith(".activation") or home.startswith("timm.layers.activations")) and not isinstance(
-            module, GATES
-        ):
+        is_activation = home.endswith(".activation") or home.startswith("timm.layers.activations")
+        if is_activation and not isinstance(module, GATES):
             first.setdefault(type(module).__name__, name)
     if not first:
         return "it has no activation module"

@@ -1,6 +1,6 @@
-"""Learned explainers: a trained generator reads the classifier's features and gives the mask in one pass.
+"""Learned explainers DRE, MGnet and DRE+: a trained generator gives the mask in one forward pass.
 
-What paper 003 builds on top is here too: DRE+, which refines the mask, and the controller alone on anybody's maps.
+DRE+ refines the mask of DRE. `ControlledExplainer` applies DRE's controller to the maps of any explainer.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.engine.chunks import Chunk
 from dre.engine.perturbation import SweepEngine, rank
 from dre.engine.scoring import score
@@ -22,7 +23,7 @@ from dre.types import ScoreName, Sweep
 Refinement = Literal["self", "mgnet"]
 
 REFINEMENT_STEPS = 32
-"""Masked versions that DRE+ scores: Delta = 1/32, as in M_F."""
+"""Masked copies of the image that DRE+ scores: Delta = 1/32, as in M_F."""
 
 
 def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEstimator:
@@ -34,14 +35,30 @@ def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEsti
 
 
 class DRE(Explainer):
-    """Mask of a trained differentiated relevance estimator; one forward pass, the generator's share included.
+    """Return the mask of a trained differentiated relevance estimator; one forward pass of classifier and generator.
 
     Args:
         classifier: The classifier that the checkpoint was trained to explain.
         checkpoint: Written by train.py.
         score: Not used at explanation time; training fixed what the mask explains.
 
-    Source: paper 003 (Fu et al., TPAMI).
+    Raises:
+        ValueError: No checkpoint is given, or one that explains another classifier.
+
+    Source: Fu et al. 2021, section 3.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> explainer = DRE.from_estimator(classifier, estimator)  # or DRE(classifier, checkpoint)
+        >>> explainer(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     variant: ClassVar[Variant] = "dre"
@@ -57,7 +74,7 @@ class DRE(Explainer):
 
     @classmethod
     def from_estimator(cls, classifier: Classifier, estimator: MaskEstimator) -> Self:
-        """Explain with an estimator that is at hand, for instance while it trains."""
+        """Build the explainer from an estimator in memory, for instance while it trains."""
         self = cls.__new__(cls)
         Explainer.__init__(self, classifier)
         self.estimator = estimator
@@ -78,37 +95,50 @@ class DRE(Explainer):
         return mask
 
     def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        """Masks and logits of as many images as go through at once."""
+        """Return masks and logits of one chunk of images."""
         features, logits = self.classifier.features(images)
         self.cost.forwards += len(images)
         return self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1])), logits
 
 
 class MGnet(DRE):
-    """Mask of a trained mask generator with four-term loss, without a controller; the same cost.
+    """Return the mask of a generator that was trained with MGnet's four-term loss; the same cost as DRE.
 
     Args:
         classifier: The classifier that the checkpoint was trained to explain.
         checkpoint: Written by train.py with `--model.variant mgnet`.
         score: Not used at explanation time.
 
-    Source: Dabkowski and Gal 2017, as paper 003 compares with it.
+    Source: Dabkowski and Gal 2017, in the form in which Fu et al. 2021 compare with it.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4), variant="mgnet")
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> explainer = MGnet.from_estimator(classifier, estimator)  # or MGnet(classifier, checkpoint)
+        >>> explainer(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     variant: ClassVar[Variant] = "mgnet"
 
 
 def remaining_gain(scores: Tensor, ranks: Tensor) -> Tensor:
-    """How much the score still grows once all pixels before this one are shown: [B, H*W] in [0, 1], from 1 to 0.
+    """Return how much the score still grows once all pixels before this one are shown: [B, H*W], from 1 down to 0.
 
-    Scores are made monotone by their running maximum and interpolated linearly between the versions. An image whose
+    Scores are made monotone by their running maximum and interpolated linearly between the copies. An image whose
     score never grows has weight 1 everywhere.
 
     Args:
-        scores: [B, R + 1] of the versions that show the first 0, 1/R, ..., 1 of the pixels.
+        scores: [B, R + 1] of the copies that show the first 0, 1/R, ..., 1 of the pixels.
         ranks: [B, H*W], 0 for the first pixel shown.
 
-    Source: paper 003, W = Q_max - Q; divided by its largest value, as in the published code.
+    Source: Fu et al. 2021, W = Q_max - Q; divided by its largest value, as in the published code.
     """
     best = scores.cummax(dim=1).values
     gain = best[:, -1:] - best[:, :1]
@@ -119,9 +149,9 @@ def remaining_gain(scores: Tensor, ranks: Tensor) -> Tensor:
 
 
 class DREPlus(DRE):
-    """DRE's mask, refined by what its own ranking does to the score, or by MGnet's mask.
+    """Refine DRE's mask by what its own ranking does to the score, or by MGnet's mask.
 
-    `self` weights each pixel by the score that is still to be gained when it is its turn to be shown on the blurred
+    `self` weights each pixel by the score that is still to be gained when the pixels before it are shown on the blurred
     image: 33 forward passes. `mgnet` multiplies both masks: one forward pass for both.
 
     Args:
@@ -132,7 +162,20 @@ class DREPlus(DRE):
         score: Which output is swept, for `by="self"` alone.
         chunk: Most masked images in one pass; chosen by device when not given.
 
-    Source: paper 003, DRE+.
+    Source: Fu et al. 2021, DRE+.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> explainer = DREPlus.from_estimator(classifier, estimator)  # or DREPlus(classifier, checkpoint)
+        >>> explainer(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     def __init__(
@@ -145,9 +188,8 @@ class DREPlus(DRE):
         score: ScoreName = "probability",
         chunk: int | None = None,
     ) -> None:
-        shared = Chunk(chunk)  # first: a checkpoint takes long to load
-        if by not in get_args(Refinement):
-            raise ValueError(f"`by` must be one of {', '.join(get_args(Refinement))}, got {by!r}")
+        shared = Chunk(chunk)  # checked first, because a checkpoint takes long to load
+        check_choice("by", by, get_args(Refinement))
         if (by == "mgnet") != (mgnet_checkpoint is not None):
             raise ValueError(f"`mgnet_checkpoint` belongs to by='mgnet' alone, got {mgnet_checkpoint!r} with by={by!r}")
         super().__init__(classifier, checkpoint, score=score)
@@ -159,7 +201,7 @@ class DREPlus(DRE):
     def from_estimator(
         cls, classifier: Classifier, estimator: MaskEstimator, partner: MaskEstimator | None = None
     ) -> Self:
-        """Explain with estimators that are at hand: refined by MGnet's when that is given, by itself otherwise."""
+        """Build the explainer from estimators in memory: refined by MGnet's when that is given, by itself otherwise."""
         self = super().from_estimator(classifier, estimator)
         self._refine_by(partner)
         return self
@@ -176,7 +218,7 @@ class DREPlus(DRE):
         return mask * self._gain(images, targets, mask.detach().float(), logits.detach()).view_as(mask)
 
     def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        """Masks, times those of the partner if there is one, and logits; both read the same features."""
+        """Return masks, times those of the partner if there is one, and logits; both read the same features."""
         size = (images.shape[-2], images.shape[-1])
         features, logits = self.classifier.features(images)
         self.cost.forwards += len(images)
@@ -184,7 +226,7 @@ class DREPlus(DRE):
         return mask if self.partner is None else mask * self.partner.mask(features, targets, size), logits
 
     def _gain(self, images: Tensor, targets: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
-        """Weights of the pixels; the version that shows everything is the image, whose logits are at hand."""
+        """Return the weights of the pixels; the copy that shows everything is the image, whose logits are known."""
         before = self.engine.forwards
         partly = Sweep(tuple(step / REFINEMENT_STEPS for step in range(REFINEMENT_STEPS)))
         (scores,) = self.engine.run(images, targets, mask, [partly])
@@ -194,10 +236,10 @@ class DREPlus(DRE):
 
 
 class ControlledExplainer(Explainer):
-    """DRE's distribution controller applied afterwards to the maps of any explainer; it costs what that one costs.
+    """Apply DRE's controller to the maps of any explainer; it costs what that explainer costs.
 
-    The order of the pixels stays, but for values so far out that rounding makes them equal; the distribution becomes
-    right-skewed. Maps lie in (0, 1). A constant map stays constant.
+    The order of the pixels stays, except for values so far from the mean that rounding makes them equal; the
+    distribution becomes right-skewed. Maps lie in (0, 1). A constant map stays constant.
 
     Args:
         classifier: What is explained.
@@ -205,7 +247,18 @@ class ControlledExplainer(Explainer):
         eta: Slope of the controller.
         h: Exponent of the controller; above 1 for right-skewed maps.
 
-    Source: paper 003, Eq. 5 to 7.
+    Source: Fu et al. 2021, Eq. 5 to 7.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.explainers import VanillaGradient
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> ControlledExplainer(classifier, VanillaGradient)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""References that know nothing of the classifier: what any explainer must beat."""
+"""Reference explainers that ignore the classifier: random noise, a centred Gaussian and an edge detector."""
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,22 @@ from dre.types import ScoreName
 
 
 class Random(Explainer):
-    """Uniform noise in [0, 1], drawn per image from its key; no pass.
+    """Draw uniform noise in [0, 1] for each image, seeded by its key; no pass.
 
     Args:
-        classifier: Not asked.
+        classifier: Not used.
         score: Not used.
         seed: Of the draws.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> Random(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", seed: int = 0) -> None:
@@ -30,12 +40,22 @@ class Random(Explainer):
 
 
 class CentredGaussian(Explainer):
-    """A Gaussian bump in the middle of the image, 1 at its top; no pass. Photographers centre their objects.
+    """Return a Gaussian in the middle of the image, 1 at its top; no pass. Photographers centre their objects.
 
     Args:
-        classifier: Not asked.
+        classifier: Not used.
         score: Not used.
         width: Standard deviation as a share of each side.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> CentredGaussian(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", width: float = 0.25) -> None:
@@ -55,14 +75,24 @@ class CentredGaussian(Explainer):
 
 
 class EdgeDetector(Explainer):
-    """Magnitude of the Sobel gradient of the mean of the channels, in brightness per pixel; no pass.
+    """Compute the magnitude of the Sobel gradient of the mean channel, in brightness per pixel; no pass.
 
     A map that resembles it may show the image rather than the classifier (Adebayo et al. 2018). The pixels at the
     border are repeated beyond it, so a frame is no edge.
 
     Args:
-        classifier: Not asked.
+        classifier: Not used.
         score: Not used.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> EdgeDetector(classifier)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability") -> None:

@@ -1,4 +1,4 @@
-"""XRAI: the regions of an image in the order of how densely another explainer's map lies on them."""
+"""XRAI: regions of an image, ranked by the density of another explainer's attribution."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dre.checks import check_count
+from dre.checks import check_choice, check_count
 from dre.explainers.base import Explainer, maps_below
 from dre.explainers.paths.straight import IntegratedGradients
 from dre.images.segments import Felzenszwalb, Regions, cut
@@ -20,7 +20,7 @@ Values = npt.NDArray[np.float64]
 
 
 def from_black_and_white(classifier: Classifier) -> Explainer:
-    """Integrated gradients averaged over a black and a white baseline, largest channel, as XRAI was published."""
+    """Build integrated gradients averaged over a black and a white baseline, largest channel, as published for XRAI."""
     return IntegratedGradients(classifier, steps=100, baseline=["black", "white"], reduce="max")
 
 
@@ -41,7 +41,7 @@ def exactly_summable(values: Values) -> Values:
 def rank_regions(
     regions: Regions, attribution: Values, *, mode: Mode = "full", min_pixels: int = 50, area: float = 1.0
 ) -> tuple[Values, list[int]]:
-    """Add regions one after the other; each pixel gets the mean attribution of what came with it.
+    """Add regions one after the other; each pixel gets the mean attribution of the pixels that were added with it.
 
     Areas and sums of what each region would still add are kept up to date: a pixel is taken away once, from the
     regions that hold it, where it is covered. Pixels that are never covered get their own mean.
@@ -90,7 +90,7 @@ def _densest(mass: Values, left: Values, is_open: npt.NDArray[np.bool_]) -> int:
 
 
 class XRAI(Explainer):
-    """Regions in the order of how much attribution a pixel of them brings; it costs what its base attribution costs.
+    """Rank regions by the attribution that each pixel of them adds; the cost is that of the base attribution.
 
     Regions are segments at several scales, grown by a few pixels; they overlap. The map is constant on what each region
     adds to those before it, and sums to what the base's map sums to. Signs are the base's: the published one takes the
@@ -110,6 +110,17 @@ class XRAI(Explainer):
 
     Source: Kapishnikov et al. 2019, with the values of its published code, which starts integrated gradients from
     the image's darkest and brightest value where this starts them from black and white.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.explainers import InputXGradient
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> XRAI(classifier, InputXGradient, size=32)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -126,8 +137,7 @@ class XRAI(Explainer):
         size: int = 224,
         dilation: int = 5,
     ) -> None:
-        if mode not in get_args(Mode):
-            raise ValueError(f"`mode` must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+        check_choice("mode", mode, get_args(Mode))
         if not 0 < area <= 1:
             raise ValueError(f"`area` is a share of the image, in (0, 1], got {area}")
         check_count("min_pixels", min_pixels)

@@ -1,7 +1,7 @@
-"""From a picture of any kind to the pixels that a classifier sees: stand upright, 8 bits, resize, crop.
+"""Image decoding: from a picture of any kind to a classifier's pixels (upright, 8 bits, resized, cropped).
 
-What is decided here: transparent pixels are laid over white; 16-bit images are scaled to 8 bits, not clipped; a resize
-may enlarge; the crop of evaluation is the centre.
+Transparent pixels are laid over white; 16-bit images are scaled to 8 bits, not clipped; a resize may enlarge; the crop
+of evaluation is the centre.
 """
 
 import math
@@ -28,7 +28,7 @@ UPRIGHT = {
 
 
 def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """Give the crop that a classifier is evaluated on, float32 [C, H, W] in [0, 1].
+    """Return the crop that a classifier is evaluated on, float32 [C, H, W] in [0, 1].
 
     Args:
         picture: In any mode but floating point.
@@ -42,7 +42,7 @@ def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def stand_upright(picture: Image.Image, channels: int | None) -> tuple[Image.Image, int]:
-    """Give the upright picture in 8 bits and the EXIF orientation that it was stored in.
+    """Return the upright picture in 8 bits and the EXIF orientation that it was stored in.
 
     Args:
         picture: In any mode but floating point.
@@ -57,7 +57,7 @@ def stand_upright(picture: Image.Image, channels: int | None) -> tuple[Image.Ima
 
 
 def to_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
-    """Bring a picture into mode `RGB` or `L`; refuse pixels whose range is not known."""
+    """Convert a picture to mode `RGB` or `L`; refuse pixels whose range is not known."""
     picture.load()
     if picture.mode == mode and not picture.has_transparency_data:
         return picture
@@ -75,7 +75,7 @@ def to_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def resize(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Bring the shorter side to `resize`, or further where the crop would not fit."""
+    """Resize the shorter side to `resize`, or further where the crop would not fit."""
     new = larger_size(picture.size, preprocessing)
     if new == picture.size:
         return picture
@@ -83,7 +83,7 @@ def resize(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def larger_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
-    """Give the (width, height) to which a picture of (width, height) is resized before the crop."""
+    """Return the (width, height) to which a picture of (width, height) is resized before the crop."""
     (width, height), (crop_height, crop_width) = size, preprocessing.size
     scale = max(preprocessing.resize / min(width, height), crop_height / height, crop_width / width)
     return max(crop_width, math.floor(width * scale + 1e-6)), max(crop_height, math.floor(height * scale + 1e-6))
@@ -108,17 +108,17 @@ def rescale(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor
 
 
 def centre(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
-    """Left and upper edge of the centre crop in a picture of (width, height)."""
+    """Return the left and upper edge of the centre crop in a picture of (width, height)."""
     height, width = preprocessing.size
     return round((size[0] - width) / 2), round((size[1] - height) / 2)
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
-    """Give uint8 [C, H, W] that lies in memory as [H, W, C], as convolutions like it."""
+    """Convert a picture to uint8 [C, H, W] that lies in memory as [H, W, C], as convolutions like it."""
     pixels = torch.from_numpy(np.array(picture))
     return pixels.reshape(picture.height, picture.width, -1).permute(2, 0, 1)
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """Give uint8 [C, H, W] as a picture, grey for one channel and else RGB."""
+    """Convert uint8 [C, H, W] to a picture, grey for one channel and else RGB."""
     return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())

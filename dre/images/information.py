@@ -1,4 +1,4 @@
-"""How much of an image is there to see: compressed sizes, entropy of the grey levels, similarity to the original."""
+"""Image information: compressed file size, grey-level entropy, and MS-SSIM to the original."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from dre.types import InformationName
 
 CODECS: dict[str, dict[str, Any]] = {"webp": {"lossless": True, "quality": 100}, "png": {}}
-"""What Pillow is told: WebP as in the `saliency` package, PNG as it comes."""
+"""Options of Pillow: WebP as in the `saliency` package, PNG with the defaults."""
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weights of the five scales of MS-SSIM, finest first, as Wang et al. 2003 measured them."""
@@ -26,11 +26,11 @@ STABILISERS = (0.01**2, 0.03**2)
 
 
 def information(images: Tensor, originals: Tensor, name: InformationName) -> Tensor:
-    """How much each image shows, float64 [N], higher is more.
+    """Return how much each image shows, float64 [N], higher is more.
 
     Args:
         images: [N, C, H, W] in [0, 1]; all but `ms_ssim` read them as 8 bits.
-        originals: [N, C, H, W], what the images were made of; only `ms_ssim` looks at them.
+        originals: [N, C, H, W], the images before masking; only `ms_ssim` reads them.
         name: Bytes of a lossless `webp` or of a `png` file, bits of the `grey_entropy`, or `ms_ssim`.
     """
     if name == "grey_entropy":
@@ -48,14 +48,14 @@ def eight_bits(images: Tensor) -> Tensor:
 
 
 def compressed_sizes(images: Tensor, codec: Literal["webp", "png"]) -> Tensor:
-    """Bytes of each image [N, C, H, W] as a lossless file, float64 [N]; Pillow compresses in a pool of threads."""
+    """Return the bytes of each image [N, C, H, W] as a lossless file, float64 [N]; a pool of threads compresses."""
     pixels = eight_bits(images).permute(0, 2, 3, 1).cpu().numpy()
     sizes = list(_pool().map(partial(_compressed_size, codec=codec), pixels))
     return torch.tensor(sizes, dtype=torch.float64, device=images.device)
 
 
 def recompress(images: Tensor, quality: int = 75) -> Tensor:
-    """Give images [N, C, H, W] in [0, 1] as they come back from JPEG files, in 8 bits.
+    """Return images [N, C, H, W] in [0, 1] as they come back from JPEG files, in 8 bits.
 
     Args:
         images: One or three channels.
@@ -87,18 +87,18 @@ def _compressed_size(pixels: "np.ndarray[Any, np.dtype[np.uint8]]", codec: str) 
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    """Make one thread for each core that this process may use; Pillow leaves the interpreter's lock alone meanwhile."""
+    """Start one thread for each core that this process may use; Pillow releases the interpreter's lock meanwhile."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ThreadPoolExecutor(available, thread_name_prefix="compression")
 
 
 def grey_entropy(images: Tensor) -> Tensor:
-    """Shannon entropy in bits of the histogram of 256 grey levels, float64 [N] in [0, 8].
+    """Compute the Shannon entropy in bits of the histogram of 256 grey levels, float64 [N] in [0, 8].
 
     Args:
         images: [N, C, H, W] in [0, 1], one or three channels; grey is the luma that Pillow's mode L has.
 
-    Source: paper 004, "the entropy of the gray version of the saliency-focused image".
+    Source: Rahman et al. 2022, "the entropy of the gray version of the saliency-focused image".
     """
     pixels = eight_bits(images).long()
     if pixels.shape[1] == 3:
@@ -112,7 +112,7 @@ def grey_entropy(images: Tensor) -> Tensor:
 
 
 def ms_ssim(images: Tensor, originals: Tensor) -> Tensor:
-    """Multi-scale structural similarity to the original, float64 [N] in [0, 1]: the mean over the channels.
+    """Compute the multi-scale structural similarity to the original, float64 [N] in [0, 1], averaged over channels.
 
     Five scales, an 11-tap Gaussian window of sigma 1.5 that stays inside the image, contrasts below 0 set to 0.
 
@@ -142,7 +142,7 @@ def ms_ssim(images: Tensor, originals: Tensor) -> Tensor:
 
 
 def _similarities(images: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance term and contrast-structure term of SSIM, both [N, C, H - 10, W - 10]."""
+    """Return the luminance term and the contrast-structure term of SSIM, both [N, C, H - 10, W - 10]."""
     rows, columns = (_window(side, images.device) for side in images.shape[-2:])
 
     def mean(pixels: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def _similarities(images: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=64)
 def _window(length: int, device: torch.device) -> Tensor:
-    """Matrix [length - 10, length] that slides the Gaussian window along one axis."""
+    """Return the matrix [length - 10, length] that slides the Gaussian window along one axis."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     kernel = torch.exp(-0.5 * (offsets / WINDOW_SIGMA) ** 2)
     matrix = torch.zeros(length - WINDOW + 1, length, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Randomness that belongs to an image: seeded by its key, so that draws depend on neither batch, order nor rank."""
+"""Random generators that belong to an image: seeded by its key, independent of batch, order and rank."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> list[torch.Generator]:
-    """One CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank.
+    """Return one CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank.
 
     Args:
         images: [B, C, H, W]; without keys, a hash of the pixels stands for the key.
@@ -20,7 +20,7 @@ def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> l
 
 
 def image_names(images: Tensor, keys: Sequence[str] | None) -> list[bytes]:
-    """Give what tells the images of a batch apart: their keys, or their pixels where they have none."""
+    """Return what tells the images of a batch apart: their keys, or their pixels where they have none."""
     return [key.encode() for key in keys] if keys is not None else [_pixels(image) for image in images]
 
 
@@ -41,7 +41,7 @@ def scattered_pixels(name: bytes, size: tuple[int, int], share: float, seed: int
 
 
 def named_generator(seed: int, name: bytes) -> torch.Generator:
-    """Give the CPU generator that belongs to a seed and a name, the same on every machine."""
+    """Return the CPU generator that belongs to a seed and a name, the same on every machine."""
     digest = hashlib.sha256(seed.to_bytes(8, "little") + name).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -51,19 +51,19 @@ def _pixels(image: Tensor) -> bytes:
 
 
 class Draw(NamedTuple):
-    """A random order of an image's pixels."""
+    """Name a random order of an image's pixels."""
 
     seed: int
     number: int
 
 
 def top_count(ratio: float, pixels: int) -> int:
-    """Size of a random subset: the nearest number of pixels, but one where the ratio is small and not 0."""
+    """Return the size of a random subset: the nearest number of pixels, but one where the ratio is small and not 0."""
     return max(round(ratio * pixels), int(ratio > 0))
 
 
 def draw_orders(names: Sequence[bytes], pixels: int, draw: Draw) -> Tensor:
-    """Random orders of the pixels of a batch, int64 [B, pixels]: the pixel that comes first, second, ..."""
+    """Draw random orders of the pixels of a batch, int64 [B, pixels]: the pixel that comes first, second, ..."""
     return torch.stack([pixel_order(name, pixels, draw.seed, draw.number) for name in names])
 
 

@@ -1,4 +1,4 @@
-"""Superpixels and overlapping regions of an image, cut by scikit-image and kept for the images seen last."""
+"""Superpixels and overlapping regions of an image (scikit-image), kept for the images seen last."""
 
 import hashlib
 from collections import OrderedDict
@@ -25,10 +25,10 @@ CACHED_IMAGES = 64
 
 
 class Cutter(Protocol[Cut]):
-    """A way to cut images; hashable, and equal to another with the same settings."""
+    """Declare a way to cut images; hashable, and equal to another with the same settings."""
 
     def __hash__(self) -> int:
-        """Tell settings apart."""
+        """Hash the settings."""
 
     def __call__(self, pixels: Pixels) -> Cut:
         """Cut one image [H, W, C] in [0, 1]."""
@@ -36,7 +36,7 @@ class Cutter(Protocol[Cut]):
 
 @dataclass(frozen=True, slots=True)
 class Quickshift:
-    """Superpixels that follow the modes of colour and place; texture makes more of them.
+    """Cut superpixels that follow the modes of colour and place; texture makes more of them.
 
     Args:
         kernel_size: Width of the density estimate, in pixels.
@@ -51,7 +51,7 @@ class Quickshift:
     ratio: float = 0.2
 
     def __post_init__(self) -> None:
-        """Refuse a kernel without width."""
+        """Raise ValueError for a kernel without width."""
         if self.kernel_size <= 0 or self.max_distance <= 0:
             raise ValueError(
                 f"`kernel_size` and `max_distance` must be positive, got {self.kernel_size} and {self.max_distance}"
@@ -60,7 +60,7 @@ class Quickshift:
             raise ValueError(f"`ratio` must lie in [0, 1], got {self.ratio}")
 
     def __call__(self, pixels: Pixels) -> Labels:
-        """Give each pixel of an image [H, W, C] its superpixel, from 0; RGB colours are compared in Lab."""
+        """Return the superpixel of each pixel of an image [H, W, C], from 0; RGB colours are compared in Lab."""
         colours, is_rgb = _colours(pixels)
         labels = quickshift(
             colours,
@@ -75,7 +75,7 @@ class Quickshift:
 
 @dataclass(frozen=True, slots=True)
 class Slic:
-    """About so many compact superpixels of like size.
+    """Cut about a given number of compact superpixels of similar size.
 
     Args:
         segments: How many are asked for; usually somewhat fewer come out.
@@ -90,7 +90,7 @@ class Slic:
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse no segment at all."""
+        """Raise ValueError for settings that give no segment."""
         check_count("segments", self.segments)
         if self.compactness <= 0 or self.sigma < 0:
             raise ValueError(
@@ -98,7 +98,7 @@ class Slic:
             )
 
     def __call__(self, pixels: Pixels) -> Labels:
-        """Give each pixel of an image [H, W, C] its superpixel, from 0; RGB colours are compared in Lab."""
+        """Return the superpixel of each pixel of an image [H, W, C], from 0; RGB colours are compared in Lab."""
         colours, is_rgb = _colours(pixels)
         labels = slic(
             colours,
@@ -113,7 +113,7 @@ class Slic:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Regions:
-    """Overlapping regions, written in the smallest pieces that no region divides.
+    """Hold overlapping regions as sets of the smallest pieces that no region divides.
 
     Args:
         pieces: [H, W], the number of the piece that each pixel belongs to, from 0.
@@ -124,13 +124,13 @@ class Regions:
     members: npt.NDArray[np.bool_]
 
     def masks(self) -> npt.NDArray[np.bool_]:
-        """Regions as masks [N, H, W]."""
+        """Return the regions as masks, bool [N, H, W]."""
         return self.members[:, self.pieces]
 
 
 @dataclass(frozen=True, slots=True)
 class Felzenszwalb:
-    """Segments at several scales, each grown a little, so that they overlap and cover the edges.
+    """Cut segments at several scales, each grown by a few pixels, so that they overlap and cover the edges.
 
     Args:
         scales: A larger one gives larger segments.
@@ -151,7 +151,7 @@ class Felzenszwalb:
     dilation: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse settings without a segment."""
+        """Raise ValueError for settings that give no segment."""
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"`scales` must be one or more positive numbers, got {list(self.scales)}")
         if self.sigma < 0:
@@ -175,7 +175,7 @@ class Felzenszwalb:
 
 
 def grown(labels: Labels, radius: int) -> list[Labels]:
-    """Flat indices of the pixels of each segment of a label map [H, W] and of those within `radius` of it."""
+    """Return the flat indices of the pixels of each segment of a label map [H, W] and of those up to `radius` away."""
     footprint = disk(radius).astype(bool)
     regions = []
     for number, box in enumerate(ndimage.find_objects(labels + 1)):
@@ -190,7 +190,7 @@ def in_pieces(regions: list[Labels], shape: tuple[int, int]) -> Regions:
     """Find the pieces of an image of this shape that no region, a list of flat indices, divides."""
     pieces = np.zeros(shape[0] * shape[1], dtype=np.int64)
     fresh = 1
-    for region in regions:  # what is inside gets new numbers, so it parts from what is outside
+    for region in regions:  # pixels inside get new numbers, which separates them from those outside
         kinds, places = np.unique(pieces[region], return_inverse=True)
         pieces[region] = fresh + places
         fresh += len(kinds)
@@ -205,7 +205,7 @@ _cuts: "OrderedDict[tuple[Cutter[Any], tuple[int, ...], bytes], Any]" = OrderedD
 
 
 def cut(image: Tensor, cutter: Cutter[Cut]) -> Cut:
-    """Cut an image [C, H, W] in [0, 1], or remember how it was cut.
+    """Cut an image [C, H, W] in [0, 1], or return how it was cut before.
 
     The last `CACHED_IMAGES` results are kept, by settings and pixels: a name would not tell two crops of a photograph
     apart. What is returned is shared, so it must not be changed.
@@ -222,7 +222,7 @@ def cut(image: Tensor, cutter: Cutter[Cut]) -> Cut:
 
 
 def _colours(pixels: Pixels) -> tuple[Pixels, bool]:
-    """Three equal channels for one; whether colours can be told apart as an eye does."""
+    """Return three equal channels for one, and whether the channels can be compared in Lab."""
     if pixels.shape[2] == 1:
         return gray2rgb(pixels[:, :, 0]), True
     return pixels, pixels.shape[2] == 3

@@ -1,4 +1,4 @@
-"""Classifiers, and the networks that are trained to explain them."""
+"""Classifiers, the mask generators that are trained to explain them, and their checkpoints."""
 
 from dre.models.checkpoints import (
     check_compatible,

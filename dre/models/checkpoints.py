@@ -1,4 +1,4 @@
-"""Checkpoints of training, read without running code from them, and what they say about their generator."""
+"""Checkpoints of mask and classifier training: load them without running code from them, and check that they fit."""
 
 import pickle
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from torch import Tensor
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
 from dre.models.trained import TRAINED_KEY
+from dre.models.weights import check_finite_weights
 
 ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
@@ -18,7 +19,20 @@ STATE_PREFIX = "estimator."
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint of mask training as plain data; refuse any other file in a line."""
+    """Load a checkpoint of mask training as plain data.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, carries code, or is no checkpoint of mask training.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save({"estimator": {}, "classifier": {}, "state_dict": {}}, f"{folder}/last.ckpt")
+        ...     sorted(read_checkpoint(f"{folder}/last.ckpt"))
+        ['classifier', 'estimator', 'state_dict']
+    """
     content = _read_plain(path)
     if not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
@@ -26,7 +40,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint of classifier training as plain data; refuse any other file in a line."""
+    """Load a checkpoint of classifier training as plain data.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, carries code, or is no checkpoint of classifier training.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save({"network": {}, "state_dict": {}}, f"{folder}/last.ckpt")
+        ...     sorted(read_classifier_checkpoint(f"{folder}/last.ckpt"))
+        ['network', 'state_dict']
+    """
     content = _read_plain(path)
     if not {TRAINED_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no training of a classifier; to start from weights give --model.weights")
@@ -34,7 +61,7 @@ def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _read_plain(path: str | Path) -> dict[str, Any]:
-    """Load a file as plain data; refuse a missing, truncated or code-carrying one in a line."""
+    """Load a file as plain data; refuse a missing, truncated or code-carrying one."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; `python train.py` makes one under runs/")
     try:
@@ -49,7 +76,13 @@ def _read_plain(path: str | Path) -> dict[str, Any]:
 
 
 def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:
-    """Refuse a checkpoint that was trained to explain another classifier."""
+    """Raise ValueError for a checkpoint that was trained to explain another classifier.
+
+    Example:
+        >>> from torch import nn
+        >>> classifier = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), size=(8, 8))
+        >>> check_compatible({"classifier": classifier.identity()}, classifier, "last.ckpt")  # the same one
+    """
     trained_for, given = content[CLASSIFIER_KEY], classifier.identity()
     if trained_for != given:
         raise ValueError(
@@ -65,6 +98,27 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
         path: Written by train.py.
         classifier: The classifier that it was trained to explain.
         variant: What the caller expects it to be.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint of mask training, or it is one of another classifier or variant.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier, EstimatorSettings, MaskEstimator
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> settings = EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> estimator = MaskEstimator(settings).eval()
+        >>> state = {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
+        >>> content = {"estimator": settings.to_dict(), "classifier": classifier.identity(), "state_dict": state}
+        >>> with TemporaryDirectory() as folder:  # train.py writes such files
+        ...     torch.save(content, f"{folder}/last.ckpt")
+        ...     load_estimator(f"{folder}/last.ckpt", classifier, "dre").settings.variant
+        'dre'
     """
     content = read_checkpoint(path)
     check_compatible(content, classifier, path)
@@ -78,20 +132,24 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
 
 
 def estimator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pick the estimator's tensors out of a module's state dict."""
+    """Return the estimator's tensors out of a module's state dict."""
     return {name.removeprefix(STATE_PREFIX): value for name, value in state.items() if name.startswith(STATE_PREFIX)}
 
 
 def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str | Path) -> None:
-    """Refuse weights that do not fit the estimator, or that are not finite."""
+    """Raise ValueError for weights that do not fit the estimator, or that are not finite.
+
+    Example:
+        >>> estimator = MaskEstimator(EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4)))
+        >>> state = {f"estimator.{name}": value for name, value in estimator.state_dict().items()}
+        >>> check_state(state, estimator, "last.ckpt")  # they fit
+    """
     theirs, ours = estimator_state(state), estimator.state_dict()
     differing = sorted(ours.keys() ^ theirs.keys())
     differing += [name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape]
     if differing:
         raise ValueError(f"{path} does not fit this generator: {len(differing)} tensors differ, as {differing[0]}")
-    broken = [name for name, value in theirs.items() if not value.isfinite().all()]
-    if broken:
-        raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
+    check_finite_weights(theirs, path)
 
 
 def _describe(identity: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Whether data and classifier mean the same classes by the same numbers."""
+"""Class names: check that data and classifier number the same classes alike."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from dre.models.timm_library import timm_library
 
 IMAGENET = 1000
 OTHERWISE = {134: "crane bird", 639: "maillot tank suit"}
-"""What torchvision calls two classes of ImageNet-1k."""
+"""Names that torchvision gives to two classes of ImageNet-1k."""
 
 NUMBERING = re.compile(r"^(\d+\.|/\w/)")
-"""Before the name of a bird, as in `004.Groove_billed_Ani`, or of a place, as in `/a/abbey`."""
+"""Numbering before the name of a bird, as in `004.Groove_billed_Ani`, or of a place, as in `/a/abbey`."""
 
 
 @lru_cache
@@ -31,7 +31,7 @@ def _imagenet_indices() -> dict[str, int]:
 
 
 def spellings(name: str) -> frozenset[str]:
-    """Give the words that a name consists of, without case, numbering and punctuation; a wnid stands for its words."""
+    """Return the words of which a name consists, without case, numbering, punctuation; a wnid stands for its words."""
     index = _imagenet_indices().get(name)
     words = [name] if index is None else [name, *imagenet_names()[index].split(",")]
     parts = [part for word in words for part in word.split(",")]
@@ -39,13 +39,16 @@ def spellings(name: str) -> frozenset[str]:
 
 
 def check_class_names(data: Sequence[str] | None, known: Sequence[str] | None, classes: int, classifier: str) -> None:
-    """Refuse labels that mean other classes to the classifier; warn where only the numbers of classes differ.
+    """Raise ValueError for labels that mean other classes to the classifier; warn where only the counts differ.
 
     Args:
         data: Name of each class by index, empty where no image shows it; `None` where the data name none.
         known: The same of the classifier.
         classes: How many outputs the classifier has.
         classifier: What messages call it.
+
+    Example:
+        >>> check_class_names(["cat", "dog"], ["Cat", "Dog"], classes=2, classifier="mine")  # they agree
     """
     if data is None or not any(data):
         return

@@ -1,4 +1,4 @@
-"""The frozen classifier that is explained: any timm or torchvision network, or a module of the user's own."""
+"""Frozen classifier that is explained: a timm or torchvision network, or a module of the user's own."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dre.models.folding import fold_batch_norm
 from dre.models.hooks import watching
-from dre.models.memory_estimate import measure_footprint
+from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.taps import Tap, find_taps, named_taps
 from dre.models.weights import fingerprint
@@ -18,7 +18,7 @@ from dre.types import Footprint, Preprocessing
 
 
 class Classifier(nn.Module):
-    """A frozen network with its preprocessing and four places to read feature maps from; always in eval mode.
+    """Freeze a network with its preprocessing and four taps to read feature maps from; it is always in eval mode.
 
     Args:
         name: A timm model name, `torchvision/NAME`, or `dre/mnist_cnn`; may be left out where `weights` is a checkpoint
@@ -26,10 +26,22 @@ class Classifier(nn.Module):
         weights: Path of a .pth or .safetensors state dict or of a checkpoint of classifier training, "pretrained" (the
             library downloads them), "package" (shipped by an installed package), or null for random weights.
         num_classes: Size of the head when it is not the network's default, or the checkpoint's.
-        taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
+        taps: Names of the modules to read at strides 4, 8, 16 and 32; found in one pass when not given.
         fold: Fold batch norms into the convolutions before them (same logits, faster).
-        options: What else timm is given to build the network, such as `{pad_type: same}`. Weights that want other
-            images than timm says it is told by `{pretrained_cfg_overlay: {mean: [...], std: [...]}}`.
+        options: Further arguments of `timm.create_model`, such as `{pad_type: same}`. Where weights need another
+            normalisation than timm's, give `{pretrained_cfg_overlay: {mean: [...], std: [...]}}`.
+
+    Raises:
+        ValueError: The name is unknown, or the weights or taps do not fit the network.
+        FileNotFoundError: There is no file of weights at the path.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+        >>> classifier = Classifier.wrap(network, mean=(0.5,), std=(0.25,), size=(8, 8))  # or Classifier("resnet50")
+        >>> classifier(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     name: str
@@ -80,11 +92,14 @@ class Classifier(nn.Module):
             module: Called with (images - mean) / std.
             mean: One value, or one per channel.
             std: One value, or one per channel.
-            taps: Names of the modules to read at strides 4, 8, 16 and 32; found by a dry run when not given.
-            size: (height, width) of the images it was trained on.
-            channels: Channels it reads.
+            taps: Names of the modules to read at strides 4, 8, 16 and 32; found in one pass when not given.
+            size: (height, width) of the images that it was trained on.
+            channels: Channels of these images.
             name: What to call it in checkpoints and reports; the class name when not given.
             fold: Fold batch norms into the convolutions before them.
+
+        Raises:
+            ValueError: The module does not return logits [B, K] of at least two classes, or `taps` do not fit.
         """
         self = cls.__new__(cls)
         nn.Module.__init__(self)
@@ -116,48 +131,40 @@ class Classifier(nn.Module):
             self.taps = named_taps(network, sample, taps)
         network = fold_batch_norm(network, lambda folded: folded(sample)) if fold else network
         with torch.no_grad():
-            self.footprint = measure_footprint(network, sample)
+            self.footprint = estimate_memory(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, whatever the module around it does."""
+        """Stay in eval mode, also when a module that contains the classifier is set to training."""
         return super().train(False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Bring pixels in [0, 1] into the network's own units."""
+        """Convert pixels in [0, 1] to the network's own units."""
         images = images.contiguous(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, images, self.scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
+        """Return the logits [B, K] of images [B, C, H, W] in [0, 1]."""
         logits: Tensor = self.network(self.normalise(images))
         return logits
 
     def sample(self, batch: int = 1) -> Tensor:
-        """Noise [B, C, H, W] in [0, 1], always the same, as large as the images that the network was made for."""
+        """Return noise [B, C, H, W] in [0, 1], always the same, of the size that the network was made for."""
         shape = (batch, self.preprocessing.channels, *self.preprocessing.size)
         return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.mean)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Feature maps at strides 4, 8, 16 and 32 and logits [B, K], from one forward pass."""
+        """Return the feature maps at strides 4, 8, 16 and 32 and the logits [B, K], from one forward pass."""
         if not self.taps:
             raise ValueError(
                 f"{self.name} has no feature maps at strides 4, 8, 16 and 32 that could be found; "
                 "name four modules with `taps`, finest first"
             )
-        captured: dict[str, Tensor] = {}
-
-        def capture(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            captured[name] = output
-
-        with watching([(tap.module, self.network.get_submodule(tap.module)) for tap in self.taps], capture):
-            logits = self.forward(images)
-        size = (images.shape[-2], images.shape[-1])
-        return [tap.read(captured[tap.module], size) for tap in self.taps], logits
+        return self._read(self.taps, images)
 
     def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the last feature map [B, C, h, w] as a leaf that requires gradients, and the logits that depend on it.
+        """Return the last feature map [B, C, h, w] as a leaf that requires gradients, and the logits computed from it.
 
         A backward pass from these logits runs through the head alone.
         """
@@ -175,24 +182,30 @@ class Classifier(nn.Module):
         return leaf[-1], logits
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Give the map [B, C, h, w] that the head reads, with the graph that leads to it from the images.
+        """Return the map [B, C, h, w] that the head reads, with the graph that leads to it from the images.
 
         It is the last tap; in a transformer, or where there are no taps, it is what activation methods read.
         """
         tap = self.taps[-1] if self.taps and self.taps[-1].layout != "tokens" else self.activation_tap
         if tap is None:
             raise ValueError(f"{self.name} has no feature map that feature inversion could read")
-        seen: list[Tensor] = []
+        (feature_map,), _ = self._read([tap], images)
+        return feature_map
+
+    def _read(self, taps: Sequence[Tap], images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Run one forward pass; return the maps at some taps, of a module that runs again the last one, and logits."""
+        captured: dict[str, Tensor] = {}
 
         def capture(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.append(output)
+            captured[name] = output
 
-        with watching([(tap.module, self.network.get_submodule(tap.module))], capture):
-            self.forward(images)
-        return tap.read(seen[-1], (images.shape[-2], images.shape[-1]))
+        with watching([(tap.module, self.network.get_submodule(tap.module)) for tap in taps], capture):
+            logits = self.forward(images)
+        size = (images.shape[-2], images.shape[-1])
+        return [tap.read(captured[tap.module], size) for tap in taps], logits
 
     def head_weights(self) -> Tensor:
-        """Give the weights [K, C] of a linear head that reads the pooled last tap."""
+        """Return the weights [K, C] of a linear head that reads the pooled last tap."""
         linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
         shape = (self.num_classes, self.taps[-1].channels if self.taps else 0)
         if not linear or linear[-1].weight.shape != shape:
@@ -204,7 +217,7 @@ class Classifier(nn.Module):
         return linear[-1].weight.detach()
 
     def identity(self) -> dict[str, str | int]:
-        """Say which classifier this is, so that a checkpoint can refuse another one."""
+        """Return name, weights' hash and number of classes, so that a checkpoint can refuse another classifier."""
         built_with = {"options": json.dumps(self.options, sort_keys=True)} if self.options else {}
         return {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes, **built_with}
 

@@ -1,10 +1,10 @@
-"""The distribution controller of DRE: it bends the scores of each map towards a right-skewed distribution."""
+"""The skew controller of DRE: it bends the scores of each map towards a right-skewed distribution."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST_SIGMOID = 1e-6
-"""Below this the power's gradient for h < 1 would run away."""
+"""Lower bound of the sigmoid: below it, the gradient of the power for h < 1 would grow without bound."""
 
 
 class SkewController(nn.Module):
@@ -14,9 +14,14 @@ class SkewController(nn.Module):
         eta: Slope; 1.5 brings a normal input close to uniform before the power.
         h: Exponent; 2.5 leaves a clear tail towards 1, values below 1 give left-skewed maps.
         monotone: Off, standardised scores are squared, and standardised again, before the sigmoid: the lowest ones
-            come out as high as the highest. For the ablation of figure 4 alone.
+            come out as high as the highest. For the ablation of Fu et al. 2021, figure 4, alone.
 
-    Source: paper 003, Eq. 5 to 7; that the square is taken of standardised scores is our choice.
+    Source: Fu et al. 2021, Eq. 5 to 7; that the square is taken of standardised scores is our choice.
+
+    Example:
+        >>> import torch
+        >>> SkewController()(torch.tensor([[[[-1.0, 0.0, 1.0]]]]))
+        tensor([[[[0.0070, 0.1768, 0.6911]]]])
     """
 
     def __init__(self, eta: float = 1.5, h: float = 2.5, monotone: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""DRE and MGnet as one network: spatial filter, generator, and what turns raw scores into a mask."""
+"""Mask estimator: DRE or MGnet as one network, from a classifier's feature maps and a class to a mask."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,13 @@ Variant = Literal["dre", "mgnet"]
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSettings:
-    """Everything that is needed to build a `MaskEstimator` again; it travels in the checkpoint."""
+    """Hold what is needed to build a `MaskEstimator` again; a checkpoint stores it.
+
+    Example:
+        >>> settings = EstimatorSettings(classes=10, tap_channels=(8, 8, 16, 16), widths=(4, 4, 8))
+        >>> settings.to_dict()["widths"]
+        [4, 4, 8]
+    """
 
     classes: int
     tap_channels: tuple[int, ...]
@@ -29,15 +35,15 @@ class EstimatorSettings:
     evidence: bool = False
 
     def to_dict(self) -> dict[str, object]:
-        """Give plain lists, numbers and strings, which a checkpoint can hold without code."""
+        """Return plain lists, numbers and strings, which a checkpoint can hold without code."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 class PairRatio(nn.Module):
-    """MGnet's head: the share of the first of two channels in the sum of their magnitudes."""
+    """Return the share of the first of two channels in the sum of their magnitudes: MGnet's head."""
 
     def forward(self, pair: Tensor) -> Tensor:
-        """[B, 2, H, W] -> [B, 1, H, W] in [0, 1]; 0 where both are zero."""
+        """Reduce [B, 2, H, W] to [B, 1, H, W] in [0, 1]; 0 where both are zero."""
         magnitude = pair.abs()
         return magnitude[:, :1] / magnitude.sum(dim=1, keepdim=True).clamp_min(1e-8)
 
@@ -48,7 +54,14 @@ class MaskEstimator(nn.Module):
     Args:
         settings: Sizes, variant and controller.
 
-    Source: paper 003, Fig. 3; MGnet is Dabkowski and Gal's network as that paper describes it.
+    Source: Fu et al. 2021, Fig. 3; MGnet is the network of Dabkowski and Gal 2017 as Fu et al. describe it.
+
+    Example:
+        >>> import torch
+        >>> settings = EstimatorSettings(classes=10, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))
+        >>> features = [torch.rand(1, 4, side, side) for side in (16, 8, 4, 2)]
+        >>> MaskEstimator(settings).eval().mask(features, torch.tensor([3]), (64, 64)).shape
+        torch.Size([1, 1, 64, 64])
     """
 
     def __init__(self, settings: EstimatorSettings) -> None:
@@ -62,15 +75,15 @@ class MaskEstimator(nn.Module):
         self.to_scores = SkewController(settings.eta, settings.h, settings.monotone) if is_dre else PairRatio()
 
     def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Relevance scores [B, 1, H / 4, W / 4] in [0, 1]."""
+        """Return relevance scores [B, 1, H / 4, W / 4] in [0, 1]."""
         scores: Tensor = self.to_scores(self.raw(features, self.filter(features[-1], targets)))
         return scores
 
     def raw(self, features: Sequence[Tensor], filtered: Filtered) -> Tensor:
-        """Scores before the controller (MGnet: before the ratio), [B, 1 or 2, H / 4, W / 4]."""
+        """Return the scores before the controller (MGnet: before the ratio), [B, 1 or 2, H / 4, W / 4]."""
         raw: Tensor = self.generator(features, filtered)
         return raw.float()  # the controller's power needs more than bfloat16's eight bits
 
     def mask(self, features: Sequence[Tensor], targets: Tensor, size: tuple[int, int]) -> Tensor:
-        """Mask [B, 1, H, W] in [0, 1] for images of `size`."""
+        """Return the mask [B, 1, H, W] in [0, 1] for images of `size`."""
         return upsample(self(features, targets), size)

@@ -1,4 +1,4 @@
-"""Fold batch normalisation into the convolution before it: the same function, a third fewer milliseconds."""
+"""Batch-norm folding: make each batch norm part of the convolution before it, with the same output."""
 
 import copy
 from collections import Counter
@@ -19,9 +19,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norm(network: Network, run: Run) -> Network:
-    """Give a copy of a frozen network in which every batch norm that directly follows a convolution is part of it.
+    """Return a copy of a frozen network in which every batch norm that directly follows a convolution is part of it.
 
-    Which batch norm follows which convolution is observed in a forward pass, not read off names. If the folded network
+    Which batch norm follows which convolution is observed in a forward pass, not read from names. If the folded network
     does not give the same output, the network is returned as it was.
 
     Args:
@@ -45,7 +45,7 @@ def fold_batch_norm(network: Network, run: Run) -> Network:
 
 
 def _what_remains(norm: nn.Module) -> nn.Module:
-    """Give what a batch norm does besides normalising: timm's carries dropout and an activation."""
+    """Return what a batch norm does besides normalising: timm's carries dropout and an activation."""
     parts = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
     parts = [part for part in parts if not isinstance(part, nn.Identity)]
     if not parts:

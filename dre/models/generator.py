@@ -1,4 +1,4 @@
-"""The mask generator: a class-wise spatial filter and three upsampling cells over the classifier's feature maps."""
+"""Mask generator of DRE: a class-wise spatial filter and three upsampling cells over the classifier's feature maps."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -14,21 +14,26 @@ PRINTED_WIDTHS = {
     "vgg19": (64, 128, 256),
     "googlenet": (96, 240, 416),
 }
-"""Cell widths at strides 4, 8 and 16 as printed in paper 003 for its three classifiers."""
+"""Cell widths at strides 4, 8 and 16 as printed in Fu et al. 2021 for three classifiers."""
 
 EVIDENCE_HEAD_START = 0.1
 """Share of its usual start that the head begins with beside the evidence, which then decides the first masks."""
 
 
 def cell_widths(classifier_name: str, tap_channels: Sequence[int]) -> tuple[int, int, int]:
-    """Give the widths of the cells at strides 4, 8, 16: the paper's, else half of each tap's channels, at least 16."""
+    """Return the cells' widths at strides 4, 8, 16: the paper's, else half of each tap's channels, at least 16.
+
+    Example:
+        >>> cell_widths("resnet50", (256, 512, 1024, 2048)), cell_widths("mobilenetv2_100", (24, 32, 96, 1280))
+        ((64, 128, 256), (16, 16, 48))
+    """
     printed = PRINTED_WIDTHS.get(classifier_name.removeprefix("torchvision/").split(".")[0])
     fine, middle, coarse = printed or [max(16, channels // 2) for channels in tap_channels[:3]]
     return fine, middle, coarse
 
 
 class Filtered(NamedTuple):
-    """What the spatial filter hands to the generator.
+    """Hold what the spatial filter hands to the generator.
 
     Args:
         features: Last feature map with the places that do not resemble the class attenuated, [B, C, h, w].
@@ -49,8 +54,14 @@ class SpatialFilter(nn.Module):
             places, as with embeddings from a classifier's head, that sigmoid is 1 nearly everywhere and filters
             nothing; a positive gain takes the sigmoid of gain x the resemblance standardised over the image.
 
-    Source: paper 003, Eq. 3; the gain is our choice. Embeddings start normal with standard deviation
-    channels ** -0.5, as its code does.
+    Source: Fu et al. 2021, Eq. 3; the gain is our choice. Embeddings start normal with standard deviation
+    channels ** -0.5, as in the published code.
+
+    Example:
+        >>> import torch
+        >>> filtered = SpatialFilter(classes=10, channels=4)(torch.rand(1, 4, 7, 7), torch.tensor([3]))
+        >>> filtered.features.shape, filtered.evidence.shape
+        (torch.Size([1, 4, 7, 7]), torch.Size([1, 1, 7, 7]))
     """
 
     def __init__(self, classes: int, channels: int, gain: float = 0.0) -> None:
@@ -62,7 +73,7 @@ class SpatialFilter(nn.Module):
         nn.init.normal_(self.embedding.weight, std=channels**-0.5)
 
     def resemblance(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Inner product of each place of [B, C, h, w] with its class's embedding: [B, 1, h, w]."""
+        """Return the inner product of each place of [B, C, h, w] with its class's embedding: [B, 1, h, w]."""
         return torch.einsum("bchw,bc->bhw", features, self.embedding(targets))[:, None]
 
     def forward(self, features: Tensor, targets: Tensor) -> Filtered:
@@ -79,7 +90,7 @@ def standardise(maps: Tensor) -> Tensor:
 
 
 class Bottleneck(nn.Module):
-    """Residual bottleneck with ratio 4 and a biased 1 x 1 convolution on the skip."""
+    """Apply a residual bottleneck with ratio 4 and a biased 1 x 1 convolution on the skip."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -97,7 +108,7 @@ class Bottleneck(nn.Module):
         self.skip = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, inputs, h, w] -> [B, outputs, h, w]."""
+        """Map [B, inputs, h, w] to [B, outputs, h, w]."""
         return F.relu(self.branch(features) + self.skip(features))
 
 
@@ -122,7 +133,7 @@ class Cell(nn.Module):
         self.mix = Bottleneck(outputs + tap, outputs)
 
     def forward(self, coarse: Tensor, tap: Tensor) -> Tensor:
-        """[B, inputs, h, w] and [B, tap, 2h, 2w] -> [B, outputs, 2h, 2w]."""
+        """Map [B, inputs, h, w] and [B, tap, 2h, 2w] to [B, outputs, 2h, 2w]."""
         enlarged = self.enlarge(coarse)
         if enlarged.shape[-2:] != tap.shape[-2:]:  # odd sizes, as Inception's 35 -> 17 -> 8
             enlarged = F.interpolate(enlarged, size=tap.shape[-2:], mode="bilinear", align_corners=False)
@@ -141,7 +152,14 @@ class MaskGenerator(nn.Module):
         evidence: Add the enlarged class evidence, times a learnt weight, to the one output, so that training starts
             from the activation map of the class and learns what is missing.
 
-    Source: paper 003, section 3.2.2 and its published code; the evidence is our choice.
+    Source: Fu et al. 2021, section 3.2.2 and the published code; the evidence is our choice.
+
+    Example:
+        >>> import torch
+        >>> features = [torch.rand(1, 4, side, side) for side in (16, 8, 4, 2)]
+        >>> filtered = SpatialFilter(classes=10, channels=4)(features[-1], torch.tensor([3]))
+        >>> MaskGenerator(tap_channels=(4, 4, 4, 4), widths=(4, 4, 4))(features, filtered).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(
@@ -175,7 +193,7 @@ class MaskGenerator(nn.Module):
             self.head.bias.data.zero_()  # type: ignore[union-attr]  # the head has a bias
 
     def forward(self, features: Sequence[Tensor], filtered: Filtered) -> Tensor:
-        """Raw scores [B, outputs, H / 4, W / 4] from the taps (finest first) and the filtered last tap."""
+        """Return raw scores [B, outputs, H / 4, W / 4] from the taps (finest first) and the filtered last tap."""
         scores = filtered.features
         for cell, tap in zip(self.cells, reversed(features[:3]), strict=True):
             scores = cell(scores, tap)

@@ -1,4 +1,4 @@
-"""A network that is to be trained: known weights below, and a head for as many classes as the data have."""
+"""Classification heads: build a network for training with a head for as many classes as the data have."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -72,7 +72,7 @@ def replace_head(network: nn.Module, num_classes: int) -> None:
 
 
 def _try_out(network: NamedNetwork) -> None:
-    """Refuse a network that does not run on its images, or whose last layer is not its head."""
+    """Raise ValueError for a network that does not run on its images, or whose last layer is not its head."""
     channels, size = network.preprocessing.channels, network.preprocessing.size
     sample = torch.zeros(1, channels, *size)
     try:

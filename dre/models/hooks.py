@@ -1,4 +1,4 @@
-"""Use a network for a moment and leave it as it was found: hooks come off again, modes go back."""
+"""Temporary hooks and modes: use a network and leave it as it was."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,20 +7,27 @@ from typing import Any
 from torch import nn
 
 See = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
-"""From a module's name, the module, its inputs and its output to what takes the output's place; None keeps it."""
+"""From a module's name, the module, its inputs and its output to the output's replacement; None keeps the output."""
 
 
 @contextmanager
-def watching(modules: Iterable[tuple[str, nn.Module]], see: See) -> Iterator[None]:
-    """Call `see` each time one of the named modules has run."""
+def watching(modules: Iterable[tuple[str, nn.Module]], see: See, before: bool = False) -> Iterator[None]:
+    """Call `see` each time that one of the named modules has run, for the duration of the context.
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
-        return lambda module, inputs, output: see(name, module, inputs, output)
+    Args:
+        modules: Names and modules.
+        see: What to call; its result replaces the output.
+        before: Call it before the module runs instead, without an output; its result replaces the inputs.
+    """
+
+    def hook(name: str) -> Callable[..., Any]:
+        return lambda module, inputs, output=None: see(name, module, inputs, output)
 
     handles = []
     try:
         for name, module in modules:
-            handles.append(module.register_forward_hook(hook(name)))
+            register = module.register_forward_pre_hook if before else module.register_forward_hook
+            handles.append(register(hook(name)))
         yield
     finally:
         for handle in handles:

@@ -1,4 +1,4 @@
-"""How much memory a network needs for each pixel of an image, counted while it runs once."""
+"""Memory estimate of a network: bytes for each pixel of an image, counted in one forward pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dre.types import Footprint
 
 LIVE_AT_ONCE = 4
-"""Tensors of the largest size that are alive at the same time: what goes into an operation, what comes out, what a
-residual branch waits with, and what the operation itself needs."""
+"""Tensors of the largest size that are alive at the same time: input and output of an operation, the tensor that a
+residual branch keeps, and the memory of the operation itself."""
 
 
 class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While on, adds up the bytes of what operations return, views and in-place results left out."""
+    """Add up the bytes of what operations return while the mode is on; views and in-place results are left out."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -28,7 +28,7 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Let every operation run as it is."""
+        """Run the operation as it is and count its results."""
         results = func(*args, **(kwargs or {}))
         together = results if isinstance(results, tuple | list) else (results,)
         for result, returned in zip(together, func._schema.returns, strict=False):
@@ -38,14 +38,14 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
-def measure_footprint(run: Callable[[Tensor], object], sample: Tensor) -> Footprint:
-    """Run a network once and give its bytes per pixel of the input, in float32.
+def estimate_memory(run: Callable[[Tensor], object], sample: Tensor) -> Footprint:
+    """Run a network once and return the estimate: bytes per pixel of the input, in float32.
 
     Without a backward pass a few of the largest tensors are alive at once; with one, at most everything that was
     computed is kept, and two gradients of the largest size pass through.
 
     Args:
-        run: Calls the network.
+        run: Runs the network on images.
         sample: [1, C, H, W].
     """
     with Allocations() as seen:

@@ -1,4 +1,4 @@
-"""Which network a name means, and which weights go into it: timm's, torchvision's and our own."""
+"""Networks by name: build timm's, torchvision's and this project's, and load weights into them."""
 
 import difflib
 import math
@@ -17,7 +17,7 @@ from dre.types import Preprocessing
 
 
 class MNISTCNN(nn.Module):
-    """Two convolutions of 5 x 5, each followed by 2 x 2 max pooling and a ReLU, and one linear layer.
+    """Apply two convolutions of 5 x 5, each followed by 2 x 2 max pooling and a ReLU, and one linear layer.
 
     Without padding the last map has 64 x 4 x 4 = 1,024 values, which are the inputs that the paper gives to its
     fully connected layer.
@@ -25,7 +25,7 @@ class MNISTCNN(nn.Module):
     Args:
         num_classes: Size of the head.
 
-    Source: paper 004, "Training on MNIST Dataset".
+    Source: Rahman et al. 2022, "Training on MNIST Dataset".
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -37,7 +37,7 @@ class MNISTCNN(nn.Module):
         self.head = nn.Linear(64 * 4 * 4, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of normalised images [B, 1, 28, 28]."""
+        """Return the logits [B, K] of normalised images [B, 1, 28, 28]."""
         logits: Tensor = self.head(self.flatten(self.features(images)))
         return logits
 
@@ -47,12 +47,12 @@ OWN = {"dre/mnist_cnn": (MNISTCNN, Preprocessing((28, 28), 28, "bilinear", chann
 """Networks of this project: how to build one, its preprocessing, and mean and standard deviation of its images."""
 
 AUXILIARY = {"torchvision/googlenet": ("aux1.", "aux2."), "torchvision/inception_v3": ("AuxLogits.",)}
-"""Second heads, which serve training from scratch alone; they are left out here."""
+"""Auxiliary heads, which only training from scratch needs; they are left out here."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """A network and what belongs to it.
+    """Hold a network and what belongs to it.
 
     Args:
         name: What it is called in run files, checkpoints and reports.
@@ -132,7 +132,7 @@ def load(
 
 
 def origin_of(name: str | None, weights: str) -> str:
-    """Say what a file of weights that is not there is, and how it is given."""
+    """Describe the file of weights that is missing, and how its path is given."""
     if weights.endswith(".ckpt") or name is None:
         what = "a checkpoint of classifier training, which `python train.py` with a run file classifier_... writes"
     elif name in OWN:
@@ -145,7 +145,7 @@ def origin_of(name: str | None, weights: str) -> str:
 
 
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
-    """Load weights; say in one line what does not fit."""
+    """Load weights; raise a ValueError that says what does not fit."""
     state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(name, ()))}
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())

@@ -1,14 +1,13 @@
-"""Copies of a classifier whose weights are drawn anew or carry noise; the classifier itself is never touched.
+"""Randomised copies of a classifier: weights drawn anew, or a sigma perturbation (noise in shares of sigma).
 
-A copy keeps the name and the fingerprint of its original, so that an explainer that was trained for that can be built
-on it. It is to be explained and thrown away: nothing may be stored under its fingerprint.
+A copy keeps the name and the fingerprint of its original, so that an explainer that was trained for the original can be
+built on it. Nothing may be stored under the fingerprint of a copy.
 """
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from dre.checks import check_choice
 from dre.images.randomness import named_generator
 from dre.models.classifiers import Classifier
+from dre.models.hooks import watching
 
 Redraw = Literal["initial", "shuffled"]
 """Where new weights come from: the usual start of training, or the layer's own values in a random order."""
@@ -30,7 +30,7 @@ STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True, slots=True)
 class WeightLayer:
-    """A layer that has weights, with what scales and shifts its output.
+    """Hold a layer that has weights, with what scales and shifts its output.
 
     Args:
         name: Of its first member.
@@ -45,7 +45,7 @@ def weight_layers(classifier: Classifier) -> list[WeightLayer]:
     """Name the layers with weights in the order in which they run, from the image to the logits.
 
     Order and use are observed in one forward and backward pass: parameters that no logit depends on, as those of
-    auxiliary heads, belong to no layer. A module that has vectors alone (a norm, a layer scale) is part of the layer
+    auxiliary heads, belong to no layer. A module that has only vectors (a norm, a layer scale) is part of the layer
     before it, so a folded network and the same one unfolded have the same layers. A module that has parameters of its
     own beside modules inside it, as a transformer with a class token, is a layer that begins before them.
     """
@@ -63,7 +63,7 @@ def weight_layers(classifier: Classifier) -> list[WeightLayer]:
 def randomise(
     classifier: Classifier, layers: Iterable[WeightLayer], seed: int = 0, redraw: Redraw = "initial"
 ) -> Classifier:
-    """Give a copy of a classifier in which these layers are drawn anew, each tensor from its own random stream.
+    """Return a copy of a classifier in which these layers are drawn anew, each tensor from its own random stream.
 
     `initial` gives convolutions and linear layers He's normal weights (variance 2 / fan-in), shifts of zero, scales of
     one, and batch norms the statistics 0 and 1; bare parameters have no usual start and are shuffled. Shifts are zero
@@ -92,7 +92,7 @@ def randomise(
 
 @torch.no_grad()
 def add_noise(classifier: Classifier, level: float, seed: int = 0, sigma: Deviation = "global") -> Classifier:
-    """Give a copy of a classifier with normal noise of standard deviation level x sigma on every parameter.
+    """Return a copy of a classifier with normal noise of standard deviation level x sigma on every parameter.
 
     Buffers, as a batch norm's running statistics, stay. Level 0 copies bit by bit.
 
@@ -100,10 +100,10 @@ def add_noise(classifier: Classifier, level: float, seed: int = 0, sigma: Deviat
         classifier: Left as it is. Folded, the noise is that of its folded convolutions.
         level: Share of sigma, not negative.
         seed: With the level and the name of a tensor it decides what is drawn.
-        sigma: Of all parameters of the network together, as the paper has it, or of each tensor.
+        sigma: Standard deviation of all parameters of the network together, as in the paper, or of each tensor.
 
-    Source: paper 004, section 4. Its N(0, eps I) names eps the variance and bounds it by a standard deviation; here
-    eps is the standard deviation.
+    Source: Rahman et al. 2022, section 4. Their N(0, eps I) makes eps the variance and bounds it by a standard
+    deviation; here eps is the standard deviation.
     """
     check_choice("sigma", sigma, ("global", "tensor"))
     if not 0 <= level < float("inf"):
@@ -119,7 +119,7 @@ def add_noise(classifier: Classifier, level: float, seed: int = 0, sigma: Deviat
 
 
 def standard_deviation(tensors: Iterable[Tensor]) -> float:
-    """Give the standard deviation of the values of all tensors taken as one vector, computed in float64."""
+    """Return the standard deviation of the values of all tensors taken as one vector, computed in float64."""
     vectors = [tensor.detach().flatten().double() for tensor in tensors]
     return float(torch.cat(vectors).std(correction=0))
 
@@ -129,7 +129,11 @@ def _owners(classifier: Classifier) -> dict[str, bool]:
     probe = copy.deepcopy(classifier).requires_grad_(True)
     parameters = dict(probe.network.named_parameters())
     begun: dict[str, int] = {}
-    with torch.enable_grad(), _noting_begin(probe.network, begun):
+
+    def note(name: str, *_: object) -> None:
+        begun.setdefault(name, len(begun))
+
+    with torch.enable_grad(), watching(probe.network.named_modules(), note, before=True):
         logits = probe(probe.sample())
         slopes = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
     matrices: dict[str, bool] = {
@@ -146,38 +150,20 @@ def _owners(classifier: Classifier) -> dict[str, bool]:
 
 
 def _begin(name: str, begun: dict[str, int]) -> int:
-    """When a module began; one whose weights are read from outside begins with the module around it."""
+    """Return when a module began; one whose weights are read from outside begins with the module around it."""
     while name not in begun:
         name = name.rpartition(".")[0]
     return begun[name]
 
 
-@contextmanager
-def _noting_begin(network: nn.Module, begun: dict[str, int]) -> Iterator[None]:
-    """Write down the order in which modules begin to run."""
-
-    def hook(name: str) -> Any:
-        def note(module: nn.Module, inputs: object) -> None:
-            begun.setdefault(name, len(begun))
-
-        return note
-
-    handles = [module.register_forward_pre_hook(hook(name)) for name, module in network.named_modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Give a module's own parameters and running statistics, not those of modules inside it."""
+    """Yield a module's own parameters and running statistics, not those of modules inside it."""
     yield from module.named_parameters(recurse=False)
     yield from (entry for entry in module.named_buffers(recurse=False) if entry[0] in STATISTICS)
 
 
 def _initial(module: nn.Module, name: str, tensor: Tensor, generator: torch.Generator) -> Tensor | None:
-    """Give what training would start from; None for a parameter that has no usual start."""
+    """Return what training would start from; None for a parameter that has no usual start."""
     if isinstance(module, _ConvNd | nn.Linear):
         if name == "weight":
             start = torch.empty(tensor.shape)

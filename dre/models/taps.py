@@ -1,4 +1,4 @@
-"""Find where to read a network's feature maps at strides 4, 8, 16 and 32, and read them in one forward pass."""
+"""Taps: find a network's feature maps at strides 4, 8, 16 and 32, and read them in one forward pass."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Layout = Literal["channels_first", "channels_last", "tokens"]
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """One place in the network whose output is a feature map.
+    """Name a module of the network whose output is a feature map.
 
     Args:
         module: Name of the module inside the network.
@@ -34,7 +34,7 @@ class Tap:
     patch: int = 0
 
     def read(self, output: Tensor, size: tuple[int, int]) -> Tensor:
-        """Bring the module's output into [B, C, H / stride, W / stride] for an input of `size`."""
+        """Convert the module's output to [B, C, H / stride, W / stride] for an input of `size`."""
         if self.layout == "channels_last":
             return output.permute(0, 3, 1, 2)
         if self.layout == "channels_first":
@@ -48,7 +48,7 @@ class Tap:
 
 
 def trunk(network: nn.Module, prefix: str = "", is_root: bool = True) -> Iterator[tuple[str, nn.Module]]:
-    """Walk the modules of the main path: children in order, plain sequences opened, blocks closed."""
+    """Yield the modules of the main path: children in order, plain sequences opened, blocks closed."""
     for name, child in network.named_children():
         path = f"{prefix}{name}"
         is_encoder = is_root and any(_repeats_a_block(part) for part in child.children())
@@ -59,12 +59,12 @@ def trunk(network: nn.Module, prefix: str = "", is_root: bool = True) -> Iterato
 
 
 def _repeats_a_block(module: nn.Module) -> bool:
-    """Tell a stack of equal blocks, as inside torchvision's transformer encoder."""
+    """Return whether a module is a stack of equal blocks, as inside torchvision's transformer encoder."""
     return isinstance(module, nn.Sequential) and len(module) >= 4 and len({type(part) for part in module}) == 1
 
 
 def trace(network: nn.Module, sample: Tensor, names: list[str]) -> dict[str, tuple[int, ...]]:
-    """Run one pass and give the output shape of some modules, in the order in which they finished for the last time."""
+    """Run one pass and return the output shapes of some modules, in the order in which they last finished."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def see(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
@@ -129,7 +129,7 @@ def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple
     Args:
         network: In eval mode.
         sample: One square image, [1, C, S, S].
-        pooled: Use max-pooling outputs alone, as paper 003 does for VGG.
+        pooled: Use max-pooling outputs alone, as Fu et al. 2021 do for VGG.
 
     Returns:
         Four taps, or an empty list when the network has no map at one of the strides; the activation map, or None.
@@ -148,7 +148,7 @@ def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple
 
 
 def _token_blocks(network: nn.Module, tokens: list[Tap]) -> list[Tap]:
-    """Keep the outputs of the block type that occurs most often: the transformer's layers."""
+    """Return the outputs of the block type that occurs most often: the transformer's layers."""
     kinds = Counter(type(network.get_submodule(tap.module)) for tap in tokens)
     kinds.pop(nn.Identity, None)
     if not kinds:

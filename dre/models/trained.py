@@ -1,4 +1,4 @@
-"""What a checkpoint of classifier training says about its network, which can be built again from the file alone."""
+"""Trained network: what a checkpoint of classifier training says about it, enough to build it again."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ AVERAGE_PREFIX = "average.module."
 
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
-    """The network of a checkpoint, without its weights.
+    """Hold the description of a checkpoint's network, without its weights.
 
     Args:
         name: What `Classifier` calls it.
@@ -24,7 +24,13 @@ class TrainedNetwork:
         preprocessing: How it wants its images.
         mean: One value, or one per channel.
         std: One value, or one per channel.
-        options: What timm was given beside the name, where it was given anything.
+        options: Further arguments of `timm.create_model`, where any were given.
+
+    Example:
+        >>> images = Preprocessing(size=(28, 28), resize=28, channels=1)
+        >>> network = TrainedNetwork("dre/mnist_cnn", 10, None, images, mean=(0.1307,), std=(0.3081,))
+        >>> TrainedNetwork.from_dict(network.to_dict()) == network
+        True
     """
 
     name: str
@@ -36,7 +42,7 @@ class TrainedNetwork:
     options: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values, which a checkpoint may hold."""
+        """Return plain values, which a checkpoint may hold."""
         return asdict(self)
 
     @classmethod
@@ -46,13 +52,13 @@ class TrainedNetwork:
 
 
 def trained_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pick the network's weights out of the training module's: their moving average, where one was kept."""
+    """Return the network's weights out of the training module's: their moving average, where one was kept."""
     prefix = AVERAGE_PREFIX if any(name.startswith(AVERAGE_PREFIX) for name in state) else TRAINED_PREFIX
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def check_trained_alike(theirs: TrainedNetwork, ours: TrainedNetwork) -> None:
-    """Refuse to go on with the weights of another network, or of other classes."""
+    """Raise ValueError when the weights are those of another network, or of other classes."""
     for setting in ("name", "options", "num_classes", "preprocessing"):
         if getattr(theirs, setting) != getattr(ours, setting):
             raise ValueError(

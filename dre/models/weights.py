@@ -1,8 +1,9 @@
-"""Where a classifier's weights come from: a registry package, the library's own download, or a file."""
+"""Classifier weights: load them from a file or an installed package, and hash them."""
 
 import hashlib
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ EFFICIENTNET_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
-    """Read a state dict and, from a checkpoint of classifier training, what it says about its network.
+    """Load a state dict and, from a checkpoint of classifier training, what it says about its network.
 
     No code of the file is run.
 
@@ -25,9 +26,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
     content = _read(path)
     if TRAINED_KEY in content:
         state = trained_state(content["state_dict"])
-        broken = [name for name, value in state.items() if not value.isfinite().all()]
-        if broken:
-            raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
+        check_finite_weights(state, path)
         return state, TrainedNetwork.from_dict(content[TRAINED_KEY])
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
@@ -35,6 +34,13 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
     if not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
     return {name.removeprefix("module."): value for name, value in content.items()}, None
+
+
+def check_finite_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ValueError for weights that are not finite."""
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -58,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def load_package(name: str) -> dict[str, Tensor]:
-    """Read the weights that a package from the registry ships for a model, under timm's names."""
+    """Load the weights that an installed package ships for a model, under timm's names."""
     if name != "tf_efficientnet_lite0":
         raise ValueError(f"no package ships weights for {name!r}; 'package' works for tf_efficientnet_lite0")
     try:
@@ -109,7 +115,7 @@ def _stage_and_block(flat: int) -> tuple[int, int]:
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:
-    """Hash names and values of a state dict: 16 hexadecimal digits that tell one set of weights from another."""
+    """Hash the names and values of a state dict: 16 hexadecimal digits that tell one set of weights from another."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())

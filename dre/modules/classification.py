@@ -1,4 +1,4 @@
-"""Fine-tune a classifier whose checkpoint `dre.models.Classifier` reads as it is."""
+"""Classifier training: fine-tune a network whose checkpoint `dre.models.Classifier` reads as it is."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -24,7 +24,7 @@ from dre.types import Batch, Preprocessing
 
 SETTINGS_KEY = "classifier_training"
 BACKBONE = "backbone"
-"""Stands in `frozen` for everything but the head."""
+"""Name in `frozen` for everything but the head."""
 
 
 class ClassifierTraining(pl.LightningModule):
@@ -44,11 +44,16 @@ class ClassifierTraining(pl.LightningModule):
         head_rate: Learning rate of the head; `rate` when not given.
         momentum: Of SGD.
         weight_decay: Of weights; biases and what normalisations learn are spared.
-        schedule: The rate falls along a half `cosine` to zero, or stays `constant`.
-        warm_up: Share of all steps in which the rate rises to its full value.
+        schedule: The learning rate falls along a half `cosine` to zero, or stays `constant`.
+        warm_up: Share of all steps in which the learning rate rises to its full value.
         label_smoothing: Share of the target that is spread over all classes.
         average_decay: Of the moving average of the weights; smaller in the first steps. 0 keeps no average.
-        options: What else timm is given to build the network, as for `Classifier`.
+        options: Further arguments of `timm.create_model`, as for `Classifier`.
+
+    Example:
+        >>> import torch
+        >>> ClassifierTraining("dre/mnist_cnn", average_decay=0.0)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     average: ModelEmaV3 | None
@@ -124,11 +129,11 @@ class ClassifierTraining(pl.LightningModule):
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network whose weights count: the moving average, where one is kept."""
+        """Return the network whose weights count: the moving average, where one is kept."""
         return self.network if self.average is None else self.average.module
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, H, W] in [0, 1], from the weights that count."""
+        """Return the logits [B, K] of images [B, C, H, W] in [0, 1], from the weights that count."""
         logits: Tensor = self.evaluated(self._normalise(images))
         return logits
 
@@ -136,7 +141,7 @@ class ClassifierTraining(pl.LightningModule):
         return (images - self.mean) / self.std
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Smoothed cross-entropy of one batch."""
+        """Return the smoothed cross-entropy of one batch, a scalar."""
         labels = self._labels(batch)
         logits = self.network(self._normalise(batch["images"])).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -183,7 +188,7 @@ class ClassifierTraining(pl.LightningModule):
         return batch["labels"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Up to four groups: backbone and head, each with and without weight decay."""
+        """Build the optimiser with up to four groups: backbone and head, each with and without weight decay."""
         optimizer: Optimizer
         if self.optimizer == "sgd":
             optimizer = SGD(self._groups(), lr=self.rate, momentum=self.momentum)
@@ -195,18 +200,18 @@ class ClassifierTraining(pl.LightningModule):
     def _groups(self) -> list[dict[str, Any]]:
         head = set(self.network.get_submodule(find_head(self.network)).parameters())
         groups = []
-        for rate, is_head in ((self.rate, False), (self.head_rate, True)):
+        for lr, is_head in ((self.rate, False), (self.head_rate, True)):
             for decay, decays in ((self.weight_decay, True), (0.0, False)):
                 mine = [
                     parameter
                     for parameter in self.network.parameters()
                     if parameter.requires_grad and (parameter in head) == is_head and (parameter.ndim > 1) == decays
                 ]
-                groups.append({"params": mine, "lr": rate, "weight_decay": decay})
+                groups.append({"params": mine, "lr": lr, "weight_decay": decay})
         return [group for group in groups if group["params"]]
 
     def _factor(self, step: int) -> float:
-        """Give what all rates are multiplied with at a step."""
+        """Return what all learning rates are multiplied with at a step."""
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise ValueError("training has no end that the rate could fall towards; set --trainer.max_epochs")
@@ -216,7 +221,7 @@ class ClassifierTraining(pl.LightningModule):
         return half_cosine(step - warm_up, int(total) - warm_up)
 
     def on_train_start(self) -> None:
-        """Let the rates and decays of this run count, not those that a checkpoint was trained with."""
+        """Set the learning rates and decays of this run in place of those that a checkpoint was trained with."""
         (optimizer,), (setting,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         scheduler = setting.scheduler
         factor = self._factor(scheduler.last_epoch)
@@ -228,18 +233,18 @@ class ClassifierTraining(pl.LightningModule):
         scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
 
     def describe(self) -> TrainedNetwork:
-        """Say what a checkpoint says about the network."""
+        """Return what a checkpoint says about the network."""
         mean, std = (tuple(values.flatten().tolist()) for values in (self.mean, self.std))
         return TrainedNetwork(
             self.name, self.num_classes, self.class_names, self.preprocessing, mean, std, self.options
         )
 
     def _settings(self) -> dict[str, Any]:
-        """Give the settings that decide what is in a checkpoint."""
+        """Return the settings that decide what is in a checkpoint."""
         return {"optimizer": self.optimizer, "frozen": self.frozen, "averaged": self.average is not None}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the network is, so that it can be built again from the file alone."""
+        """Describe the network, so that it can be built again from the file alone."""
         checkpoint[TRAINED_KEY], checkpoint[SETTINGS_KEY] = self.describe().to_dict(), self._settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -255,7 +260,7 @@ class ClassifierTraining(pl.LightningModule):
 
 
 def _freeze(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Switch off the gradients of modules and give those that must stay in eval mode."""
+    """Switch off the gradients of modules and return those that must stay in eval mode."""
     if BACKBONE in names:
         network.requires_grad_(False)
         network.get_submodule(find_head(network)).requires_grad_(True)
@@ -274,6 +279,6 @@ def _freeze(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def _accuracies(classes: int) -> MetricCollection:
-    """Give the share of images whose class is the first, or among the first five, where there are more than five."""
+    """Build the top-1 accuracy, and the top-5 accuracy where there are more than five classes."""
     kinds = {f"top{k}": MulticlassAccuracy(classes, top_k=k, average="micro") for k in (1, 5) if k == 1 or classes > k}
     return MetricCollection(dict(kinds), compute_groups=False)

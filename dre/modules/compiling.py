@@ -1,4 +1,4 @@
-"""torch.compile as an option: where the machine cannot, a run says so before it starts."""
+"""torch.compile as an option of training, refused before the run where the machine cannot compile."""
 
 import torch
 from torch import Tensor, nn

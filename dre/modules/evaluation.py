@@ -1,4 +1,4 @@
-"""Explain every image with several explainers and score the masked versions that metrics ask for."""
+"""Evaluation: explain every image with several explainers and score the masked copies that metrics need."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,7 +23,7 @@ from dre.types import Batch, Explained, ScoreName, Sweep
 
 
 def default_metrics() -> dict[str, ImageMean]:
-    """M_F, M_E and the skewness of the maps, as paper 003 reports them."""
+    """Return M_F, M_E and the skewness of the maps, the metrics of Fu et al. 2021."""
     return {
         "faithfulness": Faithfulness(),
         "explainability": Explainability(),
@@ -34,8 +34,8 @@ def default_metrics() -> dict[str, ImageMean]:
 class ExplainerEvaluation(pl.LightningModule):
     """Run several named explainers on one classifier; it knows no metric, callbacks say which sweeps they need.
 
-    Explainers that walk the same path share the walk; what each costs is in `meters`, the walk in full for each of
-    them. `variants` builds the explainers anew under other conditions.
+    Explainers that walk the same path share the walk; `meters` holds the cost of each, with the whole walk counted for
+    each of them. `variants` builds the explainers anew under other conditions.
 
     Args:
         classifier: What is explained; held once and shared by all explainers.
@@ -49,6 +49,15 @@ class ExplainerEvaluation(pl.LightningModule):
         unsupported: What to do about explainers that do not work for the classifier: `refuse`, or `leave_out`, which
             `left_out` then names with the reason. On the command line, generators that a run file names and that were
             not trained are left out too.
+
+    Example:
+        >>> from torch import nn
+        >>> from dre.explainers import Random, VanillaGradient
+        >>> from dre.models import Classifier
+        >>> classifier = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), size=(8, 8))
+        >>> evaluation = ExplainerEvaluation(classifier, {"gradient": VanillaGradient, "random": Random})
+        >>> list(evaluation.explainers)  # then Trainer().test(evaluation, data)
+        ['gradient', 'random']
     """
 
     def __init__(
@@ -94,12 +103,12 @@ class ExplainerEvaluation(pl.LightningModule):
         return built
 
     def request(self, sweep: Sweep) -> None:
-        """Ask for the scores of these masked versions in every test step; asked twice, it is run once."""
+        """Ask for the scores of these masked copies in every test step; asked twice, it is run once."""
         if sweep not in self._sweeps:
             self._sweeps.append(sweep)
 
     def setup(self, stage: str) -> None:
-        """Check the classes where labels are used; start the counts of cost anew, before a resumed run's are added."""
+        """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added."""
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and (self.target == "label" or self.images != "all"):
             classifier = self.classifier
@@ -107,13 +116,13 @@ class ExplainerEvaluation(pl.LightningModule):
         self.meters = self._new_meters()
 
     def on_test_start(self) -> None:
-        """Look up what is cached."""
+        """Open the cache."""
         self.walks.forget()
         if self.cache is not None:
             self.cache.open(self.global_rank)
 
     def on_test_end(self) -> None:
-        """Finish what is being written."""
+        """Close the cache, which finishes what is being written."""
         if self.cache is not None:
             self.cache.close()
 
@@ -139,7 +148,7 @@ class ExplainerEvaluation(pl.LightningModule):
         return explained
 
     def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor]:
-        """Give the class of each image to explain, [B], and whether it is to be explained, [B]."""
+        """Return the class of each image to explain, [B], and whether it is to be explained, bool [B]."""
         named = labels >= 0
         check_labels(labels, self.classifier.num_classes, keys)
         with torch.no_grad():
@@ -176,7 +185,7 @@ class ExplainerEvaluation(pl.LightningModule):
         return saliency
 
     def _set_aside(self, name: str, saliency: Tensor, keys: list[str]) -> Tensor:
-        """Say which maps are not finite, [B], and empty them, so that the others can be scored."""
+        """Return which maps are not finite, bool [B], and empty them, so that the others can be scored."""
         broken = ~saliency.isfinite().flatten(1).all(dim=1)
         if broken.any():
             said = ", ".join(key for key, is_broken in zip(keys, broken.tolist(), strict=True) if is_broken)

@@ -1,4 +1,4 @@
-"""Learning rates: of the two stages of mask training, one optimiser with a group for each, and of a classifier."""
+"""Learning-rate schedules: of the two stages of mask training, in one optimiser, and of classifier training."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -13,18 +13,18 @@ ScheduleName = Literal["step", "cosine"]
 
 
 def half_cosine(done: int, total: int) -> float:
-    """Fall from 1 to 0 over `total` steps, and stay there."""
+    """Return a factor that falls from 1 to 0 along half a cosine over `total` steps, and stays there."""
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done / max(1, total))))
 
 
 def warmed_up(step: int, warm_up: int) -> float:
-    """Rise in equal parts to 1, which the step after the `warm_up` first ones is the first to have."""
+    """Return a factor that rises in equal parts to 1, which it reaches in the step after the `warm_up` first ones."""
     return min(1.0, (step + 1) / (warm_up + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class StageRates:
-    """Rates, decays and schedule of embeddings (stage 1) and generator (stage 2), as `MaskTraining` takes them."""
+    """Hold learning rates, decays and schedule of embeddings (stage 1) and generator (stage 2)."""
 
     embedding_epochs: int
     embedding_rate: float
@@ -36,7 +36,7 @@ class StageRates:
     rate_factor: float
 
     def __post_init__(self) -> None:
-        """Refuse what no optimiser could use."""
+        """Raise ValueError for settings that no optimiser could use."""
         for name in ("embedding_epochs", "embedding_rate", "embedding_decay", "rate", "weight_decay", "rate_factor"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}")
@@ -44,14 +44,14 @@ class StageRates:
             raise ValueError(f"`rate_epochs` must be at least 1, got {self.rate_epochs}")
 
     def groups(self, embeddings: Iterable[Parameter], generator: Iterable[Parameter]) -> list[dict[str, Any]]:
-        """Give the optimiser's two groups."""
+        """Return the optimiser's two groups."""
         return [
             {"params": list(embeddings), "lr": self.embedding_rate, "weight_decay": self.embedding_decay},
             {"params": list(generator), "lr": self.rate, "weight_decay": self.weight_decay},
         ]
 
     def factors(self, max_epochs: int) -> list[Callable[[int], float]]:
-        """Give what each group's rate is multiplied with, by epoch."""
+        """Return what each group's learning rate is multiplied with, by epoch."""
 
         def of_embeddings(epoch: int) -> float:
             return float(epoch < self.embedding_epochs)
@@ -67,29 +67,29 @@ class StageRates:
         return [of_embeddings, of_generator]
 
     def overrule(self, checkpoint: dict[str, Any], max_epochs: int) -> None:
-        """Let these rates and decays count on resuming, not those that the checkpoint was trained with."""
-        rates, decays = [self.embedding_rate, self.rate], [self.embedding_decay, self.weight_decay]
+        """Write these learning rates and decays into a checkpoint that is resumed, in place of its own."""
+        lrs, decays = [self.embedding_rate, self.rate], [self.embedding_decay, self.weight_decay]
         pairs = zip(checkpoint.get("optimizer_states", []), checkpoint.get("lr_schedulers", []), strict=True)
         for optimizer, scheduler in pairs:
-            scheduler["base_lrs"] = rates
+            scheduler["base_lrs"] = lrs
             factors = self.factors(max_epochs)
-            for group, rate, decay, factor in zip(optimizer["param_groups"], rates, decays, factors, strict=True):
-                group.update(lr=rate * factor(scheduler["last_epoch"]), initial_lr=rate, weight_decay=decay)
+            for group, lr, decay, factor in zip(optimizer["param_groups"], lrs, decays, factors, strict=True):
+                group.update(lr=lr * factor(scheduler["last_epoch"]), initial_lr=lr, weight_decay=decay)
 
 
 def refuse_broken_loss(loss: Tensor, module: pl.LightningModule, group: int, option: str) -> None:
-    """Stop at a loss that is not finite, before it reaches the weights.
+    """Raise FloatingPointError for a loss that is not finite, before it reaches the weights.
 
     Args:
         loss: Of this step.
         module: Which is trained.
-        group: Of the optimiser whose rate is to blame.
-        option: The name of that rate.
+        group: Group of the optimiser whose learning rate is reported.
+        option: Name of that learning rate as an option.
     """
     if loss.isfinite():
         return
-    rate = module.trainer.optimizers[0].param_groups[group]["lr"]
+    lr = module.trainer.optimizers[0].param_groups[group]["lr"]
     raise FloatingPointError(
-        f"the loss is {loss.item()} at step {module.global_step} (epoch {module.current_epoch}) with rate {rate:.3g}; "
+        f"the loss is {loss.item()} at step {module.global_step} (epoch {module.current_epoch}) with rate {lr:.3g}; "
         f"the last checkpoint is from before it: go on from there with a lower --model.{option}"
     )

@@ -1,4 +1,7 @@
-"""Train DRE or MGnet against a frozen classifier: class embeddings first, then the generator, in one run."""
+"""Mask training: train DRE or MGnet against a frozen classifier, class embeddings first, then the generator.
+
+The module has more than 300 lines because one class holds both stages and documents every option of the command line.
+"""
 
 import hashlib
 import math
@@ -34,7 +37,7 @@ from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
 from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
 from dre.modules.compiling import compile_in_place
-from dre.modules.mask_sampling import ShownName, tuned_mask
+from dre.modules.mask_sampling import MaskSampling, tuned_mask
 from dre.modules.schedules import ScheduleName, StageRates, refuse_broken_loss
 from dre.types import Batch
 
@@ -47,13 +50,13 @@ class MaskTraining(pl.LightningModule):
         variant: `dre` has the skew controller, `mgnet` MGnet's head.
         eta: Slope of the controller.
         h: Exponent of the controller.
-        monotone: Off, the controller takes the square of the standardised scores: the ablation of the paper's figure 4.
+        monotone: Off, the controller squares the standardised scores: the ablation of the paper's figure 4.
         widths: Channels of the cells at strides 4, 8 and 16; the paper's for its classifiers, else half of the taps'.
         upsample: Pixel shuffle (published code) or transposed convolution (the paper's text).
         filter_gain: 0 is the paper's spatial filter; above, the filter reads the standardised resemblance times this.
         evidence: Add the class's own activation map to the raw scores, so that training starts from it.
-        masks: What training shows: masks of the `controller`, as the paper does; of a `random_area`, which trains the
-            ranking at every share of kept pixels; or `tuned`, weighted as DRE+ does (nine more passes an image, an
+        masks: Mask sampling in training: masks of the `controller`, as in the paper; of a `random_area`, which trains
+            the ranking at every share of kept pixels; or `tuned`, weighted as by DRE+ (nine more passes an image, an
             experiment of the paper's appendix C). Explanations always come from the controller.
         area_softness: Edge of masks of a random area, in standard deviations of the raw scores.
         embedding_start: `random`, or `head`: each class starts with the classifier's own weights for it, which needs
@@ -64,9 +67,9 @@ class MaskTraining(pl.LightningModule):
         embedding_decay: Weight decay of stage 1.
         fake_share: Share of stage-1 images that are shown another class than their target.
         rate: Learning rate of stage 2, for Adam.
-        schedule: `step` multiplies the rate by `rate_factor` every `rate_epochs`, `cosine` lets it fall to zero.
+        schedule: `step` multiplies the learning rate by `rate_factor` every `rate_epochs`, `cosine` lowers it to zero.
         rate_epochs: Epochs of stage 2 between steps.
-        rate_factor: What a step multiplies the rate with.
+        rate_factor: What a step multiplies the learning rate with.
         weight_decay: Of the generator.
         blur_share: Share of images blended with their blurred copy; the others get coloured noise.
         objective: Loss of stage 2; by default `cross_entropy` for DRE and `published_mgnet` for MGnet.
@@ -75,7 +78,17 @@ class MaskTraining(pl.LightningModule):
         sync_batch_norm: On several GPUs, share the statistics of the generator's batch norms between them.
         compiled: Let torch.compile build the generator; the classifier, whose maps are read by hooks, runs as it is.
 
-    Source: paper 003, section 3 and implementation details.
+    Source: Fu et al. 2021, section 3 and implementation details.
+
+    Example:
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> maps = [nn.Conv2d(3, 4, 4, stride=4), *(nn.Conv2d(4, 4, 2, stride=2) for _ in range(3))]
+        >>> network = nn.Sequential(*maps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> classifier = Classifier.wrap(network, size=(64, 64))
+        >>> training = MaskTraining(classifier, widths=[4, 4, 4])  # then Trainer().fit(training, data)
+        >>> training.estimator.settings.variant
+        'dre'
     """
 
     def __init__(
@@ -89,7 +102,7 @@ class MaskTraining(pl.LightningModule):
         upsample: UpsampleName = "pixelshuffle",
         filter_gain: float = 0.0,
         evidence: bool = False,
-        masks: ShownName = "controller",
+        masks: MaskSampling = "controller",
         area_softness: float = 0.2,
         embedding_start: Literal["random", "head"] = "random",
         embedding_epochs: int = 2,
@@ -157,11 +170,11 @@ class MaskTraining(pl.LightningModule):
 
     @property
     def trains_embeddings(self) -> bool:
-        """Whether the present epoch belongs to stage 1."""
+        """Return whether the present epoch belongs to stage 1."""
         return self.current_epoch < self.embedding_epochs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch: of the embeddings in stage 1, of the generator in stage 2."""
+        """Return the loss of one batch, a scalar: of the embeddings in stage 1, of the generator in stage 2."""
         with torch.no_grad():
             features, logits = self.classifier.features(batch["images"])
         targets = logits.argmax(dim=1)
@@ -184,7 +197,7 @@ class MaskTraining(pl.LightningModule):
         asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
         with torch.no_grad():
             background = mixture_fill(images, self.blur_share, draws)
-            filtered = self.estimator.filter(features[-1], asked)  # embeddings are done learning
+            filtered = self.estimator.filter(features[-1], asked)  # stage 2 does not train the embeddings
         raw = self.estimator.raw(features, filtered)
         scores = self.estimator.to_scores(raw)
         shown = (
@@ -225,7 +238,7 @@ class MaskTraining(pl.LightningModule):
         return 0.0 * total
 
     def on_fit_start(self) -> None:
-        """Refuse a run whose generator would never train; compile the generator where that is asked for."""
+        """Raise ValueError for a run whose generator would never train; compile the generator if that is asked for."""
         epochs = self.trainer.max_epochs
         if epochs is not None and 0 <= epochs <= self.embedding_epochs:
             raise ValueError(
@@ -242,13 +255,13 @@ class MaskTraining(pl.LightningModule):
             self.estimator = convert(self.estimator)  # type: ignore[no-untyped-call]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Forget what the optimiser remembers of stage 1 when stage 2 starts."""
+        """Clear the optimiser's state of stage 1 when stage 2 starts."""
         if batch_idx == 0 and self.current_epoch == self.embedding_epochs:
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with one group for each stage; a group's rate is zero in the other's epochs."""
+        """Build Adam with one group for each stage; a group's learning rate is zero in the other's epochs."""
         groups = self.rates.groups(self.estimator.filter.parameters(), self.estimator.generator.parameters())
         optimizer = torch.optim.Adam(groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rates.factors(self.trainer.max_epochs or 0))
@@ -281,7 +294,7 @@ class MaskTraining(pl.LightningModule):
                 self.log(f"val/{name}", value, prog_bar=name == "faithfulness")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the estimator and what it belongs to; leave the classifier out."""
+        """Store the estimator and its classifier's identity; leave the classifier out."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith(STATE_PREFIX)}
         checkpoint[ESTIMATOR_KEY] = self.estimator.settings.to_dict()

@@ -1,4 +1,4 @@
-"""The evaluated explainers under other conditions: on a changed copy of the classifier, on a device, in fewer steps."""
+"""Variants of the evaluated explainers for studies: on a changed classifier, on a device, or in fewer steps."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ Measure = Callable[[Tensor, Tensor, list[str]], tuple[Tensor, Tensor]]
 
 
 class Variants:
-    """Builds what a study of explainers compares with; classifier and explainers of the evaluation stay as they are.
+    """Build what a study of explainers compares with; classifier and explainers of the evaluation stay as they are.
 
     Args:
         classifier: What is evaluated.
@@ -54,9 +54,9 @@ class Variants:
     def explain_with(
         self, names: Sequence[str], classifier: Classifier | None = None, steps: int | None = None
     ) -> dict[str, Explain]:
-        """Like `explainers`, but as functions that share walks, see `dre.explainers.paths.shared`.
+        """Build explainers as functions that share walks, see `dre.explainers.paths.shared`.
 
-        A walk is shared when all are asked about one image before the next.
+        A walk is shared when all functions are called for one image before the next.
         """
         walks = SharedWalks(self.explainers(names, classifier, steps))
         return {name: partial(walks.explain, name) for name in names}
@@ -82,16 +82,16 @@ class Variants:
         return list(self._known_layers())
 
     def randomised(self, layers: Sequence[str], seed: int = 0, redraw: Redraw = "initial") -> Classifier:
-        """Give a copy of the classifier in which these layers are drawn anew, see `dre.models.randomisation`."""
+        """Return a copy of the classifier in which these layers are drawn anew, see `dre.models.randomisation`."""
         known = self._known_layers()
         return randomise(self.classifier, [known[name] for name in layers], seed, redraw)
 
     def noisy(self, level: float, seed: int = 0, sigma: Deviation = "global") -> Classifier:
-        """Give a copy of the classifier with noise on its parameters, see `dre.models.randomisation`."""
+        """Return a copy of the classifier with noise on its parameters, see `dre.models.randomisation`."""
         return add_noise(self.classifier, level, seed, sigma)
 
     def on_device(self, device: torch.device) -> Classifier:
-        """Give a copy of the classifier on another device."""
+        """Return a copy of the classifier on another device."""
         return copy.deepcopy(self.classifier).to(device)
 
     def _known_layers(self) -> dict[str, WeightLayer]:

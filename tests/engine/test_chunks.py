@@ -1,4 +1,4 @@
-"""One chunk for probes and sweeps: how it is chosen, that it bounds every pass, and what it does without memory."""
+"""Chunk size of probes and sweeps: planned from free memory, bounds every pass, halved when memory runs out."""
 
 import gc
 import warnings
@@ -47,10 +47,10 @@ def planned(monkeypatch, free: int | None, images=IMAGES, footprint=FOOTPRINT, s
 @pytest.mark.parametrize(
     ("free", "gradients", "sweeps"),
     [
-        (10**9, (8, 256), (8, 256)),  # plenty: what suits the device
+        (10**9, (8, 256), (8, 256)),  # plenty: the most that the device allows
         (20_000, (8, 8), (8, 64)),  # half of it holds 12 images of 800 bytes, or 100 of 100
         (4_000, (2, 2), (8, 16)),
-        (100, (1, 1), (1, 1)),  # less than an image needs: it is tried all the same
+        (100, (1, 1), (1, 1)),  # less than an image needs: one image is tried
         (None, (8, 256), (8, 256)),
     ],
 )

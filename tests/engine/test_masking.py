@@ -1,4 +1,4 @@
-"""What sweeps can show: every substrate, soft masks, random orders, interpolation, and what is read of them."""
+"""Masked copies of sweeps: every fill, soft masks, random orders, interpolation, and what is read of them."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_mean_and_neutral_colour_are_substrates():
 def test_a_classifier_without_a_neutral_colour_is_refused():
     with pytest.raises(ValueError, match="`neutral` is the classifier's `mean` colour, and this one has none"):
         run([Sweep((0.0,), "dataset_mean")])
-    with pytest.raises(ValueError, match="unknown substrate 'white'"):
+    with pytest.raises(ValueError, match="unknown fill 'white'"):
         fill_images(batch()[0], "white")
     with pytest.raises(ValueError, match="`sigma` of a blur must be positive, got 0"):
         Blur(0)

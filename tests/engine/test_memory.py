@@ -1,4 +1,4 @@
-"""Free memory as a machine that is made of files describes it."""
+"""Free memory, read from files like those of Linux."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ GIB = 1 << 30
 
 
 def machine(root: Path, available: int, groups: str, files: dict[str, str]) -> Path:
-    """Write what Linux would show of a machine."""
+    """Write files as Linux shows them."""
     meminfo = f"MemTotal: 999999999 kB\nMemFree: 17 kB\nMemAvailable: {available // 1024} kB\n"
     for name, content in {"proc/meminfo": meminfo, "proc/self/cgroup": groups, **files}.items():
         path = root / name

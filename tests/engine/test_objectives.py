@@ -12,6 +12,7 @@ from dre.engine.objectives import (
     generalised_cross_entropy,
     margin,
     objective,
+    smoothness,
     target_probability,
     total_variation,
 )
@@ -33,12 +34,39 @@ def test_embedding_bce_is_two_way_cross_entropy_of_half_the_mean():
     torch.testing.assert_close(embedding_bce(resemblance, present), two_way)
 
 
-def test_total_variation_by_hand():
+def test_smoothness_by_hand():
     mask = torch.zeros(1, 1, 4, 4)
     mask[0, 0, 1, 1] = 1.0  # four edges of height 1, none on the border
-    assert total_variation(mask) == 2.0
+    assert smoothness(mask) == 2.0
     mask[0, 0, 0, 0] = 1.0  # two more edges, and lit twice on the border: as row and as column
-    assert total_variation(mask).item() == pytest.approx((4 + 2 + 0.3 * 2) / 2)
+    assert smoothness(mask).item() == pytest.approx((4 + 2 + 0.3 * 2) / 2)
+
+
+def published_mgnet_smoothness(mask):
+    rows = (mask[..., 1:, :] - mask[..., :-1, :]).square().sum()
+    columns = (mask[..., 1:] - mask[..., :-1]).square().sum()
+    border = mask[..., 0, :].square().sum() + mask[..., -1, :].square().sum()
+    border = border + mask[..., 0].square().sum() + mask[..., -1].square().sum()
+    return (rows + columns + 0.3 * border) / (2 * len(mask))
+
+
+def variation_of_each_image(mask, power):
+    down = F.pad(mask.diff(dim=2), (0, 0, 0, 1)).square()
+    right = F.pad(mask.diff(dim=3), (0, 1)).square()
+    return ((down + right).clamp_min(1e-10) ** (power / 2)).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("power", [None, 1.0, 1.5, 2.0, 3.0])
+def test_total_variation_and_its_gradient_equal_the_published_formulas_bit_by_bit(power):
+    mask = torch.rand(3, 1, 13, 18, generator=torch.Generator().manual_seed(0)).clamp(0.2, 0.8)  # with flat places
+    ours, theirs = mask.clone().requires_grad_(), mask.clone().requires_grad_()
+    if power is None:
+        found, wanted = smoothness(ours), published_mgnet_smoothness(theirs)
+    else:
+        found = total_variation(ours, power, floor=1e-10, per_image=True)
+        wanted = variation_of_each_image(theirs, power)
+    assert torch.equal(found, wanted)
+    assert torch.equal(torch.autograd.grad(found.sum(), ours)[0], torch.autograd.grad(wanted.sum(), theirs)[0])
 
 
 def test_area_prefers_few_bright_pixels_to_many_faint_ones():
@@ -95,7 +123,7 @@ def test_dre_is_pure_cross_entropy_and_each_term_of_equation_2_adds_to_it():
     torch.testing.assert_close(logits, shown)
     weights = Constraints(background=0.5, area=2.0, smoothness=0.1)
     added, _ = objective("cross_entropy", classify, images, mask, background, asked, present, weights)
-    terms = 0.5 * target_probability(hidden, asked).mean() + 2 * area(mask) + 0.1 * total_variation(mask)
+    terms = 0.5 * target_probability(hidden, asked).mean() + 2 * area(mask) + 0.1 * smoothness(mask)
     torch.testing.assert_close(added, plain + terms)
     bounded, _ = objective("generalised_cross_entropy", classify, images, mask, background, asked, present, weights)
     torch.testing.assert_close(bounded, generalised_cross_entropy(shown, asked) + terms)
@@ -110,7 +138,7 @@ def test_published_mgnet_shows_the_target_inside_when_asked_for_it_and_outside_w
     shown = classify(blend(images, mask, background))
     hidden = classify(blend(images, 1 - mask, background))
     loss, _ = objective("published_mgnet", classify, images, mask, background, targets, present, PUBLISHED_MGNET)
-    expected = 8 * area(mask) + 0.005 * total_variation(mask)
+    expected = 8 * area(mask) + 0.005 * smoothness(mask)
     for image in range(2):
         others = torch.arange(3) != targets[image]
         lead = shown[image, targets[image]] - shown[image, others].max()

@@ -1,4 +1,4 @@
-"""What an explainer is given that it cannot use, or should not change."""
+"""Explainers refuse arguments that they cannot use, and change nothing of their caller's."""
 
 import warnings
 

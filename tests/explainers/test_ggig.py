@@ -1,4 +1,4 @@
-"""GGIG against a slow loop and on a linear classifier."""
+"""Gradients gathered on the way up the score: against a slow loop and on a linear classifier."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What must be true of every explainer on any network: tried on random small ones."""
+"""Invariants of all explainers on random small networks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""DRE+ against a slow loop, and the controller applied afterwards."""
+"""Learned explainers: refinement against a slow loop, and the controller applied to other maps."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from tests.networks import small_batch, small_classifier, small_estimator
 
 
 def refined_by_hand(classifier: Classifier, image: torch.Tensor, target: int, mask: torch.Tensor) -> torch.Tensor:
-    """Score 33 versions one by one, and interpolate the running maximum for one pixel after the other."""
+    """Score 33 masked copies one by one, and interpolate the running maximum for one pixel after the other."""
     order = mask.flatten().argsort(descending=True, stable=True).tolist()
     count, best, highest = len(order), [], 0.0
     for step in range(33):

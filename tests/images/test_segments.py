@@ -1,4 +1,4 @@
-"""Superpixels and regions: what must hold of any cut, a slow dilation, and what is remembered."""
+"""Superpixels and regions: invariants of any cut, a slow dilation, and the cache."""
 
 import numpy as np
 import pytest

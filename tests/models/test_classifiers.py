@@ -9,7 +9,7 @@ from dre.models import Classifier
 from dre.models.folding import fold_batch_norm
 from tests.networks import SmallNetwork, small_batch, small_classifier
 
-PAPER_TAPS = {  # channels at strides 4, 8, 16, 32 as paper 003's geometry wants them
+PAPER_TAPS = {  # channels at strides 4, 8, 16, 32 in the geometry of Fu et al. 2021
     "torchvision/resnet50": [256, 512, 1024, 2048],
     "torchvision/vgg19": [128, 256, 512, 512],
     "torchvision/googlenet": [192, 480, 832, 1024],

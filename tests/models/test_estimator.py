@@ -9,7 +9,7 @@ from dre.models.estimator import PairRatio
 
 
 def density(z: torch.Tensor, eta: float, h: float) -> torch.Tensor:
-    """Paper 003, Eq. 8, written out."""
+    """Compute Fu et al. 2021, Eq. 8, term by term."""
     root = z ** (1 / h)
     exponent = torch.exp(-((1 / root - 1).log() ** 2) / (2 * eta**2))
     return exponent / (math.sqrt(2 * math.pi) * h * eta * z * (1 - root))

@@ -1,4 +1,4 @@
-"""A network that was borrowed comes back as it was."""
+"""Temporary hooks and modes leave a network as it was."""
 
 import pytest
 import torch

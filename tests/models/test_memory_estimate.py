@@ -1,4 +1,4 @@
-"""Memory for each pixel of an image, against a network whose tensors are counted by hand."""
+"""Memory estimate, against a network whose tensors are counted by hand."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""One rank of a training that tests start with torchrun: fit, then write what validation and weights came to."""
+"""One rank of a mask training that tests start with torchrun: fit, then write validation and weights."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Ways to lose a process of a training that tests start with torchrun."""
+"""Callbacks that end a process of a training that tests start with torchrun."""
 
 import os
 import signal

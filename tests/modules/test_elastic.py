@@ -1,4 +1,4 @@
-"""Lost processes: the job ends in bounded time, and what it wrote is gone on from in a world of any size."""
+"""Lost processes: the job ends in bounded time, and a run of any number of ranks continues from what it wrote."""
 
 import json
 import os

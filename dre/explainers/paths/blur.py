@@ -1,4 +1,4 @@
-"""BlurIG: a path from the blurred image to the image, and the explainer that walks it."""
+"""BlurIG: integrated gradients along a path from the blurred image to the image."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.explainers.paths.straight import Quadrature, quadrature, walk_nodes
@@ -19,25 +20,35 @@ Grid = Literal["linear", "sqrt"]
 
 @dataclass(frozen=True, eq=False)
 class BlurPath:
-    """From the blurred image to the image, the width of the Gaussian shrinking to zero.
+    """Walk from the blurred image to the image while the width of the Gaussian shrinks to zero.
 
-    The tangent is the derivative of the blur in sigma, worked out on the kernel; published code takes a finite
-    difference in float32, loses most of its digits, and gets the first step wrong. The kernel's radius is fixed at four
-    times the largest sigma, so that the blur is smooth along the path.
+    The tangent is the exact derivative of the blur in sigma. Published code takes a finite difference in float32, which
+    loses most digits and is wrong in the first step. The kernel's radius is fixed at four times the largest sigma, so
+    that the blur is smooth along the path.
 
     Args:
         steps: Number of gradient evaluations, ends included.
         max_sigma: Standard deviation of the start, in pixels.
         grid: `linear` in sigma, or in its square (`sqrt`). PAIR's square-root grid calls the largest *variance*
-            max_sigma: its max_sigma=50 is 7.07 here.
+            max_sigma: its max_sigma=50 is 7.07 here. (PAIR is the saliency package of the authors' group.)
         border: What the blur sees beyond the border; PAIR's is `constant`, black.
         border_value: What a constant border shows.
         quadrature: As for the straight line; PAIR's is `right`, counted from the blurred end.
         grad_step: Width in pixels of a finite difference in place of the derivative, 0.01 in PAIR's code; for parity.
         from_sharp: Walk from the image to its blur, and negate the map. Only rules that treat the two ends of a step
-            differently care, such as IDGI, which published code of paper 002 takes this way round.
+            differently depend on it, such as IDGI, which the code of Singhi and Kumari 2024 takes this way round.
 
-    Source: Xu et al. 2020; paper 002, Eq. 2 and 3, which count in variance where the code counts in sigma.
+    Source: Xu et al. 2020; Singhi and Kumari 2024, Eq. 2 and 3, which count in variance where the code counts in sigma.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, BlurPath(steps=4, max_sigma=5))(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     steps: int = 64
@@ -50,35 +61,33 @@ class BlurPath:
     from_sharp: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no path."""
+        """Raise ValueError for settings that describe no path."""
         quadrature(self.quadrature, self.steps)
         if self.max_sigma <= 0:
             raise ValueError(f"`max_sigma` must be positive, got {self.max_sigma}")
-        if self.grid not in get_args(Grid):
-            raise ValueError(f"unknown grid {self.grid!r}; choose {', '.join(get_args(Grid))}")
-        if self.border not in get_args(Border):
-            raise ValueError(f"unknown border {self.border!r}; choose {', '.join(get_args(Border))}")
+        check_choice("grid", self.grid, get_args(Grid))
+        check_choice("border", self.border, get_args(Border))
         if self.grad_step is not None and self.grad_step <= 0:
             raise ValueError(f"`grad_step` must be positive, got {self.grad_step}; null takes the derivative itself")
 
     @property
     def radius(self) -> int:
-        """Half width of the kernels, in pixels."""
+        """Return the half width of the kernels, in pixels."""
         return int(4 * self.max_sigma + 0.5)
 
     def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
-        """One walk; away from the image it counts negative."""
+        """Return one walk; away from the image it counts negative."""
         return [(-1.0 if self.from_sharp else 1.0, self)]
 
     def sigma(self, t: float) -> tuple[float, float]:
-        """Give sigma at t in [0, 1] and its derivative in t; at the sharp end, where the blur's own is zero, 0."""
+        """Return sigma at t in [0, 1] and its derivative in t, which is 0 at the sharp end, as the blur's is."""
         if self.grid == "linear":
             return self.max_sigma * (1 - t), -self.max_sigma
         root = float(np.sqrt(1 - t))
         return self.max_sigma * root, -self.max_sigma / (2 * root) if root > 0 else 0.0
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """From blurred to sharp, or the other way round."""
+        """Yield the waypoints from blurred to sharp, or the other way round."""
         is_weighed = self.border == "reflect" and self.grad_step is None
         spectrum = BlurSpectrum(images, self.radius) if is_weighed else None
 
@@ -91,10 +100,10 @@ class BlurPath:
         return walk_nodes(place, nodes, weights, probe)
 
     def blur(self, images: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """Give the blurred images and how they change with sigma."""
+        """Return the blurred images and their derivative in sigma, [B, C, H, W] each."""
         if self.grad_step is None:
             return blur_with_slope(images, sigma, self.radius, self.border, self.border_value)
-        exact = images.double()  # so small a difference has hardly a digit in float32
+        exact = images.double()  # in float32 so small a difference keeps hardly a digit
         sigmas = (sigma, sigma + self.grad_step)
         here, further = (
             blur_with_slope(exact, each, self.radius, self.border, self.border_value)[0] for each in sigmas
@@ -103,7 +112,7 @@ class BlurPath:
 
 
 class BlurIG(PathExplainer):
-    """Gradients along a path that sharpens the image, times what they moved; `steps` passes, no baseline.
+    """Integrate gradients along a path that sharpens the image; `steps` passes, no baseline.
 
     Args:
         classifier: What is explained.
@@ -121,6 +130,16 @@ class BlurIG(PathExplainer):
         chunk: Most images in one pass.
 
     Source: Xu et al. 2020.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> BlurIG(classifier, steps=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Guided IG: a path that moves the features with the smallest gradients first."""
+"""Guided IG: a path that moves the features with the smallest gradients first, within max_dist of the straight line."""
 
 import math
 from collections.abc import Iterator
@@ -21,24 +21,34 @@ CLOSE = 1e-9
 @accepts_old_options
 @dataclass(frozen=True, eq=False)
 class GuidedPath:
-    """From a baseline to the image in steps of equal length (L1), each spent on the smallest gradients.
+    """Walk from a baseline to the image in steps of equal length (L1), each spent on the smallest gradients.
 
     A feature is one channel of one pixel. All images of a batch take their steps together; within a step each stops
-    moving when its own goal is reached. The last step goes to the image, whose score is asked for without a gradient.
+    moving when its own goal is reached. The last step goes to the image, which is scored without a gradient.
 
     Args:
         steps: Number of gradient evaluations.
         fraction: Share of features, those with the smallest gradients, that may move at once.
-        max_distance: How far a feature may run ahead of the straight line or fall behind, as a share of it; 1 sets
-            it free.
+        max_distance: max_dist of the paper: how far a feature may be ahead of the straight line or behind it, as a
+            share of the line; 1 sets no bound.
         baseline: Where to start, see `dre.images.fill.fill_images`.
         blur_sigma: Of the baseline `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
         tmlr_grad_space: Take the gradient in the classifier's normalised units while features move in pixels, as the
-            published code of paper 002 does: channels whose standard deviation is small then seem less steep.
+            code of Singhi and Kumari 2024 does: channels whose standard deviation is small then seem less steep.
 
     Source: Kapishnikov et al. 2021, Algorithm 1, with the values of their experiments (fraction 0.5, distance 1).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, GuidedPath(steps=4))(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     steps: int = 64
@@ -51,7 +61,7 @@ class GuidedPath:
     blur_radius: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no path."""
+        """Raise ValueError for settings that describe no path."""
         if self.steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {self.steps}")
         if not 0 < self.fraction <= 1:
@@ -60,7 +70,7 @@ class GuidedPath:
             raise ValueError(f"`max_distance` must lie in [0, 1], got {self.max_distance}")
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """From baseline to image."""
+        """Yield the waypoints from baseline to image."""
 
         def draws() -> list[torch.Generator]:
             return probe.generators(images, self.seed)
@@ -128,24 +138,35 @@ def _images(features: Tensor, like: Tensor) -> Tensor:
 
 @accepts_old_options
 class GuidedIG(PathExplainer):
-    """Gradients along a path that avoids large ones; `steps` passes and one forward pass. It is not complete.
+    """Integrate gradients along a path that avoids large ones; `steps` passes and a forward pass. It is not complete.
 
     Args:
         classifier: What is explained.
         steps: Number of gradient evaluations.
         fraction: Share of features, those with the smallest gradients, that may move at once.
-        max_distance: How far a feature may stray from the straight line, as a share of it; 1 sets it free.
+        max_distance: How far a feature may be from the straight line, as a share of the line; 1 sets no bound.
         baseline: Where to start, see `dre.images.fill.fill_images`.
         blur_sigma: Of the baseline `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
-        tmlr_grad_space: Take gradients in normalised units while features move in pixels, as published for paper 002.
+        tmlr_grad_space: Take gradients in normalised units while features move in pixels, as in the code of Singhi and
+            Kumari 2024.
         rule: `riemann`, `idgi` or `idgi_tmlr`.
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
     Source: Kapishnikov et al. 2021.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> GuidedIG(classifier, steps=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Path attribution: walk from a path's start to its end and add up what each step explains."""
+"""Path attribution: the sum over the steps of a path of what a rule, Riemann or IDGI, gives for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,29 +16,58 @@ from dre.types import IntegrationPath, IntegrationRule, ScoreName, Waypoint
 
 
 def riemann(here: Waypoint, there: Waypoint) -> Tensor:
-    """Gradient times the displacement it stands for; the path chose the quadrature."""
+    """Multiply the gradient by the displacement it stands for, [B, C, H, W]; the path chose the quadrature.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> riemann(here, here)
+        tensor([[[[1.5000, 0.0000]]]])
+    """
     return here.grad * here.step
 
 
 def bare_gradient(here: Waypoint, there: Waypoint) -> Tensor:
-    """Gradient alone, whatever was moved.
+    """Return the gradient alone, [B, C, H, W], whatever was moved.
 
     The map ranks pixels as the mean gradient of the nodes does (`quadrature="pair"` takes all of them); it is not
     complete.
 
-    Source: paper 004, which compares with integrated gradients in this form.
+    Source: Rahman et al. 2022, who compare with integrated gradients in this form.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> bare_gradient(here, here)
+        tensor([[[[3., 4.]]]])
     """
     return here.grad
 
 
 def idgi(here: Waypoint, there: Waypoint) -> Tensor:
-    """Share the change in score among pixels in proportion to their squared gradient.
+    """Share the change in score among pixels in proportion to their squared gradient, [B, C, H, W].
 
     Departs from the published code in two places: gradients are scaled first, so that tiny ones do not underflow when
-    squared, and a stop without any gradient explains nothing instead of giving NaN (`PathExplainer.dropped_mass` says
-    how much that drops).
+    squared, and a waypoint without any gradient explains nothing instead of giving NaN (`PathExplainer.dropped_mass`
+    says how much that drops).
 
-    Source: Yang et al. 2023, Algorithm 1; paper 002, section 3.
+    Source: Yang et al. 2023, Algorithm 1; Singhi and Kumari 2024, section 3.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> there = Waypoint(image, torch.tensor([1.2]), torch.zeros_like(image), torch.zeros_like(image))
+        >>> idgi(here, there)
+        tensor([[[[0.3600, 0.6400]]]])
     """
     scale = here.grad.abs().amax(dim=(1, 2, 3), keepdim=True)
     energy = (here.grad / scale.where(scale > 0, 1.0)).square_()
@@ -47,39 +76,55 @@ def idgi(here: Waypoint, there: Waypoint) -> Tensor:
 
 
 def idgi_tmlr(here: Waypoint, there: Waypoint) -> Tensor:
-    """IDGI without the step into a path's end, which the published code of paper 002 never scores.
+    """Compute IDGI without the step into a path's end, which the published code of Singhi and Kumari 2024 leaves out.
 
-    The end is the stop at which nothing is left to move. For the numbers of that paper: take it on the path of
+    The end is the waypoint at which nothing is left to move. For the numbers of that paper: take it on the path of
     GuidedIG, on a BlurIG that walks `from_sharp` with the `left` quadrature, and on IntegratedGradients with the
     `right` one and, for fewer than 128 steps, `tmlr_stride`. What the missing step would explain is part of the `gap`.
 
-    Source: paper 002's published code; its steepest features move in the step that is missing.
+    Source: the published code of Singhi and Kumari 2024; the steepest features move in the step that is missing.
+
+    Example:
+        >>> import torch
+        >>> from dre.types import Waypoint
+        >>> image = torch.zeros(1, 1, 1, 2)
+        >>> gradient, step = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
+        >>> here = Waypoint(image, torch.tensor([0.2]), gradient, step)
+        >>> there = Waypoint(image, torch.tensor([1.2]), torch.zeros_like(image), torch.zeros_like(image))
+        >>> idgi_tmlr(here, there)
+        tensor([[[[0., 0.]]]])
     """
     moves = (there.step != 0).flatten(1).any(1)
     return idgi(here, there) * moves[:, None, None, None]
 
 
 def completeness(attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """How far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative."""
+    """Return how far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative.
+
+    Example:
+        >>> import torch
+        >>> completeness(torch.tensor([[[[0.25, 0.5]]]]), torch.tensor([0.0]), torch.tensor([1.0]))
+        tensor([0.2500], dtype=torch.float64)
+    """
     return (attribution.double().flatten(1).sum(1) - (end.double() - start.double())).abs()
 
 
 @runtime_checkable
 class SeveralWalks(Protocol):
-    """A path that may stand for several walks, whose maps are weighted and added."""
+    """Declare a path that may stand for several walks, whose maps are weighted and added."""
 
     def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
-        """Weight and path of each walk."""
+        """Return weight and path of each walk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Integral:
-    """What one walk, or the weighted sum of several, has explained.
+    """Hold what one walk, or the weighted sum of several, has explained.
 
     Args:
         attribution: [B, C, H, W], signed.
         gap: Distance of each walk's sum from its change in score, [B]; distances of several walks add up.
-        dropped: Change in score behind stops that had no gradient to share it by, [B], signed.
+        dropped: Change in score after waypoints that had no gradient to share it by, [B], signed.
     """
 
     attribution: Tensor
@@ -91,7 +136,7 @@ class Integral:
         return Integral(self.attribution + other.attribution, self.gap + other.gap, self.dropped + other.dropped)
 
     def __mul__(self, weight: float) -> "Integral":
-        """Weight the walk; a gap has no sign."""
+        """Multiply the walk by a weight; a gap has no sign."""
         attribution = self.attribution * weight if weight != 1 else self.attribution
         return Integral(attribution, self.gap * abs(weight), self.dropped * weight)
 
@@ -115,20 +160,31 @@ def integrate(path: IntegrationPath, rules: Sequence[IntegrationRule], images: T
 
 
 class PathExplainer(Explainer):
-    """Sum what `rule` gives for each step of `path`.
+    """Sum what `rule` gives for each step of `path`; every path works with every rule.
 
     After each call `gap` holds the distance of each image's map from completeness and `dropped_mass` the change in
-    score, [B] both, that lay behind stops without any gradient, which IDGI cannot share among pixels.
+    score, [B] both, after waypoints without any gradient, which IDGI cannot share among pixels.
 
     Args:
         classifier: What is explained.
-        path: Where to walk.
-        rule: What a step explains: a function, `dre.explainers.riemann` or `dre.explainers.idgi`.
+        path: Walked from its start to its end.
+        rule: What a step contributes: a function, `dre.explainers.riemann` or `dre.explainers.idgi`.
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
-    Source: Sundararajan et al. 2017 for any path; paper 001 and 002 for paths and rules.
+    Source: Sundararajan et al. 2017, section 4, for any path; rules and paths name their own sources.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.explainers import StraightPath, idgi
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, StraightPath(steps=8), idgi)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     gap: Tensor
@@ -156,27 +212,27 @@ class PathExplainer(Explainer):
         return self.read(self.integrate(images, targets))
 
     def integrate(self, images: Tensor, targets: Tensor) -> Integral:
-        """Attribution of each channel, with what completeness asks for; walks of one path are weighted and added."""
+        """Return the attribution of each channel and its gap; several walks of one path are weighted and added."""
         (integral,) = self.integrals(images, targets, [self.rule])
         return integral
 
     def integrals(self, images: Tensor, targets: Tensor, rules: Sequence[IntegrationRule]) -> list[Integral]:
-        """Walk once for several rules."""
+        """Walk once and return one integral for each rule."""
         images = images.contiguous(memory_format=torch.channels_last)
         probe = self.probe(targets)
         weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in self.walks()]
         return [sum(of_rule[1:], start=of_rule[0]) for of_rule in zip(*weighted, strict=True)]
 
     def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
-        """Weight and path of each walk that the path stands for; one that is a single walk has weight 1."""
+        """Return weight and path of each walk that the path stands for; a single walk has weight 1."""
         return self.path.walks() if isinstance(self.path, SeveralWalks) else [(1.0, self.path)]
 
     def read(self, integral: Integral) -> Tensor:
-        """Keep what completeness asks for and give the saliency."""
+        """Keep the gap and the dropped mass, and return the saliency [B, 1, H, W]."""
         self.gap, self.dropped_mass = integral.gap, integral.dropped
         return reduce_channels(integral.attribution, self.reduce)
 
     def completeness_gap(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
-        """Explain, and give |sum of the map - change in score| of each image, [B], summed over the path's walks."""
+        """Explain, and return |sum of the map - change in score| of each image, [B], summed over the path's walks."""
         self(images, targets, keys)
         return self.gap

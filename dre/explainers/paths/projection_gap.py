@@ -1,4 +1,4 @@
-"""How far IDGI's assumption is from the truth: whether the point it steps to has the score of the next stop."""
+"""Projection gap: score difference between the point projected along the gradient and the next waypoint of a path."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,17 +11,17 @@ from dre.types import Waypoint
 
 
 class StepGaps(PathExplainer):
-    """Walk as a path explainer does and measure the steps instead of adding up what they explain: its map is empty.
+    """Walk as a path explainer does and measure its steps instead of adding up attributions: the map is zero.
 
     After each call `gap` holds the mean over the steps of |f(x_jp) - f(x_j+1)| and `moved` that of |f(x_j+1) - f(x_j)|,
-    float64 [B], see `projected`. Stops without a gradient lead nowhere and are left out; an image that has no others
-    gets NaN. Of a path that is several walks, the means are over the steps of all of them, each step weighted by the
-    magnitude with which its walk counts in the map.
+    float64 [B], see `projected`. Waypoints without a gradient lead nowhere and are left out; an image with no others
+    gets NaN. Where a path is several walks, the means are over the steps of all of them, each step weighted by the
+    magnitude of its walk's weight in the map.
 
     Args:
         walker: Whose path is walked; passes are counted as its own.
 
-    Source: paper 002, sections 3 and 4.5.1.
+    Source: Singhi and Kumari 2024, sections 3 and 4.5.1.
     """
 
     moved: Tensor
@@ -31,7 +31,7 @@ class StepGaps(PathExplainer):
         self.cost, self.chunk = walker.cost, walker.chunk
 
     def measure(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
-        """Walk, and give `gap` and `moved`, [B] both; arguments as of `Explainer.forward`."""
+        """Walk, and return `gap` and `moved`, [B] both; arguments as of `Explainer.forward`."""
         self(images, targets, keys)
         return self.gap, self.moved
 
@@ -51,14 +51,14 @@ class StepGaps(PathExplainer):
 
 
 def has_gradient(here: Waypoint) -> Tensor:
-    """Whether IDGI's step leads anywhere, [B]."""
+    """Return whether IDGI's step leads anywhere, bool [B]."""
     return _energy(here) > 0
 
 
 def projected(here: Waypoint, there: Waypoint) -> Tensor:
-    """Where IDGI steps to, [B, C, H, W]; the stop itself where there is no gradient.
+    """Return the point to which IDGI projects, [B, C, H, W]; the waypoint itself where there is no gradient.
 
-    It moves along the gradient as far as a straight score would need to reach that of the next stop:
+    It moves along the gradient as far as a linear score would need to reach that of the next waypoint:
     x_jp = x_j + g (f(x_j+1) - f(x_j)) / |g|^2.
     """
     energy = _energy(here)
@@ -67,5 +67,5 @@ def projected(here: Waypoint, there: Waypoint) -> Tensor:
 
 
 def _energy(here: Waypoint) -> Tensor:
-    """Squared length of the gradient, float64 [B]: no float32 underflows."""
+    """Compute the squared length of the gradient in float64, [B]: no float32 underflows."""
     return here.grad.double().square().flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""SAMP and SAMP++: paths that move those pixels first that change the score most."""
+"""SAMP and SAMP++: paths that move the most relevant pixels first, under a constraint on the length of a step."""
 
 import math
 import warnings
@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
@@ -21,18 +22,18 @@ Momentum = Literal["select", "both"]
 
 
 def top_pixels(gains: Tensor, count: int) -> Tensor:
-    """Mark the `count` highest of each row, exactly: bool [B, N]; ties go to those that come first."""
+    """Mark the `count` highest values of each row, bool [B, N]; ties go to those that come first."""
     count = min(count, gains.shape[1])
     bar = gains.kthvalue(gains.shape[1] - count + 1, dim=1, keepdim=True).values
     above, ties = gains > bar, gains == bar
-    room = count - above.sum(1, keepdim=True)
-    return above | (ties & (ties.cumsum(1) <= room))
+    left = count - above.sum(1, keepdim=True)
+    return above | (ties & (ties.cumsum(1) <= left))
 
 
 def pixels_beyond(gains: Tensor, count: int, margin: float = 1e-6) -> Tensor:
-    """Mark what exceeds the `count`-th highest of each row by more than minus `margin`: bool [B, N].
+    """Mark the values above the `count`-th highest of each row minus `margin`: bool [B, N].
 
-    Ties go along together; where the margin is lost in the rounding of large values, the `count`-th itself does not.
+    Ties are marked together. Where the margin is lost in the rounding of large values, the `count`-th is not marked.
     """
     count = min(count, gains.shape[1])
     bar = gains.kthvalue(gains.shape[1] - count + 1, dim=1, keepdim=True).values
@@ -42,21 +43,21 @@ def pixels_beyond(gains: Tensor, count: int, margin: float = 1e-6) -> Tensor:
 @accepts_old_options
 @dataclass(frozen=True, eq=False)
 class SampPath:
-    """A greedy walk that at each step moves the pixels with the largest projected gradient all the way to its end.
+    """Walk greedily: each step moves the pixels with the largest projected gradient all the way to the end.
 
     The deletion walk starts at the image and takes the pixels that lower the score most; its map is negated. The
     insertion walk ends at the image and takes those that raise it most. All images of a batch step together; one that
-    has arrived is asked for its score and then left alone.
+    has arrived is scored once more and then left alone.
 
     Args:
         direction: One of them, or `both`, whose maps are added.
-        steps: In how many steps the pixels would be done, if each moved at once.
+        steps: Steps that the walk takes where each pixel moves at once.
         pixels: How many pixels move at each step, in place of `steps` (the published runs: 3584 of 224 x 224).
         fragments: Infinitesimal constraint: no step is longer (L1) than the walk divided by this; none by default.
         momentum: Weight of the new gradient in a running average with those before; none by default.
         momentum_for: The averaged gradient is used to `select` pixels only, or for the map as well (`both`, as
             published, which gives completeness up).
-        deletion_baseline: What deletion leaves; published code says zeros in normalised space, which is `neutral`.
+        deletion_baseline: What deletion leaves; `dataset_mean` is the zero of normalised images, as published.
         insertion_baseline: What insertion starts from.
         blur_sigma: Of a `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
@@ -64,8 +65,12 @@ class SampPath:
         max_steps: Takes all the rest in one step when it is reached; by default the most that can be needed.
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
 
-    Source: paper 001, Eq. 11 and its greedy algorithm. Selection is exact by default; values for `fragments` and
-    `momentum` are from its published code.
+    Source: Zhang et al. 2024, Eq. 11 and the greedy algorithm. Selection is exact by default; values for `fragments`
+    and `momentum` are from the published code.
+
+    Example:
+        >>> [(weight, path.direction) for weight, path in SampPath(direction="both").walks()]
+        [(-1.0, 'deletion'), (1.0, 'insertion')]
     """
 
     direction: Direction = "both"
@@ -83,11 +88,9 @@ class SampPath:
     blur_radius: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no walk."""
-        if self.direction not in get_args(Direction):
-            raise ValueError(f"unknown direction {self.direction!r}; choose {', '.join(get_args(Direction))}")
-        if self.momentum_for not in get_args(Momentum):
-            raise ValueError(f"unknown `momentum_for` {self.momentum_for!r}; choose {', '.join(get_args(Momentum))}")
+        """Raise ValueError for settings that describe no walk."""
+        check_choice("direction", self.direction, get_args(Direction))
+        check_choice("momentum_for", self.momentum_for, get_args(Momentum))
         counts = {"steps": self.steps, "pixels": self.pixels, "fragments": self.fragments, "max_steps": self.max_steps}
         for name, count in counts.items():
             if count is not None and count < 1:
@@ -96,13 +99,13 @@ class SampPath:
             raise ValueError(f"`momentum` is the weight of the new gradient, in (0, 1], got {self.momentum}")
 
     def walks(self) -> Sequence[tuple[float, IntegrationPath]]:
-        """One walk for each direction; that of deletion, which runs away from the image, counts negative."""
+        """Return one walk for each direction; that of deletion, which runs away from the image, counts negative."""
         deletion = (-1.0, replace(self, direction="deletion"))
         insertion = (1.0, replace(self, direction="insertion"))
         return {"deletion": [deletion], "insertion": [insertion], "both": [deletion, insertion]}[self.direction]
 
     def ends(self, images: Tensor, probe: Probe) -> tuple[Tensor, Tensor]:
-        """Where the walk starts and where it ends."""
+        """Return the images where the walk starts and ends, [B, C, H, W] each."""
         baseline = self.deletion_baseline if self.direction == "deletion" else self.insertion_baseline
 
         def draws() -> list[torch.Generator]:
@@ -112,7 +115,7 @@ class SampPath:
         return (images, other) if self.direction == "deletion" else (other, images)
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """From the image for deletion, to the image for insertion."""
+        """Yield the waypoints, from the image for deletion, to the image for insertion."""
         if self.direction == "both":
             raise ValueError("direction 'both' is two walks; take them from walks()")
         here, end = self.ends(images, probe)
@@ -135,15 +138,15 @@ class SampPath:
         yield Waypoint(here, score, torch.zeros_like(here), torch.zeros_like(here))
 
     def pixels_of(self, area: int) -> int:
-        """How many pixels move at each step."""
+        """Return how many pixels move at each step."""
         return self.pixels or math.ceil(area / self.steps)
 
     def step_limit(self, area: int) -> int:
-        """Most steps of a walk: each either finishes its pixels or moves by the bound; two more are for rounding."""
+        """Return the most steps of a walk: each finishes its pixels or moves by the bound; two more for rounding."""
         return self.max_steps or math.ceil(area / self.pixels_of(area)) + (self.fragments or 0) + 2
 
     def choose(self, here: Tensor, end: Tensor, gradient: Tensor, bound: Tensor | None) -> Tensor:
-        """Say how far each pixel moves towards the end, [B, 1, H, W] in [0, 1] (Eq. 11)."""
+        """Return how far each pixel moves towards the end, [B, 1, H, W] in [0, 1] (Zhang et al. 2024, Eq. 11)."""
         way = end - here
         gains = (gradient * way).sum(1).flatten(1)
         if self.direction == "deletion":
@@ -160,12 +163,12 @@ class SampPath:
 
 
 def _is_open(here: Tensor, end: Tensor) -> Tensor:
-    """Which images have not arrived, [B]."""
+    """Return which images have not arrived, bool [B]."""
     return (here != end).flatten(1).any(1)
 
 
 def _finish(share: Tensor, here: Tensor, end: Tensor, limit: int) -> Tensor:
-    """Take all the rest of the way in one step, and say so if that is more than was chosen."""
+    """Take all the rest of the way in one step, and warn if that is more than was chosen."""
     cut = ((here != end) & (share < 1)).flatten(1).any(1)
     if cut.any():
         warnings.warn(
@@ -177,7 +180,7 @@ def _finish(share: Tensor, here: Tensor, end: Tensor, limit: int) -> Tensor:
 
 
 def _look(probe: Probe, here: Tensor, wanted: Tensor, score: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores and gradients, new for the wanted images of the batch ([B], bool), as they were for the others."""
+    """Return scores and gradients, new for the wanted images ([B], bool), as they were for the others."""
     if wanted.all():
         return probe.gradient(here)
     rows = wanted.nonzero()[:, 0]
@@ -186,24 +189,24 @@ def _look(probe: Probe, here: Tensor, wanted: Tensor, score: Tensor, gradient: T
 
 
 def _arrive(probe: Probe, here: Tensor, wanted: Tensor, score: Tensor) -> Tensor:
-    """Scores, new for the wanted images of the batch ([B], bool)."""
+    """Return scores, new for the wanted images of the batch ([B], bool)."""
     rows = wanted.nonzero()[:, 0]
     return score.index_copy(0, rows, probe.scores(here[rows], rows)) if len(rows) else score
 
 
 @accepts_old_options
 class SAMP(PathExplainer):
-    """Gradients along greedy walks away from and towards the image, times what they moved; about 28 passes.
+    """Sum gradient times displacement along greedy walks away from and towards the image; about 28 passes.
 
     Each direction takes `steps` gradient evaluations and one forward pass, or up to `fragments` more with the
-    infinitesimal constraint. Complete in the limit of that constraint, without momentum, where the score is smooth;
-    plain jumps are not, and where rectifiers bend the score a greedy walk promises itself gains on both sides of a kink
-    and adds up far more than the score changes; docs/metrics.md has figures.
+    infinitesimal constraint. The map is complete in the limit of that constraint, without momentum, where the score is
+    smooth. Without the constraint it is not. Where rectifiers make the score piecewise linear, a greedy walk expects
+    gains on both sides of a kink, and the map sums to far more than the score changes; docs/metrics.md has figures.
 
     Args:
         classifier: What is explained.
         direction: `deletion`, `insertion`, or the sum of `both`.
-        steps: In how many steps the pixels would be done, if each moved at once.
+        steps: Steps that the walk takes where each pixel moves at once.
         pixels: How many pixels move at each step, in place of `steps`.
         fragments: Infinitesimal constraint: no step is longer (L1) than the walk divided by this.
         momentum: Weight of the new gradient in a running average with those before.
@@ -220,7 +223,17 @@ class SAMP(PathExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
-    Source: paper 001.
+    Source: Zhang et al. 2024.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> SAMP(classifier, steps=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -265,7 +278,7 @@ class SAMP(PathExplainer):
 
 @accepts_old_options
 class SAMPPlusPlus(SAMP):
-    """SAMP in small steps with averaged gradients; about 110 passes. Its momentum gives completeness up.
+    """Run SAMP in small steps with averaged gradients; about 110 passes. The momentum gives completeness up.
 
     Args:
         classifier: What is explained.
@@ -273,7 +286,17 @@ class SAMPPlusPlus(SAMP):
         momentum: Weight of the new gradient in a running average with those before; null for none.
         options: Those of `SAMP`.
 
-    Source: paper 001; 50 fragments and an even average are the values of its published code.
+    Source: Zhang et al. 2024; 50 fragments and an even average are the values of the published code.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> SAMPPlusPlus(classifier, fragments=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One walk for several explainers: those whose paths are the same differ in the rule alone, which costs no pass."""
+"""Shared walks: path explainers with equal paths walk once, because only their rules and channels differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -13,21 +13,21 @@ from dre.explainers.paths.integration import PathExplainer
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A map that was made along with another, until it is asked for."""
+    """Hold a map that was made along with another until it is asked for."""
 
     images: Tensor
     targets: Tensor
     keys: list[str]
     saliency: Tensor
 
-    def answers(self, images: Tensor, targets: Tensor, keys: Sequence[str]) -> bool:
-        """Whether it is the map of these images and classes."""
+    def is_for(self, images: Tensor, targets: Tensor, keys: Sequence[str]) -> bool:
+        """Return whether it is the map of these images and classes."""
         is_same = images is self.images or torch.equal(images, self.images)
         return is_same and self.keys == list(keys) and torch.equal(targets, self.targets)
 
 
 class WalkForAll(PathExplainer):
-    """Walk the path of several explainers once and leave the others' maps in `maps`; the first one bears the cost.
+    """Walk the path of several explainers once and keep the others' maps in `maps`; the first one bears the cost.
 
     Args:
         members: Explainers of one path, see `walk_alike`.
@@ -49,10 +49,10 @@ class WalkForAll(PathExplainer):
 
 
 class SharedWalks:
-    """Explain with several explainers, walking once for those that walk alike; each map is what it is alone.
+    """Explain with several explainers, walking once for those with equal paths; no map changes by that.
 
     Args:
-        explainers: By name; the first of several that walk alike walks for all of them when it is asked.
+        explainers: By name; the first of several with equal paths walks for all of them when it is called.
     """
 
     def __init__(self, explainers: Mapping[str, Explainer]) -> None:
@@ -69,10 +69,10 @@ class SharedWalks:
     def waiting(self, name: str, images: Tensor, targets: Tensor, keys: Sequence[str]) -> Tensor | None:
         """Take the unchecked map [B, 1, H, W] that was made with the leader's; None where these images have none."""
         found = self._waiting.pop(name, None)
-        return found.saliency if found is not None and found.answers(images, targets, keys) else None
+        return found.saliency if found is not None and found.is_for(images, targets, keys) else None
 
     def forget(self) -> None:
-        """Let go of maps that nobody asked for."""
+        """Drop the maps that nobody asked for."""
         self._waiting.clear()
 
     def explain(self, name: str, images: Tensor, targets: Tensor, keys: Sequence[str]) -> Tensor:
@@ -99,7 +99,7 @@ class SharedWalks:
 
 
 def walk_alike(one: Explainer, other: Explainer) -> bool:
-    """Whether two explainers take the same gradients at the same places, so that only rule and channels differ."""
+    """Return whether two explainers take the same gradients at the same waypoints, so that a walk can serve both."""
     return (
         isinstance(one, PathExplainer)
         and isinstance(other, PathExplainer)
@@ -111,7 +111,7 @@ def walk_alike(one: Explainer, other: Explainer) -> bool:
 
 
 def _is_plain(explainer: PathExplainer) -> bool:
-    """Whether an explainer walks and reads as every path explainer does, so that another can do it for it."""
+    """Return whether an explainer walks and reads as every path explainer does, so that another can do it for it."""
     ways = ("forward", "explain", "integrate", "integrals", "read", "probe", "generators")
     return all(getattr(type(explainer), way) is getattr(PathExplainer, way) for way in ways)
 

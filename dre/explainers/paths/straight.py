@@ -1,4 +1,4 @@
-"""Paths that are known in advance, and the straight line with the explainer that walks it."""
+"""Integrated gradients: quadrature rules, and the straight path from a baseline to the image."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dre.checks import check_choice
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
@@ -20,11 +21,11 @@ Quadrature = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre",
 OPEN = ("midpoint", "gauss_legendre")
 """Quadratures whose gradients all lie inside the path; its two ends are then scored by forward passes alone."""
 STRIDE_POINTS = 128
-"""Points of which the published code of paper 002 takes every second, fourth, ..."""
+"""Points of which the published code of Singhi and Kumari 2024 takes every second, fourth, ..."""
 
 
 def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
-    """Give ascending nodes in [0, 1] and their weights, which sum to 1.
+    """Return ascending nodes in [0, 1] and their weights, which sum to 1.
 
     Args:
         name: `left`, `right`, `trapezoid` and `pair` take `steps` equally spaced nodes, both ends included; `left`
@@ -32,8 +33,7 @@ def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
             package, with an error of order 1 / steps). `midpoint` and `gauss_legendre` have `steps` inner nodes.
         steps: Number of gradient evaluations.
     """
-    if name not in get_args(Quadrature):
-        raise ValueError(f"unknown quadrature {name!r}; choose {', '.join(get_args(Quadrature))}")
+    check_choice("quadrature", name, get_args(Quadrature))
     least = 1 if name in OPEN else 2
     if steps < least:
         raise ValueError(f"`steps` must be at least {least} for the {name} quadrature, got {steps}")
@@ -56,10 +56,10 @@ def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
 def walk_nodes(
     place: Callable[[float], tuple[Tensor, Tensor]], nodes: Sequence[float], weights: Sequence[float], probe: Probe
 ) -> Iterator[Waypoint]:
-    """Visit the nodes of a path that is known in advance, several in one pass.
+    """Yield the waypoints of a path that is known in advance, several in one pass.
 
     The end is visited once more for its score alone, so that the gradient at a last node of weight counts as well. A
-    path whose first node is not its start begins with a stop that has the start's score and the first node's gradient.
+    path whose first node is not its start begins with a waypoint of the start's score and the first node's gradient.
 
     Args:
         place: From t in [0, 1] to image and tangent, both [B, C, H, W].
@@ -91,7 +91,7 @@ def walk_nodes(
 @accepts_old_options
 @dataclass(frozen=True, eq=False)
 class StraightPath:
-    """The straight line from a baseline to the image.
+    """Walk the straight line from a baseline to the image.
 
     Args:
         steps: Number of gradient evaluations, ends included.
@@ -100,10 +100,20 @@ class StraightPath:
         blur_sigma: Of the baseline `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
-        tmlr_stride: Take every (128 / steps)-th of 128 points, as the published code of paper 002 does for fewer steps.
-            Its gradients stop short of the image, at 96/127 of the way for 4 steps, and completeness is lost.
+        tmlr_stride: Take every (128 / steps)-th of 128 points, as the code of Singhi and Kumari 2024 does for fewer
+            steps. Its gradients stop before the image, at 96/127 of the way for 4 steps, and completeness is lost.
 
     Source: Sundararajan et al. 2017, Eq. 1.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> PathExplainer(classifier, StraightPath(steps=4))(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     steps: int = 64
@@ -115,7 +125,7 @@ class StraightPath:
     blur_radius: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a walk without steps, and one from nowhere."""
+        """Raise ValueError for a path without steps or without a baseline."""
         quadrature(self.quadrature, self.steps)
         if self.tmlr_stride and STRIDE_POINTS % self.steps:
             raise ValueError(f"`tmlr_stride` needs `steps` that divide {STRIDE_POINTS}, got {self.steps}")
@@ -124,11 +134,11 @@ class StraightPath:
 
     @property
     def baselines(self) -> list[Baseline]:
-        """The baselines as a list, also if there is one."""
+        """Return the baselines as a list, also if there is one."""
         return [self.baseline] if isinstance(self.baseline, str | Tensor) else list(self.baseline)
 
     def walks(self) -> list[tuple[float, IntegrationPath]]:
-        """One walk for each baseline, equally weighted."""
+        """Return one walk for each baseline, equally weighted."""
         share = 1 / len(self.baselines)
         return [
             (share, replace(self, baseline=baseline, seed=self.seed + number))
@@ -136,7 +146,7 @@ class StraightPath:
         ]
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """From baseline to image."""
+        """Yield the waypoints from baseline to image."""
         if len(self.baselines) > 1:
             raise ValueError(f"{len(self.baselines)} baselines are as many walks; take them from walks()")
 
@@ -154,7 +164,7 @@ class StraightPath:
 
 @accepts_old_options
 class IntegratedGradients(PathExplainer):
-    """Gradients along the straight line from a baseline, times what they moved; `steps` passes.
+    """Integrate gradients along the straight line from a baseline; `steps` passes.
 
     Args:
         classifier: What is explained.
@@ -164,13 +174,27 @@ class IntegratedGradients(PathExplainer):
         blur_sigma: Of the baseline `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
-        tmlr_stride: Take every (128 / steps)-th of 128 points and stop short of the image, as published for paper 002.
+        tmlr_stride: Take every (128 / steps)-th of 128 points and stop before the image, as in the code of Singhi and
+            Kumari 2024.
         rule: `riemann`, `idgi` or `idgi_tmlr`.
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
     Source: Sundararajan et al. 2017.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> explainer = IntegratedGradients(classifier, steps=64, score="logit")
+        >>> saliency = explainer(images, targets)
+        >>> change = (classifier(images) - classifier(torch.zeros_like(images)))[0, 1]
+        >>> torch.allclose(saliency.sum(), change, atol=1e-4)
+        True
     """
 
     def __init__(

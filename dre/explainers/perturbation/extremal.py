@@ -19,11 +19,11 @@ MOMENTUM = 0.9
 DAMPENING = 0.9
 FIRST_AREA_WEIGHT = 300.0
 AREA_WEIGHT_GROWTH = 1.0035
-"""After each iteration the wanted area weighs this many times more."""
+"""Factor of the weight of the area after each iteration."""
 
 
 class BlurPyramid:
-    """Images whose pixels are each blurred as much as a mask says.
+    """Blur each pixel of some images by as much as a mask says.
 
     Args:
         images: [N, C, H, W].
@@ -49,11 +49,11 @@ class BlurPyramid:
 
 @accepts_old_options
 class ExtremalPerturbation(OptimisedExplainer):
-    """Smooth masks of given areas that keep the score highest, summed; `iterations` passes for each area.
+    """Find smooth masks of given areas that keep the score highest, and sum them; `iterations` passes for each area.
 
-    Stochastic gradient descent raises the score of what a mask shows and draws its area to the wanted one, ever more
-    strongly. The area is a share of the mask with a margin of `sigma` pixels around the image, as published. At the
-    published rate a mask takes hundreds of iterations to shrink to its area: stopped early, it is wide and faint.
+    Gradient descent raises the score of what a mask shows and pulls its area to the wanted one, more strongly at each
+    iteration. The area is a share of the mask with a margin of `sigma` pixels around the image, as published. At the
+    published `lr` a mask takes hundreds of iterations to shrink to its area: stopped early, it is wide and faint.
 
     Args:
         classifier: What is explained.
@@ -68,7 +68,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         sigma: Width of the bump that each raises, in pixels.
         levels: Strengths of blur that are computed.
         blur_sigma: Of the strongest, in pixels.
-        flip: Look at every other iteration through a mirror.
+        flip: Mirror the images at every other iteration.
         smooth: Blur of the map, as a share of the image's shorter side; 0 for none.
         seed: Of the mixture.
         chunk: Most masks in one pass.
@@ -76,6 +76,16 @@ class ExtremalPerturbation(OptimisedExplainer):
     Source: Fong, Patrick and Vedaldi 2019 and the published code, which explains one image at a time, leaves the step
     after its last evaluation out, and works on normalised images, where a blur has a border of zeros instead of a
     reflected one.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> ExtremalPerturbation(classifier, iterations=2, step=4, sigma=4.0)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -108,7 +118,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         if sigma <= 0:
             raise ValueError(f"`sigma` must be positive, got {sigma}: it is the width of a bump")
         self.areas = tuple(areas)
-        self.versions = len(self.areas)
+        self.masks_each = len(self.areas)
         self.fill: DrawnFill = fill
         self.game: Game = game
         self.step, self.sigma, self.flip, self.smooth = step, sigma, flip, smooth
@@ -148,7 +158,7 @@ class ExtremalPerturbation(OptimisedExplainer):
         return masks.view(len(images), repeats, *masks.shape[-2:]).sum(1, keepdim=True), both.sum(2)
 
     def _perturbation(self, images: Tensor, generators: Sequence[torch.Generator]) -> Callable[[Tensor], Tensor]:
-        """From masks to what they show of the images."""
+        """Return the function from masks to the images under them."""
         if self.fill == "blur":
             return BlurPyramid(images, self.levels, self.blur_sigma).show
         fills = FillDraws(images, self.fill, self.classifier.mean, generators, self.blur_sigma)

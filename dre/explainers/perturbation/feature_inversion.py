@@ -1,4 +1,4 @@
-"""Guided feature inversion: a mask from weighted feature maps, which first keeps the features, then the score."""
+"""Guided feature inversion: a mask made of weighted feature maps that keeps first the features, then the score."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,14 @@ from dre.types import ScoreName
 FIRST_WEIGHT = 0.1
 DECAY = 0.5
 DECAY_EVERY = 10
-"""The rate is halved after this many iterations."""
+"""Iterations after which the step size of Adam is halved."""
 
 
 def weighted_mask(weights: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks [N, 1, H, W] in [0, 1]: weighted sums of feature maps, enlarged, less their minimum, over their maximum.
+    """Return masks [N, 1, H, W] in [0, 1]: weighted sums of feature maps, enlarged and normalised.
 
-    Where feature maps are negative, over their range: the maximum alone would not keep the mask in [0, 1].
+    Each sum loses its minimum and is divided by its maximum. Where it has negative values it is divided by its range:
+    the maximum alone would not keep the mask in [0, 1].
 
     Args:
         weights: [N, C], not negative.
@@ -41,12 +42,12 @@ def weighted_mask(weights: Tensor, maps: Tensor, size: tuple[int, int]) -> Tenso
 
 @accepts_old_options
 class FeatureInversion(OptimisedExplainer):
-    """Weighted sum of the last feature maps that shows what the classifier needs; 149 passes and one forward pass.
+    """Weight the last feature maps into a mask that keeps what the classifier needs; 149 passes and one forward pass.
 
-    A mask is a sum of the last feature map's channels with a weight for each. In the first iterations Adam moves the
-    weights so that the masked image keeps its features; in the others, so that the masked image has a high score and
-    what the mask leaves out a low one, which takes two passes an iteration. A price on the weights holds them small.
-    `objective` is that of the last kind of iterations that ran.
+    A mask is a weighted sum of the last feature map's channels. In the first iterations Adam changes the weights so
+    that the masked image keeps its features. In the others the masked image shall have a high score and what the mask
+    leaves out a low one, which takes two passes an iteration. A price on the weights keeps them small. `objective` is
+    that of the last kind of iterations that ran.
 
     Args:
         classifier: What is explained; its last feature map is used.
@@ -63,7 +64,17 @@ class FeatureInversion(OptimisedExplainer):
         seed: Of the mixture.
         chunk: Most images in one pass.
 
-    Source: Du et al. 2018 and its published code, from which the values are.
+    Source: Du et al. 2018; the values are those of its published code.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> FeatureInversion(classifier, iterations=2, inversion_iterations=1)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(

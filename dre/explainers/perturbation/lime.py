@@ -1,11 +1,11 @@
-"""LIME: a linear model of the score in which superpixels are shown and which are hidden."""
+"""LIME: the coefficients of a linear model of the score in which superpixels are shown."""
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from dre.checks import check_count
+from dre.checks import check_choice, check_count
 from dre.engine.chunks import slices
 from dre.explainers.perturbation.rise import SampledExplainer
 from dre.images.segments import Cutter, Labels, Quickshift, Slic, cut
@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 256
 
 
 def proximity(shown: Tensor, segments: Tensor, width: float) -> Tensor:
-    """Weight of each sample by its cosine distance from the whole image, [B, N] in float64.
+    """Return the weight of each sample by its cosine distance from the whole image, float64 [B, N].
 
     The cosine between a pattern of zeros and ones and the pattern of ones is the root of the share of ones; with
     nothing shown, the distance is 1.
@@ -37,11 +37,11 @@ def proximity(shown: Tensor, segments: Tensor, width: float) -> Tensor:
 
 
 def weighted_ridge(shown: Tensor, scores: Tensor, weights: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Coefficients of a ridge regression of the scores on what is shown, and their standard errors, [B, S] each.
+    """Return the ridge coefficients of the scores on what is shown and their standard errors, float64 [B, S] each.
 
-    The normal equations of all images are solved together in float64; the intercept is not shrunk. The errors are
-    those of the drawn patterns ("sandwich", heteroscedasticity-consistent): they need no model of the residuals, and
-    fall to zero where the score is linear. A segment that is never shown gets 0.
+    The normal equations of all images are solved together in float64; the intercept is not shrunk. The standard errors
+    are heteroscedasticity-consistent ("sandwich" estimates): they need no model of the residuals, and fall to zero
+    where the score is linear. A segment that is never shown gets 0.
 
     Args:
         shown: bool [B, N, S].
@@ -80,7 +80,7 @@ def _with_intercept(shown: Tensor) -> Tensor:
 
 
 def segment_means(images: Tensor, labels: Tensor, segments: int) -> Tensor:
-    """Paint each segment in its mean colour, [B, C, H, W].
+    """Fill each segment with its mean colour, [B, C, H, W].
 
     Args:
         images: [B, C, H, W].
@@ -97,12 +97,12 @@ def segment_means(images: Tensor, labels: Tensor, segments: int) -> Tensor:
 
 @accepts_old_options
 class LIME(SampledExplainer):
-    """Coefficient of each superpixel in a linear model of the score, fitted near the image; `samples` forward passes.
+    """Fit a linear model of the score near the image, one coefficient per superpixel; `samples` forward passes.
 
     Each sample shows a random half of the superpixels; the first shows the image. Samples that show more weigh more.
     Pixels of a superpixel share its coefficient, positive where showing it raises the score. The ridge shrinks small
-    differences: with few samples, or one superpixel, coefficients are too small. `standard_error` tells those that
-    are not noise.
+    differences: with few samples, or one superpixel, coefficients are too small. `standard_error` holds the standard
+    error of each value, [B, 1, H, W].
 
     Args:
         classifier: What is explained.
@@ -122,6 +122,16 @@ class LIME(SampledExplainer):
         chunk: Most masked images in one pass; chosen by device when not given.
 
     Source: Ribeiro et al. 2016, with the values of its published code.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> LIME(classifier, samples=20, segmentation="slic", segments=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -144,8 +154,7 @@ class LIME(SampledExplainer):
     ) -> None:
         super().__init__(classifier, score=score, chunk=chunk)
         check_count("samples", samples, least=2)  # one sample is the image itself
-        if segmentation not in get_args(Segmentation):
-            raise ValueError(f"`segmentation` must be one of {', '.join(get_args(Segmentation))}, got {segmentation!r}")
+        check_choice("segmentation", segmentation, get_args(Segmentation))
         is_level = isinstance(fill, int | float) and 0 <= fill <= 1
         if fill not in ("segment", *get_args(FillName)) and not is_level:
             raise ValueError(
@@ -184,7 +193,7 @@ class LIME(SampledExplainer):
         return maps[0]
 
     def _draw(self, images: Tensor, counts: Tensor) -> Tensor:
-        """Which superpixels each sample shows, bool [B, N, S]; beyond the count of an image, none."""
+        """Draw which superpixels each sample shows, bool [B, N, S]; beyond the count of an image, none."""
         shown = torch.zeros(len(images), self.samples, int(counts.max()), dtype=torch.bool)
         for pattern, generator, count in zip(shown, self.generators(images, self.seed), counts.tolist(), strict=True):
             pattern[:, :count] = torch.rand(self.samples, count, generator=generator) < 0.5

@@ -1,4 +1,4 @@
-"""Meaningful perturbations: a coarse mask, descended from the score that is left under it."""
+"""Meaningful perturbations: a coarse mask, found by gradient descent, that lowers the score or keeps it."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dre.checks import check_choice, check_count, check_not_negative
 from dre.engine.gradients import Probe
+from dre.engine.objectives import total_variation
 from dre.explainers.perturbation.optimised import Game, OptimisedExplainer, descend
 from dre.images.blur import gaussian_blur
 from dre.images.fill import FILLS, DrawnFill, FillDraws, blend
@@ -20,7 +21,7 @@ from dre.types import ScoreName
 Start = Literal["random", "circle"]
 
 CIRCLE_STEP = 5.0
-"""Pixels between the radii of the circles that are tried as a start."""
+"""Pixels between the radii of the circles among which the first mask is chosen."""
 
 CIRCLE_SIGMA = 10.0
 """Blur of these circles, in pixels."""
@@ -32,27 +33,13 @@ FLAT = 1e-10
 """Squared slope below which total variation has no gradient: powers below 2 would give an infinite one."""
 
 
-def total_variation(masks: Tensor, power: float) -> Tensor:
-    """Sum over the cells of the slope to that power, [N]; slopes run to the next row and column.
-
-    Args:
-        masks: [N, 1, h, w].
-        power: 1 is the usual total variation; above it, smooth ramps are cheaper than edges.
-
-    Source: Fong and Vedaldi 2017, Eq. 4, with the differences of its published code.
-    """
-    down = F.pad(masks.diff(dim=2), (0, 0, 0, 1)).square()
-    right = F.pad(masks.diff(dim=3), (0, 1)).square()
-    return ((down + right).clamp_min(FLAT) ** (power / 2)).flatten(1).sum(1)
-
-
 @accepts_old_options
 class MeaningfulPerturbation(OptimisedExplainer):
-    """What has to be blurred away to lower the score (or may not be, to keep it); `iterations` passes.
+    """Find the smallest region that must be hidden to lower the score, or shown to keep it; `iterations` passes.
 
     A mask of one value for each cell is enlarged and blurred, and the image is blended with a fill under it.
     Adam lowers the score (or raises it) plus a price for the area that the mask deletes (or keeps) and for its slopes.
-    Where the fill lowers the score by itself everywhere, the map is as wide as the price of area lets it be.
+    Where hiding any region lowers the score, only the price of area limits the size of the map.
 
     Args:
         classifier: What is explained.
@@ -71,13 +58,23 @@ class MeaningfulPerturbation(OptimisedExplainer):
             noise that Fu et al. 2021 give to all methods that perturb.
         blur_sigma: Of `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
-        start: Each value at `random`; or the smallest `circle` whose deletion takes the score, which costs one forward
-            pass for every five pixels of the image's half diagonal (35 for 224 x 224).
+        start: First mask: `random` values, or the smallest `circle` whose deletion takes the score, which costs one
+            forward pass for every five pixels of the image's half diagonal (35 for 224 x 224).
         seed: Of all draws.
         chunk: Most images in one pass.
 
     Source: Fong and Vedaldi 2017, Eq. 3 to 5; the values are those of its published code. The mask's blur is
     differentiated, which that code leaves out; images are moved with repeated borders, where it enlarges them.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> MeaningfulPerturbation(classifier, iterations=2)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(
@@ -138,7 +135,7 @@ class MeaningfulPerturbation(OptimisedExplainer):
         return (1 - masks if self.game == "deletion" else masks), objective
 
     def enlarge(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """Masks [N, 1, H, W] of their values [N, 1, h, w] for the cells: each cell repeated, then blurred."""
+        """Enlarge values of the cells [N, 1, h, w] to masks [N, 1, H, W]: each cell repeated, then blurred."""
         wide = values.repeat_interleave(self.cell, dim=2)[:, :, : size[0]]
         wide = wide.repeat_interleave(self.cell, dim=3)[..., : size[1]]
         return gaussian_blur(wide, self.mask_sigma)
@@ -146,10 +143,11 @@ class MeaningfulPerturbation(OptimisedExplainer):
     def price(self, values: Tensor) -> Tensor:
         """Add up what area and slopes cost, [N]."""
         area = (1 - values if self.game == "deletion" else values).abs().flatten(1).sum(1)
-        return self.area_weight * area + self.variation_weight * total_variation(values, self.variation_power)
+        variation = total_variation(values, self.variation_power, floor=FLAT, per_image=True)
+        return self.area_weight * area + self.variation_weight * variation
 
     def _begin(self, images: Tensor, probe: Probe, generators: Sequence[torch.Generator]) -> Tensor:
-        """Values [N, 1, h, w] before the first step."""
+        """Return the values [N, 1, h, w] before the first step."""
         grid = math.ceil(images.shape[-2] / self.cell), math.ceil(images.shape[-1] / self.cell)
         if self.start == "random":
             draws = [torch.rand(1, *grid, generator=generator) for generator in generators]
@@ -160,7 +158,7 @@ class MeaningfulPerturbation(OptimisedExplainer):
 
 
 def smallest_circles(images: Tensor, hidden: Tensor, probe: Probe) -> Tensor:
-    """Smallest blurred circle [N, 1, H, W] around the middle of each image that takes its score when it is deleted.
+    """Return the smallest blurred circle [N, 1, H, W] around each image's middle whose deletion takes its score.
 
     Args:
         images: [N, C, H, W].
@@ -182,7 +180,7 @@ def smallest_circles(images: Tensor, hidden: Tensor, probe: Probe) -> Tensor:
 
 
 def _circles(images: Tensor) -> Tensor:
-    """Blurred circles [R, 1, H, W] around the middle, from nothing to the whole image."""
+    """Return blurred circles [R, 1, H, W] around the middle, from nothing to the whole image."""
     height, width = images.shape[-2:]
     down = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
     right = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2

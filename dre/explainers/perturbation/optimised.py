@@ -1,4 +1,4 @@
-"""Masks found by gradient descent for one image: the loop that all of them share, batched without mixing images."""
+"""Base class of explainers that find a mask for each image by gradient descent, and the loop that they share."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,20 +10,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dre.checks import check_count
-from dre.engine.chunks import blocks
+from dre.engine.chunks import chunk_slices
 from dre.explainers.base import Explainer
 from dre.models import Classifier
 from dre.types import ScoreName
 
 Game = Literal["deletion", "preservation"]
-"""What the mask is after: as little as possible that must go to lower the score, or that must stay to keep it."""
+"""What a mask looks for: the smallest region whose loss lowers the score, or that is enough to keep it."""
 
 Bounds = tuple[float | None, float | None]
 """Least and greatest value of a parameter."""
 
 
 class _Attached(torch.autograd.Function):
-    """Values whose gradient with respect to the images is known already."""
+    """Hold values whose gradient with respect to the images is known already."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def descend(
     bounds: Bounds = (0.0, 1.0),
     scheduler: LRScheduler | None = None,
 ) -> Tensor:
-    """Lower `losses` step by step, clip the parameters after each, and give the first and the last losses, [2, N].
+    """Lower `losses` step by step, clip the parameters after each, and return the first and the last losses, [2, N].
 
     Losses are summed over the rows, and both Adam and SGD work value by value, so a row depends on no other.
 
@@ -54,7 +54,7 @@ def descend(
         losses: From the number of the step to one loss per row, [N], that depends on that row of the parameters alone.
         iterations: Steps to take.
         bounds: Where the parameters are kept.
-        scheduler: Changes the rate after each step.
+        scheduler: Changes the step size after each step.
     """
     ends: list[Tensor] = []
     for step in range(iterations):
@@ -73,18 +73,18 @@ def descend(
 
 
 class OptimisedExplainer(Explainer):
-    """Search a mask for each image by gradient descent.
+    """Search a mask for each image by gradient descent; the base class of these explainers.
 
-    Images are searched for in groups of at most a chunk; within a group they share passes and nothing else. After each
+    Images are processed in groups of at most a chunk; within a group they share passes and nothing else. After each
     call `objective` [2, B] holds what was minimised, before the first step and before the last (lower is better).
 
     Args:
         classifier: What is explained; never changed.
         iterations: Steps of the descent.
-        lr: Rate of the descent.
+        lr: Step size of the optimiser.
         score: Which output is explained.
         seed: Of all random draws, which depend on it and on the image's key alone.
-        chunk: Most images in one pass, and most masks that are searched for at once.
+        chunk: Most images in one pass, and most masks that are optimised at once.
     """
 
     objective: Tensor
@@ -104,7 +104,7 @@ class OptimisedExplainer(Explainer):
         if lr <= 0:
             raise ValueError(f"`lr` must be positive, got {lr}: the mask would stay where it starts")
         self.iterations, self.lr, self.seed = iterations, lr, seed
-        self.versions = 1
+        self.masks_each = 1
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
@@ -112,7 +112,7 @@ class OptimisedExplainer(Explainer):
         total = torch.zeros_like(images[:, :1])
         self.objective = torch.zeros(2, len(images), dtype=images.dtype, device=images.device)
         generators = self.generators(images, self.seed)
-        for rows, columns in blocks(len(images), self.versions, self.chunk, images.device):
+        for rows, columns in chunk_slices(len(images), self.masks_each, self.chunk, images.device):
             masks, objective = self.search(images[rows], targets[rows], columns, generators[rows])
             total[rows] += masks.to(total.dtype)
             self.objective[:, rows] += objective.to(total.dtype)
@@ -122,21 +122,21 @@ class OptimisedExplainer(Explainer):
     def search(
         self, images: Tensor, targets: Tensor, columns: slice, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """Search for some versions of the masks of some images.
+        """Search some of the masks of some images.
 
         Args:
             images: [N, C, H, W].
             targets: [N].
-            columns: Which versions.
+            columns: Which of the masks of each image.
             generators: One for each image.
 
         Returns:
-            The sum of the versions of each image, [N, 1, H, W], and of their objectives before and after, [2, N].
+            The sum of these masks of each image, [N, 1, H, W], and of their objectives before and after, [2, N].
         """
 
     @staticmethod
     def attach(shown: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
-        """Give `values` that a probe found a way back to what the images were made from.
+        """Return `values` with the gradient that a probe found, so that it reaches what the images were made from.
 
         Args:
             shown: [N, C, H, W], with the graph that leads to them.

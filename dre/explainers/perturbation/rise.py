@@ -1,4 +1,4 @@
-"""Explanations from the scores of randomly masked images: what they share, and RISE."""
+"""RISE: the mean of random masks, weighted by the score of the image under each; base class of sampled explainers."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ MASKS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class CellMasks:
-    """Smooth random masks that are built a few at a time: coarse cells, enlarged bilinearly and shifted.
+    """Build smooth random masks a few at a time: coarse cells, enlarged bilinearly and shifted.
 
     Args:
         cells: [N, s, s], 1 where a cell is kept.
@@ -56,7 +56,7 @@ class CellMasks:
         return cls(kept.to(like), shifts.to(like.device), (rows, columns), size)
 
     def build(self, part: slice) -> Tensor:
-        """Masks [n, 1, H, W] in [0, 1] of a slice of all; the same in any slicing."""
+        """Build the masks [n, 1, H, W] in [0, 1] of a slice of all; the same in any slicing."""
         rows, columns = (
             matrix[self.shifts[part, axis, None] + torch.arange(side, device=matrix.device)]
             for axis, (matrix, side) in enumerate(zip(self.enlarge, self.size, strict=True))
@@ -66,12 +66,12 @@ class CellMasks:
 
 
 def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:
-    """Mean over the masks of score x mask / keep, and the standard error of that mean: [B, 1, H, W] each.
+    """Return the mean over the masks of score x mask / keep, and its standard error: [B, 1, H, W] each.
 
     Args:
         masks: N of them.
         scores: [B, N].
-        keep: What each mask is in the mean.
+        keep: Mean value of each mask.
     """
     count = scores.shape[1]
     first, _, second = _moments(masks, scores)
@@ -81,7 +81,7 @@ def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tenso
 
 
 def covered_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over the masks of score x mask, over the sum of the masks, and its standard error: [B, 1, H, W] each.
+    """Return the sum of score x mask over the sum of the masks, and its standard error: [B, 1, H, W] each.
 
     A score that is always the same gives a flat map. A pixel that no mask shows gets 0.
 
@@ -101,7 +101,7 @@ def covered_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _moments(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the sums over the masks of score x mask, score x mask^2 and score^2 x mask^2, float64 [B, H*W] each."""
+    """Return the sums over the masks of score x mask, score x mask^2 and score^2 x mask^2, float64 [B, H*W] each."""
     shape = len(scores), masks.size[0] * masks.size[1]
     first, mixed, second = (torch.zeros(shape, dtype=torch.float64, device=scores.device) for _ in range(3))
     with torch.autocast(scores.device.type, enabled=False):
@@ -119,7 +119,7 @@ def _maps(values: Tensor, masks: CellMasks) -> Tensor:
 
 
 class SampledExplainer(Explainer):
-    """Explain from the scores of an image seen through random masks.
+    """Explain from the scores of an image under random masks; the base class of these explainers.
 
     After a call, `standard_error` [B, 1, H, W] holds the Monte-Carlo standard error of each value of the maps.
 
@@ -137,7 +137,7 @@ class SampledExplainer(Explainer):
     def score_masked(
         self, images: Tensor, targets: Tensor, fill: Tensor, build: Callable[[slice, slice], Tensor], masks: int
     ) -> Tensor:
-        """Score each image through `masks` masks, [B, masks], holding no more than a chunk of them at a time.
+        """Score each image under `masks` masks, [B, masks], holding no more than a chunk of them at a time.
 
         Args:
             images: [B, C, H, W].
@@ -154,7 +154,7 @@ class SampledExplainer(Explainer):
             return blend(shown, mask, hidden[:, None]).flatten(0, 1)
 
         before = self.engine.forwards
-        scores = self.engine.score_blocks(show, targets, masks)
+        scores = self.engine.score_copies(show, targets, masks)
         self.cost.forwards += self.engine.forwards - before
         return scores
 
@@ -165,7 +165,7 @@ class SampledExplainer(Explainer):
 
 @accepts_old_options
 class RISE(SampledExplainer):
-    """Mean of random masks, weighted by the score of the image seen through each; `masks` forward passes.
+    """Average random masks, each weighted by the score of the image under it; `masks` forward passes.
 
     All images see the same masks, which depend on the seed and the image's size alone. A map estimates, for each
     pixel, the expected score given that the pixel is shown; `standard_error` says how well.
@@ -178,13 +178,23 @@ class RISE(SampledExplainer):
         keep: Probability that a cell is kept.
         fill: What is shown where a mask is 0, see `dre.types.FillName`; the default is that of the published code,
             which masks normalised images.
-        divide_by: How often a pixel is shown: as `expected`, which is published, or as the masks that were `drawn`
-            show it. Where the score is high under most masks, the map of the first is mainly how often each pixel was
-            drawn, the same for all images, until there are very many masks; the other leaves that out.
+        divide_by: How often a pixel is shown: as `expected`, which is published, or as counted in the masks that were
+            `drawn`. Where the score is high under most masks, the first map mainly shows how often each pixel was
+            drawn, the same for all images, until there are very many masks; the second leaves that out.
         seed: Of the masks.
         chunk: Most masked images in one pass; chosen by device when not given.
 
     Source: Petsiuk et al. 2018, Eq. 6.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+        >>> classifier = Classifier.wrap(network, size=(8, 8))
+        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
+        >>> RISE(classifier, masks=20, cells=4)(images, targets).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Smooth masks of extremal perturbations: every parameter raises a bump, and the highest bump wins softly."""
+"""Smooth maximum of bumps, which builds the masks of extremal perturbations, and the regulariser of their area."""
 
 import math
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COLDNESS = 20.0
-"""How close the soft maximum comes to the maximum."""
+"""Inverse temperature: the higher, the closer the soft maximum is to the maximum."""
 
 OCTAVES = COLDNESS / math.log(2)
 """The same for powers of two, which torch computes in half the time: exp(20 z) = 2^(OCTAVES z)."""
 
 VALUES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
-"""Values of one place in the kernel that are worked on at once: on a CPU four such arrays stay in its last cache."""
+"""Values of one place in the kernel that are computed at once: on a CPU four such arrays fit into its last cache."""
 
 
 def bump(distance: Tensor) -> Tensor:
-    """Height of a bump at a distance in units of its width: flat to one half, then Gaussian."""
+    """Return the height of a bump at a distance in units of its width: flat to one half, then Gaussian."""
     return torch.exp(-2 * (distance - 0.5).clamp_min(0).square())
 
 
 @dataclass(frozen=True, slots=True)
 class SmoothMax:
-    """Masks [N, 1, H, W] in [0, 1] from one parameter in [0, 1] for each cell of `step` x `step` pixels.
+    """Build masks [N, 1, H, W] in [0, 1] from one parameter in [0, 1] for each cell of `step` x `step` pixels.
 
     Each pixel is sum(z softmax(20 z)) over the nearest cells, where z is a cell's parameter times its bump there. The
     masks are built with a margin of `sigma` pixels on each side, into which bumps reach; the area is measured there.
 
-    The bumps repeat with the cells: `radius` cells to each side matter, and pixels at the same place within their
-    cells, of which there are step x step, see the same heights. So the work is done cell by cell of this neighbourhood
-    on all pixels at once, and no neighbourhood is ever laid out in memory.
+    The bumps repeat with the cells: `radius` cells to each side matter, and pixels at the same one of step x step
+    places within their cells have the same heights. So the loop runs over the cells of this neighbourhood, on all
+    pixels at once, and no neighbourhood is copied in memory.
 
     Args:
         size: (height, width) of the masks.
@@ -49,28 +49,28 @@ class SmoothMax:
 
     @property
     def radius(self) -> int:
-        """Cells to each side whose bump is looked at."""
+        """Return the number of cells to each side whose bump matters."""
         return 1 + math.ceil(self.sigma / self.step)
 
     @property
     def padding(self) -> int:
-        """Empty cells around the parameters."""
+        """Return the number of empty cells around the parameters."""
         return self.radius + math.ceil(self.sigma / self.step)
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Parameters along height and width."""
+        """Return the number of parameters along height and width."""
         return math.ceil(self.size[0] / self.step), math.ceil(self.size[1] / self.step)
 
     @property
     def cells(self) -> tuple[int, int]:
-        """Cells of the mask with its margin, along height and width."""
+        """Return the number of cells of the mask with its margin, along height and width."""
         rows, columns = self.grid
         around = 2 * (self.padding - self.radius)
         return rows + around, columns + around
 
     def build(self, parameters: Tensor) -> Tensor:
-        """Masks with their margin, [N, 1, H', W'], of parameters [N, 1, h, w]; differentiable."""
+        """Build masks with their margin, [N, 1, H', W'], from parameters [N, 1, h, w]; differentiable."""
         padded = F.pad(parameters, (self.padding,) * 4)
         neighbours = F.unfold(padded, 2 * self.radius + 1).transpose(0, 1).flatten(1)
         values: Tensor = _SoftMaximum.apply(neighbours, bump_heights(self, parameters.dtype, parameters.device))
@@ -87,7 +87,7 @@ class SmoothMax:
 
 @lru_cache(maxsize=16)
 def bump_heights(shape: SmoothMax, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Heights [(2 radius + 1)^2, step^2] of the cells around each place within a cell."""
+    """Return the heights [(2 radius + 1)^2, step^2] of the cells around each place within a cell."""
     cells = torch.arange(2 * shape.radius + 1, dtype=torch.float64)
     places = torch.arange(shape.step, dtype=torch.float64)
     along = places[None, :] + shape.step * (shape.padding - cells[:, None]) - shape.sigma
@@ -96,7 +96,7 @@ def bump_heights(shape: SmoothMax, dtype: torch.dtype, device: torch.device) -> 
 
 
 class _SoftMaximum(torch.autograd.Function):
-    """Soft maximum [P, M] over K neighbours [K, M] of M cells, times their heights [K, P] at each of P places."""
+    """Compute the soft maximum [P, M] over K neighbours [K, M] of M cells, times their heights [K, P] at P places."""
 
     @staticmethod
     def forward(ctx: Any, neighbours: Tensor, heights: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class _SoftMaximum(torch.autograd.Function):
 
 
 def _forward(neighbours: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
-    """Soft maximum, and sum of the exponentials."""
+    """Return the soft maximum and the sum of the exponentials."""
     shape = heights.shape[1], neighbours.shape[1]
     total, weighted = neighbours.new_zeros(shape), neighbours.new_zeros(shape)
     scaled, powers = torch.empty_like(total), torch.empty_like(total)
@@ -130,7 +130,7 @@ def _forward(neighbours: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _backward(neighbours: Tensor, heights: Tensor, share: Tensor, rest: Tensor) -> Tensor:
-    """Gradient [K, M]; exponentials are computed again, because keeping them would take K times the memory."""
+    """Return the gradient [K, M]; exponentials are computed again, because keeping them takes K times the memory."""
     share, rest = share.contiguous(), rest.contiguous()
     scaled, powers, gradient = torch.empty_like(share), torch.empty_like(share), torch.empty_like(neighbours)
     scaled_heights = (OCTAVES * heights)[:, :, None]
@@ -144,15 +144,15 @@ def _backward(neighbours: Tensor, heights: Tensor, share: Tensor, rest: Tensor) 
 
 
 def _tile(heights: Tensor) -> int:
-    """Cells that are worked on at once."""
+    """Return how many cells are worked on at once."""
     return max(1, VALUES_AT_ONCE.get(heights.device.type, VALUES_AT_ONCE["cpu"]) // heights.shape[1])
 
 
 def area_term(masks: Tensor, areas: Tensor) -> Tensor:
-    """Mean squared distance [N] of a mask's sorted values from those of a mask that is 1 on a share of its pixels.
+    """Return the mean squared distance [N] of a mask's sorted values from those of a binary mask of the wanted area.
 
-    Sorting is not needed: the smallest values belong to 0, the largest to 1, and one rank parts them. Values that tie
-    with that rank share what is left of the ones, so that no place is preferred.
+    Sorting is not needed: the smallest values are compared with 0, the largest with 1, and one rank divides them.
+    Values that tie with that rank share the ones that are left, so that no place is preferred.
 
     Args:
         masks: [N, 1, H', W'] in [0, 1].

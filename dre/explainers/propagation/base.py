@@ -1,4 +1,4 @@
-"""What explainers that hand the logit back through the network have in common."""
+"""Base class of explainers that propagate the logit back to the pixels: DeepLIFT and LRP."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from dre.explainers.base import Explainer, UnsupportedError
 from dre.explainers.gradient import Reduction
-from dre.explainers.propagation.function_mode import Interceptor, UnsupportedFunctionError, frozen
+from dre.explainers.propagation.function_mode import FunctionMode, UnsupportedFunctionError, frozen
 from dre.models import Classifier
 from dre.types import ScoreName
 
 
 class PropagationExplainer(Explainer):
-    """Run the network with rules of its own for the functions that it calls.
+    """Propagate the logit back with rules of the method's own for the functions that the network calls.
 
     Args:
         classifier: What is explained.
-        score: Only the logit can be handed back: a softmax has no rule.
+        score: Only the logit can be propagated back: a softmax has no rule.
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
     """
@@ -41,27 +41,27 @@ class PropagationExplainer(Explainer):
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier that calls a function without a rule, which is tried on noise."""
+        """Refuse a classifier that calls a function without a rule, which is found by a run on noise."""
         try:
             with torch.enable_grad(), frozen(classifier.network):
                 cls.rehearse(classifier, classifier.sample())
         except UnsupportedFunctionError as error:
-            raise ValueError(cls._lack(error, classifier)) from None
+            raise ValueError(cls._missing_rule(error, classifier)) from None
 
     @classmethod
     @abstractmethod
     def rehearse(cls, classifier: Classifier, images: Tensor) -> None:
-        """Run a frozen classifier under the method's rules, whatever they give."""
+        """Run a frozen classifier under the method's rules, so that a missing rule raises."""
 
     @contextmanager
-    def intercepting(self, interceptor: Interceptor) -> Iterator[None]:
-        """Run the network under rules, its parameters frozen; refuse it in one line where a rule is missing."""
+    def under(self, mode: FunctionMode) -> Iterator[None]:
+        """Run the network under a function mode, its parameters frozen; raise UnsupportedError without a rule."""
         try:
-            with frozen(self.classifier.network), interceptor:
+            with frozen(self.classifier.network), mode:
                 yield
         except UnsupportedFunctionError as error:
-            raise UnsupportedError(self._lack(error, self.classifier), self.classifier) from None
+            raise UnsupportedError(self._missing_rule(error, self.classifier), self.classifier) from None
 
     @classmethod
-    def _lack(cls, error: UnsupportedFunctionError, classifier: Classifier) -> str:
+    def _missing_rule(cls, error: UnsupportedFunctionError, classifier: Classifier) -> str:
         return f"{cls.__name__} has no rule for {error} of {classifier.name}"

@@ -1,4 +1,4 @@
-"""DeepLIFT: share the change in score since a baseline by the changes of what it went through."""
+"""DeepLIFT: attribution of the change of the logit since a baseline, by the rescale rule."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,26 +10,27 @@ from dre.engine.gradients import Probe
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.explainers.paths.integration import completeness
 from dre.explainers.propagation.base import PropagationExplainer
-from dre.explainers.propagation.rescale import Meeting, Recorder, Rescale
+from dre.explainers.propagation.rescale import RecordedCall, Recorder, Rescale
 from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
 from dre.types import ScoreName
 
 LARGEST_GAP = 0.05
-"""Share of a map's magnitude by which it may miss completeness without a word; bf16 alone stays below."""
+"""Share of a map's magnitude by which it may miss completeness without a warning; bf16 alone stays below."""
 
 
 @accepts_old_options
 class DeepLift(PropagationExplainer):
-    """Share of each pixel in the change of the logit since the baseline, signed; two forwards and one backward.
+    """Attribute the change of the logit since a baseline to the pixels, signed; two forward and one backward pass.
 
-    A baseline that all images share, such as a colour, is run once for all of them. Every function of one variable has
-    the quotient of its changes for a multiplier, so that saturated ones still explain, and the map sums to the change
-    of the logit: after each call `gap` holds the distance from that, [B]. Functions are met while the network runs, so
-    reused, functional and in-place ones count like modules. Factors of a product that both depend on the image, as in
-    squeeze and excitation, each have the mean of the other for a multiplier; max pooling passes a gain to the place of
-    the image's maximum and a loss to that of the baseline's. Networks with layer norms or attention are refused.
+    A baseline that all images share, such as a colour, is run once for all of them. The multiplier of a function of one
+    variable is the quotient of the changes of its value and its argument, so that saturated functions still explain,
+    and the map sums to the change of the logit: after each call `gap` holds the distance from that, [B]. A function
+    mode replaces the gradients while the network runs, so that reused, functional and in-place functions count like
+    modules. Where both factors of a product depend on the image, as in squeeze and excitation, the multiplier of each
+    is the mean of the other. Max pooling passes a gain to the place of the image's maximum and a loss to that of the
+    baseline's. Networks with layer norms or attention are refused.
 
     Args:
         classifier: What is explained.
@@ -37,11 +38,21 @@ class DeepLift(PropagationExplainer):
         blur_sigma: Of the baseline `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
-        score: Only the logit can be handed back.
+        score: Only the logit can be propagated back.
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
     Source: Shrikumar et al. 2017, section 3.5.1 (rescale rule); products and maxima have no rule there.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> DeepLift(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     gap: Tensor
@@ -68,7 +79,7 @@ class DeepLift(PropagationExplainer):
         black, pixels = torch.zeros_like(images), images.requires_grad_()
         with torch.no_grad(), (recorder := Recorder(classifier.network)):
             classifier(black)
-        with Rescale(classifier.network, recorder.meetings):
+        with Rescale(classifier.network, recorder.calls):
             classifier(pixels)
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -87,8 +98,8 @@ class DeepLift(PropagationExplainer):
 
         def run(pairs: Tensor) -> tuple[list[Tensor], Tensor]:
             pixels = pairs[:, 0].detach().requires_grad_()
-            meetings, before = shared or self._record(probe, pairs[:, 1])
-            with self.intercepting(Rescale(self.classifier.network, meetings)):
+            calls, before = shared or self._record(probe, pairs[:, 1])
+            with self.under(Rescale(self.classifier.network, calls)):
                 logits = self.classifier(pixels)
             return [pixels], logits - before
 
@@ -104,13 +115,13 @@ class DeepLift(PropagationExplainer):
         return reduce_channels(attribution, self.reduce)
 
     def completeness_gap(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> Tensor:
-        """Explain, and give |sum of the map - change of the logit| of each image, [B]."""
+        """Explain, and return |sum of the map - change of the logit| of each image, [B]."""
         self(images, targets, keys)
         return self.gap
 
-    def _record(self, probe: Probe, baselines: Tensor) -> tuple[list[Meeting], Tensor]:
-        """Run baselines; give what their functions met and their logits."""
+    def _record(self, probe: Probe, baselines: Tensor) -> tuple[list[RecordedCall], Tensor]:
+        """Run baselines; return their recorded calls and their logits."""
         recorder = Recorder(self.classifier.network)
-        with self.intercepting(recorder):
+        with self.under(recorder):
             logits = probe.logits(baselines)
-        return recorder.meetings, logits
+        return recorder.calls, logits

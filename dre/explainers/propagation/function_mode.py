@@ -1,4 +1,4 @@
-"""Meet every function that a network calls while it runs, and choose what its gradient is."""
+"""Function mode: replace the gradient of each torch function that a network calls while it runs."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def named(names: str) -> frozenset[str]:
-    """Names of functions, as `Call.name` gives them."""
+    """Return the names of functions, separated by spaces, as a set; a name is what `Call.name` gives."""
     return frozenset(names.split())
 
 
@@ -23,7 +23,7 @@ RESHAPING = named(
     "roll select split squeeze stack swapaxes swapdims t to transpose type type_as unbind unflatten unsqueeze "
     "view view_as"
 )
-"""Functions that move values about, or in evaluation do nothing."""
+"""Functions that only move values, or do nothing in evaluation."""
 
 AVERAGES = named(
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d interpolate "
@@ -37,21 +37,21 @@ LAYERS = named("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_tran
 MAXIMA = named("adaptive_max_pool1d adaptive_max_pool2d max_pool1d max_pool2d max_pool3d")
 
 PIECEWISE_LINEAR = MAXIMA | named("abs clamp clamp_max clamp_min hardtanh leaky_relu prelu relu relu6 rrelu")
-"""Functions whose quotients of changes are exact."""
+"""Functions that are linear between kinks."""
 
 WIDTHS = {torch.float64: 1e-8, torch.float32: 1e-4}
-"""Where its argument changes by less, a smooth function has its slope: the quotient would be rounding."""
+"""Change of the argument below which a smooth function's slope is used: the quotient would be rounding error."""
 
 COARSE, KINK = 1e-2, 1e-15
-"""That width in half precision, and for piecewise linear functions; its square is not to vanish in float32."""
+"""That width in half precision, and for piecewise linear functions; its square must not underflow in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a function of torch.
+    """Hold one call of a torch function.
 
     Args:
-        func: As the mode is given it.
+        func: As torch passes it to the mode.
         args: By position.
         options: By keyword.
     """
@@ -62,37 +62,37 @@ class Call:
 
     @property
     def spelling(self) -> str:
-        """Name of the function as it was called."""
+        """Return the name of the function as it was called."""
         return str(getattr(self.func, "__name__", self.func))
 
     @property
     def name(self) -> str:
-        """Name without the marks of in-place and operator spellings: `add_` and `__add__` are `add`."""
+        """Return the name without the marks of in-place and operator calls: `add_` and `__add__` are `add`."""
         return self.spelling.strip("_")
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the first operand is overwritten."""
+        """Return whether the first operand is overwritten."""
         return bool(self.options.get("inplace", False)) or (
             self.spelling.endswith("_") and not self.spelling.endswith("__")
         )
 
     def argument(self, place: int, name: str, default: Any = None) -> Any:
-        """Give an argument by place or name."""
+        """Return an argument by place or name."""
         return self.args[place] if len(self.args) > place else self.options.get(name, default)
 
     @property
     def operand(self) -> Tensor:
-        """The first argument."""
+        """Return the first argument."""
         return cast(Tensor, self.argument(0, "input"))
 
     @property
     def operands(self) -> tuple[Any, Any]:
-        """The two arguments of a sum, product or quotient; either may be a number."""
+        """Return the two arguments of a sum, product or quotient; either may be a number."""
         return self.argument(0, "input"), self.argument(1, "other")
 
     def tensors(self) -> Iterator[Tensor]:
-        """All tensors among the arguments, those of lists included."""
+        """Yield all tensors among the arguments, those of lists included."""
         for value in (*self.args, *self.options.values()):
             if isinstance(value, Tensor):
                 yield value
@@ -100,7 +100,7 @@ class Call:
                 yield from (item for item in value if isinstance(item, Tensor))
 
     def run(self) -> Any:
-        """Do what was called."""
+        """Call the function."""
         return self.func(*self.args, **self.options)
 
     def on(self, operand: Tensor) -> Any:
@@ -110,7 +110,7 @@ class Call:
         return self.func(**{**self.options, "input": operand})
 
     def value(self, operand: Tensor) -> Tensor:
-        """Call a function of one variable on features, which are left alone."""
+        """Call a function of one variable on features, which are not overwritten."""
         if "inplace" in self.options:
             result = Call(self.func, self.args, {**self.options, "inplace": False}).on(operand)
         else:
@@ -118,7 +118,7 @@ class Call:
         return cast(Tensor, result)
 
     def value_and_slope(self, operand: Tensor) -> tuple[Tensor, Tensor]:
-        """Call it and give its derivative as well."""
+        """Call a function of one variable and return its value and its derivative."""
         with torch.enable_grad():
             at = operand.detach().requires_grad_()
             value = self.value(at)
@@ -126,7 +126,7 @@ class Call:
         return value.detach(), slope
 
     def replaced(self, change: Callable[[Tensor], Tensor]) -> "Call":
-        """Give the call with each tensor changed."""
+        """Return the call with each tensor changed."""
 
         def new(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -143,7 +143,7 @@ class _Value:
     is_in_place: bool
 
 
-class _Steer(torch.autograd.Function):
+class _GivenGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: _Value, *carriers: Tensor) -> Tensor:
         ctx.save_for_backward(*value.multipliers)
@@ -162,22 +162,23 @@ class _Steer(torch.autograd.Function):
         )
 
 
-def steer(value: Tensor, carriers: Sequence[tuple[Tensor, Tensor]], is_in_place: bool = False) -> Tensor:
-    """Give `value`, whose gradient goes to each carrier times the multiplier beside it.
+def with_gradient(value: Tensor, carriers: Sequence[tuple[Tensor, Tensor]], is_in_place: bool = False) -> Tensor:
+    """Return `value`, whose gradient goes to each carrier times the multiplier beside it.
 
     Args:
-        value: What the network goes on with; its own history is not used.
+        value: What the network continues with; its own graph is not used.
         carriers: Tensors and multipliers that broadcast to `value`.
         is_in_place: Overwrite the first carrier.
     """
     tensors, multipliers = zip(*carriers, strict=True)
-    return cast(Tensor, _Steer.apply(_Value(value.detach(), multipliers, is_in_place), *tensors))
+    return cast(Tensor, _GivenGradient.apply(_Value(value.detach(), multipliers, is_in_place), *tensors))
 
 
 def secant(rise: Tensor, run: Tensor, slope: Tensor, name: str) -> Tensor:
-    """Give `rise` / `run`, which turns into the slope where the run is next to nothing; overwrites both changes.
+    """Return `rise` / `run`, or the slope where the run is next to nothing; both changes are overwritten.
 
-    It is the mean of quotient and slope with the weights run^2 and width^2. Masks would cost more than the network.
+    It is the mean of quotient and slope with the weights run^2 and width^2. Choosing one of them by a mask would take
+    more time than the network itself.
 
     Args:
         rise: Change of a function's value.
@@ -189,14 +190,14 @@ def secant(rise: Tensor, run: Tensor, slope: Tensor, name: str) -> Tensor:
     return rise.mul_(run).add_(slope, alpha=square).div_(run.square_().add_(square))
 
 
-class Interceptor(TorchFunctionMode):
-    """While on, answer each function by the rule of its name; a function without rule that has a gradient is refused.
+class FunctionMode(TorchFunctionMode):
+    """Apply to each function the rule of its name; refuse a function without a rule whose result has a gradient.
 
-    Functions of nothing that requires a gradient run as they are, as do those that only move values about. Nothing is
-    left on the network, whatever happens.
+    Functions whose arguments need no gradient run as they are, and so do those that only move values. The network
+    itself is not changed.
 
     Args:
-        network: Whose modules a refusal names.
+        network: Its modules are named in errors.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -211,7 +212,7 @@ class Interceptor(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Find the rule."""
+        """Apply the rule of the call."""
         call = Call(func, args, dict(kwargs or {}))
         rule = self.rules.get(call.name)
         if rule is None:
@@ -219,7 +220,7 @@ class Interceptor(TorchFunctionMode):
         return rule(call)
 
     def without_rule(self, call: Call) -> Any:
-        """Run it; refuse it where that would mean to guess how it is explained."""
+        """Run a function without a rule; refuse it where its result has a gradient."""
         result = call.run()
         results = result if isinstance(result, list | tuple) else (result,)
         if call.name not in RESHAPING and any(isinstance(item, Tensor) and item.requires_grad for item in results):
@@ -227,16 +228,16 @@ class Interceptor(TorchFunctionMode):
         return result
 
     def refuse(self, call: Call, reason: str = "") -> NoReturn:
-        """Say which function, in which module, there is no rule for."""
+        """Raise an error that names the function without a rule and its module."""
         raise UnsupportedFunctionError(f"{call.name} in {running_module(self.network)}{reason}")
 
 
 class UnsupportedFunctionError(ValueError):
-    """A network calls a function that a method has no rule for."""
+    """Say that a network calls a function for which a method has no rule."""
 
 
 def running_module(network: nn.Module) -> str:
-    """Name the innermost module of a network whose forward is running now, read off the stack."""
+    """Name the innermost module of a network whose forward is running now, found on the call stack."""
     names = {id(module): name for name, module in network.named_modules()}
     frame = sys._getframe()
     while (caller := frame.f_back) is not None:
@@ -249,7 +250,7 @@ def running_module(network: nn.Module) -> str:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Let no parameter require a gradient, so that what does depends on the image; afterwards all is as before."""
+    """Switch off the gradients of all parameters for the duration of the context."""
     wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         for parameter in wanted:

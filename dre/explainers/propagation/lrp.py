@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation: hand the logit back through the network, layer by layer, to the pixels."""
+"""Layer-wise relevance propagation (LRP): the logit is propagated back through the layers to the pixels."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dre.checks import check_images, check_targets
+from dre.checks import check_choice, check_images, check_targets
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.explainers.propagation.base import PropagationExplainer
 from dre.explainers.propagation.relevance import FirstLayer, Relevance, Rules
@@ -20,13 +20,19 @@ RuleName = Literal["epsilon", "gamma", "alpha_beta", "composite", "composite_alp
 
 @dataclass(frozen=True, slots=True)
 class Conservation:
-    """Where the score of each image went, [B] each.
+    """Hold how the score of each image is divided, [B] each.
 
     Args:
         score: The logit.
         relevance: Sum over pixels and channels.
-        bias: Share of the biases, the shifts of batch norms and other constants.
+        bias: Share of the biases, of the shifts of batch norms and of other constants.
         epsilon: Share of the stabiliser.
+
+    Example:
+        >>> import torch
+        >>> parts = {"score": torch.tensor([2.0]), "relevance": torch.tensor([1.5])}
+        >>> Conservation(**parts, bias=torch.tensor([0.5]), epsilon=torch.tensor([0.0])).gap
+        tensor([0.])
     """
 
     score: Tensor
@@ -36,19 +42,20 @@ class Conservation:
 
     @property
     def gap(self) -> Tensor:
-        """What is not accounted for, [B], never negative: rounding alone."""
+        """Return what the parts do not add up to, [B], never negative: rounding alone."""
         return (self.score - self.relevance - self.bias - self.epsilon).abs()
 
 
 class LRP(PropagationExplainer):
-    """Relevance of each pixel for the logit, signed; one forward and one backward pass, of up to twice the work.
+    """Propagate the logit back to the pixels as relevance, signed; one forward and one backward pass.
 
-    Functions are met while the network runs, so reused, functional and in-place ones count like modules. Relevance is
-    taken at the normalised input: a pixel of the colour that normalises to zero has none, unless the rule of the first
-    layer says otherwise. Batch norms that the classifier could not fold are layers of their own. Sums share relevance
-    like a layer of weights one, under the rule of convolutions; max pooling gives it to the largest, averages share by
-    contribution. Activations pass it through, ReLU6, SiLU, GELU and Hardswish included. Where a gate multiplies
-    features, as in squeeze and excitation, the features take all. Networks with layer norms or attention are refused.
+    A function mode replaces the gradients while the network runs, so that reused, functional and in-place functions
+    count like modules. Relevance is that of the normalised input: a pixel of the colour that normalises to zero has
+    none, unless the rule of the first layer says otherwise. Batch norms that the classifier could not fold are layers
+    of their own. Sums share relevance like a layer of weights one, under the rule of convolutions; max pooling gives it
+    to the largest value, averages share by contribution. Activations pass it through, ReLU6, SiLU, GELU and Hardswish
+    included. Where a gate multiplies features, as in squeeze and excitation, the features take all of it. The backward
+    pass takes up to twice the work of a plain one. Networks with layer norms or attention are refused.
 
     Args:
         classifier: What is explained.
@@ -60,14 +67,24 @@ class LRP(PropagationExplainer):
             black and white; or `flat`, which shares among all pixels that a filter sees alike.
         epsilon: Stabiliser, in standard deviations of the layer's output over the image; with 0 the epsilon rule is
             the gradient.
-        gamma: How much favour, above 0.
+        gamma: Extra weight of contributions of the output's own sign, above 0.
         alpha: Weight of positive contributions; alpha - beta must be 1.
         beta: Weight of negative contributions.
-        score: Only the logit can be handed back.
+        score: Only the logit can be propagated back.
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
     Source: Bach et al. 2015 (epsilon, alpha-beta, flat); Montavon et al. 2017 (z-box) and 2019 (gamma, composites).
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dre.models import Classifier
+        >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+        >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
+        >>> images, targets = torch.rand(1, 3, 16, 16), torch.tensor([1])
+        >>> LRP(classifier)(images, targets).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(
@@ -112,7 +129,7 @@ class LRP(PropagationExplainer):
         return reduce_channels(relevance, self.reduce)
 
     def conservation(self, images: Tensor, targets: Tensor) -> Conservation:
-        """Say where the logit of each image went; costs an explanation of its own."""
+        """Return how the logit of each image is divided; it costs an explanation of its own."""
         check_images(images, self.classifier.preprocessing.channels)
         check_targets(targets, len(images), self.classifier.num_classes)
         self.chunk.plan(images, self.classifier.footprint)
@@ -122,7 +139,7 @@ class LRP(PropagationExplainer):
         return Conservation(score.double(), relevance.double().sum(dim=(1, 2, 3)), bias.double(), epsilon.double())
 
     def _run(self, images: Tensor, counts: bool) -> tuple[list[Tensor], Tensor]:
-        """Leaves and logits of a chunk."""
+        """Return leaves and logits of a chunk."""
         classifier = self.classifier
         pixels = classifier.normalise(images.detach())
         black, white = (classifier.normalise(torch.full_like(images[:1], shade)) for shade in (0, 1))
@@ -131,17 +148,16 @@ class LRP(PropagationExplainer):
             leaves += [pixels.new_ones(len(pixels), requires_grad=True) for _ in range(2)]
         relevance = Relevance(classifier.network, self.rules, Leaves(*leaves))
         shown = relevance.show(pixels, black, white)
-        with self.intercepting(relevance):
+        with self.under(relevance):
             logits = classifier.network(shown)
             relevance.finish(logits)
         return leaves, logits
 
 
 def _check(rule: str, first_layer: str, epsilon: float, gamma: float, alpha: float, beta: float) -> None:
-    """Refuse what is no rule."""
-    for name, value, known in (("rule", rule, RuleName), ("first_layer", first_layer, FirstLayer)):
-        if value not in get_args(known):
-            raise ValueError(f"`{name}` must be one of {', '.join(get_args(known))}, got {value!r}")
+    """Refuse settings that no rule has."""
+    check_choice("rule", rule, get_args(RuleName))
+    check_choice("first_layer", first_layer, get_args(FirstLayer))
     if epsilon < 0:
         raise ValueError(f"`epsilon` must not be negative, got {epsilon}; 0 shares all that contributions can share")
     if gamma <= 0:

@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation: what each function of a network does with relevance, met while it runs."""
+"""Function mode of LRP: the relevance rule of each torch function that a network calls."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from dre.explainers.propagation.function_mode import (
     MAXIMA,
     RESHAPING,
     Call,
-    Interceptor,
+    FunctionMode,
     UnsupportedFunctionError,
     named,
-    steer,
+    with_gradient,
 )
 from dre.explainers.propagation.rules import (
     FLOOR,
@@ -49,7 +49,7 @@ QUOTIENTS = named("div divide true_divide")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which rule goes where.
+    """Hold which rule is used in which layer.
 
     Args:
         convolutional: For convolutions, batch norms that could not be folded, sums and averages.
@@ -64,8 +64,8 @@ class Rules:
     epsilon: float
 
 
-class Relevance(Interceptor):
-    """While on, the gradient of a score with respect to `leaves` is relevance.
+class Relevance(FunctionMode):
+    """Turn the gradient of a score with respect to `leaves` into relevance while the mode is on.
 
     ReLU, max pooling, averages of features of one sign and reshaping pass their gradient; activations that are zero at
     zero pass relevance through, whatever their shape. A product of features and a gate is shared by the features
@@ -73,14 +73,14 @@ class Relevance(Interceptor):
     of two signals is shared equally.
 
     Args:
-        network: That runs.
-        rules: That it follows.
+        network: Runs under the mode.
+        rules: Used in its layers.
         leaves: Made for the pixels.
     """
 
     def __init__(self, network: nn.Module, rules: Rules, leaves: Leaves) -> None:
         super().__init__(network)
-        self.how, self.leaves = rules, leaves
+        self.applied, self.leaves = rules, leaves
         self.pixels: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self.gates: dict[int, Tensor] = {}
         self.first_layers = 0
@@ -99,7 +99,7 @@ class Relevance(Interceptor):
         self.rules = {name: rule for names, rule in groups for name in names}
 
     def show(self, images: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Give the images [B, C, H, W] to run on, which depend on their leaf.
+        """Return the images [B, C, H, W] to run on, which depend on their leaf.
 
         Args:
             images: In the network's own units.
@@ -108,24 +108,24 @@ class Relevance(Interceptor):
         """
         presence = self.leaves.presence
         pixels = presence * images
-        if self.how.first != "same":
-            companions = [presence] if self.how.first == "flat" else [presence * low, presence * high]
+        if self.applied.first != "same":
+            companions = [presence] if self.applied.first == "flat" else [presence * low, presence * high]
             self.pixels[id(pixels)] = (pixels, companions)
         return pixels
 
     def finish(self, logits: Tensor) -> None:
-        """Refuse a run whose logits are no features, or that no layer read the pixels of."""
+        """Refuse a run whose logits come from a gate, or in which no layer read the pixels."""
         if self.is_gate(logits) or not logits.requires_grad:
             raise UnsupportedFunctionError("logits that come from a sigmoid, hard sigmoid or softmax")
-        if self.how.first != "same" and self.first_layers == 0:
-            raise UnsupportedFunctionError(f"the rule {self.how.first!r}, because no layer reads the pixels")
+        if self.applied.first != "same" and self.first_layers == 0:
+            raise UnsupportedFunctionError(f"the rule {self.applied.first!r}, because no layer reads the pixels")
 
     def is_gate(self, value: object) -> bool:
-        """Whether a value came from a gate."""
+        """Return whether a value came from a gate."""
         return self.gates.get(id(value)) is value and isinstance(value, Tensor)
 
     def without_rule(self, call: Call) -> Any:
-        """Run it; what is worked out from a gate is one as well."""
+        """Run a function without a rule; what is computed from a gate is a gate as well."""
         result = super().without_rule(call)
         if any(map(self.is_gate, call.tensors())):
             self.gates |= {id(item): item for item in _listed(result)}
@@ -139,7 +139,7 @@ class Relevance(Interceptor):
         return call.run()
 
     def _curve(self, call: Call) -> Any:
-        """Pass relevance through: the multiplier is f(x) / x."""
+        """Pass relevance through by the multiplier f(x) / x."""
         self._refuse_gates(call)
         features = call.operand
         if not features.requires_grad:
@@ -147,7 +147,7 @@ class Relevance(Interceptor):
         if call.on(features.detach().new_zeros(1)).any():
             self.refuse(call, ", whose bounds exclude zero")
         value = call.value(features.detach())
-        return steer(value, [(features, value / (features.detach() + FLOOR))], call.is_in_place)
+        return with_gradient(value, [(features, value / (features.detach() + FLOOR))], call.is_in_place)
 
     def _gate(self, call: Call) -> Tensor:
         """Cut the gradient: what multiplies features is a constant."""
@@ -166,10 +166,12 @@ class Relevance(Interceptor):
 
         weight = cast(Tensor, call.argument(1, "weight"))
         layer = Layer(run, weight, call.argument(2, "bias"), bias_axes=weight.ndim - 2)
-        return self._answer(call, layer, self.how.dense if call.name == "linear" else self.how.convolutional)
+        return self._layer_output(
+            call, layer, self.applied.dense if call.name == "linear" else self.applied.convolutional
+        )
 
     def _batch_norm(self, call: Call) -> Tensor:
-        """Answer a batch norm that was not folded as a layer with one weight for each channel."""
+        """Treat a batch norm that was not folded as a layer with one weight for each channel."""
         self._refuse_gates(call)
         mean, variance = call.argument(1, "running_mean"), call.argument(2, "running_var")
         if mean is None or call.argument(5, "training", False):
@@ -183,27 +185,27 @@ class Relevance(Interceptor):
             scaled = features * cast(Tensor, weight).view(-1, *[1] * axes)
             return scaled if bias is None else scaled + bias.view(-1, *[1] * axes)
 
-        return self._answer(call, Layer(run, scale, shift, axes), self.how.convolutional)
+        return self._layer_output(call, Layer(run, scale, shift, axes), self.applied.convolutional)
 
     def _average(self, call: Call) -> Tensor:
         self._refuse_gates(call)
-        if not call.operand.requires_grad or not self.how.convolutional.splits_signs or is_positive(call.operand):
+        if not call.operand.requires_grad or not self.applied.convolutional.splits_signs or is_positive(call.operand):
             return cast(Tensor, call.run())
         layer = Layer(lambda features, weight, bias: cast(Tensor, call.on(features)))
-        return spread(call.operand, layer, self.how.convolutional, self.how.epsilon, self.leaves)
+        return spread(call.operand, layer, self.applied.convolutional, self.applied.epsilon, self.leaves)
 
-    def _answer(self, call: Call, layer: Layer, rule: Rule) -> Tensor:
-        """Spread the relevance of a layer, or use the rule for layers that read the pixels."""
+    def _layer_output(self, call: Call, layer: Layer, rule: Rule) -> Tensor:
+        """Spread the relevance of a layer, or use the rule of the first layer where it reads the pixels."""
         features = call.operand
         if not features.requires_grad:
             return cast(Tensor, call.run())
         if id(features) not in self.pixels:
-            return spread(features, layer, rule, self.how.epsilon, self.leaves)
+            return spread(features, layer, rule, self.applied.epsilon, self.leaves)
         self.first_layers += 1
         _, companions = self.pixels[id(features)]
         with torch.no_grad():
             value = layer.output(features)
-        if self.how.first == "flat":
+        if self.applied.first == "flat":
             carrier = layer.run(companions[0], torch.ones_like(cast(Tensor, layer.weight)), None)
             return proportional(value, carrier, 0.0, self.leaves)
         low, high = companions
@@ -212,13 +214,13 @@ class Relevance(Interceptor):
         return proportional(value, layer.run(features, weight, None) - above, 0.0, self.leaves)
 
     def _sum(self, call: Call) -> Any:
-        """Answer a sum as a layer of weights one, and a constant in it as a bias."""
+        """Treat a sum as a layer of weights one, and a constant in it as a bias."""
         tensors = [value for value in call.operands if isinstance(value, Tensor)]
         varying = [value for value in tensors if value.requires_grad]
         if not varying:
             return self.without_rule(call)
         self._refuse_gates(call)
-        splits_signs = self.how.convolutional.splits_signs and not (
+        splits_signs = self.applied.convolutional.splits_signs and not (
             len(varying) == 2 and all(map(is_positive, varying))
         )
         counts_bias = self.leaves.bias is not None and len(varying) == 1
@@ -236,9 +238,9 @@ class Relevance(Interceptor):
         first, second = (term.detach() if isinstance(term, Tensor) else like.new_tensor(term) for term in terms)
         value = first + second
         signed, unsigned = torch.ones_like(value), torch.zeros_like(value)
-        if self.how.convolutional.splits_signs:
-            epsilon = stabiliser(value, self.how.epsilon)
-            signed, unsigned = self.how.convolutional.factors(value, first.abs() + second.abs(), epsilon)
+        if self.applied.convolutional.splits_signs:
+            epsilon = stabiliser(value, self.applied.epsilon)
+            signed, unsigned = self.applied.convolutional.factors(value, first.abs() + second.abs(), epsilon)
         carriers = []
         for term, constant in zip(terms, (first, second), strict=True):
             factor = signed + unsigned * constant.sign()
@@ -246,7 +248,7 @@ class Relevance(Interceptor):
                 carriers.append((term, factor))
             elif self.leaves.bias is not None:
                 carriers.append((per_image(self.leaves.bias, value), factor * constant))
-        return steer(value, carriers + self.leaves.lost(value, carriers), is_in_place)
+        return with_gradient(value, carriers + self.leaves.lost(value, carriers), is_in_place)
 
     def _product(self, call: Call) -> Any:
         """Let the features take all beside a gate or a constant, and two signals share equally."""
@@ -257,7 +259,7 @@ class Relevance(Interceptor):
         first, second = varying
         if first.numel() == second.numel():
             value = first.detach() * second.detach()
-            return steer(value, [(first, second.detach() / 2), (second, first.detach() / 2)], call.is_in_place)
+            return with_gradient(value, [(first, second.detach() / 2), (second, first.detach() / 2)], call.is_in_place)
         gate = min(varying, key=Tensor.numel)
         return call.replaced(lambda value: value.detach() if value is gate else value).run()
 
@@ -273,11 +275,11 @@ class Relevance(Interceptor):
             self.refuse(call, ", whose input comes from a sigmoid, hard sigmoid or softmax and multiplies nothing")
 
     def _follow(self, call: Call, result: Any) -> Any:
-        """Do with the companions of pixels what is done with the pixels before a layer reads them."""
+        """Apply to the companions of pixels what is applied to the pixels before a layer reads them."""
         known = [value for value in call.tensors() if id(value) in self.pixels]
         if not known:
             return result
-        is_moved = call.name in RESHAPING or self.how.first == "z_box"  # scaling leaves presence as it is
+        is_moved = call.name in RESHAPING or self.applied.first == "z_box"  # scaling leaves presence as it is
 
         def companion(place: int) -> Any:
             if not is_moved:

@@ -1,4 +1,4 @@
-"""DeepLIFT's rescale rule: multipliers between the image and a baseline, met while the network runs."""
+"""Function modes of DeepLIFT's rescale rule: record a run on the baseline, then set the multipliers of the image."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from dre.explainers.propagation.function_mode import (
     MAXIMA,
     PIECEWISE_LINEAR,
     Call,
-    Interceptor,
+    FunctionMode,
     named,
     secant,
-    steer,
+    with_gradient,
 )
 
 SMOOTH = named(
@@ -29,13 +29,13 @@ PRODUCTS = named("mul multiply")
 
 
 @dataclass(slots=True)
-class Meeting:
-    """What one function met on the baseline.
+class RecordedCall:
+    """Hold the operands and the result of one function on the baseline.
 
     Args:
         name: Of the function.
         tensors: Its operands and its result.
-        versions: Of the tensors, so that one that was overwritten since is noticed.
+        versions: Version counters of the tensors, which show whether one was overwritten since.
     """
 
     name: str
@@ -43,18 +43,18 @@ class Meeting:
     versions: list[int]
 
 
-class Recorder(Interceptor):
-    """While on, keep what every function that is not linear takes and gives, in order."""
+class Recorder(FunctionMode):
+    """Record the operands and the result of every function that is not linear, in order."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        self.meetings: list[Meeting] = []
-        self.kept: dict[int, list[tuple[Meeting, int]]] = {}
+        self.calls: list[RecordedCall] = []
+        self.kept: dict[int, list[tuple[RecordedCall, int]]] = {}
         self.rules = dict.fromkeys(PIECEWISE_LINEAR | SMOOTH, self._function)
         self.rules |= dict.fromkeys(MAXIMA, self._maximum) | dict.fromkeys(PRODUCTS, self._product)
 
     def without_rule(self, call: Call) -> Any:
-        """Run it; what it overwrites is saved first."""
+        """Run a function without a rule; what it overwrites is copied first."""
         self._save(call)
         return call.run()
 
@@ -77,36 +77,37 @@ class Recorder(Interceptor):
 
     def _keep(self, call: Call, operands: list[Tensor], result: Tensor) -> Tensor:
         tensors = [*operands, result]
-        meeting = Meeting(call.name, tensors, [tensor._version for tensor in tensors])
-        self.meetings.append(meeting)
+        kept = RecordedCall(call.name, tensors, [tensor._version for tensor in tensors])
+        self.calls.append(kept)
         for place, tensor in enumerate(tensors):
-            self.kept.setdefault(id(tensor), []).append((meeting, place))
+            self.kept.setdefault(id(tensor), []).append((kept, place))
         return result
 
     def _save(self, call: Call) -> None:
-        """Put a copy in the place of what is about to be overwritten."""
+        """Copy recorded tensors that are about to be overwritten."""
         if not call.is_in_place or not isinstance(call.operand, Tensor):
             return
-        for meeting, place in self.kept.pop(id(call.operand), []):
+        for kept, place in self.kept.pop(id(call.operand), []):
             copy = call.operand.clone()
-            meeting.tensors[place], meeting.versions[place] = copy, copy._version
+            kept.tensors[place], kept.versions[place] = copy, copy._version
 
 
-class Rescale(Interceptor):
-    """While on, the gradient of a score is DeepLIFT's multiplier with respect to the baseline that was recorded.
+class Rescale(FunctionMode):
+    """Turn the gradient of a score into DeepLIFT's multiplier with respect to the recorded baseline.
 
-    A function of one variable has the quotient of its changes, or its slope where there is next to no change. A
-    maximum passes what it gained to the place of the image's maximum and what it lost to that of the baseline's. The
-    factors of a product each have the mean of the other one over image and baseline, so that the parts sum up.
+    The multiplier of a function of one variable is the quotient of the changes of value and argument, or the slope if
+    there is next to no change. A maximum passes what it gained to the place of the image's maximum and what it lost to
+    that of the baseline's. The multiplier of each factor of a product is the mean of the other over image and baseline,
+    so that the parts sum up.
 
     Args:
-        network: That runs on images.
-        meetings: Recorded on their baselines, or on one that they share.
+        network: Runs on images under the mode.
+        calls: Recorded on their baselines, or on one that they share.
     """
 
-    def __init__(self, network: nn.Module, meetings: list[Meeting]) -> None:
+    def __init__(self, network: nn.Module, calls: list[RecordedCall]) -> None:
         super().__init__(network)
-        self.ahead: Iterator[Meeting] = iter(meetings)
+        self.ahead: Iterator[RecordedCall] = iter(calls)
         self.rules: dict[str, Callable[[Call], Any]] = dict.fromkeys(LINEAR, Call.run)
         self.rules |= dict.fromkeys(PIECEWISE_LINEAR | SMOOTH, self._function)
         self.rules |= dict.fromkeys(MAXIMA, self._maximum) | dict.fromkeys(PRODUCTS, self._product)
@@ -114,7 +115,7 @@ class Rescale(Interceptor):
         self.rules |= {"batch_norm": self._batch_norm, "addcmul": self._scale}
 
     def _function(self, call: Call) -> Any:
-        before, value_before = self._meet(call)
+        before, value_before = self._on_baseline(call)
         operand = call.operand
         if any(value.requires_grad for value in call.tensors() if value is not operand):
             self.refuse(call, ", of two things that depend on the image")
@@ -122,10 +123,10 @@ class Rescale(Interceptor):
             return call.run()
         value, slope = call.value_and_slope(operand)
         multiplier = secant(value - value_before, operand.detach() - before, slope, call.name)
-        return steer(value, [(operand, multiplier)], call.is_in_place)
+        return with_gradient(value, [(operand, multiplier)], call.is_in_place)
 
     def _maximum(self, call: Call) -> Tensor:
-        before, places_before, value_before = self._meet(call)
+        before, places_before, value_before = self._on_baseline(call)
         operand = call.operand
         before = before.expand_as(operand)
         if not operand.requires_grad:
@@ -136,16 +137,16 @@ class Rescale(Interceptor):
         places = places.where(is_kept, places_before)
         carrier = at_places(operand, places)
         run = carrier.detach() - at_places(before, places)
-        return steer(value, [(carrier, secant(gain, run, torch.ones_like(run), call.name))])
+        return with_gradient(value, [(carrier, secant(gain, run, torch.ones_like(run), call.name))])
 
     def _product(self, call: Call) -> Tensor:
-        before = self._meet(call)
+        before = self._on_baseline(call)
         factors = call.operands
         if not all(isinstance(value, Tensor) and value.requires_grad for value in factors):
             return cast(Tensor, call.run())
         value = factors[0].detach() * factors[1].detach()
         first, second = ((now.detach() + then) / 2 for now, then in zip(factors, before[:2], strict=True))
-        return steer(value, [(factors[0], second), (factors[1], first)], call.is_in_place)
+        return with_gradient(value, [(factors[0], second), (factors[1], first)], call.is_in_place)
 
     def _quotient(self, call: Call) -> Any:
         if isinstance(divisor := call.operands[1], Tensor) and divisor.requires_grad:
@@ -162,25 +163,25 @@ class Rescale(Interceptor):
             self.refuse(call, ", which normalises by the statistics of the batch")
         return call.run()
 
-    def _meet(self, call: Call) -> list[Tensor]:
-        """Give what this call met on the baseline."""
-        meeting = next(self.ahead, None)
-        if meeting is None or meeting.name != call.name:
+    def _on_baseline(self, call: Call) -> list[Tensor]:
+        """Return the operands and the result that this call had on the baseline."""
+        before = next(self.ahead, None)
+        if before is None or before.name != call.name:
             self.refuse(call, ", where image and baseline took different ways")
-        if [tensor._version for tensor in meeting.tensors] != meeting.versions:
+        if [tensor._version for tensor in before.tensors] != before.versions:
             self.refuse(call, ", whose operand was overwritten through a view")
-        return meeting.tensors
+        return before.tensors
 
 
 def maximum(call: Call, operand: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the values of a pooling and where in its plane each was found."""
+    """Return the values of a pooling and where in its plane each was found."""
     pool = cast(Callable[..., tuple[Tensor, Tensor]], getattr(F, call.name))
     options = {name: value for name, value in call.options.items() if name not in ("input", "return_indices")}
     return pool(operand, *call.args[1:], **options, return_indices=True)
 
 
 def at_places(features: Tensor, places: Tensor) -> Tensor:
-    """Read places of the planes, as poolings count them."""
+    """Read the features at places that a pooling returned."""
     axes = places.ndim - 2
     flat = features.flatten(2) if axes else features
     return flat.gather(2, places.flatten(2)).view(places.shape)

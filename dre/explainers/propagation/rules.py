@@ -1,7 +1,7 @@
-"""How a layer shares relevance among its contributions, written as the gradient of another function of its input.
+"""LRP rules (epsilon, gamma, alpha-beta): how a linear layer shares relevance among its contributions.
 
-Relevance is kept as multiplier times activation, R = m z. A layer z = w x + b answers with carriers, functions of x
-whose gradients times their factors are what a rule asks for. Contributions of one sign need no second weight: where
+Relevance is kept as multiplier times activation, R = m z. For a layer z = w x + b a rule gives carriers, functions of x
+whose gradients times their factors are the shares of that rule. Contributions of one sign need no second weight: where
 A = |w| |x| + |b|, the positive ones sum to (A + z) / 2 and the negative ones to (z - A) / 2.
 """
 
@@ -12,21 +12,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dre.explainers.propagation.function_mode import steer
+from dre.explainers.propagation.function_mode import with_gradient
 
 FLOOR = 1e-30
 """Smallest stabiliser: where all contributions are zero, nothing is divided by zero."""
 
 
 class Rule(Protocol):
-    """How the multiplier of an output becomes that of its carriers, the output itself and the magnitude."""
+    """Turn the multiplier of an output into those of its carriers, the output itself and the magnitude."""
 
     @property
     def splits_signs(self) -> bool:
-        """Whether contributions of either sign are treated differently, so that magnitudes are asked for."""
+        """Return whether contributions of either sign are treated differently, so that magnitudes are needed."""
 
     def factors(self, output: Tensor, magnitude: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors of the output and of the magnitude.
+        """Return the factors of the output and of the magnitude.
 
         Args:
             output: z, without history.
@@ -49,7 +49,7 @@ class EpsilonRule:
 
 @dataclass(frozen=True, slots=True)
 class GammaRule:
-    """Contributions of the output's own sign count 1 + gamma times (Montavon et al. 2019, for either sign)."""
+    """Weight contributions of the output's own sign by 1 + gamma (Montavon et al. 2019, for either sign)."""
 
     gamma: float
     splits_signs = True
@@ -64,10 +64,12 @@ class GammaRule:
 
 @dataclass(frozen=True, slots=True)
 class AlphaBetaRule:
-    """Positive contributions share alpha times the relevance, negative ones take back beta (Bach et al. 2015).
+    """Share alpha times the relevance among positive contributions, minus beta times it among negative ones.
 
-    With a beta of 0 an output that nothing positive contributes to leaves its relevance to the stabiliser. Otherwise
+    With a beta of 0 an output without positive contributions leaves its relevance to the stabiliser. Otherwise
     contributions that are all of one sign share all of it: the paper's quotient is 0 / 0 there.
+
+    Source: Bach et al. 2015, Eq. 60.
     """
 
     alpha: float
@@ -91,7 +93,7 @@ class AlphaBetaRule:
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """Ones whose gradients are relevance: that of each pixel and, where accounts are kept, of biases and of epsilon.
+    """Hold tensors of ones whose gradients are relevance: of the pixels and, where counted, of biases and of epsilon.
 
     Args:
         presence: [B, C, H, W].
@@ -104,7 +106,7 @@ class Leaves:
     epsilon: Tensor | None = None
 
     def lost(self, value: Tensor, carriers: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """Carrier of what the given ones leave of `value` to the stabiliser, where that is counted."""
+        """Return the carrier of what the given ones leave of `value` to the stabiliser, where that is counted."""
         if self.epsilon is None:
             return []
         rest = value - sum(carrier.detach() * factor for carrier, factor in carriers)
@@ -113,7 +115,7 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A linear function of input, weight and bias, whatever its kind.
+    """Hold a linear function of input, weight and bias.
 
     Args:
         run: Calls it.
@@ -142,17 +144,17 @@ class Layer:
 
 
 def positive_part(values: Tensor) -> Tensor:
-    """Zero what is negative."""
+    """Set negative values to zero."""
     return values.clamp_min(0)
 
 
 def is_positive(features: Tensor) -> bool:
-    """Whether no feature is negative, as behind a ReLU."""
+    """Return whether no feature is negative, as behind a ReLU."""
     return bool(features.detach().amin() >= 0)
 
 
 def deviation(output: Tensor) -> Tensor:
-    """Give the standard deviation of each image's values, [B, 1, ...], by reductions that keep the memory's order."""
+    """Return the standard deviation of each image's values, [B, 1, ...], by reductions that keep the memory's order."""
     axes = tuple(range(1, output.ndim))
     kind = torch.promote_types(output.dtype, torch.float32)
     mean = output.mean(dim=axes, keepdim=True, dtype=kind)
@@ -161,13 +163,13 @@ def deviation(output: Tensor) -> Tensor:
 
 
 def stabiliser(output: Tensor, epsilon: float) -> Tensor:
-    """`epsilon` deviations of the output, [B, 1, ...], and never zero."""
+    """Return `epsilon` standard deviations of the output, [B, 1, ...], never zero."""
     width = epsilon * deviation(output)
     return (width + max(FLOOR, torch.finfo(output.dtype).tiny)).to(output.dtype)
 
 
 def spread(features: Tensor, layer: Layer, rule: Rule, epsilon: float, leaves: Leaves) -> Tensor:
-    """Give a layer's output, whose gradient follows the rule."""
+    """Return a layer's output, whose gradient follows the rule."""
     if isinstance(rule, AlphaBetaRule) and rule.beta == 0 and is_positive(features):
         with torch.no_grad():
             value = layer.output(features)
@@ -179,14 +181,14 @@ def spread(features: Tensor, layer: Layer, rule: Rule, epsilon: float, leaves: L
     magnitude = layer.output(features.abs(), Tensor.abs, leaves.bias) if rule.splits_signs else output
     signed, unsigned = rule.factors(value, magnitude.detach(), stabiliser(value, epsilon))
     carriers = [(output, signed), (magnitude, unsigned)] if rule.splits_signs else [(output, signed)]
-    return steer(value, carriers + leaves.lost(value, carriers))
+    return with_gradient(value, carriers + leaves.lost(value, carriers))
 
 
 def proportional(value: Tensor, carrier: Tensor, epsilon: float, leaves: Leaves) -> Tensor:
-    """Give `value`, shared by the contributions to a carrier that is not negative."""
+    """Return `value`, whose relevance is shared by the contributions to a carrier that is not negative."""
     sums = carrier.detach() + stabiliser(value, epsilon)
     carriers = [(carrier, torch.div(value, sums, out=sums))]
-    return steer(value, carriers + leaves.lost(value, carriers))
+    return with_gradient(value, carriers + leaves.lost(value, carriers))
 
 
 def per_image(values: Tensor, result: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def test_top_pixels_takes_exactly_so_many_and_the_first_of_ties():
 def slow_samp(
     look, start: Tensor, end: Tensor, sign: int, count: int, fragments: int | None, momentum: float | None
 ) -> Tensor:
-    """Eq. 11 of paper 001 for one image, pixel by pixel; sign -1 deletes."""
+    """Zhang et al. 2024, Eq. 11, for one image, pixel by pixel; sign -1 deletes."""
     here, total = start.clone(), torch.zeros(start.shape[1:], dtype=start.dtype)
     bound = (end - start).abs().sum().item() / fragments if fragments else math.inf
     average = None

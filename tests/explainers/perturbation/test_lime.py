@@ -1,4 +1,4 @@
-"""LIME against closed forms, every pattern there is, scikit-learn's ridge, and what its own error promises."""
+"""LIME against closed forms, all patterns, scikit-learn's ridge, and its own standard error."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""RISE against every mask there is, against loops, and against what its own error promises."""
+"""RISE against all masks, against loops, and against its own standard error."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""DeepLIFT: it is complete, equals the closed form on linear scores, and sees what a saturated gradient does not."""
+"""DeepLIFT: completeness, the closed form on linear scores, and attributions where the gradient is saturated."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What must be true on a real network: EfficientNet-Lite0 with its ImageNet weights, two photographs of 96 x 128."""
+"""Invariants on a real network: EfficientNet-Lite0 with its ImageNet weights, two photographs of 96 x 128."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""LRP: against the rules written on matrices, conservation, and what it does with each kind of function."""
+"""LRP: the rules against matrices, conservation, and each kind of function."""
 
 from itertools import pairwise
 
