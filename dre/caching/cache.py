@@ -55,13 +55,13 @@ class SaliencyCache:
             rank_zero_warn(f"the maps of version 0.1 in {self.directory}/*.tar are not read; delete them to make room")
         try:
             keys = ExplainerKeys(self.classifier)
-        except UndescribableError as error:
+        except (UndescribableError, OSError) as error:
             rank_zero_warn(f"no map is cached: {error}")
             return
         for name, explainer in self.explainers.items():
             try:
                 self.folders[name] = self.directory / f"{type(explainer).__name__}-{keys.key(explainer, name)}"
-            except UndescribableError as error:
+            except (UndescribableError, OSError) as error:
                 rank_zero_warn(f"maps of {name} are not cached: {error}")
 
     def batch(self, images: Tensor, targets: Tensor, keys: Sequence[str]) -> "CachedBatch":

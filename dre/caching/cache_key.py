@@ -59,7 +59,7 @@ class ExplainerKeys:
         Raises:
             UndescribableError: It holds something of which nothing says what it does.
         """
-        return digest([self.common, self.describe(explainer, name)])
+        return hash_of([self.common, self.describe(explainer, name)])
 
     def describe(self, value: object, place: str) -> Plain:
         """Describe an object by everything that it holds.
@@ -154,10 +154,10 @@ def image_keys(images: Tensor, targets: Tensor, names: Sequence[str]) -> list[st
     precision = [torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
     arithmetic = [kind, autocast, *precision, str(images.dtype), list(images.shape[1:])]
     rows = zip(names, targets.tolist(), images, strict=True)
-    return [digest([arithmetic, name, target, _content(image, name)]) for name, target, image in rows]
+    return [hash_of([arithmetic, name, target, _content(image, name)]) for name, target, image in rows]
 
 
-def digest(description: Plain) -> str:
+def hash_of(description: Plain) -> str:
     """Hash a description to 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -16,15 +16,8 @@ import dre
 STARTED = time.time()
 """About when this process loaded its code: what a file holds that was changed later is not what runs."""
 
-LIBRARIES = {
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "timm": "timm",
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "skimage": "scikit-image",
-}
-"""Packages that are known by their version, and the distributions that they come in."""
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "skimage")
+"""Packages that this one computes with: they are known by their version."""
 
 DECIDE_NO_MAP = ("api.py", "caching", "cli", "metrics", "mixtures", "modules", "reporting", "runs", "statistics")
 """Files and folders of `dre` that no map depends on; all others count, a new one as well."""
@@ -51,7 +44,7 @@ def package_sources() -> list[str]:
     """
     root = Path(dre.__file__).parent
     own = [path for path in root.rglob("*.py") if path.relative_to(root).parts[0] not in DECIDE_NO_MAP]
-    return [_hash_files(own), *(f"{name} {version(name)}" for name in LIBRARIES.values())]
+    return [_hash_files(own), *(_versions(name) for name in LIBRARIES)]
 
 
 def module_sources(module: str) -> list[str]:
@@ -70,49 +63,51 @@ def module_sources(module: str) -> list[str]:
     if top in sys.stdlib_module_names:
         return ["python"]
     if top in LIBRARIES:
-        return [f"{top} {version(LIBRARIES[top])}"]
-    if not (files := _files_of(top)):
+        return [_versions(top)]
+    if not (places := _places(top)):
         raise UndescribableError(f"the code of {top} is in no module that can be imported")
-    found, waiting = {top: _hash_files(files)}, _imports(files)
+    found: dict[str, str] = {}
+    waiting = {top: places}
     while waiting:
-        name = waiting.pop()
-        if name in found or name in sys.stdlib_module_names or not (files := _files_of(name)):
+        name, places = waiting.popitem()
+        if name != top and INSTALLED.intersection(places[0].parts) and (versions := _versions(name)):
+            found[name] = versions
             continue
-        if INSTALLED.intersection(files[0].parts):
-            found[name] = _versions(name)
-        else:
-            found[name] = _hash_files(files)
-            waiting |= _imports(files)
+        files = _files(places)
+        found[name] = _hash_files(files)
+        names = {one for path in files for one in _read(path, path.stat().st_ctime)[1]}
+        new = names - found.keys() - sys.stdlib_module_names
+        waiting |= {name: places for name in new if (places := _places(name))}
     return [f"{name} {found[name]}" for name in sorted(found)]
 
 
-def _files_of(top: str) -> list[Path]:
-    """List the source files of a package, or the one of a module; none where it is not found."""
+def _places(top: str) -> list[Path]:
+    """Give the folders of a package, or the file of a module; none where it is not found."""
     try:
         spec = None if top == "__main__" else find_spec(top)
     except (ImportError, ValueError):  # a module that was put together while the program runs
         return []
-    folders = (spec and spec.submodule_search_locations) or []
-    paths = [path for folder in folders for path in Path(folder).rglob("*")]
-    if spec is not None and not folders:
-        paths = [Path(spec.origin or "")]
-    return sorted(path for path in paths if path.suffix in CODE and path.is_file())
+    if spec is None:
+        return []
+    places = [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
+    return [place for place in places if place.is_absolute() and place.exists()]
+
+
+def _files(places: Iterable[Path]) -> list[Path]:
+    """List the files with code."""
+    paths = [path for place in places for path in ([place] if place.is_file() else place.rglob("*"))]
+    return [path for path in paths if path.suffix in CODE and path.is_file()]
 
 
 def _hash_files(paths: Sequence[Path]) -> str:
     """Hash the content of files, and where they lie below the folder that holds them all."""
-    root = os.path.commonpath([path.parent for path in paths])
+    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
     whole = hashlib.sha256()
     for path in sorted(paths):
         if (changed := path.stat().st_ctime) > STARTED:
             raise UndescribableError(f"{path} was changed while this process ran; start a new one")
         whole.update(f"{path.relative_to(root).as_posix()} {_read(path, changed)[0]} ".encode())
     return whole.hexdigest()[:32]
-
-
-def _imports(paths: Iterable[Path]) -> set[str]:
-    """List the packages and modules that source files may import."""
-    return set().union(*(_read(path, path.stat().st_ctime)[1] for path in paths))
 
 
 @functools.cache
