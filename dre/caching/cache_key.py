@@ -79,18 +79,18 @@ class ExplainerKeys:
         except RecursionError as error:
             raise UndescribableError(f"{place} holds itself") from error
 
-    def _of(self, value: object, place: str) -> Plain:
+    def _of(self, value: Any, place: str) -> Plain:
         kind = type(value)
         if value is None or kind in (bool, int, str):
             return value
         if kind in (float, bytes):
-            return [kind.__name__, value.hex()]  # type: ignore[attr-defined]
+            return [kind.__name__, value.hex()]
         if kind in (list, tuple):
-            return [kind.__name__, *(self._of(one, f"{place}[{row}]") for row, one in enumerate(value))]  # type: ignore
+            return [kind.__name__, *(self._of(one, f"{place}[{row}]") for row, one in enumerate(value))]
         if kind in (set, frozenset):
-            return [kind.__name__, *sorted((self._of(one, place) for one in value), key=json.dumps)]  # type: ignore
+            return [kind.__name__, *sorted((self._of(one, place) for one in value), key=json.dumps)]
         if kind is dict:
-            return ["dict", self._entries(value, place)]  # type: ignore[arg-type]
+            return ["dict", self._entries(value, place)]
         if value is self.classifier:
             return ["the classifier"]
         if isinstance(value, NO_OPTIONS):

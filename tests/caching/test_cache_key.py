@@ -15,7 +15,7 @@ from torch import nn
 import dre
 from dre.api import catalogue
 from dre.caching import sources
-from dre.caching.cache_key import ExplainerKeys, hash_of, image_keys
+from dre.caching.cache_key import RESULTS, ExplainerKeys, hash_of, image_keys
 from dre.caching.sources import DECIDE_NO_MAP, UndescribableError, module_sources, package_sources
 from dre.explainers import (
     DRE,
@@ -125,6 +125,7 @@ def other_values(kind: type, option: str, default) -> list:
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
 def test_any_other_value_of_an_option_is_another_key(keys, name, option):
+    assert option not in RESULTS  # which are left out of keys
     kind, used_with = KINDS[name], USED_WITH.get((name, option), {})
     seen = [keys.key(kind(keys.classifier, **used_with), name)]
     for value in other_values(kind, option, inspect.signature(kind).parameters[option].default):
