@@ -12,11 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.timing import in_turns, ratio, seconds
+from benchmarks.timing import in_turns, ratio
 from dre.caching import SaliencyCache
-from dre.caching.index import Index
-from dre.caching.shards import FILE, KeptMap, ShardWriter
-from dre.engine.cost import Meter, Share
+from dre.engine.cost import Meter
 from dre.explainers import CentredGaussian, Explainer, GradCAM, IntegratedGradients, VanillaGradient
 from dre.models import Classifier
 from dre.runs.process import machine
@@ -40,7 +38,6 @@ class CachedExplainer:
         self.fresh = count()
         self.warm = self.opened(root / "warm")
         self.look_up(self.warm)
-        self.warm.open()
 
     def opened(self, directory: Path) -> SaliencyCache:
         """Return a cache that is ready."""
@@ -78,15 +75,11 @@ def measure(kept: CachedExplainer, repeats: int) -> list[str]:
     return [f"{alone:.2f}", f"{cold - alone:.2f}", f"{added:.1f}", f"{warm:.2f}", f"{alone / warm:.1f}"]
 
 
-def measure_index(maps: int, size: int, root: Path) -> tuple[float, float]:
-    """Return milliseconds to look up a thousand maps in shards that lie there, and kilobytes of each."""
-    content = KeptMap.of(torch.rand(1, 1, size, size), Share(1, 1, 0, 0.1, None))[0].pack()
-    writer = ShardWriter(root, 0, {"explainers": ["it"]})
-    for number in range(maps):
-        writer.write(f"{number:032x}{FILE}", content)
-    writer.close()
-    size_of_all = sum(path.stat().st_size for path in root.iterdir())
-    return 1e6 * seconds(lambda: Index(root, ["it"])) / maps, size_of_all / maps / 1000
+def kilobytes(root: Path) -> float:
+    """Give the mean size of the files of maps below a directory."""
+    return (
+        sum(path.stat().st_size for path in root.rglob("*.safetensors")) / len(list(root.rglob("*.safetensors"))) / 1e3
+    )
 
 
 def main() -> None:
@@ -94,7 +87,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--maps", type=int, default=5000, help="maps in the shards that are looked up")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     classifier = Classifier("tf_efficientnet_lite0")
@@ -103,9 +95,9 @@ def main() -> None:
         for name, build in EXPLAINERS.items():
             kept = CachedExplainer(classifier, build(classifier), arguments.batch, Path(folder) / name)
             table.add_row(name, *measure(kept, arguments.repeats))
-        index, kilobytes = measure_index(arguments.maps, classifier.preprocessing.size[0], Path(folder) / "index")
+        size = kilobytes(Path(folder))
     table.title = f"Explaining an image, EfficientNet-Lite0 at 224 px, batch {arguments.batch}"
-    table.caption = f"{kilobytes:.1f} kB a map; {index:.0f} ms to index 1,000 maps; {machine()}"
+    table.caption = f"{size:.1f} kB a map; {machine()}"
     Console(width=110).print(table)
 
 

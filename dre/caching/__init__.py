@@ -1,4 +1,4 @@
-"""Maps that were made before: kept in shards, found by all that decides them."""
+"""Saliency maps that are kept on disk for later runs."""
 
 from dre.caching.cache import SaliencyCache
 

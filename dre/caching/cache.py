@@ -1,139 +1,116 @@
-"""The saliency cache of an evaluation: maps that a run has made serve the next one, whatever its metrics and ranks."""
+"""The saliency cache of an evaluation: maps that one run made are read by later runs, one file for each."""
 
-import hashlib
+import json
+import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from dre.caching.description import NOTHING, Plain, describe, digest, tensor_bytes
-from dre.caching.index import Index
-from dre.caching.shards import FILE, FORMAT, KeptMap, ShardWriter, join
+from dre.caching.cache_key import FORMAT, ExplainerKeys, image_keys
+from dre.caching.maps import KeptMap, join
 from dre.caching.sources import UndescribableError
-from dre.engine.chunks import Chunk
 from dre.engine.cost import Meter
-from dre.engine.gradients import Cost, Vanished
 from dre.explainers import Explainer
 from dre.models import Classifier
-from dre.types import Footprint
 
 Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
 """Makes maps [B, 1, H, W] of images, targets and keys."""
 
-NEVER_COUNTS = (Chunk, Cost, Vanished, Footprint)
-"""What explainers and classifiers hold that changes no map."""
+HEADER_BYTES = 4096
+"""The most that a file holds beside two bytes for each pixel."""
 
 
 class SaliencyCache:
-    """Keep maps as float16 in tar shards, and find those of earlier runs by classifier, explainer, image and target.
+    """Keep maps as float16, and find those of earlier runs by classifier, explainer, source code, image and target.
 
     While a cache is in use every map is rounded, also one that was made a moment ago, so that a second run has the same
-    numbers. Explainers are described when the cache is made and the classifier by each `open`; options that are changed
-    later are not seen. Each process writes shards of its own and reads those that were there at `open`.
+    numbers. Any number of processes may use a directory at the same time: a file is written under a name of its own and
+    then renamed.
 
     Args:
-        directory: Of the shards; made where it does not exist.
+        directory: Of the maps; made where it does not exist.
         classifier: What is explained.
         explainers: By name.
+
+    Raises:
+        ValueError: `directory` is a file.
     """
 
     def __init__(self, directory: str | Path, classifier: Classifier, explainers: Mapping[str, Explainer]) -> None:
         self.directory = Path(directory).expanduser()
         if self.directory.exists() and not self.directory.is_dir():
             raise ValueError(f"the cache {self.directory} is a file; name a directory")
-        self.classifier = classifier
-        self.kinds = {name: type(explainer).__name__ for name, explainer in explainers.items()}
-        self.options: dict[str, Plain] = {}
-        for name, explainer in explainers.items():
-            try:
-                self.options[name] = describe(explainer, self._stand_in, place=name)
-            except UndescribableError as error:
-                rank_zero_warn(f"maps of {name} are not cached: {error}")
-        self.fingerprints: dict[str, str] = {}
-        self.index: Index | None = None
-        self.writer: ShardWriter | None = None
-        self._complained: set[Path] = set()
+        self.classifier, self.explainers = classifier, explainers
+        self.folders: dict[str, Path] = {}
+        self._is_writable = True
+        self._complained: set[str] = set()
 
-    def open(self, rank: int = 0) -> None:
-        """Look up what there is and prepare to write, as a certain process of the run."""
-        self.close()
+    def open(self) -> None:
+        """Make the keys of the explainers, from what they and the classifier hold now: call it before each run."""
+        self.folders, self._is_writable, self._complained = {}, True, set()
+        if any(self.directory.glob("*.tar")):
+            rank_zero_warn(f"the maps of version 0.1 in {self.directory}/*.tar are not read; delete them to make room")
         try:
-            network = digest(describe(self.classifier, _no_counters, place=self.classifier.name))
-        except UndescribableError as error:
+            keys = ExplainerKeys(self.classifier)
+        except (UndescribableError, OSError) as error:
             rank_zero_warn(f"no map is cached: {error}")
-            self.fingerprints = {}
             return
-        self.fingerprints = {name: digest([FORMAT, network, options]) for name, options in self.options.items()}
-        self.index = Index(self.directory, self.fingerprints.values())
-        if complaints := self.index.complaints:
-            others = f", and {len(complaints) - 1} more such files" if len(complaints) > 1 else ""
-            rank_zero_warn(f"in the cache {self.directory}, {complaints[0]}{others}; it is left as it is")
-        kinds = {fingerprint: [name, self.kinds[name]] for name, fingerprint in self.fingerprints.items()}
-        about = {"classifier": self.classifier.identity(), "explainers": kinds}
-        self.writer = ShardWriter(self.directory, rank, about)
-
-    def close(self) -> None:
-        """End the shard that is being written."""
-        if self.writer is not None:
-            self._write(self.writer.close)
-        self.writer = None
+        for name, explainer in self.explainers.items():
+            try:
+                self.folders[name] = self.directory / f"{type(explainer).__name__}-{keys.key(explainer, name)}"
+            except (UndescribableError, OSError) as error:
+                rank_zero_warn(f"maps of {name} are not cached: {error}")
 
     def batch(self, images: Tensor, targets: Tensor, keys: Sequence[str]) -> "CachedBatch":
         """Prepare images [B, C, H, W] in [0, 1] with their targets [B] and keys for several explainers."""
         return CachedBatch(self, images, targets, keys)
 
-    def find(self, name: str) -> KeptMap | None:
-        """Read a map by its name; one that is damaged or gone counts as missing and is named once for each shard."""
-        index = self.index
-        if index is None:
-            raise ValueError("open the cache first")
-        for place in index.places(name):
-            path = index.shard(place)
-            try:
-                return KeptMap.unpack(index.read(place, name))
-            except (OSError, ValueError) as error:
-                if path not in self._complained:
-                    warnings.warn(f"a map in {path} is of no use and is made again: {error}", stacklevel=2)
-                self._complained.add(path)
+    def find(self, name: str, image_key: str, size: Sequence[int]) -> KeptMap | None:
+        """Read an explainer's map of (height, width); one that is damaged counts as missing, and is said once."""
+        path = self._path(name, image_key)
+        try:
+            if not path.is_file():
+                return None
+            if path.stat().st_size > 2 * size[0] * size[1] + HEADER_BYTES:
+                raise ValueError("it is too large")
+            return KeptMap.unpack(path.read_bytes(), size)
+        except (OSError, ValueError) as error:
+            if name not in self._complained:
+                warnings.warn(f"{path} is of no use and is made again: {error}", stacklevel=2)
+            self._complained.add(name)
         return None
 
-    def keep(self, maps: Mapping[str, KeptMap]) -> None:
-        """Write maps under their names; where that fails, nothing more is written until the next `open`."""
-        writer = self.writer
-        if writer is None:
+    def keep(self, name: str, maps: Mapping[str, KeptMap]) -> None:
+        """Write an explainer's maps by their image keys; where that fails, nothing more is written until `open`."""
+        if not self._is_writable:
             return
-
-        def write() -> None:
-            for name, kept in maps.items():
-                writer.write(name + FILE, kept.pack())
-            writer.flush()
-
-        self._write(write)
-
-    def _write(self, action: Callable[[], None]) -> None:
         try:
-            action()
+            about = self.folders[name] / "about.json"
+            if not about.exists():
+                content = {"format": FORMAT, "explainer": name, "classifier": self.classifier.identity()}
+                _write(about, json.dumps(content, indent=1).encode())
+            for image_key, kept in maps.items():
+                _write(self._path(name, image_key), kept.pack())
         except OSError as error:
-            if self.writer is not None:
-                self.writer.abandon()
-            self.writer = None
+            self._is_writable = False
             warnings.warn(
                 f"cannot write to the cache {self.directory}: {error.strerror}; the run goes on without writing there",
                 stacklevel=2,
             )
 
-    def _stand_in(self, value: object) -> Plain | None:
-        return ["the classifier"] if value is self.classifier else _no_counters(value)
+    def _path(self, name: str, image_key: str) -> Path:
+        """Say where a map lies: the images of an explainer are spread over 256 folders."""
+        return self.folders[name] / image_key[:2] / f"{image_key[2:]}.safetensors"
 
 
 class CachedBatch:
-    """One batch under study: what names its images is hashed once for all explainers.
+    """One batch that is explained: its images are hashed once for all explainers.
 
     Args:
-        cache: Finds and keeps maps.
+        cache: Finds and keeps maps; it is open.
         images: [B, C, H, W] in [0, 1].
         targets: int64 [B].
         keys: Sample names.
@@ -141,11 +118,7 @@ class CachedBatch:
 
     def __init__(self, cache: SaliencyCache, images: Tensor, targets: Tensor, keys: Sequence[str]) -> None:
         self.cache, self.images, self.targets, self.keys = cache, images, targets, list(keys)
-        circumstances = [*arithmetic(images.device), str(images.dtype), list(images.shape[1:])]
-        self.marks = [
-            digest([circumstances, key, target, hashlib.sha256(tensor_bytes(image)).hexdigest()])
-            for key, target, image in zip(self.keys, targets.tolist(), images, strict=True)
-        ]
+        self.image_keys = image_keys(images, targets, self.keys)
 
     def maps(self, name: str, meter: Meter, explain: Explain) -> Tensor:
         """Give an explainer's rounded maps, float32 [B, 1, H, W]: read what is there, explain the other images.
@@ -155,17 +128,15 @@ class CachedBatch:
             meter: Of the explainer; a map that is read counts at what it took.
             explain: Makes maps within the meter.
         """
-        fingerprint = self.cache.fingerprints.get(name)
-        if fingerprint is None:
+        if name not in self.cache.folders:
             return join(self._explain(range(len(self.keys)), meter, explain), self.images.device)
-        names = [digest([fingerprint, mark]) for mark in self.marks]
-        found = [self.cache.find(one) for one in names]
+        found = [self.cache.find(name, key, self.images.shape[2:]) for key in self.image_keys]
         missing = [row for row, kept in enumerate(found) if kept is None]
         for kept in found:
             if kept is not None:
                 meter.read(kept.share)
         made = dict(zip(missing, self._explain(missing, meter, explain), strict=True)) if missing else {}
-        self.cache.keep({names[row]: kept for row, kept in made.items()})
+        self.cache.keep(name, {self.image_keys[row]: kept for row, kept in made.items()})
         return join([made[row] if kept is None else kept for row, kept in enumerate(found)], self.images.device)
 
     def _explain(self, rows: Sequence[int], meter: Meter, explain: Explain) -> list[KeptMap]:
@@ -176,12 +147,12 @@ class CachedBatch:
         return KeptMap.of(saliency, meter.last)
 
 
-def arithmetic(device: torch.device) -> list[str]:
-    """Say in which arithmetic maps are made now: they agree between devices and precisions, but not to the last bit."""
-    kind = device.type
-    autocast = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "none"
-    return [kind, autocast, torch.get_float32_matmul_precision(), f"tf32 {torch.backends.cudnn.allow_tf32}"]
-
-
-def _no_counters(value: object) -> Plain | None:
-    return NOTHING if isinstance(value, NEVER_COUNTS) else None
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole, whoever else writes it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}-{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

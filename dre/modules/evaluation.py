@@ -116,15 +116,10 @@ class ExplainerEvaluation(pl.LightningModule):
         self.meters = self._new_meters()
 
     def on_test_start(self) -> None:
-        """Open the cache."""
+        """Make the cache ready for what the classifier and the explainers hold now."""
         self.walks.forget()
         if self.cache is not None:
-            self.cache.open(self.global_rank)
-
-    def on_test_end(self) -> None:
-        """Close the cache, which finishes what is being written."""
-        if self.cache is not None:
-            self.cache.close()
+            self.cache.open()
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""

@@ -3,7 +3,7 @@ import struct
 import pytest
 import torch
 
-from dre.caching.shards import KeptMap, join, restore_maps, round_maps
+from dre.caching.maps import KeptMap, join, restore_maps, round_maps
 from dre.engine.cost import Share
 
 SHARE = Share(33, 4.5, 0, None, 2e6, 0.25)
@@ -69,7 +69,7 @@ def test_maps_of_a_batch_do_not_touch_each_other():
 def test_a_file_gives_back_what_went_in():
     maps = some_maps(1e-9)
     kept = KeptMap.of(maps, SHARE)
-    read = [KeptMap.unpack(one.pack()) for one in kept]
+    read = [KeptMap.unpack(one.pack(), (40, 30)) for one in kept]
     assert torch.equal(join(read, maps.device), restore_maps(*round_maps(maps)))
     assert [one.share for one in read] == [SHARE] * 3
 
@@ -79,10 +79,16 @@ def test_a_flipped_bit_is_found(place):
     content = bytearray(KeptMap.of(some_maps(1.0), SHARE)[0].pack())
     content[place] ^= 1
     with pytest.raises(ValueError, match=r"its checksum is another|it is no saliency map"):
-        KeptMap.unpack(bytes(content))
+        KeptMap.unpack(bytes(content), (40, 30))
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", struct.pack("<Q", 2) + b"{}"])
 def test_another_file_is_refused(content):
     with pytest.raises(ValueError, match="it is no saliency map"):
-        KeptMap.unpack(content)
+        KeptMap.unpack(content, (40, 30))
+
+
+def test_a_map_of_another_size_is_refused():
+    content = KeptMap.of(some_maps(1.0), SHARE)[0].pack()
+    with pytest.raises(ValueError, match=r"it is torch.float16 of shape \[1, 40, 30\]"):
+        KeptMap.unpack(content, (30, 40))
