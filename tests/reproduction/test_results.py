@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from reproduction import pictures, results
-from reproduction.papers import paper_table_file, read_paper_table
 from reproduction.pictures import MOST, read_chosen
 from reproduction.results import LARGEST, LINK, build, old_files
 from tests.command_line import REPOSITORY
@@ -82,10 +81,6 @@ def test_the_committed_pages_are_small_and_have_the_pictures_of_the_list():
     folder = REPOSITORY / "docs" / "results"
     assert sum(path.stat().st_size for path in folder.iterdir()) <= LARGEST
     assert {path.name for path in folder.iterdir() if path.suffix != ".md"} == set(read_chosen())
-    tables = {path.stem for path in (REPOSITORY / "configs" / "papers").glob("*.yaml")}
-    headings = "".join(path.read_text() for path in folder.glob("*.md"))
-    sources = [read_paper_table(paper_table_file(name)).source for name in tables]
-    assert [source for source in sources if f"## {source}\n" not in headings] == []
 
 
 def test_an_old_page_is_replaced_and_kept_when_something_is_wrong(tmp_path, monkeypatch):
