@@ -164,7 +164,8 @@ def page(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -> str:
         "all comparisons of the claim share (Bonferroni; not shown). **Undecided**: neither, or something is missing, "
         f"or fewer than {LEAST} images (`of N` counts those behind an interval). A row is a claim on one network and "
         "one data set, by the run of most images that has all it compares. Intervals are over images: what other "
-        f"seeds of a training would give is not in them. {told}, {missing} not run.\n\n"
+        "seeds of a training would give is not in them. Papers are cited as in [the references](references.md). "
+        f"{told}, {missing} not run.\n\n"
         f"{markdown_table(HEADER, lines, len(HEADER))}\n\n## How they are decided\n{remarks}{taken}\n"
     )
 

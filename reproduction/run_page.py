@@ -1,11 +1,9 @@
 """Results page of a run that belongs to no paper table: scores, studies, settings and what was left out."""
 
-import io
-import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from PIL import Image
 
 from dre.reporting.cells import cell, markdown_table
 from dre.reporting.markdown import summary_markdown
@@ -18,6 +16,43 @@ Place = tuple[str, float]
 """An explainer, or the classifier, and x."""
 
 Rows = tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run by a name that no other run on the page has.
+
+    Args:
+        run: As it was read.
+        slug: Begins the names of its files.
+        label: What was run on what, and which run it is where others are alike.
+    """
+
+    run: RunResults
+    slug: str
+    label: str
+
+
+def list_runs(runs: Sequence[RunResults]) -> list[Listed]:
+    """Name the runs: with the number where others are alike, with the folder where those have the number too."""
+    alike = Counter(_slug(run) for run in runs)
+    numbered = Counter((_slug(run), run.directory.resolve().name) for run in runs)
+    listed = []
+    for run in runs:
+        slug, number = _slug(run), run.directory.resolve().name
+        own = run.place if numbered[slug, number] > 1 else number if alike[slug] > 1 else ""
+        label = f"{run.label}, run {own}" if own else run.label
+        listed.append(Listed(run, f"{slug}_{own.replace('/', '_')}" if own else slug, label))
+    slug, count = Counter(one.slug for one in listed).most_common(1)[0]
+    if count > 1:
+        twice = [str(one.run.directory) for one in listed if one.slug == slug]
+        raise ValueError(f"{' and '.join(twice)} would both be called {slug}; leave one out")
+    return listed
+
+
+def _slug(run: RunResults) -> str:
+    network = run.network.replace("/", "_").replace(" ", "_")
+    return f"{run.name}_{network}_{run.data}"
 
 
 def run_text(run: RunResults) -> str:
@@ -67,32 +102,3 @@ def left_out(run: RunResults) -> Iterator[str]:
     """Name the explainers of the run file that were not evaluated, with the reason."""
     for name, reason in run.record.get("left_out", {}).items():
         yield f"`{name}` is left out: {without_folders(reason)}."
-
-
-COLOURS = 64
-"""Of a chart."""
-
-LINES = 32
-"""Colours of a chart of few lines."""
-
-PIXELS, SHADES = 290_000, 128
-"""Most pixels, whatever the shape, and colours of a picture of photographs."""
-
-
-def small(content: bytes, colours: int = COLOURS) -> bytes:
-    """Take fewer colours, where that makes a picture smaller."""
-    buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT)
-    picture.save(buffer, "PNG", optimize=True)
-    return min(content, buffer.getvalue(), key=len)
-
-
-def shrunk(content: bytes) -> bytes:
-    """Make a picture of photographs smaller, in a palette of its own with the rest dithered."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    scale = min(1.0, math.sqrt(PIXELS / (picture.width * picture.height)))
-    picture = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.LANCZOS)
-    palette = picture.quantize(SHADES, method=Image.Quantize.MEDIANCUT, kmeans=3)
-    buffer = io.BytesIO()
-    picture.quantize(SHADES, palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -1,3 +1,5 @@
+"""Gaussian blurs of images: kernels, borders, and the derivative in sigma."""
+
 from functools import lru_cache
 from typing import Literal
 
@@ -5,7 +7,7 @@ import torch
 from torch import Tensor
 
 BLUR_SIGMA = 10.0
-"""Standard deviation in pixels of the blurred background (paper 003 says "variance 10"; its code uses sigma 10)."""
+"""Standard deviation of a blur by default, in pixels, as in the code of Fu et al. 2021."""
 
 
 Border = Literal["reflect", "replicate", "constant"]

@@ -1,3 +1,5 @@
+"""Maps [B, 1, H, W]: resize them, and scale them to [0, 1] by their own range."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What must be true of every explainer, and what is particular to each."""
+"""The contract of explainers: shapes, batches, precision and counted passes of each, and oracles of the plain ones."""
 
 import pytest
 import torch
@@ -23,7 +23,8 @@ OPTIONS = {
     "SmoothGrad": {"samples": 5},
     "XRAI": {"attribution": GradCAM, "scales": (20.0, 100.0), "min_size": 20, "size": 48},
 }
-"""What an explainer cannot do without, and small counts, so that tests stay quick."""
+"""What an explainer cannot do without, and small counts so that tests stay quick; explainers that need neither are not
+listed."""
 
 PUBLIC = {name: getattr(explainers, name) for name in explainers.__all__}
 NAMES = [
@@ -63,7 +64,9 @@ PASSES = {
     "VanillaGradient": (3, 3, 0),
     "XRAI": (3, 0, 3),  # of the Grad-CAM that the options above give it
 }
-"""Forward passes, backward passes and backward passes through the head, for three images and the options above."""
+"""Forward passes, backward passes and backward passes through the head, for three images and the options above.
+
+What an explainer counts is compared with what its network runs, whether it is listed here or not."""
 
 
 def build(name: str, classifier: Classifier | None = None, **options) -> Explainer:
@@ -118,12 +121,12 @@ def test_it_works_under_no_grad_and_bfloat16(name):
     assert saliency.isfinite().all()
 
 
-def test_every_explainer_says_what_it_costs():
-    assert set(PASSES) == set(NAMES)
+def test_passes_are_listed_of_explainers_that_there_are():
+    assert set(PASSES) <= set(NAMES)
 
 
-@pytest.mark.parametrize(("name", "cost"), PASSES.items())
-def test_passes_are_counted_as_they_happen(name, cost):
+@pytest.mark.parametrize("name", NAMES)
+def test_passes_are_counted_as_they_happen(name):
     options = {"max_steps": 5} if name == "SAMPPlusPlus" else {}  # how long it walks depends on the image
     explainer = build(name, **options)
     forwards, backwards = [], []
@@ -131,8 +134,9 @@ def test_passes_are_counted_as_they_happen(name, cost):
     network.register_forward_hook(lambda _, inputs, __: forwards.append(len(inputs[0])))
     network.stem.register_full_backward_hook(lambda _, __, gradients: backwards.append(len(gradients[0])))
     explainer(*small_batch())
-    assert (explainer.cost.forwards, explainer.cost.backwards, explainer.cost.head_backwards) == cost
-    assert (sum(forwards), sum(backwards)) == cost[:2]
+    counted = (explainer.cost.forwards, explainer.cost.backwards, explainer.cost.head_backwards)
+    assert counted == PASSES.get(name, counted)
+    assert (sum(forwards), sum(backwards)) == counted[:2]
 
 
 @pytest.mark.parametrize("score", ["probability", "logit", "log_probability"])

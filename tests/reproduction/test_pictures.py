@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from reproduction.run_page import PIXELS, shrunk
+from reproduction.pictures import PIXELS, shrunk
 
 
 def test_a_picture_of_photographs_takes_less_room_and_keeps_its_colours():

@@ -1,4 +1,4 @@
-"""Results pages: joint tables with their origins, charts, and photographs of the demo set alone."""
+"""The results pages: joint tables with their origins, charts, photographs of the demo set alone, and what git keeps."""
 
 import hashlib
 import json
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reproduction import results
-from reproduction.results import build, old_files
+from reproduction import pictures, results
+from reproduction.pictures import MOST, read_chosen
+from reproduction.results import LARGEST, LINK, build, old_files
 from tests.command_line import REPOSITORY
 from tests.reporting.runs import write_run
 
@@ -39,34 +40,60 @@ def test_tables_of_all_runs_and_photographs_of_the_demo_set_alone(tmp_path):
     )
     lonely = run_with_pictures(tmp_path / "c", False, name="own", data="x/places")
     out = tmp_path / "docs"
-    build([demo, other, lonely], [], out)
+    build([demo, other, lonely], [], out, everything=True)
     written = {path.name for path in out.iterdir()}
-    assert {"dre_table4.md", "own_tf_efficientnet_lite0_places.md", "README.md"} <= written
+    assert {"dre.md", "other.md", "README.md"} == {name for name in written if name.endswith(".md")}
     assert "dre_figure7_tf_efficientnet_lite0_demo_gallery.png" in written
     assert {name for name in written if "gallery" in name or "salient" in name} == {
         "dre_figure7_tf_efficientnet_lite0_demo_gallery.png",
         "dre_figure7_tf_efficientnet_lite0_demo_salient_5.png",
     }
     assert sum("xmgd" in name for name in written) == 3
-    text = (out / "dre_table4.md").read_text()
+    text = (out / "dre.md").read_text()
     assert "**tf_efficientnet_lite0, demo (3)** | **torchvision/vgg19, imagenet (3)**" in text
     assert text.count("commit abc, 1, torch 2.") == 2
-    page = (out / "README.md").read_text()
-    assert all(page.count(f"({name})") == 1 for name in written - {"README.md"})
-    assert "python -m reproduction.results build PATH/a PATH/b PATH/c\n" in page
-    assert page.index("### dre_figure7, tf_efficientnet_lite0, demo (3)") < page.index("_gallery.png)")
+    assert text.startswith("# Fu et al. 2021\n\n## Fu et al. 2021, table 4\n")
+    assert text.index("### dre_figure7, tf_efficientnet_lite0, demo (3)") < text.index("_gallery.png)")
+    assert "## own: tf_efficientnet_lite0, places (3)\n" in (out / "other.md").read_text()
+    links = [name for path in out.glob("*.md") for name in LINK.findall(path.read_text())]
+    assert sorted(links) == sorted(written - {"README.md"})
+    command = "python -m reproduction.results build PATH/a PATH/b PATH/c --everything\n"
+    assert command in (out / "README.md").read_text()
+
+
+def test_pictures_in_git_are_those_of_the_list_with_what_they_show(tmp_path, monkeypatch):
+    chosen = tmp_path / "pictures.yaml"
+    chosen.write_text("own_tf_efficientnet_lite0_demo_xmgd.png: Distances.\nabsent.png: Of no run here.\n")
+    monkeypatch.setattr(pictures, "CHOSEN", chosen)
+    runs = [run_with_pictures(tmp_path / name, True, name=name) for name in ("own", "dre_figure7")]
+    (runs[0] / "report.html").write_text("<html></html>")
+    build(runs, [], tmp_path / "docs")
+    assert {path.name for path in (tmp_path / "docs").iterdir()} == {
+        "README.md", "dre.md", "other.md", "own_tf_efficientnet_lite0_demo_xmgd.png"
+    }  # fmt: skip
+    assert "Distances.\n\n![xmgd](own_tf_efficientnet_lite0_demo_xmgd.png)" in (tmp_path / "docs/other.md").read_text()
+    chosen.write_text("".join(f"{number}.png: One.\n" for number in range(MOST + 1)))
+    with pytest.raises(ValueError, match=rf"names {MOST + 1} pictures, at most {MOST} are kept in git"):
+        build(runs, [], tmp_path / "docs")
+
+
+def test_the_committed_pages_are_small_and_have_the_pictures_of_the_list():
+    folder = REPOSITORY / "docs" / "results"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= LARGEST
+    assert {path.name for path in folder.iterdir() if path.suffix != ".md"} == set(read_chosen())
 
 
 def test_an_old_page_is_replaced_and_kept_when_something_is_wrong(tmp_path, monkeypatch):
     out = tmp_path / "docs"
-    build([run_with_pictures(tmp_path / "a", True), run_with_pictures(tmp_path / "c", False, name="own")], [], out)
+    runs = [run_with_pictures(tmp_path / "a", True), run_with_pictures(tmp_path / "c", False, name="own")]
+    build(runs, [], out, everything=True)
     old = out / "own_tf_efficientnet_lite0_demo_xmgd.png"
     with pytest.raises(ValueError, match=r"b was only tried out \(--smoke\)"):
         build([run_with_pictures(tmp_path / "b", True, smoke=True)], [], out)
-    with pytest.raises(FileNotFoundError, match=r"no PNG under .*nothing; `python -m benchmarks\.controller`"):
+    with pytest.raises(FileNotFoundError, match=r"no PNG under .*nothing; `python -m reproduction\.controller`"):
         build([tmp_path / "a"], [tmp_path / "nothing"], out)
     monkeypatch.setattr(results, "LARGEST", 1000)
-    with pytest.raises(ValueError, match=r"MB are more than 0\.001: leave out runs; the largest is dre_table3"):
+    with pytest.raises(ValueError, match=r"MB are more than 0\.001: leave out runs or pictures"):
         build([tmp_path / "a"], [], out)
     assert old.exists()
     monkeypatch.undo()
@@ -98,10 +125,10 @@ def test_runs_that_are_alike_have_pages_and_pictures_of_their_own(tmp_path):
     places = [("mine", "001"), ("mine", "002"), ("other", "002")]
     runs = [run_with_pictures(tmp_path / folder / number, False, name="own") for folder, number in places]
     out = tmp_path / "docs"
-    build(runs, [], out)
+    build(runs, [], out, everything=True)
     slugs = [f"own_tf_efficientnet_lite0_demo_{own}" for own in ("001", "mine_002", "other_002")]
-    assert {path.name for path in out.glob("own*")} == {f"{one}{end}" for one in slugs for end in (".md", "_xmgd.png")}
-    page = (out / "README.md").read_text()
+    assert {path.name for path in out.glob("own*")} == {f"{one}_xmgd.png" for one in slugs}
+    page = (out / "other.md").read_text()
     assert "### own, tf_efficientnet_lite0, demo (3), run 001\n" in page
     assert "### own, tf_efficientnet_lite0, demo (3), run other/002\n" in page
     with pytest.raises(ValueError, match=r"001 and .*001 would both be called own_tf_efficientnet_lite0_demo_mine_001"):
@@ -110,8 +137,9 @@ def test_runs_that_are_alike_have_pages_and_pictures_of_their_own(tmp_path):
 
 def test_data_whose_name_begins_with_that_of_others_has_a_section_of_its_own(tmp_path):
     runs = [run_with_pictures(tmp_path / data, False, data=f"x/{data}") for data in ("demo", "demo_b")]
-    build(runs, [], tmp_path / "docs")
-    first, second = (tmp_path / "docs" / "README.md").read_text().split("## Figures")[1].split("\n### ")[1:]
+    build(runs, [], tmp_path / "docs", everything=True)
+    figures = (tmp_path / "docs" / "dre.md").read_text().split("## Figures")[1].split("## Runs")[0]
+    first, second = figures.split("\n### ")[1:]
     assert "lite0_demo_xmgd.png" in first
     assert "lite0_demo_b_xmgd.png" not in first
     assert second.startswith("dre_table3, tf_efficientnet_lite0, demo_b (3)\n\nxmgd\n\n![xmgd](")
@@ -125,7 +153,7 @@ def test_ranks_are_shown_of_runs_of_tables_and_not_again_for_a_min_max(tmp_path)
     for run in runs:
         for metric in ("faithfulness", "faithfulness_normalised"):
             (run / f"critical_difference_{metric}.png").write_bytes((run / "xmgd.png").read_bytes())
-    build(runs, [], tmp_path / "docs")
+    build(runs, [], tmp_path / "docs", everything=True)
     ranks = [path.name for path in (tmp_path / "docs").glob("*critical_difference*")]
     assert ranks == ["dre_table3_tf_efficientnet_lite0_demo_critical_difference_faithfulness.png"]
 
@@ -146,7 +174,7 @@ def test_charts_say_what_made_them(tmp_path):
         (folder / f"{name}.png").write_bytes((run / "xmgd.png").read_bytes())
         if record:
             (folder / "made.json").write_text(json.dumps(record))
-    build([run], [tmp_path / "controller", tmp_path / "own"], tmp_path / "docs")
+    build([run], [tmp_path / "controller", tmp_path / "own"], tmp_path / "docs", everything=True)
     page = (tmp_path / "docs" / "README.md").read_text()
     assert "- controller: `python -m reproduction.controller --h 2`; commit abc, 1, torch 2.\n- own: charts.\n" in page
 
@@ -154,7 +182,7 @@ def test_charts_say_what_made_them(tmp_path):
 def test_charts_of_one_name_are_refused(tmp_path):
     folders = [run_with_pictures(tmp_path / name, False) for name in ("a", "b")]
     with pytest.raises(ValueError, match=r"a/gallery\.png and .*b/gallery\.png would both be called gallery\.png"):
-        build([folders[0]], folders, tmp_path / "docs")
+        build([folders[0]], folders, tmp_path / "docs", everything=True)
 
 
 def test_the_report_is_kept_of_the_default_run_on_demo_photographs_alone(tmp_path):
@@ -162,7 +190,7 @@ def test_the_report_is_kept_of_the_default_run_on_demo_photographs_alone(tmp_pat
     runs.append(run_with_pictures(tmp_path / "figure", True, name="dre_figure7"))
     for run in runs:
         (run / "report.html").write_text("<html></html>")
-    build(runs, [], tmp_path / "page")
+    build(runs, [], tmp_path / "page", everything=True)
     assert [path.name for path in (tmp_path / "page").glob("*.html")] == ["demo_tf_efficientnet_lite0_True_report.html"]
     assert "](demo_tf_efficientnet_lite0_True_report.html)" in (tmp_path / "page" / "README.md").read_text()
-    build(runs[:1], [], tmp_path / "page")  # it knows its own
+    build(runs[:1], [], tmp_path / "page", everything=True)  # it knows its own
