@@ -74,8 +74,8 @@ class Explained(TypedDict):
     """Hold what a test step passes to the callbacks: the batch, and for each explainer its maps and scores.
 
     `saliency` is [B, 1, H, W], zero where `broken`, bool [B], marks that the explainer's map was not finite; `scores`
-    holds [B, columns] for each perturbation sweep that was asked for. The metrics' callback adds `values`: float64 [B] by explainer and
-    metric, NaN where there is none.
+    holds [B, columns] for each perturbation sweep that was asked for. The metrics' callback adds `values`: float64 [B]
+    by explainer and metric, NaN where there is none.
     """
 
     images: Tensor
@@ -189,7 +189,7 @@ class Probe(Protocol):
         """Return the difference in colour [1, C, 1, 1] that the classifier's normalisation maps to one."""
 
     def gradient(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return scores [B] and gradient [B, C, H, W] at one stop; `rows` are the indices of these images in the batch."""
+        """Return scores [B] and gradient [B, C, H, W] at one stop; `rows` are the images' places in the batch."""
 
     def gradients(self, stops: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield each stop [B, C, H, W] with its scores and gradient, in order, as many at once as fit."""
