@@ -70,12 +70,12 @@ class EvaluationCommandLine(CommandLine):
         return default
 
     def before_instantiate_classes(self) -> None:
-        """See `CommandLine`."""
+        """Make the run directory and its record; an error for a missing file says what the run needs."""
         with self._saying_needs():
             super().before_instantiate_classes()
 
     def instantiate_classes(self) -> None:
-        """See `CommandLine`."""
+        """Build everything and record the explainers that are left out."""
         with self._saying_needs():
             super().instantiate_classes()
         self._record_left_out(self.model.left_out, unsupported=list(self.model.left_out))

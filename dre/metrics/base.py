@@ -45,7 +45,7 @@ class ImageMean(Metric):
     """By argument of `update`: the perturbation sweep whose readings it takes."""
 
     is_share: bool = True
-    """Whether values are shares of 1, which tables print x 100."""
+    """True for values that are shares of 1, which tables print x 100."""
 
     latest: Tensor
     """Values of the last update: float64, one for each image, NaN where it was left out."""
@@ -253,7 +253,7 @@ class MapComparison(ImageMean, ABC):
     """
 
     is_symmetric: ClassVar[bool] = True
-    """Whether a map and its reference can change places."""
+    """True where a map and its reference can change places."""
 
     @classmethod
     def name_in_runs(cls) -> str:

@@ -44,6 +44,10 @@ class Report:
         failures: Other failures, with their number.
         files: Files in the directory of the page, with a description of each.
         pictures: PNG files that are shown whole, by their captions.
+
+    Example:
+        >>> Report("Evaluation 001", summary={}, facts={"classifier": "resnet50"}).title
+        'Evaluation 001'
     """
 
     title: str

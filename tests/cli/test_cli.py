@@ -59,7 +59,7 @@ def edited(path: Path, out: Path, section: str, key: str, value: object) -> Path
 
 
 def refusal(command, arguments) -> str:
-    """Give the line with which a command stops with exit status 1."""
+    """Return the line with which a command stops with exit status 1."""
     with pytest.raises(SystemExit) as stop, one_line_errors():
         command([*arguments, *QUIET]).run()
     assert isinstance(stop.value.code, str)  # Python prints it to stderr and exits with status 1
@@ -371,7 +371,7 @@ random: dre.explainers.Random
 
 
 def settled(score_file, *arguments) -> EvaluationCommandLine:
-    """Parse explainers from a file, those within others too, and settle their checkpoints without building any."""
+    """Parse explainers from a file, nested ones too, and find their checkpoints without building any."""
     (score_file.parent / "learned.yaml").write_text(LEARNED)
 
     class Parsed(EvaluationCommandLine):
@@ -489,7 +489,7 @@ def test_weights_that_cannot_be_downloaded_are_named_with_their_address(place, m
 
 
 def broken_off(score_file, monkeypatch) -> Path:
-    """Run until the second batch and give the directory of the run."""
+    """Run until the second batch and return the directory of the run."""
     step = ExplainerEvaluation.test_step
 
     def fail(self, batch, batch_idx):

@@ -1,4 +1,4 @@
-"""Dashboards read what runs write, the documentation names it, and a sweep's agent can start a trial."""
+"""Dashboards: their keys are those that runs log and the documentation lists; a sweep's agent can start a trial."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ def command_of_the_agent(sweep) -> list[str]:
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory):
-    """One trial of the sweep and an evaluation, tried out with W&B offline: the records of both, and the trial."""
+    """Run one trial of the sweep and an evaluation with W&B offline; return the records of both, and the trial."""
     place = workplace(tmp_path_factory.mktemp("offline"))
     sweep = yaml.safe_load((REPOSITORY / "configs" / "sweeps" / "controller.yaml").read_text())
     shared = ["--smoke=true", "--wandb=offline", *QUIET]
@@ -73,13 +73,13 @@ LIGHTNINGS = {"epoch", "trainer/global_step", "_step", "_timestamp", "_runtime"}
 
 
 def undocumented(keys, *headings: str) -> set[str]:
-    """Give the keys that none of the headings names; words in capitals stand for anything but a slash."""
+    """Return the keys that no heading names; words in capitals stand for anything but a slash."""
     known = [re.sub("[A-Z]{2,}", "[^/]+", key) for heading in headings for key in documented(heading)]
     return {key for key in keys if not any(re.fullmatch(one, key) for one in known)} - LIGHTNINGS
 
 
 def names_in_the_source() -> set[str]:
-    """Names of what is logged as the code writes them: patterns, where it fills something in."""
+    """Return the logged names in the source code, as patterns where parts are filled in."""
     found = set()
     for path in (path for room in ("dre", "callbacks") for path in (REPOSITORY / room).rglob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text())))

@@ -1,4 +1,4 @@
-"""Example input for every metric, found by argument name: a new metric with the house's names needs nothing here."""
+"""Example input of every metric by argument name; a new metric with the usual argument names needs no entry."""
 
 import inspect
 from typing import Any
@@ -20,7 +20,7 @@ BY_ARGUMENT: dict[str, Any] = {
 
 
 def metric_classes() -> list[type[Metric]]:
-    """Every metric that `dre.metrics` exports, but for the base."""
+    """Return every metric that `dre.metrics` exports, without the base class."""
     exported = [getattr(dre.metrics, name) for name in dre.metrics.__all__]
     classes = [entry for entry in exported if inspect.isclass(entry) and issubclass(entry, Metric)]
     return [entry for entry in classes if entry is not dre.metrics.ImageMean]
@@ -57,7 +57,7 @@ def example(metric: Metric) -> dict[str, Any]:
 
 
 def readings(sweep: Sweep, generator: torch.Generator) -> torch.Tensor:
-    """What a sweep could read: it grows with the share of the image that is shown."""
+    """Return readings of a sweep that grow with the share of the image that is shown."""
     values = torch.rand(IMAGES, max(1, sweep.draws), len(sweep.ratios), generator=generator)
     values = values.sort(dim=2, descending=sweep.kept == "rest").values.flatten(1)
     return (values > 0.5).float() if sweep.read == "correct" else values

@@ -1,4 +1,4 @@
-"""Toy scorers of which curves are known, and how to read a metric's sweeps with them."""
+"""Toy scorers with known curves, and a helper that updates a metric from its sweeps."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class Linear:
 
 
 def measure(metric, images, saliency, classifier=white_share, targets=None, keys=None):
-    """Read what a metric asks of its sweeps, update it, and give the engine that counted the passes."""
+    """Read a metric's sweeps, update it, and return the engine that counted the passes."""
     engine = SweepEngine(classifier, score="logit")
     targets = torch.zeros(len(images), dtype=torch.int64) if targets is None else targets
     read = engine.run(images, targets, saliency, list(metric.sweeps.values()), keys)

@@ -1,4 +1,4 @@
-"""What must hold for every metric; one that joins `dre.metrics` joins these tests by itself."""
+"""Properties of every metric that `dre.metrics` exports: merging, batching, reset, direction."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def compare_on_rank(rank, ranks, address):
 
 
 def whole(metric_class):
-    """What one process gives for all images, although a process group is up."""
+    """Return the value of one process for all images, although a process group is up."""
     metric = make(metric_class)
     metric.distributed_available_fn = lambda: False
     metric.update(**example(metric))

@@ -87,7 +87,7 @@ def test_raw_information_is_not_scaled_but_starts_at_the_origin():
 
 
 def slow_curve(scores, amounts, count):
-    """One image with numpy, as the definition reads."""
+    """Compute the curve of one image by its definition, with numpy."""
     y = np.maximum.accumulate(np.clip((scores - scores[0]) / (scores[-1] - scores[0]), 0, 1))
     x = np.clip((amounts - amounts[0]) / (amounts[-1] - amounts[0]), 0, 1)
     x, y = np.append(x, [0, 1]), np.append(y, [0, 1])
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_refused():
 
 
 def package_result(pic, classifier, image, saliency, target, start, reads_accuracy):
-    """What the `saliency` package computes for one image, NaN where it refuses it."""
+    """Return the value of the `saliency` package for one image, NaN where it raises."""
 
     def predict(pictures):
         pixels = torch.from_numpy(np.asarray(pictures)).permute(0, 3, 1, 2).double() / 255

@@ -1,4 +1,4 @@
-"""Counts and mixtures for tests."""
+"""Random counts of smooth maps and random mixtures for tests."""
 
 import torch
 from scipy import ndimage

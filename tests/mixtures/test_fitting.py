@@ -172,7 +172,7 @@ def test_a_component_far_from_all_points_dies_without_a_trace():
 
 
 def test_maps_that_are_alike_have_mixtures_that_are_alike():
-    """What the start on the ellipse is for: of draws it is not true."""
+    """Random starts lack this property, the reason for the start on the ellipse."""
     coarse, fine = counts(6, 20, 30), counts(6, 20, 30).view(6, 20, 30).repeat_interleave(2, 1).repeat_interleave(2, 2)
     apart = {}
     for begin in ("ellipse", "k-means++"):

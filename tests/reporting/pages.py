@@ -1,4 +1,4 @@
-"""What tests look for on a page: its tables, its pictures, its links to anything outside."""
+"""Parser of report pages for tests: tables, pictures and references to other files; and a headless browser."""
 
 import base64
 import io
@@ -79,7 +79,7 @@ class Page(HTMLParser):
 
 
 def pixels(picture: dict[str, str]) -> np.ndarray:
-    """Decode a PNG that lies in the page."""
+    """Decode a PNG that is embedded in the page."""
     head, _, content = picture["src"].partition(",")
     assert head == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
@@ -97,7 +97,7 @@ def find_browser() -> str | None:
 
 
 def as_shown(browser: str, path: Path, profile: Path) -> Page:
-    """Open a page in headless Chromium without a network; give what it made of it, with what everything measures."""
+    """Open a page in headless Chromium without a network; return the rendered page with the sizes of its elements."""
     measured = profile / "measured.html"
     profile.mkdir()
     measured.write_text(path.read_text().replace("</body>", f"{MEASURE}</body>"))

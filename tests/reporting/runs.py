@@ -1,4 +1,4 @@
-"""A directory as evaluate.py leaves it, from a table of scores, for tests of what reads it."""
+"""Run directories made from a table of scores, for tests of code that reads finished evaluations."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ DIRECTIONS = {"faithfulness": True, "explainability": True, "deletion_samp": Fal
 
 
 def score_frame(values: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
-    """Give a table of scores from the values of each explainer and metric, one for each image."""
+    """Return a table of scores from the values of each explainer and metric, one for each image."""
     rows = [
         {"key": f"image_{place:03d}", "explainer": explainer, "metric": metric, "value": value}
         for (explainer, metric), found in values.items()

@@ -14,7 +14,7 @@ def heat_and_tree(*arguments):
 
 
 def cells(axes) -> dict[tuple[str, str], str]:
-    """What is written in the cells, by the names of row and column."""
+    """Return the texts of the cells by the names of row and column."""
     labels = axes.get_xticklabels(), axes.get_yticklabels()
     across, down = ([label.get_text() for label in side] for side in labels)
     return {(down[int(y)], across[int(x)]): text.get_text() for text in axes.texts for x, y in [text.get_position()]}

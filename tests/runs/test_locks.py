@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""Locks: one process at a time, released when it ends."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from dre.runs.locks import locked
 
 
 def hold_and_fork(path, told: int) -> None:
-    """Hold a lock, leave a child of one's own behind, and wait to be killed."""
+    """Hold a lock, start a child process, and wait to be killed."""
     with locked(path, wait=False):
         child = os.fork()
         if child:
