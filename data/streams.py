@@ -118,7 +118,7 @@ class EvaluationStream(Stream):
         return len(range(slot, sum(self.counts), slots))
 
     def _slot(self, worker: int, workers: int) -> tuple[int, int]:
-        """Return the number of this worker among those of all ranks, and their number; neighbours are on other ranks."""
+        """Return the number of a worker among those of all ranks, and their count; neighbours are on other ranks."""
         return worker * self.rank.world + self.rank.number, workers * self.rank.world
 
     def _by_shard(self, slots: int) -> bool:
