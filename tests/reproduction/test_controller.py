@@ -64,7 +64,7 @@ def test_without_inputs_those_of_the_paper_are_drawn(tmp_path):
         "controller_settings",
     }
     assert set(json.loads((tmp_path / "controller.json").read_text())) == set(PAPERS)
-    assert json.loads((tmp_path / "made.json").read_text())["command"].startswith("python -m benchmarks.con")
+    assert json.loads((tmp_path / "made.json").read_text())["command"].startswith("python -m reproduction.controller")
 
 
 def test_given_inputs_take_the_place_of_the_papers(tmp_path, capsys):
