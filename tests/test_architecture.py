@@ -1,40 +1,33 @@
-"""The page about the layout names every room, and no room that is not there."""
+"""Layout: the architecture page names what exists, and evaluations need neither reproduction nor benchmarks."""
 
 import re
-from itertools import pairwise
+import subprocess
+import sys
 
-import pytest
+import yaml
 
 from tests.command_line import REPOSITORY
 
-PAGE = (REPOSITORY / "docs" / "architecture.md").read_text()
-NAMED = set(re.findall(r"`(dre/[\w.]+/?|\w+/)`", PAGE))
+BLOCKED = """
+import sys
+sys.modules |= dict.fromkeys(("reproduction", "benchmarks"))  # importing either raises ImportError
+import callbacks, data, dre.cli.evaluation
+"""
 
 
-def test_every_room_of_the_package_is_named():
-    rooms = {
-        f"dre/{path.name}{'/' if path.is_dir() else ''}"
-        for path in (REPOSITORY / "dre").iterdir()
-        if not path.name.startswith("__")
-    }
-    assert rooms - NAMED == set()
+def test_every_place_on_the_page_exists():
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    places = set(re.findall(r"`((?:dre/[\w./]+)|(?:\w+/)+)`", page))
+    assert len(places) > 15
+    assert [place for place in sorted(places) if not (REPOSITORY / place).exists()] == []
 
 
-def test_every_named_place_is_there():
-    for name in NAMED | {f"configs/{folder}" for folder in ("classifier", "with", "papers", "sweeps", "evaluate")}:
-        assert (REPOSITORY / name).exists(), name
+def test_an_evaluation_imports_neither_reproduction_nor_benchmarks():
+    done = subprocess.run([sys.executable, "-c", BLOCKED], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
-def test_the_rooms_are_in_the_order_that_imports_follow():
-    table = PAGE.split("## Rooms")[1]
-    layers = (REPOSITORY / "pyproject.toml").read_text().split('name = "rooms of dre')[1].split("]")[0]
-    rows = [re.findall(r"dre\.(\w+)", line) for line in layers.splitlines() if "dre." in line][::-1]
-    places = [[re.search(rf"`dre/{room}(\.py|/)`", table).start() for room in row] for row in rows]
-    assert len(places) > 10
-    assert all(max(lower) < min(upper) for lower, upper in pairwise(places))
-
-
-@pytest.mark.parametrize("text", ["1.959963984540054", "\nALPHA =", r'False: " \u2193"'])
-def test_a_constant_is_written_down_once(text):
-    sources = [path for room in ("dre", "callbacks", "benchmarks") for path in (REPOSITORY / room).rglob("*.py")]
-    assert sum(path.read_text().count(text) for path in sources) == 1
+def test_the_trainer_of_evaluations_names_nothing_of_them():
+    trainer = yaml.safe_load((REPOSITORY / "configs" / "trainer" / "evaluate.yaml").read_text())
+    packages = {callback["class_path"].split(".")[0] for callback in trainer["callbacks"]}
+    assert packages == {"callbacks"}

@@ -30,7 +30,7 @@ from dre.types import Batch
 CLASSIFIERS = {"lite0": ("efficientnet_lite0", "tf_efficientnet_lite0.timm.pth"), "mobilenet": ("mobilenetv2", None)}
 """Run-file fragment of each, and the file of its weights where it is not the fragment's."""
 
-FRAGMENTS = Path(__file__).parents[1] / "configs" / "classifier"
+FRAGMENTS = Path(__file__).parents[2] / "configs" / "classifier"
 DATA_SETS = ("imagenet", "birds", "places")
 ASKING = ("ig", "gradient", "deep_lift", "guided", "grad_cam")
 """Explainers that ask the classifier: the four of poster 000, and Grad-CAM."""
