@@ -2,11 +2,18 @@
 
 import ctypes
 import gc
-import sys
+import os
+from pathlib import Path
 
 import pytest
 
 from tests.data.trees import packed
+
+STATUS = Path("/proc/self/statm")
+"""Says how many pages of memory a process has, on Linux."""
+
+ROOM = 3 << 29
+"""Bytes: imports take a third of them."""
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +36,8 @@ def _freed_memory_is_given_back():
         yield
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _nothing_is_left_of_a_module():
-    """Collect the networks and figures of a module of tests when it ends."""
-    yield
-    gc.collect()
-    if sys.platform.startswith("linux"):
+def pytest_runtest_logfinish() -> None:
+    """Collect what tests left in cycles, such as trainers with their networks, before a process grows large."""
+    if STATUS.exists() and int(STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > ROOM:
+        gc.collect()
         ctypes.CDLL(None).malloc_trim(0)

@@ -21,15 +21,13 @@ from dre.modules import ExplainerEvaluation
 from dre.runs.directory import alone_in, check_same_run, file_hash, read_record, write_record
 from dre.runs.process import one_line_errors
 from tests.classification import QUARTERS, quarters
-from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
+from tests.command_line import QUIET, REPOSITORY, SIXTH, SMALL, tiny_run_file, workplace
 from tests.data.trees import packed
 
 COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
 RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
 MASK_TRAININGS = [path for path in RUN_FILES if path.parent.name == "train" and not path.stem.startswith("classifier_")]
-SIXTH, HALF = '{"size": [96, 96], "resize": 96}', '{"size": [168, 168], "resize": 168}'
-"""Preprocessing to shares of the usual pixels, which decide how long a smoke run takes."""
-SMALL = ("--data.preprocessing", SIXTH)
+HALF = '{"size": [168, 168], "resize": 168}'
 READS_MS_SSIM = ("evaluate/demo_metrics", "evaluate/idgi_table3", "evaluate/idgi_table4", "evaluate/idgi_tables")
 """MS-SSIM needs sides above 160 pixels."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
