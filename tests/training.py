@@ -57,16 +57,6 @@ class SaveEverywhere(pl.Callback):
         trainer.save_checkpoint(self.folder / "interrupted.ckpt")
 
 
-def launch(
-    module: str, ranks: int, root: Path, out: Path, *options: str, check: bool = True
-) -> subprocess.CompletedProcess:
-    """Run a module on several ranks with torchrun; it is given the folder of the data and one to write to."""
-    done = torchrun(["-m", module, str(root), str(out)], ranks, *options)
-    if check:
-        done.check_returncode()
-    return done
-
-
 def torchrun(
     words: list[str],
     ranks: int,

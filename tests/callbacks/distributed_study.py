@@ -1,7 +1,6 @@
 """One rank of an evaluation with studies, for tests with torchrun."""
 
 import os
-import sys
 from pathlib import Path
 
 from callbacks import BackgroundReplacement, JpegStability, SaliencyPanel, WeightPerturbation
@@ -20,7 +19,3 @@ def main(root: Path, out: Path) -> None:
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
     trainer = quiet_trainer(out, callbacks=studies, devices=devices, strategy="ddp")
     trainer.test(evaluation(), small_data(root, eval_batch_size=4), verbose=False)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +27,11 @@ from dre.metrics import (
 )
 from dre.metrics.base import MapComparison, feed
 from dre.modules import ExplainerEvaluation
+from tests.callbacks import distributed_evaluation
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.metrics.examples import metric_classes
 from tests.networks import small_classifier
+from tests.ranks import run_ranks
 from tests.training import quiet_trainer, small_data
 
 
@@ -255,13 +254,10 @@ def test_broken_and_constant_maps_are_counted_and_the_others_scored(five_shards,
 
 @pytest.mark.ddp
 def test_one_two_and_three_ranks_write_the_same_table(five_shards, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     frames = [evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))]
     for ranks in (2, 3):
         out = tmp_path / str(ranks)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        command += ["-m", "tests.callbacks.distributed_evaluation", str(five_shards), str(out)]
-        subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+        run_ranks(distributed_evaluation.main, ranks, five_shards, out)
         frames.append(pd.read_parquet(out / "scores.parquet"))
     assert len(frames[0]) == 18 * 3 * 3
     names = ["key", "explainer", "metric"]

@@ -1,9 +1,5 @@
 import json
-import os
-import subprocess
-import sys
 from itertools import combinations, permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +14,11 @@ from dre.explainers import Random
 from dre.metrics import MapMixtures, kullback_leibler, structural_similarity, xmgd
 from dre.metrics.distribution import normalised_saliency
 from dre.modules import ExplainerEvaluation
+from tests.callbacks import distributed_evaluation
 from tests.callbacks.distributed_evaluation import MODEL, compared
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.networks import small_classifier
+from tests.ranks import run_ranks
 from tests.training import quiet_trainer, small_data
 
 NAMES = list(EXPLAINERS)
@@ -233,10 +231,7 @@ def test_what_calls_itself_symmetric_is(name):
 @pytest.mark.ddp
 def test_two_ranks_write_the_same_distances(five_shards, tmp_path):
     alone = evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), compared())
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "tests.callbacks.distributed_evaluation", str(five_shards), str(tmp_path / "two")]
-    subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+    run_ranks(distributed_evaluation.main, 2, five_shards, tmp_path / "two")
     together = json.loads((tmp_path / "two" / "xmgd.json").read_text())
     assert {name: together[name] for name in ("explainers", "maps", "constant")} == {
         name: alone[name] for name in ("explainers", "maps", "constant")

@@ -4,8 +4,6 @@ import inspect
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +25,7 @@ from callbacks import (
 from callbacks.resume import Resumable, read_progress, write_progress
 from dre.metrics import Explainability, Faithfulness, SensitivityN, SoftmaxInformationCurve
 from tests.callbacks.evaluation import small_evaluation
+from tests.ranks import run_ranks, start_ranks
 from tests.training import quiet_trainer, small_data
 
 METRICS = {
@@ -209,18 +208,15 @@ def test_whatever_gathers_something_of_batches_can_be_resumed():
             assert issubclass(kind, Resumable), name
 
 
+def evaluate_on_rank(root: Path, out: Path, fail_at: int | None = None) -> None:
+    devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    evaluate(out, small_data(root, eval_batch_size=4), fail_at, devices=devices, strategy="ddp")
+
+
 @pytest.mark.ddp
 @pytest.mark.parametrize("later", [1, 3])
 def test_a_run_of_two_ranks_goes_on_with_another_number(five_shards, unbroken, tmp_path, later):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-
-    def run(ranks: int, fail_at: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        command += ["-m", "tests.callbacks.resumed_evaluation", str(five_shards), str(tmp_path), fail_at]
-        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=400)
-
-    assert run(2, "1").returncode != 0
+    assert [code for code, _ in start_ranks(evaluate_on_rank, 2, five_shards, tmp_path, 1)] == [1, 1]
     assert len(list((tmp_path / "progress").glob("*.pt"))) == 2
-    done = run(later, "never")
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_ranks(evaluate_on_rank, later, five_shards, tmp_path)
     assert_same_results(unbroken, tmp_path, exact=False)

@@ -18,7 +18,7 @@ from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import TrainingCommandLine
 from tests.callbacks.test_artifacts import complete_records, kept
 from tests.classification import classification, labelled_data, quarters
-from tests.command_line import QUIET, REPOSITORY, workplace
+from tests.command_line import QUIET, REPOSITORY, SMALL, workplace
 from tests.data.trees import packed
 from tests.training import quiet_trainer, small_data, small_training
 
@@ -37,7 +37,7 @@ def offline(tmp_path_factory):
     """Run one trial of the sweep and an evaluation with W&B offline; return the records of both, and the trial."""
     place = workplace(tmp_path_factory.mktemp("offline"))
     sweep = yaml.safe_load((REPOSITORY / "configs" / "sweeps" / "controller.yaml").read_text())
-    shared = ["--smoke=true", "--wandb=offline", *QUIET]
+    shared = ["--smoke=true", "--wandb=offline", *SMALL, *QUIET]
     runs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)

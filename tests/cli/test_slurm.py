@@ -7,7 +7,8 @@ import sys
 import pytest
 import yaml
 
-from tests.command_line import REPOSITORY, tiny_run_file, workplace
+from dre.cli.base import TrainingCommandLine
+from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
 
 SCRIPT = REPOSITORY / "configs" / "slurm" / "train.sbatch"
@@ -59,20 +60,20 @@ def test_the_script_is_a_script_that_requeues_and_ends_all_tasks_with_one():
 
 
 @pytest.mark.ddp
-def test_two_tasks_train_and_a_requeued_job_goes_on(tmp_path):
+def test_a_requeued_job_of_two_tasks_goes_on(tmp_path, monkeypatch):
     place = workplace(tmp_path)
     path = tiny_run_file(place / "tiny.yaml", packed(place / "photographs", train=8, val=4))
     content = yaml.safe_load(path.read_text())
     del content["score"]
     content["trainer"] |= {"max_epochs": 1, "callbacks": [{"class_path": "callbacks.RunCheckpoints"}]}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    for run, options, variables in (
-        ("001", (), {}),
-        ("002", ("--trainer.max_epochs", "2"), {"SLURM_RESTART_COUNT": "1"}),
-    ):
-        done = submit(place, "--config", str(path), *options, **variables)
-        said = "".join(file.read_text() for file in sorted(place.glob("task*.txt")))
-        assert done.returncode == 0, done.stderr + said[-3000:]
-        assert (place / "srun.txt").read_text().strip() == "--kill-on-bad-exit=1"
-        assert (place / "runs" / "tiny" / run / "checkpoints" / "last.ckpt").is_file()
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setenv("SLURM_JOB_ID", JOB["SLURM_JOB_ID"])
+    TrainingCommandLine(["--config", str(path), *QUIET]).run()  # what the job had done before it was requeued
+    done = submit(place, "--config", str(path), "--trainer.max_epochs", "2", SLURM_RESTART_COUNT="1")
+    said = "".join(file.read_text() for file in sorted(place.glob("task*.txt")))
+    assert done.returncode == 0, done.stderr + said[-3000:]
+    assert (place / "srun.txt").read_text().strip() == "--kill-on-bad-exit=1"
+    assert (place / "runs" / "tiny" / "002" / "checkpoints" / "last.ckpt").is_file()
     assert "going on from runs/tiny/001/checkpoints/last.ckpt" in said

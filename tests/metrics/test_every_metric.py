@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from tests.metrics.examples import IMAGES, example, make, metric_classes, part
+from tests.ranks import run_ranks
 
 
 def measure(metric_class, *bounds):
@@ -49,9 +49,10 @@ def test_direction_is_declared_and_updates_are_cheap(metric_class):
     assert metric_class.full_state_update is False
 
 
-def compare_on_rank(rank, ranks, address):
+def compare_on_rank():
     """Give every rank its share of the images, the last one none, and compare what each rank then reads."""
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=ranks)
+    dist.init_process_group("gloo")
+    rank, ranks = dist.get_rank(), dist.get_world_size()
     try:
         size = -(-IMAGES // (ranks - 1))
         shares = [(start, min(start + size, IMAGES)) for start in range(0, IMAGES, size)]
@@ -75,5 +76,5 @@ def whole(metric_class):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_merge_to_the_whole_even_if_one_saw_no_image(ranks, tmp_path):
-    mp.spawn(compare_on_rank, args=(ranks, f"file://{tmp_path / 'rendezvous'}"), nprocs=ranks)
+def test_ranks_merge_to_the_whole_even_if_one_saw_no_image(ranks):
+    run_ranks(compare_on_rank, ranks)

@@ -1,7 +1,6 @@
 """One rank of a classifier training that tests start with torchrun: fit, then write validation and weights."""
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -21,7 +20,3 @@ def main(root: Path, out: Path) -> None:
     if trainer.is_global_zero:
         torch.save(values, out / "validation.pt")
     torch.save(model.evaluated.state_dict(), out / f"rank{trainer.global_rank}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -18,7 +18,9 @@ from tests.classification import (
     quarters,
     with_batch_norm,
 )
-from tests.training import SaveEverywhere, launch, quiet_trainer, small_data, small_training
+from tests.modules import distributed_classification
+from tests.ranks import run_ranks
+from tests.training import SaveEverywhere, quiet_trainer, small_data, small_training
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +321,7 @@ def test_mixed_precision_trains_float32_weights(pictures, tmp_path, optimizer):
 def test_ranks_agree_on_accuracy_and_on_the_weights_that_count(pictures, tmp_path):
     values = []
     for ranks in (1, 2, 3):
-        launch("tests.modules.distributed_classification", ranks, pictures, tmp_path / str(ranks), "--standalone")
+        run_ranks(distributed_classification.main, ranks, pictures, tmp_path / str(ranks))
         values.append(torch.load(tmp_path / str(ranks) / "validation.pt", weights_only=True))
         states = [torch.load(tmp_path / str(ranks) / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
         for other in states[1:]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,9 +21,10 @@ from dre.runs.launch import follow_torchrun, is_first_to_say, is_restarted, job_
 from dre.runs.process import one_line_errors
 from tests.command_line import REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
+from tests.ranks import free_port, start_processes, start_script
 from tests.training import torchrun
 
-TRAIN = str(REPOSITORY / "train.py")
+TRAIN = REPOSITORY / "train.py"
 NEW_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 STEPS = 2
 """Of an epoch: twelve photographs, six a step."""
@@ -63,9 +63,9 @@ def parent(place: Path, run: str) -> str | None:
 
 @pytest.mark.ddp
 def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on_by_itself(place):
-    path = run_file(place, mortal(rank=2, step=2 * STEPS + 1))
-    words = [TRAIN, "--config", str(path)]
-    done = torchrun(words, 3, "--standalone", "--max-restarts=1", place=place, **NEW_STORE)
+    path = run_file(place, mortal(rank=1, step=2 * STEPS + 1))
+    words = [str(TRAIN), "--config", str(path)]
+    done = torchrun(words, 2, "--standalone", "--max-restarts=1", place=place, **NEW_STORE)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(folder.name for folder in (place / "runs" / "tiny").iterdir()) == ["001", "002"]
     assert reached(place, "001")[1] == 2 * STEPS  # two epochs were whole
@@ -78,14 +78,14 @@ def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on_by_itself(p
 def test_a_job_that_lost_a_rank_is_gone_on_with_by_fewer_and_by_more(place):
     path = run_file(place, mortal(rank=2, step=STEPS + 1))
     began = time.monotonic()
-    done = torchrun([TRAIN, "--config", str(path)], 3, "--standalone", place=place)
+    done = torchrun([str(TRAIN), "--config", str(path)], 3, "--standalone", place=place)
     assert done.returncode != 0
     assert time.monotonic() - began < 120  # of which the start of three processes is the most
     checkpoints = place / "runs" / "tiny" / "001" / "checkpoints"
     assert "last.ckpt" in {file.name for file in checkpoints.iterdir()}
     assert reached(place, "001")[1] == STEPS
     for ranks, run, epochs in ((2, "002", 3), (3, "003", 4)):
-        words = [TRAIN, "--config", str(path), "--ckpt_path", "last", "--trainer.max_epochs", str(epochs)]
+        words = [str(TRAIN), "--config", str(path), "--ckpt_path", "last", "--trainer.max_epochs", str(epochs)]
         done = torchrun(words, ranks, "--standalone", place=place)
         assert done.returncode == 0, done.stderr[-3000:]
         assert reached(place, run)[1] == epochs * STEPS
@@ -118,7 +118,7 @@ def start_host(name: str, number: int, path: Path, place: Path) -> subprocess.Po
     command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *options, "--rdzv_id=hosts"]
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": name}
     return subprocess.Popen(
-        [*command, TRAIN, "--config", str(path), "--peer_timeout", "10"],
+        [*command, str(TRAIN), "--config", str(path), "--peer_timeout", "10"],
         env={**os.environ, **variables},
         cwd=place,
         stdout=subprocess.DEVNULL,
@@ -219,12 +219,6 @@ def test_a_lost_peer_is_told_in_a_line(message, is_lost):
     assert not is_lost or ("--ckpt_path last" in stop.value.code and "\n" not in stop.value.code)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def end_with(error: BaseException) -> str | int:
     with pytest.raises(SystemExit) as stop, one_line_errors():
         raise error
@@ -286,29 +280,31 @@ def test_a_process_alone_leaves_no_file_and_says_everything(several, monkeypatch
     ("options", "message"),
     [(("--data.val_split", "nowhere"), "has no split 'nowhere'"), (("--data.limit", "1"), "cannot feed 2 ranks")],
 )
-def test_two_ranks_that_refuse_a_run_say_one_line(place, options, message):
-    words = [TRAIN, "--config", str(run_file(place)), *options]
-    done = torchrun(words, 2, "--standalone", place=place)
-    assert done.returncode != 0
-    assert done.stderr.count(message) == 1
-    assert done.stderr.count("error: ") == 1
+def test_two_ranks_that_refuse_a_run_say_one_line(place, monkeypatch, options, message):
+    monkeypatch.chdir(place)
+    ended = start_script(TRAIN, ["--config", str(run_file(place)), *options], 2)
+    assert [rank.code for rank in ended] == [1, 1]
+    said = "".join(rank.said for rank in ended)
+    assert said.count(message) == 1
+    assert said.count("error: ") == 1
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_whose_peer_never_joins_says_one_line(place, rank):
-    words = [TRAIN, "--config", str(run_file(place)), "--trainer.num_nodes", "2", "--trainer.strategy", "ddp"]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    who = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "NODE_RANK": str(rank), "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, *words, "--peer_timeout", "5"],
-        env={**os.environ, **where, **who},
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("error: another process of this job is gone or out of reach") == 1
-    assert "Traceback" not in done.stderr
-    assert "frame #" not in done.stderr
+def test_a_rank_whose_peer_never_joins_says_one_line(place, monkeypatch):
+    monkeypatch.chdir(place)
+    words = ["--config", str(run_file(place)), "--trainer.num_nodes", "2", "--trainer.strategy", "ddp"]
+    alone = [  # the first rank of one job and the second of another
+        {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": "0",
+            "NODE_RANK": str(rank),
+        }
+        for rank in (0, 1)
+    ]
+    for code, said in start_processes(TRAIN, [*words, "--peer_timeout", "5"], alone):
+        assert code == 1
+        assert said.count("error: another process of this job is gone or out of reach") == 1
+        assert "Traceback" not in said
+        assert "frame #" not in said

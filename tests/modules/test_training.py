@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from dre.engine.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, load_estimator
 from dre.modules import MaskTraining
+from tests.modules import distributed_training
 from tests.networks import SmallNetwork, small_classifier
-from tests.training import SaveEverywhere, launch, quiet_trainer, small_data, small_training
-
-RANK = "tests.modules.distributed_training"
+from tests.ranks import free_port, run_ranks
+from tests.training import SaveEverywhere, quiet_trainer, small_data, small_training, torchrun
 
 
 def weights(model: MaskTraining) -> dict[str, torch.Tensor]:
@@ -323,7 +324,7 @@ def test_throughput_is_logged_and_broken_samples_end_the_run(five_shards, tmp_pa
 def test_validation_numbers_agree_on_one_two_and_three_ranks(five_shards, tmp_path):
     values = []
     for ranks in (1, 2, 3):
-        launch(RANK, ranks, five_shards, tmp_path / str(ranks), "--standalone")
+        run_ranks(distributed_training.main, ranks, five_shards, tmp_path / str(ranks))
         values.append(torch.load(tmp_path / str(ranks) / "validation.pt", weights_only=True))
     assert values[0].keys() == {"val/faithfulness", "val/explainability", "val/pearson_skewness"}
     for other in values[1:]:
@@ -332,10 +333,10 @@ def test_validation_numbers_agree_on_one_two_and_three_ranks(five_shards, tmp_pa
 
 @pytest.mark.ddp
 def test_two_nodes_train_together(five_shards, tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    nodes = ["--nnodes=2", "--rdzv_backend=c10d", "--rdzv_endpoint=127.0.0.1:29517", "--rdzv_id=two"]
+    nodes = ["--nnodes=2", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}", "--rdzv_id=two"]
+    words = ["-m", "tests.modules.distributed_training", str(five_shards), str(tmp_path)]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda node: launch(RANK, 1, five_shards, tmp_path, *nodes, "--local_addr=127.0.0.1"), (0, 1)))
+        done = list(pool.map(lambda node: torchrun(words, 1, *nodes, "--local_addr=127.0.0.1"), (0, 1)))
+    assert [node.returncode for node in done] == [0, 0], "".join(node.stderr[-2000:] for node in done)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     torch.testing.assert_close(first, second, rtol=0, atol=0)  # averaged gradients keep the ranks in step

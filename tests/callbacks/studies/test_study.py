@@ -1,9 +1,6 @@
 """What holds for every study: the same files on any number of ranks, and what W&B receives."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +8,9 @@ import pytest
 from pytorch_lightning.loggers import WandbLogger
 
 from callbacks import JpegStability, ModelRandomisation, ProjectionGap, StepStudy, WeightPerturbation
+from tests.callbacks import distributed_study
 from tests.callbacks.studies.conditions import EXPLAINERS, evaluation, run, steps_explainer
+from tests.ranks import run_ranks
 from tests.training import small_data
 
 STUDIES = ("weight_perturbation", "background_replacement", "jpeg_stability")
@@ -57,11 +56,8 @@ class Recorder(WandbLogger):
 
 @pytest.mark.ddp
 def test_one_two_and_three_ranks_write_the_same_files(five_shards, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     for ranks in (1, 2, 3):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        command += ["-m", "tests.callbacks.distributed_study", str(five_shards), str(tmp_path / str(ranks))]
-        subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
+        run_ranks(distributed_study.main, ranks, five_shards, tmp_path / str(ranks))
     for study in STUDIES:
         alone, *others = (pd.read_parquet(tmp_path / str(ranks) / f"{study}.parquet") for ranks in (1, 2, 3))
         assert alone["key"].nunique() == (1 if study == "background_replacement" else 5)
