@@ -38,7 +38,7 @@ from dre.explainers import (
 )
 from dre.images.randomness import scattered_pixels
 from dre.metrics import SoftmaxInformationCurve
-from dre.metrics.information_curve import PAIR, InformationSettings
+from dre.metrics.information_curves import PAIR, InformationSettings
 from dre.models import Classifier
 from dre.runs.process import keep_freed_memory, machine
 

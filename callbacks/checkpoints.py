@@ -128,5 +128,5 @@ class RunCheckpoints(Checkpoint):
         if not all(bool(parameter.isfinite().all()) for parameter in parameters):
             raise FloatingPointError(
                 f"weights are not finite at step {trainer.global_step}; {path.name} keeps what was saved before: go on "
-                f"with a lower --model.rate: {self.resume_command(trainer)}"
+                f"with a lower --model.lr: {self.resume_command(trainer)}"
             )

@@ -18,7 +18,7 @@ from torchmetrics import SumMetric
 from callbacks.outputs import MetricStates
 from callbacks.progress import images_to_evaluate
 from dre.metrics import ImageMean, ScoreTable
-from dre.metrics.base import arguments, check_feedable, feed, of_explainer
+from dre.metrics.base import arguments_of, check_feedable, feed, of_explainer
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
@@ -97,7 +97,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         self.flaws[name]["constant"].update(_constant(batch["saliency"]))
         for metric_name, metric in self.metrics[name].items():
             values[metric_name] = torch.full((len(fine),), torch.nan, dtype=torch.float64, device=fine.device)
-            if "objects" in arguments(metric) and "objects" not in batch:
+            if "objects" in arguments_of(metric) and "objects" not in batch:
                 continue
             if batch["keys"]:
                 found = feed(metric, batch, readings)

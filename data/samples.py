@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.augment import Augmentation
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
-from dre.images.decode import centre, larger_size, rescale, resize, stand_upright, to_picture, to_tensor
+from dre.images.decode import centre, larger_size, resize, scale_shorter_side, stand_upright, to_picture, to_tensor
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -99,11 +99,11 @@ class Transform:
             left, top, across, down = _random_window(image.size, self.crop_scale, draws)
             boxes = shift_and_scale(boxes, left, top, width / across, height / down)
             pixels = to_tensor(image.crop((left, top, left + across, top + down)))
-            return rescale(pixels, (height, width), self.preprocessing.interpolation), boxes
+            return scale_shorter_side(pixels, (height, width), self.preprocessing.interpolation), boxes
         new_width, new_height = larger_size(image.size, self.preprocessing)
         boxes = shift_and_scale(boxes, 0, 0, new_width / image.width, new_height / image.height)
         left, top = draws.randint(0, new_width - width), draws.randint(0, new_height - height)
-        pixels = rescale(to_tensor(image), (new_height, new_width), self.preprocessing.interpolation)
+        pixels = scale_shorter_side(to_tensor(image), (new_height, new_width), self.preprocessing.interpolation)
         return pixels[:, top : top + height, left : left + width], shift_and_scale(boxes, left, top, 1, 1)
 
 

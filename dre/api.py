@@ -83,7 +83,9 @@ def list_explainers(classifier: Classifier | None = None) -> dict[str, str]:
         'Magnitude of the gradient of the score with respect to each pixel; one forward and one backward pass.'
     """
     kinds = catalogue()
-    return {name: summary(kinds[name]) for name in (supported_explainers(classifier) if classifier else sorted(kinds))}
+    return {
+        name: first_line(kinds[name]) for name in (supported_explainers(classifier) if classifier else sorted(kinds))
+    }
 
 
 def _chosen(method: str, options: dict[str, Any]) -> tuple[type[Explainer], dict[str, Any]]:
@@ -166,7 +168,7 @@ def _predicted(pixels: Tensor, explainer: Explainer) -> Tensor:
     def classes(part: Tensor) -> tuple[Tensor, ...]:
         return (explainer.classifier(part).argmax(dim=1),)
 
-    explainer.chunk.plan(pixels, explainer.classifier.footprint)
+    explainer.chunk.plan(pixels, explainer.classifier.memory_estimate)
     (predicted,) = explainer.chunk.map(classes, pixels, backward=False)
     return predicted
 
@@ -224,7 +226,7 @@ def options_of(kind: type[Explainer]) -> list[str]:
     return list(names)
 
 
-def summary(kind: type[Explainer]) -> str:
+def first_line(kind: type[Explainer]) -> str:
     """Return the first line of an explainer's docstring."""
     return (inspect.getdoc(kind) or "").partition("\n")[0]
 

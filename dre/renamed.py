@@ -101,7 +101,10 @@ MODULES: dict[str, str] = {
     "dre.memory": "dre.engine.chunks",
     "dre.metering": "dre.engine.cost",
     "dre.metrics.background": "dre.metrics.localisation",
-    "dre.metrics.explainability": "dre.metrics.average_precision",
+    "dre.metrics.explainability": "dre.metrics.m_e",
+    "dre.metrics.faithfulness": "dre.metrics.m_f",
+    "dre.metrics.information_curve": "dre.metrics.information_curves",
+    "dre.metrics.xmgd": "dre.metrics.xmgd_distance",
     "dre.metrics.feeding": "dre.metrics.base",
     "dre.metrics.image_curve": "dre.metrics.base",
     "dre.metrics.image_mean": "dre.metrics.base",
@@ -152,6 +155,9 @@ NAMES: dict[str, str] = {
     "dre.metrics.energy_inside": "dre.metrics.energy_pointing_game",
     "dre.metrics.localisation.EnergyInside": "dre.metrics.localisation.EnergyPointingGame",
     "dre.metrics.localisation.energy_inside": "dre.metrics.localisation.energy_pointing_game",
+    "dre.models.footprint.Footprint": "dre.types.MemoryEstimate",
+    "dre.modules.rates.StageRates": "dre.modules.schedules.StageSchedules",
+    "dre.types.Footprint": "dre.types.MemoryEstimate",
     "dre.types.Substrate": "dre.types.Fill",
 }
 """Old class or function -> new one, by dotted path."""
@@ -160,15 +166,28 @@ BASELINES = {"mean": "image_mean", "neutral": "dataset_mean", "random": "noise"}
 FILLS = {"mean": "image_mean", "neutral": "dataset_mean"}
 OF_CLASSIFIER = {"mean": "dataset_mean"}
 
+LEARNING_RATES = {
+    "embedding_rate": "embedding_lr",
+    "head_rate": "head_lr",
+    "rate": "lr",
+    "rate_epochs": "lr_epochs",
+    "rate_factor": "lr_factor",
+}
+
+KEYS: dict[str, str] = {**LEARNING_RATES, "masks": "mask_sampling", "unsuited": "unsupported"}
+"""Old key of a run file's `model` section -> new one; of the Lightning modules also as keyword arguments."""
+
 OPTIONS: dict[str, dict[str, str]] = {
     "AverageDrop": {"substrate": "fill"},
     "AverageDropInDeletion": {"substrate": "fill"},
     "CurveSettings": {"substrate": "fill"},
-    "ExplainerEvaluation": {"unsuited": "unsupported"},
+    "ClassifierTraining": KEYS,
+    "ExplainerEvaluation": KEYS,
     "ExtremalPerturbation": {"perturbation": "fill"},
     "FeatureInversion": {"background": "fill"},
     "IncreaseInConfidence": {"substrate": "fill"},
     "InformationSettings": {"background": "fill"},
+    "MaskTraining": KEYS,
     "MeaningfulPerturbation": {"background": "fill"},
     "SAMP": {"deletion_end": "deletion_baseline", "insertion_start": "insertion_baseline"},
     "SAMPPlusPlus": {"deletion_end": "deletion_baseline", "insertion_start": "insertion_baseline"},
@@ -201,11 +220,32 @@ VALUES: dict[str, dict[str, dict[str, str]]] = {
 }
 """Class -> option -> old value -> new one."""
 
-KEYS: dict[str, str] = {"unsuited": "unsupported"}
-"""Old key of a run file's `model` section -> new one."""
+FILES: dict[str, str] = {
+    "configs/explainer/cam.yaml": "dre.explainers.CAM",
+    "configs/explainer/centred_gaussian.yaml": "dre.explainers.CentredGaussian",
+    "configs/explainer/deep_lift.yaml": "dre.explainers.DeepLift",
+    "configs/explainer/dre.yaml": "dre.explainers.DRE",
+    "configs/explainer/dre_plus.yaml": "dre.explainers.DREPlus",
+    "configs/explainer/edge_detector.yaml": "dre.explainers.EdgeDetector",
+    "configs/explainer/extremal_perturbation.yaml": "dre.explainers.ExtremalPerturbation",
+    "configs/explainer/feature_inversion.yaml": "dre.explainers.FeatureInversion",
+    "configs/explainer/grad_cam.yaml": "dre.explainers.GradCAM",
+    "configs/explainer/grad_cam_plus_plus.yaml": "dre.explainers.GradCAMPlusPlus",
+    "configs/explainer/guided_backprop.yaml": "dre.explainers.GuidedBackprop",
+    "configs/explainer/input_x_gradient.yaml": "dre.explainers.InputXGradient",
+    "configs/explainer/lime.yaml": "dre.explainers.LIME",
+    "configs/explainer/lrp.yaml": "dre.explainers.LRP",
+    "configs/explainer/meaningful_perturbation.yaml": "dre.explainers.MeaningfulPerturbation",
+    "configs/explainer/mgnet.yaml": "dre.explainers.MGnet",
+    "configs/explainer/random.yaml": "dre.explainers.Random",
+    "configs/explainer/rise.yaml": "dre.explainers.RISE",
+    "configs/explainer/smooth_grad.yaml": "dre.explainers.SmoothGrad",
+    "configs/explainer/vanilla_gradient.yaml": "dre.explainers.VanillaGradient",
+}
+"""Old fragment in configs/ -> the class that a run file names instead, with its defaults."""
 
-FILES: dict[str, str] = {}
-"""Old fragment in configs/ -> the class that a run file names instead."""
+LEARNED = ("dre.explainers.DRE", "dre.explainers.DREPlus", "dre.explainers.MGnet")
+"""Classes that take the run's checkpoint where a run file names none."""
 
 NESTED = {"settings": ("CurveSettings", "InformationSettings")}
 """Option -> classes of which a run file writes the options alone."""
@@ -311,11 +351,11 @@ def _key(key: str) -> str:
     return KEYS.get(key, key)
 
 
-def _text(text: str) -> str:
+def _text(text: str) -> Any:
     for old, new in FILES.items():
         if text == old or text.endswith(f"/{old.removeprefix('configs/')}"):
             say(text, new)
-            return new
+            return {"class_path": new, "init_args": {"checkpoint": None}} if new in LEARNED else new
     new = class_path(text) if text.partition(".")[0] in ("dre", "callbacks", "data") else text
     if new != text:
         say(text, new)
@@ -331,7 +371,7 @@ def _flag(word: str) -> str:
     option, equals, value = word.partition("=")
     head, _, last = option.rpartition(".")
     new = KEYS.get(last) if head == "--model" else None
-    if new is None and (".init_args" in head):
+    if new is None and ".init_args" in head:
         new = next((table[last] for table in OPTIONS.values() if last in table), None)
     if new is None:
         return word
@@ -415,7 +455,7 @@ def _loader(fullname: str) -> Any:
     return spec.loader
 
 
-FUNCTIONS_NOW = ("dre.explain",)
+FUNCTIONS_NOW = ("dre.explain", "dre.metrics.faithfulness", "dre.metrics.information_curve", "dre.metrics.xmgd")
 """Old modules whose name is that of a public function: an import must not put a module in its place."""
 
 

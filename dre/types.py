@@ -118,7 +118,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class MemoryEstimate:
     """Hold a memory estimate: bytes that a network needs for each pixel of an image in float32.
 
     Args:

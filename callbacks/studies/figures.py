@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.image_selection import StudyImage, first_keys, gathered
 from dre.checks import check_count
-from dre.reporting.overlay import coloured, for_display, overlay
+from dre.reporting.overlay import coloured, for_display, overlay_map
 from dre.reporting.panel import Photograph, draw_panel
 from dre.reporting.style import readable
 
@@ -50,7 +50,7 @@ class StudyMaps:
         if self.colours is not None:
             picture = coloured(shown, self.colours)
         else:
-            picture = torch.from_numpy(overlay(pixels[0].cpu(), shown)).permute(2, 0, 1)
+            picture = torch.from_numpy(overlay_map(pixels[0].cpu(), shown)).permute(2, 0, 1)
         self.keep_picture(image, explainer, condition, picture)
 
     def keep_picture(self, image: StudyImage, heading: str, label: str, picture: Tensor) -> None:

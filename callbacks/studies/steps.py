@@ -13,7 +13,7 @@ from callbacks.image_selection import StudyImage
 from callbacks.studies.study import Row, Study, check_walks, compared, explain
 from dre.checks import NonFiniteError
 from dre.metrics import ImageMean, spearman
-from dre.metrics.base import arguments, check_feedable, feed
+from dre.metrics.base import arguments_of, check_feedable, feed
 from dre.modules import ExplainerEvaluation
 
 
@@ -128,5 +128,5 @@ def _qualities(
     if image.objects is not None:
         batch["objects"] = image.objects.to(saliency.device)
     read = dict(zip(sweeps, readings, strict=True))
-    known = {name: "objects" not in arguments(metric) or "objects" in batch for name, metric in metrics.items()}
+    known = {name: "objects" not in arguments_of(metric) or "objects" in batch for name, metric in metrics.items()}
     return {name: float(feed(metrics[name], batch, read)) if known[name] else math.nan for name in metrics}

@@ -16,7 +16,7 @@ from dre.engine.chunks import Chunk
 from dre.engine.gradients import Cost, Vanished
 from dre.explainers import Explainer
 from dre.models import Classifier
-from dre.types import Footprint
+from dre.types import MemoryEstimate
 
 FORMAT = "saliency maps 2"
 """Of files and keys: maps of another format are not found."""
@@ -24,7 +24,7 @@ FORMAT = "saliency maps 2"
 Plain = Any
 """Numbers, words, and lists and dictionaries of them, as json writes them."""
 
-NO_OPTIONS = (Chunk, Cost, Vanished, Footprint)
+NO_OPTIONS = (Chunk, Cost, Vanished, MemoryEstimate)
 """What explainers and classifiers hold that changes no map."""
 
 RESULTS = frozenset({"dropped_mass", "forwards", "gap", "objective", "standard_error"})

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dre.types import Footprint
+from dre.types import MemoryEstimate
 
 MOST = {"cpu": 8, "cuda": 256}
 """Most images in one pass where memory is plenty: on a CPU larger chunks leave its cache and were measured slower."""
@@ -49,7 +49,7 @@ class Chunk:
         """Return a shared chunk as it is, and a number or nothing as a chunk of its own."""
         return chunk if isinstance(chunk, Chunk) else cls(chunk)
 
-    def plan(self, images: Tensor, memory: Footprint | None) -> None:
+    def plan(self, images: Tensor, memory: MemoryEstimate | None) -> None:
         """Choose how many images like these fit into the memory that is free now; a size that was set stays.
 
         Sizes are powers of two, so that a little more or less free memory rarely changes the shape of a pass.

@@ -15,7 +15,7 @@ from dre.engine.chunks import Chunk, is_out_of_memory, slices
 from dre.engine.masking import Build, Canvas, View, places, views
 from dre.engine.scoring import check_score_name, score
 from dre.images.blur import gaussian_blur
-from dre.images.information import information
+from dre.images.information import information_content
 from dre.images.maps import min_max
 from dre.images.randomness import Draw, draw_orders, image_names
 from dre.types import InformationName, Readout, ScoreName, Sweep
@@ -85,7 +85,7 @@ class SweepEngine:
 
     def batch(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> "SweepBatch":
         """Prepare images [B, C, H, W] and their targets [B] for the sweeps of one or several explainers."""
-        self.chunk.plan(images, getattr(self.classifier, "footprint", None))
+        self.chunk.plan(images, getattr(self.classifier, "memory_estimate", None))
         return SweepBatch(self, images, targets, keys)
 
     def run(
@@ -234,7 +234,7 @@ class SweepBatch:
                 return logits.argmax(dim=1) == targets
             case _:
                 originals = self.images[rows].repeat_interleave(len(masked) // (rows.stop - rows.start), dim=0)
-                return information(masked, originals, readout)
+                return information_content(masked, originals, readout)
 
 
 def _halves(part: slice) -> tuple[slice, slice]:

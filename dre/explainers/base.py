@@ -95,7 +95,7 @@ class Explainer(nn.Module, ABC):
         check_images(images, self.classifier.preprocessing.channels)
         check_targets(targets, len(images), self.classifier.num_classes)
         self.keys = list(keys) if keys is not None else None
-        self.chunk.plan(images, self.classifier.footprint)
+        self.chunk.plan(images, self.classifier.memory_estimate)
         with in_eval_mode(self.classifier):
             saliency = self.explain(images, targets).detach().float()
         self.vanished.report(self.score)

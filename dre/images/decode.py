@@ -89,7 +89,7 @@ def larger_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[in
     return max(crop_width, math.floor(width * scale + 1e-6)), max(crop_height, math.floor(height * scale + 1e-6))
 
 
-def rescale(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+def scale_shorter_side(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     """Resize pixels as training does it: by torch, several times as fast as Pillow, which evaluation keeps.
 
     Both filter alike and most values are equal; on photographs fewer than one in 10,000 differ by more than a grey

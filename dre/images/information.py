@@ -25,7 +25,7 @@ WINDOW, WINDOW_SIGMA = 11, 1.5
 STABILISERS = (0.01**2, 0.03**2)
 
 
-def information(images: Tensor, originals: Tensor, name: InformationName) -> Tensor:
+def information_content(images: Tensor, originals: Tensor, name: InformationName) -> Tensor:
     """Return how much each image shows, float64 [N], higher is more.
 
     Args:

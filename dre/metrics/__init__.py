@@ -8,7 +8,6 @@ from dre.metrics.attribution import (
     concentration,
     scaled_concentration,
 )
-from dre.metrics.average_precision import Explainability, average_precision
 from dre.metrics.base import ImageMean
 from dre.metrics.confidence import AverageDrop, AverageDropInDeletion, IncreaseInConfidence, relative_drop
 from dre.metrics.distribution import (
@@ -33,8 +32,7 @@ from dre.metrics.divergence import (
     root_mean_square,
     value_distance,
 )
-from dre.metrics.faithfulness import Faithfulness, faithfulness
-from dre.metrics.information_curve import (
+from dre.metrics.information_curves import (
     AccuracyInformationCurve,
     InformationSettings,
     SoftmaxInformationCurve,
@@ -50,6 +48,8 @@ from dre.metrics.localisation import (
     pointing_game,
 )
 from dre.metrics.log_squared_error import LogSquaredError, log_squared_error, scaled_squared_error
+from dre.metrics.m_e import Explainability, average_precision
+from dre.metrics.m_f import Faithfulness, faithfulness
 from dre.metrics.map_mixtures import MapMixtures
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
@@ -69,7 +69,7 @@ from dre.metrics.similarity import (
     top_intersection,
     weighted_jaccard,
 )
-from dre.metrics.xmgd import XMGD, xmgd
+from dre.metrics.xmgd_distance import XMGD, xmgd
 
 __all__ = [
     "XMGD",

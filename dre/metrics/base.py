@@ -143,7 +143,7 @@ PER_IMAGE = ("saliency", "images", "objects", "targets", "keys")
 """Arguments of `update` that an evaluation has for each image and explainer, beside the readings of sweeps."""
 
 
-def arguments(metric: ImageMean) -> tuple[str, ...]:
+def arguments_of(metric: ImageMean) -> tuple[str, ...]:
     """Return the names of the arguments of `update`."""
     return tuple(inspect.signature(metric.update).parameters)
 
@@ -154,7 +154,7 @@ def check_feedable(name: str, metric: ImageMean) -> None:
     Raises:
         ValueError: It does.
     """
-    unknown = [argument for argument in arguments(metric) if argument not in (*PER_IMAGE, *metric.sweeps)]
+    unknown = [argument for argument in arguments_of(metric) if argument not in (*PER_IMAGE, *metric.sweeps)]
     if unknown:
         raise ValueError(
             f"metric {name} ({type(metric).__name__}) asks for `{unknown[0]}`, which an evaluation cannot give; it "
@@ -171,7 +171,7 @@ def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, T
         readings: What each sweep read, [B, columns].
     """
     known = {**batch, **{name: readings[sweep] for name, sweep in metric.sweeps.items()}}
-    metric.update(**{name: known[name] for name in arguments(metric)})
+    metric.update(**{name: known[name] for name in arguments_of(metric)})
     return metric.latest
 
 

@@ -193,7 +193,7 @@ def normalised_saliency(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
     raise ValueError(f"unknown sign {sign!r}; choose {', '.join(get_args(Sign))}")
 
 
-def distribution(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
+def as_distribution(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
     """Return the normalised saliency divided by its sum: float64 [B, H * W]; a constant map is spread evenly.
 
     Args:
@@ -202,7 +202,7 @@ def distribution(saliency: Tensor, sign: Sign = "magnitude") -> Tensor:
 
     Example:
         >>> import torch
-        >>> distribution(torch.tensor([[[[-2.0, 0.0, 2.0]]]]))
+        >>> as_distribution(torch.tensor([[[[-2.0, 0.0, 2.0]]]]))
         tensor([[0.5000, 0.0000, 0.5000]], dtype=torch.float64)
     """
     values = normalised_saliency(saliency, sign).flatten(1)

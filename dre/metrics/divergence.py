@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dre.metrics.base import MapComparison
-from dre.metrics.distribution import distribution, normalised_saliency
+from dre.metrics.distribution import as_distribution, normalised_saliency
 
 FLOOR = 1e-3
 """Share of the mass that is spread evenly before the Kullback-Leibler divergence, which keeps it finite."""
@@ -68,7 +68,7 @@ def kullback_leibler(saliency: Tensor, reference: Tensor) -> Tensor:
         tensor([7.5930], dtype=torch.float64)
     """
     even = FLOOR / saliency[0].numel()
-    one, other = ((1 - FLOOR) * distribution(maps) + even for maps in (saliency, reference))
+    one, other = ((1 - FLOOR) * as_distribution(maps) + even for maps in (saliency, reference))
     return (one * (one.log() - other.log())).sum(dim=1).clamp(min=0)
 
 
@@ -112,7 +112,7 @@ def earth_mover(saliency: Tensor, reference: Tensor, side: int = SIDE) -> Tensor
     costs = torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     shares = []
     for maps in (saliency, reference):
-        cells = F.adaptive_avg_pool2d(distribution(maps).view(maps.shape), (height, width)).flatten(1)
+        cells = F.adaptive_avg_pool2d(as_distribution(maps).view(maps.shape), (height, width)).flatten(1)
         shares.append((cells / cells.sum(dim=1, keepdim=True)).cpu().numpy())
     distances = [(ot.emd(one, other, costs) * costs).sum() for one, other in zip(*shares, strict=True)]
     return torch.from_numpy(np.array(distances, dtype=np.float64)).to(saliency.device)

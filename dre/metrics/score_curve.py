@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dre.metrics.base import ImageCurve
-from dre.metrics.faithfulness import SMOOTHING, STEPS
+from dre.metrics.m_f import SMOOTHING, STEPS
 from dre.renamed import accepts_old_options
 from dre.types import Blur, Fill, Kept, Sweep
 

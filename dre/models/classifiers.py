@@ -14,7 +14,7 @@ from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.taps import Tap, find_taps, named_taps
 from dre.models.weights import fingerprint
-from dre.types import Footprint, Preprocessing
+from dre.types import MemoryEstimate, Preprocessing
 
 
 class Classifier(nn.Module):
@@ -52,7 +52,7 @@ class Classifier(nn.Module):
     class_names: tuple[str, ...] | None
     options: dict[str, Any] | None
     fingerprint: str
-    footprint: Footprint
+    memory_estimate: MemoryEstimate
     mean: Tensor
     std: Tensor
     scale: Tensor
@@ -131,7 +131,7 @@ class Classifier(nn.Module):
             self.taps = named_taps(network, sample, taps)
         network = fold_batch_norm(network, lambda folded: folded(sample)) if fold else network
         with torch.no_grad():
-            self.footprint = estimate_memory(network, sample)
+            self.memory_estimate = estimate_memory(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
 

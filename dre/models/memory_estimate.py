@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dre.types import Footprint
+from dre.types import MemoryEstimate
 
 LIVE_AT_ONCE = 4
 """Tensors of the largest size that are alive at the same time: input and output of an operation, the tensor that a
@@ -38,7 +38,7 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
 
-def estimate_memory(run: Callable[[Tensor], object], sample: Tensor) -> Footprint:
+def estimate_memory(run: Callable[[Tensor], object], sample: Tensor) -> MemoryEstimate:
     """Run a network once and return the estimate: bytes per pixel of the input, in float32.
 
     Without a backward pass a few of the largest tensors are alive at once; with one, at most everything that was
@@ -51,4 +51,4 @@ def estimate_memory(run: Callable[[Tensor], object], sample: Tensor) -> Footprin
     with Allocations() as seen:
         run(sample)
     area = sample[0, 0].numel() * sample.element_size() / 4
-    return Footprint(LIVE_AT_ONCE * seen.largest / area, (seen.total + 2 * seen.largest) / area)
+    return MemoryEstimate(LIVE_AT_ONCE * seen.largest / area, (seen.total + 2 * seen.largest) / area)

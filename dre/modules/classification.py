@@ -20,6 +20,7 @@ from dre.checks import check_labels, check_not_negative, check_shares
 from dre.models.heads import find_head, head_size, load_for_training
 from dre.models.trained import TRAINED_KEY, TrainedNetwork, check_trained_alike
 from dre.modules.schedules import half_cosine, refuse_broken_loss, warmed_up
+from dre.renamed import accepts_old_options
 from dre.types import Batch, Preprocessing
 
 SETTINGS_KEY = "classifier_training"
@@ -27,6 +28,7 @@ BACKBONE = "backbone"
 """Name in `frozen` for everything but the head."""
 
 
+@accepts_old_options
 class ClassifierTraining(pl.LightningModule):
     """Train a classifier on labelled images, from known weights or from scratch.
 
@@ -40,8 +42,8 @@ class ClassifierTraining(pl.LightningModule):
         frozen: Modules that stay as they are, batch norms and dropout included, such as `[conv_stem, blocks.0]`;
             `[backbone]` trains the head alone.
         optimizer: `sgd` with `momentum`, or `adamw`.
-        rate: Learning rate.
-        head_rate: Learning rate of the head; `rate` when not given.
+        lr: Learning rate.
+        head_lr: Learning rate of the head; `lr` when not given.
         momentum: Of SGD.
         weight_decay: Of weights; biases and what normalisations learn are spared.
         schedule: The learning rate falls along a half `cosine` to zero, or stays `constant`.
@@ -68,8 +70,8 @@ class ClassifierTraining(pl.LightningModule):
         preprocessing: Preprocessing | None = None,
         frozen: list[str] | None = None,
         optimizer: Literal["sgd", "adamw"] = "sgd",
-        rate: float = 1e-2,
-        head_rate: float | None = None,
+        lr: float = 1e-2,
+        head_lr: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         schedule: Literal["cosine", "constant"] = "cosine",
@@ -80,7 +82,7 @@ class ClassifierTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         check_shares(momentum=momentum, warm_up=warm_up, label_smoothing=label_smoothing, average_decay=average_decay)
-        check_not_negative(rate=rate, head_rate=head_rate or 0.0, weight_decay=weight_decay)
+        check_not_negative(lr=lr, head_lr=head_lr or 0.0, weight_decay=weight_decay)
         named = load_for_training(name, weights, num_classes, preprocessing, options)
         self.options = dict(named.options) if named.options else None
         self.name, self.preprocessing, self.class_names = name, named.preprocessing, named.class_names
@@ -94,7 +96,7 @@ class ClassifierTraining(pl.LightningModule):
         if self.average is not None:
             self.average.requires_grad_(False)
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
-        self.rate, self.head_rate = rate, rate if head_rate is None else head_rate
+        self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
         self.schedule, self.warm_up, self.label_smoothing = schedule, warm_up, label_smoothing
         self.train_accuracies, self.val_accuracies = _accuracies(self.num_classes), _accuracies(self.num_classes)
         self.val_loss = MeanMetric(nan_strategy="disable")  # NaN is shown, not left out
@@ -145,7 +147,7 @@ class ClassifierTraining(pl.LightningModule):
         labels = self._labels(batch)
         logits = self.network(self._normalise(batch["images"])).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        refuse_broken_loss(loss, self, 0, "rate")
+        refuse_broken_loss(loss, self, 0, "lr")
         self.train_accuracies.update(logits.detach(), labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -191,16 +193,16 @@ class ClassifierTraining(pl.LightningModule):
         """Build the optimiser with up to four groups: backbone and head, each with and without weight decay."""
         optimizer: Optimizer
         if self.optimizer == "sgd":
-            optimizer = SGD(self._groups(), lr=self.rate, momentum=self.momentum)
+            optimizer = SGD(self._groups(), lr=self.lr, momentum=self.momentum)
         else:
-            optimizer = AdamW(self._groups(), lr=self.rate)
+            optimizer = AdamW(self._groups(), lr=self.lr)
         scheduler = LambdaLR(optimizer, self._factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _groups(self) -> list[dict[str, Any]]:
         head = set(self.network.get_submodule(find_head(self.network)).parameters())
         groups = []
-        for lr, is_head in ((self.rate, False), (self.head_rate, True)):
+        for lr, is_head in ((self.lr, False), (self.head_lr, True)):
             for decay, decays in ((self.weight_decay, True), (0.0, False)):
                 mine = [
                     parameter

@@ -19,6 +19,7 @@ from dre.explainers.paths.shared import SharedWalks
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
 from dre.modules.variants import Variants
+from dre.renamed import accepts_old_options
 from dre.types import Batch, Explained, ScoreName, Sweep
 
 
@@ -31,6 +32,7 @@ def default_metrics() -> dict[str, ImageMean]:
     }
 
 
+@accepts_old_options
 class ExplainerEvaluation(pl.LightningModule):
     """Run several named explainers on one classifier; it knows no metric, callbacks say which sweeps they need.
 

@@ -23,31 +23,31 @@ def warmed_up(step: int, warm_up: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class StageRates:
+class StageSchedules:
     """Hold learning rates, decays and schedule of embeddings (stage 1) and generator (stage 2)."""
 
     embedding_epochs: int
-    embedding_rate: float
+    embedding_lr: float
     embedding_decay: float
-    rate: float
+    lr: float
     weight_decay: float
     schedule: ScheduleName
-    rate_epochs: int
-    rate_factor: float
+    lr_epochs: int
+    lr_factor: float
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings that no optimiser could use."""
-        for name in ("embedding_epochs", "embedding_rate", "embedding_decay", "rate", "weight_decay", "rate_factor"):
+        for name in ("embedding_epochs", "embedding_lr", "embedding_decay", "lr", "weight_decay", "lr_factor"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}")
-        if self.rate_epochs < 1:
-            raise ValueError(f"`rate_epochs` must be at least 1, got {self.rate_epochs}")
+        if self.lr_epochs < 1:
+            raise ValueError(f"`lr_epochs` must be at least 1, got {self.lr_epochs}")
 
     def groups(self, embeddings: Iterable[Parameter], generator: Iterable[Parameter]) -> list[dict[str, Any]]:
         """Return the optimiser's two groups."""
         return [
-            {"params": list(embeddings), "lr": self.embedding_rate, "weight_decay": self.embedding_decay},
-            {"params": list(generator), "lr": self.rate, "weight_decay": self.weight_decay},
+            {"params": list(embeddings), "lr": self.embedding_lr, "weight_decay": self.embedding_decay},
+            {"params": list(generator), "lr": self.lr, "weight_decay": self.weight_decay},
         ]
 
     def factors(self, max_epochs: int) -> list[Callable[[int], float]]:
@@ -61,14 +61,14 @@ class StageRates:
             if done < 0:
                 return 0.0
             if self.schedule == "step":
-                return self.rate_factor ** (done // self.rate_epochs)
+                return self.lr_factor ** (done // self.lr_epochs)
             return half_cosine(done, max_epochs - self.embedding_epochs)
 
         return [of_embeddings, of_generator]
 
     def overrule(self, checkpoint: dict[str, Any], max_epochs: int) -> None:
         """Write these learning rates and decays into a checkpoint that is resumed, in place of its own."""
-        lrs, decays = [self.embedding_rate, self.rate], [self.embedding_decay, self.weight_decay]
+        lrs, decays = [self.embedding_lr, self.lr], [self.embedding_decay, self.weight_decay]
         pairs = zip(checkpoint.get("optimizer_states", []), checkpoint.get("lr_schedulers", []), strict=True)
         for optimizer, scheduler in pairs:
             scheduler["base_lrs"] = lrs

@@ -38,10 +38,12 @@ from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
 from dre.modules.compiling import compile_in_place
 from dre.modules.mask_sampling import MaskSampling, tuned_mask
-from dre.modules.schedules import ScheduleName, StageRates, refuse_broken_loss
+from dre.modules.schedules import ScheduleName, StageSchedules, refuse_broken_loss
+from dre.renamed import accepts_old_options
 from dre.types import Batch
 
 
+@accepts_old_options
 class MaskTraining(pl.LightningModule):
     """Train a mask generator to explain one classifier; no label is read, the target is the classifier's own argmax.
 
@@ -55,21 +57,21 @@ class MaskTraining(pl.LightningModule):
         upsample: Pixel shuffle (published code) or transposed convolution (the paper's text).
         filter_gain: 0 is the paper's spatial filter; above, the filter reads the standardised resemblance times this.
         evidence: Add the class's own activation map to the raw scores, so that training starts from it.
-        masks: Mask sampling in training: masks of the `controller`, as in the paper; of a `random_area`, which trains
-            the ranking at every share of kept pixels; or `tuned`, weighted as by DRE+ (nine more passes an image, an
-            experiment of the paper's appendix C). Explanations always come from the controller.
+        mask_sampling: Which masks training shows: those of the `controller`, as in the paper; of a `random_area`,
+            which trains the ranking at every share of kept pixels; or `tuned`, weighted as by DRE+ (nine more passes
+            an image, an experiment of the paper's appendix C). Explanations always come from the controller.
         area_softness: Edge of masks of a random area, in standard deviations of the raw scores.
         embedding_start: `random`, or `head`: each class starts with the classifier's own weights for it, which needs
             a linear head on the last tap.
         embedding_epochs: Epochs of stage 1, which trains class embeddings alone; `Trainer.max_epochs` counts both.
         embedding_loss: `eq4` of the paper, or the binary cross-entropy of MGnet's code.
-        embedding_rate: Learning rate of stage 1.
+        embedding_lr: Learning rate of stage 1.
         embedding_decay: Weight decay of stage 1.
         fake_share: Share of stage-1 images that are shown another class than their target.
-        rate: Learning rate of stage 2, for Adam.
-        schedule: `step` multiplies the learning rate by `rate_factor` every `rate_epochs`, `cosine` lowers it to zero.
-        rate_epochs: Epochs of stage 2 between steps.
-        rate_factor: What a step multiplies the learning rate with.
+        lr: Learning rate of stage 2, for Adam.
+        schedule: `step` multiplies the learning rate by `lr_factor` every `lr_epochs`, `cosine` lowers it to zero.
+        lr_epochs: Epochs of stage 2 between steps.
+        lr_factor: What a step multiplies the learning rate with.
         weight_decay: Of the generator.
         blur_share: Share of images blended with their blurred copy; the others get coloured noise.
         objective: Loss of stage 2; by default `cross_entropy` for DRE and `published_mgnet` for MGnet.
@@ -102,18 +104,18 @@ class MaskTraining(pl.LightningModule):
         upsample: UpsampleName = "pixelshuffle",
         filter_gain: float = 0.0,
         evidence: bool = False,
-        masks: MaskSampling = "controller",
+        mask_sampling: MaskSampling = "controller",
         area_softness: float = 0.2,
         embedding_start: Literal["random", "head"] = "random",
         embedding_epochs: int = 2,
         embedding_loss: Literal["eq4", "bce"] = "eq4",
-        embedding_rate: float = 1e-2,
+        embedding_lr: float = 1e-2,
         embedding_decay: float = 0.0,
         fake_share: float = 0.5,
-        rate: float = 1e-2,
+        lr: float = 1e-2,
         schedule: ScheduleName = "step",
-        rate_epochs: int = 3,
-        rate_factor: float = 0.5,
+        lr_epochs: int = 3,
+        lr_factor: float = 0.5,
         weight_decay: float = 0.0,
         blur_share: float = 0.5,
         objective: ObjectiveName | None = None,
@@ -143,18 +145,18 @@ class MaskTraining(pl.LightningModule):
             filter_gain=filter_gain,
             evidence=evidence,
         )
-        if variant != "dre" and (masks != "controller" or not monotone):
-            option = "monotone: false" if masks == "controller" else f"masks: {masks}"
+        if variant != "dre" and (mask_sampling != "controller" or not monotone):
+            option = "monotone: false" if mask_sampling == "controller" else f"mask_sampling: {mask_sampling}"
             raise ValueError(f"`{option}` is about DRE's scores, which the variant mgnet does not have")
         if area_softness <= 0:
             raise ValueError(f"`area_softness` must be positive, got {area_softness}")
-        self.masks, self.area_softness = masks, area_softness
+        self.mask_sampling, self.area_softness = mask_sampling, area_softness
         self.classifier = classifier
         self.estimator = MaskEstimator(settings).to(memory_format=torch.channels_last)
         if embedding_start == "head":
             self.estimator.filter.embedding.weight.data.copy_(classifier.head_weights())
-        self.rates = StageRates(
-            embedding_epochs, embedding_rate, embedding_decay, rate, weight_decay, schedule, rate_epochs, rate_factor
+        self.rates = StageSchedules(
+            embedding_epochs, embedding_lr, embedding_decay, lr, weight_decay, schedule, lr_epochs, lr_factor
         )
         self.embedding_epochs, self.embedding_loss, self.fake_share = embedding_epochs, embedding_loss, fake_share
         self.blur_share, self.sync_batch_norm, self.compiled = blur_share, sync_batch_norm, compiled
@@ -180,7 +182,7 @@ class MaskTraining(pl.LightningModule):
         targets = logits.argmax(dim=1)
         step = self._embedding_step if self.trains_embeddings else self._mask_step
         loss = step(batch, features, targets, self._draws(batch_idx))
-        group, option = (0, "embedding_rate") if self.trains_embeddings else (1, "rate")
+        group, option = (0, "embedding_lr") if self.trains_embeddings else (1, "lr")
         refuse_broken_loss(loss, self, group, option)
         return loss + self._touch_idle_parameters()
 
@@ -201,10 +203,12 @@ class MaskTraining(pl.LightningModule):
         raw = self.estimator.raw(features, filtered)
         scores = self.estimator.to_scores(raw)
         shown = (
-            mask_of_area(raw, random_shares(raw, draws), self.area_softness) if self.masks == "random_area" else scores
+            mask_of_area(raw, random_shares(raw, draws), self.area_softness)
+            if self.mask_sampling == "random_area"
+            else scores
         )
         mask = upsample(shown, (images.shape[-2], images.shape[-1]))
-        if self.masks == "tuned":
+        if self.mask_sampling == "tuned":
             mask = tuned_mask(mask, batch, targets, self.sweeps)
         loss, logits = objective(
             self.objective,

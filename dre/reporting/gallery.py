@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dre.reporting.cells import Cell, number
 from dre.reporting.html import table
-from dre.reporting.overlay import for_display, overlay, png, rgb
+from dre.reporting.overlay import for_display, overlay_map, png, rgb
 from dre.reporting.style import readable
 
 SIDE = 160
@@ -71,7 +71,7 @@ def photograph_png(image: Tensor) -> bytes:
 
 def overlay_png(image: Tensor, saliency: Tensor) -> bytes:
     """Write a map int8 [h, w] in colour over the faded photograph uint8 [C, h, w] as a small PNG file."""
-    return png(overlay(image / 255, saliency / 127), COLOURS)
+    return png(overlay_map(image / 255, saliency / 127), COLOURS)
 
 
 def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str, factor: float) -> str:

@@ -54,7 +54,7 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def page(title: str, style: str, sections: Sequence[tuple[str, str, str]], lead: str) -> str:
+def html_page(title: str, style: str, sections: Sequence[tuple[str, str, str]], lead: str) -> str:
     """Write a whole page, which loads no other file.
 
     Args:

@@ -35,7 +35,7 @@ def rgb(image: Tensor) -> Pixels:
     return image.expand(3, -1, -1).permute(1, 2, 0).numpy().astype(np.float64)
 
 
-def overlay(image: Tensor, saliency: Tensor) -> Pixels:
+def overlay_map(image: Tensor, saliency: Tensor) -> Pixels:
     """Lay a map over the faded grey photograph, the more opaque the larger it is: [H, W, 3] in [0, 1].
 
     Args:

@@ -20,7 +20,7 @@ from dre.reporting.cells import (
 )
 from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
 from dre.reporting.gallery import Example, gallery_table
-from dre.reporting.html import STYLE, figure, folded, page, paragraph, section, table
+from dre.reporting.html import STYLE, figure, folded, html_page, paragraph, section, table
 from dre.reporting.markdown import origins, ranks_text
 from dre.reporting.style import directed, readable, svg_bytes
 
@@ -90,7 +90,7 @@ def report_html(report: Report) -> str:
     said += f"{summary['explained']} images explained"
     if "evaluated" in summary:
         said += f" of {summary['evaluated']} evaluated"
-    return page(report.title, STYLE, sections, f'<p class="lead">{said}.</p>')
+    return html_page(report.title, STYLE, sections, f'<p class="lead">{said}.</p>')
 
 
 def _glance(report: Report) -> list[str]:

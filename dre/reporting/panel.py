@@ -15,7 +15,7 @@ from matplotlib.textpath import TextPath
 from PIL import Image
 from torch import Tensor
 
-from dre.reporting.overlay import Pixels, overlay, picture_of, png, rgb, with_patch
+from dre.reporting.overlay import Pixels, overlay_map, picture_of, png, rgb, with_patch
 from dre.reporting.style import readable, styled
 
 SIDE = 192
@@ -54,7 +54,7 @@ class Photograph:
     def drawn(self, name: str) -> Pixels:
         """Return the map of an explainer as a picture."""
         shown = self.maps[name]
-        picture = rgb(shown) if shown.ndim == 3 else overlay(self.image, shown)
+        picture = rgb(shown) if shown.ndim == 3 else overlay_map(self.image, shown)
         return with_patch(picture, self.values[name]) if name in self.values else picture
 
 

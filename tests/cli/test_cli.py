@@ -128,7 +128,7 @@ def configured(files: Sequence[str]) -> list[str]:
 
 def test_short_options_are_written_out():
     short = {"--limit": "--data.limit"}
-    words = ["--limit", "3", "--limit=4", "--name=--limit", "--limits", "5", "--model.rate=1=2"]
+    words = ["--limit", "3", "--limit=4", "--name=--limit", "--limits", "5", "--model.lr=1=2"]
     assert written_out(short, words) == ["--data.limit", "3", "--data.limit=4", *words[3:]]
     smoke = ["--smoke", "--limit", "3", "--config", "a.yaml"]
     assert spelled_out(smoke, short) == ["--config", "a.yaml", "--smoke=true", "--data.limit", "3"]
@@ -180,7 +180,7 @@ def test_mgnet_takes_the_place_of_dre_in_every_run_file(path, monkeypatch):
     monkeypatch.setattr(TrainingCommandLine, "instantiate_classes", lambda self: None)
     config = TrainingCommandLine(configured([path.relative_to(REPOSITORY), f"{WITH}/mgnet.yaml"])).config
     assert config.name == (path.stem if path.stem.startswith("mgnet_") else f"mgnet_{path.stem}")
-    assert (config.model.variant, config.model.rate, config.model.evidence) == ("mgnet", 1e-3, False)
+    assert (config.model.variant, config.model.lr, config.model.evidence) == ("mgnet", 1e-3, False)
 
 
 def test_the_default_run_file_is_read_when_no_other_is_given():
@@ -216,7 +216,7 @@ def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--model.ratte", "1"], r"unrecognized arguments: --model\.ratte 1; did you mean --model\.rate\?"),
+        (["--model.lrr", "1"], r"unrecognized arguments: --model\.lrr 1; did you mean --model\.lr\?"),
         (["--trainer.devises", "2"], r"--trainer\.devises 2; did you mean --trainer\.devices\?"),
         (["--model.h", "abc"], r"model\.h: expected a float, got abc"),
         (["--model.variant", "dree"], r"model\.variant: expected one of 'dre', 'mgnet', got dree"),
@@ -247,7 +247,7 @@ def test_a_wrong_argument_stops_at_parse_time_with_one_line(place, capsys, argum
     [
         ("", "raate", 3, r"Option 'raate' is not accepted"),
         ("model", "wdths", [1], r"Group 'model' does not accept option 'wdths'"),
-        ("model", "rate", "fast", r"model\.rate: expected a float, got fast"),
+        ("model", "lr", "fast", r"model\.lr: expected a float, got fast"),
         ("data.init_args", "rot", "data/demo", r"data: .*'rot' is not accepted"),
         ("trainer", "max_epoch", 3, r"Group 'trainer' does not accept option 'max_epoch'"),
         ("model", "classifier", "configs/classifier/nowhere.yaml", r"model\.classifier: .*nowhere\.yaml"),
@@ -606,7 +606,7 @@ def test_a_checkpoint_that_changed_is_not_resumed(tmp_path):
         ([], "masks"),
         (["--config", "masks.yaml"], "masks"),
         (["--config", "classifier.yaml"], "classifier"),
-        (["-c", "classifier.yaml", "--model.rate", "1"], "classifier"),
+        (["-c", "classifier.yaml", "--model.lr", "1"], "classifier"),
         (["--config=masks.yaml", "--config=classifier.yaml"], "classifier"),
         (["--config=classifier.yaml", "--config=masks.yaml"], "masks"),
         (["--config=classifier.yaml", "--config=silent.yaml"], "classifier"),
@@ -632,7 +632,7 @@ def test_what_is_trained_is_said_by_the_run_file_or_the_command_line(place, argu
     ("arguments", "line"),
     [
         (["--train", "classifer"], r"train: expected one of 'masks', 'classifier', got classifer"),
-        (["--train", "classifier", "--model.ratte", "1"], r"--model\.ratte 1; did you mean --model\.rate"),
+        (["--train", "classifier", "--model.lrr", "1"], r"--model\.lrr 1; did you mean --model\.lr"),
         (
             ["--train", "classifier", "--model.optimizer", "adam"],
             r"optimizer: expected one of 'sgd', 'adamw', got adam",

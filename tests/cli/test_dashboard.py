@@ -22,7 +22,7 @@ from tests.command_line import QUIET, REPOSITORY, SMALL, workplace
 from tests.data.trees import packed
 from tests.training import quiet_trainer, small_data, small_training
 
-TRIAL = {"model.eta": 1.2, "model.h": 2.0, "model.rate": 0.004}
+TRIAL = {"model.eta": 1.2, "model.h": 2.0, "model.lr": 0.004}
 
 
 def command_of_the_agent(sweep) -> list[str]:

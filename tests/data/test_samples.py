@@ -7,7 +7,7 @@ from PIL import Image
 
 from data.boxes import check_boxes, rasterise, reorient
 from data.samples import BrokenSampleError, Transform, load_sample
-from dre.images.decode import centre, rescale, resize, to_picture, to_tensor
+from dre.images.decode import centre, resize, scale_shorter_side, to_picture, to_tensor
 from dre.types import Preprocessing
 from tests.data.layouts import DATA
 from tests.data.trees import SMALL, encode, photo, raw_sample
@@ -69,7 +69,7 @@ def test_evaluation_sees_what_pillow_makes(interpolation):
 @pytest.mark.parametrize("size", [(48, 64), (33, 51), (90, 120), (60, 80)])
 def test_training_resizes_as_pillow_does(interpolation, mode, size):
     picture = photo(0, (60, 80)).convert(mode)
-    ours = rescale(to_tensor(picture), size, interpolation)
+    ours = scale_shorter_side(to_tensor(picture), size, interpolation)
     difference = (ours.int() - to_tensor(picture.resize(size[::-1], Image.Resampling[interpolation.upper()]))).abs()
     assert difference.max() <= 2  # torch keeps weights in 16 bits, Pillow in 32, and both round after each axis
     assert (difference > 1).float().mean() < 1e-3
@@ -84,7 +84,7 @@ def test_training_resizes_photographs_as_pillow_does(interpolation):
         with Image.open(path) as image:
             picture = image.convert("RGB")
         theirs = to_tensor(picture.resize((213, 160), Image.Resampling[interpolation.upper()]))
-        difference = rescale(to_tensor(picture), (160, 213), interpolation).int() - theirs
+        difference = scale_shorter_side(to_tensor(picture), (160, 213), interpolation).int() - theirs
         assert (difference.abs() > 1).float().mean() < 0.01  # a sharp edge may differ by several levels
         assert difference.float().mean().abs() < 0.01  # no brightness is gained or lost
 

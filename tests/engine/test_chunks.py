@@ -28,19 +28,19 @@ from dre.explainers import (
     SmoothGrad,
 )
 from dre.models import Classifier
-from dre.types import Footprint, Sweep
+from dre.types import MemoryEstimate, Sweep
 from tests.networks import small_batch, small_classifier, small_estimator
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 IMAGES = torch.zeros(5, 3, 10, 10)
-FOOTPRINT = Footprint(1.0, 8.0)
+FOOTPRINT = MemoryEstimate(1.0, 8.0)
 SAID = "no memory for"
 
 
-def planned(monkeypatch, free: int | None, images=IMAGES, footprint=FOOTPRINT, size=None) -> Chunk:
+def planned(monkeypatch, free: int | None, images=IMAGES, memory_estimate=FOOTPRINT, size=None) -> Chunk:
     monkeypatch.setattr(chunks, "free_memory", lambda device: free)
     chunk = Chunk(size)
-    chunk.plan(images, footprint)
+    chunk.plan(images, memory_estimate)
     return chunk
 
 
@@ -67,7 +67,7 @@ def test_larger_images_and_wider_numbers_leave_room_for_fewer(monkeypatch):
 
 def test_a_size_that_was_set_and_an_unknown_network_ignore_the_memory(monkeypatch):
     assert planned(monkeypatch, 100, size=70).limit(CPU) == 70
-    assert planned(monkeypatch, 100, footprint=None).limit(CPU) == 8
+    assert planned(monkeypatch, 100, memory_estimate=None).limit(CPU) == 8
 
 
 def test_a_chunk_is_shared_and_a_number_is_not():

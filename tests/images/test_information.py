@@ -7,7 +7,14 @@ from PIL import Image
 from scipy.signal import fftconvolve
 from skimage.measure import shannon_entropy
 
-from dre.images.information import SCALE_WEIGHTS, compressed_sizes, eight_bits, grey_entropy, information, ms_ssim
+from dre.images.information import (
+    SCALE_WEIGHTS,
+    compressed_sizes,
+    eight_bits,
+    grey_entropy,
+    information_content,
+    ms_ssim,
+)
 
 
 def batch(size=3, channels=3, height=20, width=31):
@@ -34,7 +41,7 @@ def test_sizes_are_those_of_the_files(channels):
 def test_a_flat_image_is_smaller_than_noise_in_every_measure():
     noise, flat = batch(1, height=176, width=176), torch.full((1, 3, 176, 176), 0.5)
     for name in ("webp", "png", "grey_entropy", "ms_ssim"):
-        assert information(flat, noise, name) < information(noise, noise, name), name
+        assert information_content(flat, noise, name) < information_content(noise, noise, name), name
 
 
 def test_sizes_do_not_depend_on_the_layout_in_memory():
@@ -116,4 +123,4 @@ def test_small_images_have_no_ms_ssim():
 
 def test_an_unknown_measure_is_refused():
     with pytest.raises(ValueError, match=r"must be one of webp, png, grey_entropy, ms_ssim, got 'jpeg'"):
-        information(batch(), batch(), "jpeg")
+        information_content(batch(), batch(), "jpeg")

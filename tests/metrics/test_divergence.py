@@ -13,7 +13,7 @@ from dre.metrics import (
     root_mean_square,
     value_distance,
 )
-from dre.metrics.distribution import distribution, normalised_saliency
+from dre.metrics.distribution import as_distribution, normalised_saliency
 
 DISTANCES = [earth_mover, kullback_leibler, root_mean_square, value_distance]
 
@@ -45,7 +45,7 @@ def test_scale_changes_nothing_and_only_one_is_not_symmetric(compare):
 
 def test_kullback_leibler_equals_scipy_on_the_mixed_distributions():
     one, other = maps(), maps(seed=1)
-    shares = [0.999 * distribution(each) + 0.001 / 108 for each in (one, other)]
+    shares = [0.999 * as_distribution(each) + 0.001 / 108 for each in (one, other)]
     np.testing.assert_allclose(kullback_leibler(one, other), stats.entropy(*(s.numpy() for s in shares), axis=1))
 
 
@@ -77,13 +77,13 @@ def test_the_earth_movers_distance_along_a_line_equals_scipy():
     """On one row, mass moves along it: the distance of the places under the shares as weights."""
     one, other = maps(1, 1, 20), maps(1, 1, 20, seed=1)
     places = (np.arange(20) + 0.5) / 20
-    expected = stats.wasserstein_distance(places, places, *(distribution(each)[0].numpy() for each in (one, other)))
+    expected = stats.wasserstein_distance(places, places, *(as_distribution(each)[0].numpy() for each in (one, other)))
     assert earth_mover(one, other).item() == pytest.approx(expected)
 
 
 def test_the_earth_movers_distance_equals_a_transport_of_averaged_cells():
     one, other = maps(1, 56, 84), maps(1, 56, 84, seed=1)
-    cells = [distribution(each).view(28, 2, 28, 3).sum(dim=(1, 3)).flatten().numpy() for each in (one, other)]
+    cells = [as_distribution(each).view(28, 2, 28, 3).sum(dim=(1, 3)).flatten().numpy() for each in (one, other)]
     places = np.stack(np.meshgrid(*[(np.arange(28) + 0.5) / 28] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
     expected = ot.emd2(cells[0] / cells[0].sum(), cells[1] / cells[1].sum(), ot.dist(places, places, "euclidean"))
     assert earth_mover(one, other).item() == pytest.approx(expected, rel=1e-6)
@@ -101,7 +101,7 @@ def test_constant_maps_are_even():
     for compare in DISTANCES:
         torch.testing.assert_close(compare(flat, zero), torch.zeros(2, dtype=torch.float64))
     assert (intersection_over_union(flat, zero) == 1).all()
-    torch.testing.assert_close(distribution(flat), torch.full((2, 108), 1 / 108, dtype=torch.float64))
+    torch.testing.assert_close(as_distribution(flat), torch.full((2, 108), 1 / 108, dtype=torch.float64))
 
 
 def test_negative_values_count_as_asked():

@@ -190,7 +190,7 @@ def test_frozen_modules_stay_as_they_are(pictures, tmp_path, frozen, learns):
 
 
 def test_head_and_backbone_have_their_own_rates_and_biases_do_not_decay(pictures, tmp_path):
-    options = {"rate": 0.1, "head_rate": 0.5, "weight_decay": 0.01, "warm_up": 0.25, "momentum": 0.3}
+    options = {"lr": 0.1, "head_lr": 0.5, "weight_decay": 0.01, "warm_up": 0.25, "momentum": 0.3}
     model, trainer, watch = trained(pictures, tmp_path, with_batch_norm(**options))
     groups = trainer.optimizers[0].param_groups
     assert [(group["initial_lr"], group["weight_decay"]) for group in groups] == [
@@ -215,7 +215,7 @@ def test_a_constant_rate_stays(pictures, tmp_path):
 
 def test_a_resumed_run_trains_at_its_own_rates(pictures, tmp_path):
     trained(pictures, tmp_path)
-    model, watch = classification(rate=0.003, weight_decay=0.7, schedule="constant", warm_up=0.0), Watch()
+    model, watch = classification(lr=0.003, weight_decay=0.7, schedule="constant", warm_up=0.0), Watch()
     trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[watch])
     path = tmp_path / "checkpoints" / "last.ckpt"
     trainer.fit(model, labelled_data(pictures, model), ckpt_path=path, weights_only=True)
@@ -280,7 +280,7 @@ def test_a_label_that_cannot_be_learnt_is_named(pictures, tmp_path, shift, messa
     ("options", "message"),
     [
         ({"label_smoothing": 1.5}, r"`label_smoothing` is a share in \[0, 1\], got 1\.5"),
-        ({"rate": -0.1}, "`rate` must not be negative"),
+        ({"lr": -0.1}, "`rate` must not be negative"),
         ({"num_classes": 1}, "`num_classes` must be at least 2, got 1"),
         ({"frozen": ["stem"]}, "no module 'stem' to freeze; there are features, flatten, head, and backbone"),
         ({"frozen": ["features", "head"]}, r"leaves nothing to train"),
@@ -297,7 +297,7 @@ def test_settings_that_cannot_be_used_are_refused(options, message):
 def test_a_loss_that_is_not_finite_stops_the_run(pictures, tmp_path):
     model = classification()
     nn.init.constant_(model.network.head.bias, math.nan)
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0 \(epoch 0\) with rate .*--model\.rate"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0 \(epoch 0\) with rate .*--model\.lr"):
         trained(pictures, tmp_path, model)
 
 
@@ -311,7 +311,7 @@ def test_a_validation_loss_with_nan_is_nan():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_mixed_precision_trains_float32_weights(pictures, tmp_path, optimizer):
     model, trainer, _ = trained(
-        pictures, tmp_path, with_batch_norm(optimizer=optimizer, rate=1e-3), precision="bf16-mixed"
+        pictures, tmp_path, with_batch_norm(optimizer=optimizer, lr=1e-3), precision="bf16-mixed"
     )
     assert math.isfinite(trainer.callback_metrics["val/loss"])
     assert {value.dtype for value in model.average.module.parameters()} == {torch.float32}

@@ -136,7 +136,7 @@ def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shard
     ("options", "message"),
     [
         ({"masks": "random_area", "variant": "mgnet"}, "random_area"),
-        ({"masks": "tuned", "variant": "mgnet"}, "masks: tuned"),
+        ({"mask_sampling": "tuned", "variant": "mgnet"}, "mask_sampling: tuned"),
         ({"monotone": False, "variant": "mgnet"}, "monotone: false"),
         ({"area_softness": 0.0}, "area_softness"),
     ],
@@ -211,7 +211,7 @@ def test_learning_rates_follow_the_paper():
 def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
     quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(small_training(), small_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
-    model = small_training(rate=1e-4, weight_decay=0.5)
+    model = small_training(lr=1e-4, weight_decay=0.5)
     trainer = quiet_trainer(tmp_path, max_epochs=3)
     trainer.fit(model, small_data(five_shards), ckpt_path=path, weights_only=True)
     assert [group["lr"] for group in trainer.optimizers[0].param_groups] == [0.0, 1e-4]
@@ -221,8 +221,8 @@ def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate_epochs": 0}, "`rate_epochs` must be at least 1, got 0"),
-        ({"rate": -1.0}, "`rate` must not be negative, got -1.0"),
+        ({"lr_epochs": 0}, "`lr_epochs` must be at least 1, got 0"),
+        ({"lr": -1.0}, "`rate` must not be negative, got -1.0"),
         ({"embedding_epochs": -1}, "`embedding_epochs` must not be negative, got -1"),
         ({"blur_share": 5.0}, r"`blur_share` is a share in \[0, 1\], got 5.0"),
     ],

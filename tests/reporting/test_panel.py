@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dre.reporting.overlay import for_display, overlay, png
+from dre.reporting.overlay import for_display, overlay_map, png
 from dre.reporting.panel import GAP, Photograph, draw_panel
 
 
@@ -54,8 +54,8 @@ def test_a_sparse_map_keeps_its_only_pixel_and_a_constant_one_is_empty():
 
 def test_negative_values_exchange_red_and_blue():
     image, saliency = torch.full((3, 2, 2), 0.5), torch.tensor([[0.1, 0.3], [0.6, 1.0]])
-    positive = overlay(image, saliency)
-    np.testing.assert_allclose(overlay(image, -saliency), positive[..., ::-1])
+    positive = overlay_map(image, saliency)
+    np.testing.assert_allclose(overlay_map(image, -saliency), positive[..., ::-1])
     assert positive[1, 1, 0] > positive[1, 1, 2]  # the highest is yellow
 
 

@@ -132,7 +132,7 @@ class LRP(PropagationExplainer):
         """Return how the logit of each image is divided; it costs an explanation of its own."""
         check_images(images, self.classifier.preprocessing.channels)
         check_targets(targets, len(images), self.classifier.num_classes)
-        self.chunk.plan(images, self.classifier.footprint)
+        self.chunk.plan(images, self.classifier.memory_estimate)
         ask = self.probe(targets).leaf_gradients
         with in_eval_mode(self.classifier):
             score, relevance, bias, epsilon = ask(images, lambda chunk: self._run(chunk, counts=True))

@@ -9,8 +9,8 @@ from torch import Tensor
 from dre.metrics.base import ImageMean
 from dre.metrics.curve_reading import area_under_curves, in_order, mean_band, median_band
 from dre.metrics.curve_reading import information_curve as information_curve
-from dre.metrics.faithfulness import SMOOTHING, STEPS
 from dre.metrics.list_states import ListStates
+from dre.metrics.m_f import SMOOTHING, STEPS
 from dre.renamed import accepts_old_options
 from dre.statistics.curves import Curve
 from dre.types import Blur, Fill, InformationName, Interpolation, Readout, Sweep

@@ -14,7 +14,7 @@ from dre.metrics import (
     information_curve,
 )
 from dre.metrics.curve_reading import interpolate_curves
-from dre.metrics.information_curve import GGIG, IDGI, IDGI_MS_SSIM, PAIR
+from dre.metrics.information_curves import GGIG, IDGI, IDGI_MS_SSIM, PAIR
 from dre.types import Blur, Interpolation
 from tests.metrics.scorers import measure
 from tests.networks import small_classifier
