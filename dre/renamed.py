@@ -229,6 +229,7 @@ FILES: dict[str, str] = {
     "configs/explainer/edge_detector.yaml": "dre.explainers.EdgeDetector",
     "configs/explainer/extremal_perturbation.yaml": "dre.explainers.ExtremalPerturbation",
     "configs/explainer/feature_inversion.yaml": "dre.explainers.FeatureInversion",
+    "configs/explainer/ggig.yaml": "dre.explainers.GGIG",
     "configs/explainer/grad_cam.yaml": "dre.explainers.GradCAM",
     "configs/explainer/grad_cam_plus_plus.yaml": "dre.explainers.GradCAMPlusPlus",
     "configs/explainer/guided_backprop.yaml": "dre.explainers.GuidedBackprop",

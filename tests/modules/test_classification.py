@@ -280,7 +280,7 @@ def test_a_label_that_cannot_be_learnt_is_named(pictures, tmp_path, shift, messa
     ("options", "message"),
     [
         ({"label_smoothing": 1.5}, r"`label_smoothing` is a share in \[0, 1\], got 1\.5"),
-        ({"lr": -0.1}, "`rate` must not be negative"),
+        ({"lr": -0.1}, "`lr` must not be negative"),
         ({"num_classes": 1}, "`num_classes` must be at least 2, got 1"),
         ({"frozen": ["stem"]}, "no module 'stem' to freeze; there are features, flatten, head, and backbone"),
         ({"frozen": ["features", "head"]}, r"leaves nothing to train"),

@@ -99,12 +99,12 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
         ({"variant": "mgnet"}, "published_mgnet", PUBLISHED_MGNET),
         ({"variant": "mgnet", "objective": "eq2"}, "eq2", EQUATION_2),
         (
-            {"filter_gain": 2.0, "evidence": True, "masks": "random_area", "objective": "generalised_cross_entropy"},
+            {"filter_gain": 2.0, "evidence": True, "mask_sampling": "random_area", "objective": "generalised_cross_entropy"},
             "generalised_cross_entropy",
             Constraints(),
         ),
         ({"eta": 1.5, "h": 0.5, "embedding_loss": "bce", "upsample": "transposed"}, "cross_entropy", Constraints()),
-        ({"masks": "tuned", "monotone": False}, "cross_entropy", Constraints()),
+        ({"mask_sampling": "tuned", "monotone": False}, "cross_entropy", Constraints()),
     ],
 )
 def test_variants_and_ablations_train(five_shards, tmp_path, options, objective, constraints):
@@ -135,7 +135,7 @@ def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shard
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"masks": "random_area", "variant": "mgnet"}, "random_area"),
+        ({"mask_sampling": "random_area", "variant": "mgnet"}, "random_area"),
         ({"mask_sampling": "tuned", "variant": "mgnet"}, "mask_sampling: tuned"),
         ({"monotone": False, "variant": "mgnet"}, "monotone: false"),
         ({"area_softness": 0.0}, "area_softness"),
@@ -222,7 +222,7 @@ def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
     ("options", "message"),
     [
         ({"lr_epochs": 0}, "`lr_epochs` must be at least 1, got 0"),
-        ({"lr": -1.0}, "`rate` must not be negative, got -1.0"),
+        ({"lr": -1.0}, "`lr` must not be negative, got -1.0"),
         ({"embedding_epochs": -1}, "`embedding_epochs` must not be negative, got -1"),
         ({"blur_share": 5.0}, r"`blur_share` is a share in \[0, 1\], got 5.0"),
     ],
