@@ -2,6 +2,8 @@
 
 One table serves imports, class paths and keys in run files (those that runs saved, too), flags, and keyword arguments.
 A name is said once in a process, by a FutureWarning that gives the new one. This module imports nothing of `dre`.
+
+It has more than 300 lines because it is one table.
 """
 
 import functools
@@ -24,13 +26,13 @@ MODULES: dict[str, str] = {
     "benchmarks.controller": "reproduction.controller",
     "benchmarks.controller_inputs": "reproduction.controller_inputs",
     "benchmarks.distances": "reproduction.xmgd_study.distances",
-    "benchmarks.gallery": "reproduction.gallery",
+    "benchmarks.gallery": "reproduction.gallery.gallery",
     "benchmarks.oddities": "reproduction.gallery.oddities",
     "benchmarks.precision": "reproduction.precision",
     "benchmarks.results": "reproduction.results",
     "benchmarks.run_page": "reproduction.run_page",
     "benchmarks.showcase": "reproduction.gallery.showcase",
-    "benchmarks.small_pictures": "reproduction.run_page",
+    "benchmarks.small_pictures": "reproduction.pictures",
     "benchmarks.study_maps": "reproduction.xmgd_study.study_maps",
     "benchmarks.study_questions": "reproduction.xmgd_study.study_questions",
     "benchmarks.study_verdicts": "reproduction.study_verdicts",
@@ -54,7 +56,6 @@ MODULES: dict[str, str] = {
     "callbacks.study_maps": "callbacks.studies.figures",
     "data.credits": "data.manifest",
     "dre.arguments": "dre.cli.arguments",
-    "dre.caching.maps": "dre.caching.shards",
     "dre.chunks": "dre.engine.chunks",
     "dre.classifier_cli": "dre.cli.training",
     "dre.cli": "dre.cli.base",
@@ -108,13 +109,12 @@ MODULES: dict[str, str] = {
     "dre.metrics.feeding": "dre.metrics.base",
     "dre.metrics.image_curve": "dre.metrics.base",
     "dre.metrics.image_mean": "dre.metrics.base",
-    "dre.metrics.input_similarity": "dre.metrics.similarity",
     "dre.metrics.map_comparison": "dre.metrics.base",
     "dre.metrics.middle_share": "dre.metrics.distribution",
     "dre.metrics.relief": "dre.metrics.distribution",
     "dre.metrics.skewness": "dre.metrics.distribution",
     "dre.metrics.sparsity": "dre.metrics.distribution",
-    "dre.metrics.stability": "dre.metrics.divergence",
+    "dre.metrics.stability": "dre.metrics.squared_error",
     "dre.metrics.states": "dre.metrics.base",
     "dre.mixtures.points": "dre.mixtures.starts",
     "dre.models.borrowing": "dre.models.hooks",
@@ -466,3 +466,36 @@ def install() -> None:
         sys.meta_path.append(OldModules())
     for name in FUNCTIONS_NOW:
         sys.modules.setdefault(name, OldModule(name))
+
+
+def tables() -> str:
+    """Return all old names as Markdown, for the page about migration: `python -m dre.renamed`."""
+    commands = {f"python -m {old}": f"python -m {new}" for old, new in MODULES.items() if old.startswith("benchmarks")}
+    flat = {f"`{kind}({old}=...)`": f"`{new}=...`" for kind, names in OPTIONS.items() for old, new in names.items()}
+    values = {
+        f"`{kind}({option}={old!r})`": f"`{option}={new!r}`"
+        for kind, table in VALUES.items()
+        for option, names in table.items()
+        for old, new in names.items()
+    }
+    sections = {
+        "Commands": _coded(commands),
+        "Keys of the `model` section": _coded(KEYS),
+        "Options": {old: new for old, new in flat.items() if OPTIONS[old[1:].partition("(")[0]] is not KEYS},
+        "Values": values,
+        "Classes and functions": _coded(NAMES),
+        "Fragments of configs": _coded(FILES),
+        "Modules": {f"`{old}`": ", ".join(f"`{one}`" for one in new.split()) for old, new in MODULES.items()},
+    }
+    return "\n".join(
+        f"### {title}\n| old | new |\n|---|---|\n" + "".join(f"| {old} | {new} |\n" for old, new in found.items())
+        for title, found in sections.items()
+    )
+
+
+def _coded(found: Mapping[str, str]) -> dict[str, str]:
+    return {f"`{old}`": f"`{new}`" for old, new in found.items()}
+
+
+if __name__ == "__main__":
+    print(tables())

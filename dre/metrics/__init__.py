@@ -47,7 +47,6 @@ from dre.metrics.localisation import (
     inside,
     pointing_game,
 )
-from dre.metrics.log_squared_error import LogSquaredError, log_squared_error, scaled_squared_error
 from dre.metrics.m_e import Explainability, average_precision
 from dre.metrics.m_f import Faithfulness, faithfulness
 from dre.metrics.map_mixtures import MapMixtures
@@ -69,6 +68,7 @@ from dre.metrics.similarity import (
     top_intersection,
     weighted_jaccard,
 )
+from dre.metrics.squared_error import LogSquaredError, log_squared_error, scaled_squared_error
 from dre.metrics.xmgd_distance import XMGD, xmgd
 
 __all__ = [

@@ -99,7 +99,12 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
         ({"variant": "mgnet"}, "published_mgnet", PUBLISHED_MGNET),
         ({"variant": "mgnet", "objective": "eq2"}, "eq2", EQUATION_2),
         (
-            {"filter_gain": 2.0, "evidence": True, "mask_sampling": "random_area", "objective": "generalised_cross_entropy"},
+            {
+                "filter_gain": 2.0,
+                "evidence": True,
+                "mask_sampling": "random_area",
+                "objective": "generalised_cross_entropy",
+            },
             "generalised_cross_entropy",
             Constraints(),
         ),
