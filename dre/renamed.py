@@ -468,7 +468,7 @@ def install() -> None:
         sys.modules.setdefault(name, OldModule(name))
 
 
-def tables() -> str:
+def migration_tables() -> str:
     """Return all old names as Markdown, for the page about migration: `python -m dre.renamed`."""
     commands = {f"python -m {old}": f"python -m {new}" for old, new in MODULES.items() if old.startswith("benchmarks")}
     flat = {f"`{kind}({old}=...)`": f"`{new}=...`" for kind, names in OPTIONS.items() for old, new in names.items()}
@@ -498,4 +498,4 @@ def _coded(found: Mapping[str, str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(tables())
+    print(migration_tables())
