@@ -1,4 +1,7 @@
-"""SAMP and SAMP++: paths that move the most relevant pixels first, under a constraint on the length of a step."""
+"""SAMP and SAMP++: paths that move the most relevant pixels first, under a constraint on the length of a step.
+
+It has more than 300 lines: the path and its two explainers list the same options.
+"""
 
 import math
 import warnings
@@ -61,7 +64,7 @@ class SampPath:
         insertion_baseline: What insertion starts from.
         blur_sigma: Of a `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
-        seed: Of a `random` end.
+        seed: Of a baseline of `noise`.
         max_steps: Takes all the rest in one step when it is reached; by default the most that can be needed.
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
 
@@ -215,7 +218,7 @@ class SAMP(PathExplainer):
         insertion_baseline: What insertion starts from.
         blur_sigma: Of a `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
-        seed: Of a `random` end.
+        seed: Of a baseline of `noise`.
         max_steps: Takes all the rest in one step when it is reached.
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
         rule: `riemann`, or `idgi`.
