@@ -57,7 +57,7 @@ class Recorder(WandbLogger):
 
 @pytest.mark.ddp
 def test_one_two_and_three_ranks_write_the_same_files(five_shards, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
     for ranks in (1, 2, 3):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
         command += ["-m", "tests.callbacks.distributed_study", str(five_shards), str(tmp_path / str(ranks))]
