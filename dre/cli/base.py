@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
@@ -153,23 +154,28 @@ class CommandLine(LightningCLI):
         if self.checkpoint is not None:
             rank_zero_info("this job was started again")
         elif wanted == "last":
-            self.checkpoint = newest_checkpoint(Path(self.family) / self.config.name, self.plain_config())
+            self.checkpoint = newest_checkpoint(
+                Path(self.family) / self.config.name, self.plain_config(), saved=self.saved_config
+            )
         elif wanted is not None:
             self.checkpoint = newest_checkpoint(Path(wanted))
 
     def checkpoint_of_this_job(self) -> Path | None:
         """Find what the same job wrote before it was started again; `None` where it had not come to a checkpoint."""
         try:
-            return newest_checkpoint(Path(self.family) / self.config.name, self.plain_config(), job_name())
+            return newest_checkpoint(
+                Path(self.family) / self.config.name, self.plain_config(), job_name(), self.saved_config
+            )
         except FileNotFoundError:
             return None
 
     def plain_config(self) -> dict[str, Any]:
         """Return the configuration as nested plain values, without the paths of run files."""
-        config = self.config.clone(with_meta=False)  # where a fragment was read from is not part of it
-        config.pop("config", None)
-        plain: dict[str, Any] = config.as_dict()
-        return plain
+        return _plain(self.config)
+
+    def saved_config(self, file: Path) -> dict[str, Any]:
+        """Return the configuration that a run saved as `plain_config` returns that of this one."""
+        return _plain(self.parser.parse_path(str(file)))
 
     def instantiate_classes(self) -> None:
         """Build everything and pass the classifier's preprocessing to the data; remove the directory after an error."""
@@ -244,3 +250,10 @@ class CommandLine(LightningCLI):
         roots = root if isinstance(root, list) else [root] if root else []
         smoke = ["smoke"] if self.config.smoke else []
         return [str(tag) for tag in (name, *(Path(one).name for one in roots), *smoke) if tag]
+
+
+def _plain(parsed: Namespace) -> dict[str, Any]:
+    config = parsed.clone(with_meta=False)  # where a fragment was read from is not part of it
+    config.pop("config", None)
+    plain: dict[str, Any] = config.as_dict()
+    return plain

@@ -100,7 +100,7 @@ class EvaluationCommandLine(CommandLine):
             self._record_left_out({}, unsupported=[])
             return
         self.run_directory, self.is_resumed = Path(self.config.resume), True
-        check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes())
+        check_same_run(self.run_directory, self.plain_config(), self.checkpoint_hashes(), self.saved_config)
         self._hold_directory()
         unfinished_config(self.run_directory)  # again: another process may have ended the run a moment ago
 

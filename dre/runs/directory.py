@@ -7,10 +7,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 DEFAULT_TRAINING = Path("configs/train/demo.yaml")
 LOADING = ("workers", "verify", "eval_batch_size")
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
+
+SavedConfig = Callable[[Path], Mapping[str, Any]]
+"""From the configuration that a run saved to its plain values."""
 
 
 def new_directory(family: Path) -> Path:
@@ -123,8 +126,34 @@ def alone_in(directory: Path) -> Iterator[None]:
         ) from None
 
 
-def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapping[str, str]) -> None:
+def is_same_config(directory: Path, config: Mapping[str, Any], saved: SavedConfig | None = None) -> bool:
+    """Return whether a run was started with this configuration of model, data and seed.
+
+    Args:
+        directory: Of the run.
+        config: Resolved.
+        saved: Reads the configuration that a run saved, in present names: hashes of 0.1 are of the old ones.
+    """
+    record = read_record(directory) if (directory / RECORD).is_file() else {}
+    if record.get("config_hash") == config_hash(config):
+        return True
+    is_of_before = "version" not in record and (directory / SAVED).is_file()
+    return is_of_before and saved is not None and config_hash(saved(directory / SAVED)) == config_hash(config)
+
+
+def check_same_run(
+    directory: Path,
+    config: Mapping[str, Any],
+    checkpoints: Mapping[str, str],
+    saved: SavedConfig | None = None,
+) -> None:
     """Check that a run can be continued in its directory.
+
+    Args:
+        directory: Of the run.
+        config: Resolved.
+        checkpoints: Their sha256, by their use.
+        saved: See `is_same_config`.
 
     Raises:
         FileNotFoundError: It is no directory of a run.
@@ -132,7 +161,7 @@ def check_same_run(directory: Path, config: Mapping[str, Any], checkpoints: Mapp
     """
     unfinished_config(directory)
     record = read_record(directory)
-    if record["config_hash"] != config_hash(config):
+    if not is_same_config(directory, config, saved):
         raise ValueError(
             f"the run in {directory} has another configuration of model, data or seed; leave out what changes it, or "
             "start a run of its own without --resume"
@@ -189,6 +218,7 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *(sys.argv if command is None else command)]),
+        "version": _own_version(),
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in RECORDED_PACKAGES},
@@ -206,13 +236,19 @@ def amend_record(directory: Path, facts: Mapping[str, Any]) -> None:
     (directory / RECORD).write_text(json.dumps(read_record(directory) | dict(facts), indent=2) + "\n")
 
 
-def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job: str | None = None) -> Path:
+def newest_checkpoint(
+    family: Path,
+    config: Mapping[str, Any] | None = None,
+    job: str | None = None,
+    saved: SavedConfig | None = None,
+) -> Path:
     """Return the newest last.ckpt below `family`, of the same configuration when one is given.
 
     Args:
         family: A directory of runs, a run directory, or a checkpoint file.
         config: The resolved configuration that the run must have been started with.
         job: The launcher's job that it must have been started by; any when not given.
+        saved: See `is_same_config`.
 
     Raises:
         FileNotFoundError: There is none.
@@ -224,9 +260,8 @@ def newest_checkpoint(family: Path, config: Mapping[str, Any] | None = None, job
     if config is None and found:
         return found[0]
     for path in found:
-        file = path.parent.parent / RECORD
-        record = json.loads(file.read_text()) if file.is_file() else {}
-        if record.get("config_hash") == config_hash(config or {}) and job in (None, record.get("job")):
+        run = path.parent.parent
+        if is_same_config(run, config or {}, saved) and job in (None, read_record(run).get("job")):
             return path
     if found:
         raise FileNotFoundError(
@@ -244,6 +279,13 @@ def _training_of(family: Path) -> str:
         return f"no run file trains {name} by itself: see the head of the one that asks for it"
     command = "" if recipe == DEFAULT_TRAINING else f" --config {recipe}"
     return f"`python train.py{command}` trains one"
+
+
+def _own_version() -> str | None:
+    try:
+        return version("dre")
+    except PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:

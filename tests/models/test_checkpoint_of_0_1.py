@@ -1,0 +1,55 @@
+"""A checkpoint of 0.1, stored before modules and options were renamed: it loads, explains and trains on."""
+
+import pytest
+import timm
+import torch
+
+from dre.explainers import DRE
+from dre.models import Classifier, load_estimator, read_checkpoint
+from dre.modules import MaskTraining
+from tests.command_line import REPOSITORY
+
+CHECKPOINT = REPOSITORY / "tests" / "fixtures" / "checkpoint_0_1.ckpt"
+"""DRE for timm's test_resnet with the weights below and six classes, after one step of each stage."""
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> Classifier:
+    """Return the classifier that it was trained for, with weights that every machine computes alike."""
+    network = timm.create_model("test_resnet", num_classes=6)
+    weights = {}
+    for name, tensor in network.state_dict().items():
+        steps = torch.arange(tensor.numel()).remainder(7)
+        values = (steps + 1) / 8 if name.endswith("running_var") else (steps - 3) / 64
+        weights[name] = tensor if tensor.dtype == torch.int64 else values.view(tensor.shape).to(tensor.dtype)
+    path = tmp_path_factory.mktemp("weights") / "plain.pth"
+    torch.save(weights, path)
+    return Classifier("test_resnet", weights=str(path), num_classes=6)
+
+
+def test_it_explains_as_it_did(classifier):
+    images = torch.arange(3 * 64 * 96).remainder(251).view(1, 3, 64, 96) / 250
+    saliency = DRE(classifier, str(CHECKPOINT))(images, torch.tensor([2]))
+    expected = [
+        [0.8875, 0.7322, 0.0702, 0.3243],
+        [0.8849, 0.7638, 0.1024, 0.3651],
+        [0.5453, 0.4267, 0.0674, 0.0521],
+        [0.1117, 0.1112, 0.0431, 0.0024],
+    ]  # of 0.1 itself, four digits
+    torch.testing.assert_close(saliency[0, 0, ::16, ::24], torch.tensor(expected), rtol=0, atol=1e-4)
+
+
+def test_its_fields_have_kept_their_names(classifier):
+    content = read_checkpoint(CHECKPOINT)
+    assert content["classifier"] == classifier.identity()
+    assert (content["epoch"], content["global_step"]) == (1, 2)
+    settings = load_estimator(CHECKPOINT, classifier, "dre").settings
+    assert (settings.variant, list(settings.widths), settings.evidence) == ("dre", [4, 4, 4], True)
+
+
+def test_a_training_takes_up_its_weights(classifier):
+    training = MaskTraining(classifier, widths=[4, 4, 4], filter_gain=2.0, evidence=True)
+    training.on_load_checkpoint(content := read_checkpoint(CHECKPOINT))
+    missing, unexpected = training.load_state_dict(content["state_dict"], strict=False)
+    assert not unexpected
+    assert not missing
