@@ -5,7 +5,43 @@ import pytest
 import torch
 from scipy import stats
 
-from dre.metrics import Entropy, GiniSparsity, entropy, gini
+from dre.metrics import Entropy, GiniSparsity, PearsonSkewness, entropy, gini, pearson_skewness
+from dre.metrics.distribution import middle_share
+
+
+def test_a_mask_of_zeros_and_ones_and_a_constant_map_have_nothing_in_the_middle():
+    stacked = (torch.rand(4, 1, 8, 8) > 0.5).float()
+    assert not middle_share(torch.cat([stacked, torch.full((1, 1, 8, 8), 0.5)])).any()
+
+
+def test_an_even_ramp_has_four_fifths_there_whatever_its_range():
+    ramp = torch.linspace(-3, 7, 10_001)[None, None, None]
+    assert float(middle_share(ramp)) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_controller_that_is_monotone_leaves_two_levels_two_levels():
+    mask = (torch.rand(1, 1, 16, 16) > 0.3).float()
+    assert float(middle_share(torch.sigmoid(5 * mask) ** 2.5)) == 0
+
+
+@pytest.mark.parametrize("size", [(6, 5), (5, 5)])  # even and odd number of pixels
+def test_equals_numpy(size):
+    saliency = torch.rand(4, 1, *size).square()
+    flat = saliency.flatten(1).double().numpy()
+    expected = 3 * (flat.mean(1) - np.median(flat, axis=1)) / flat.std(1)
+    torch.testing.assert_close(pearson_skewness(saliency), torch.from_numpy(expected))
+
+
+def test_scale_changes_nothing_and_sign_turns_it():
+    saliency = torch.rand(3, 1, 8, 6).pow(3)
+    skewness = pearson_skewness(saliency)
+    assert (skewness > 0).all()
+    torch.testing.assert_close(pearson_skewness(saliency.double() * 7 + 2), skewness)
+    torch.testing.assert_close(pearson_skewness(-saliency), -skewness)
+
+
+def test_a_constant_map_has_none():
+    assert pearson_skewness(torch.full((2, 1, 7, 7), 0.1)).tolist() == [0, 0]
 
 
 def maps(power=3):
@@ -57,7 +93,7 @@ def test_sparser_maps_have_less_entropy_and_more_gini():
         assert (less < larger).all()
 
 
-@pytest.mark.parametrize("metric_class", [Entropy, GiniSparsity])
+@pytest.mark.parametrize("metric_class", [Entropy, GiniSparsity, PearsonSkewness])
 def test_a_map_with_nan_is_refused(metric_class):
     with pytest.raises(ValueError, match="non-finite"):
         metric_class().update(torch.full((1, 1, 2, 2), float("nan")))
