@@ -180,8 +180,8 @@ class Deletion(ScoreCurve):
     In [0, 1] for probabilities; ratios and logits may be negative. Lower is better.
 
     Presets: `shared` (M_F's blurred background and ranking, 32 steps), `samp` (Zhang et al. 2024: logits over the
-    image's, the classifier's neutral colour, 28 steps, plain mean), `rise` (Petsiuk et al. 2018: probability, the
-    neutral colour, 28 steps). Singhi and Kumari 2024 report no deletion.
+    image's, `dataset_mean`, 28 steps, plain mean), `rise` (Petsiuk et al. 2018: probability, `dataset_mean`, 28 steps).
+    Singhi and Kumari 2024 report no deletion.
 
     Args:
         settings: Your own, or the name of a preset.

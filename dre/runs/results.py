@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+
+from dre import renamed
 
 SAVED = "config.yaml"
 """The configuration as every run directory keeps it; its name says nothing about the run."""
@@ -72,7 +75,11 @@ class RunResults:
             raise FileNotFoundError(f"{directory} {what}: it has no {missing[0]}; `{NEEDS}` makes one")
         self.summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
         self.record: dict[str, Any] = json.loads((directory / "run.json").read_text())
-        self.config: dict[str, Any] = yaml.safe_load((directory / SAVED).read_text())
+        if "unsuited" in self.record:  # of 0.1
+            self.record["unsupported"] = self.record.pop("unsuited")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # nobody can rename what a run has saved
+            self.config: dict[str, Any] = renamed.content(yaml.safe_load((directory / SAVED).read_text()))
 
     @property
     def name(self) -> str:

@@ -50,7 +50,7 @@ def test_its_fields_have_kept_their_names(classifier):
 
 def test_a_training_takes_up_its_weights(classifier):
     training = MaskTraining(classifier, widths=[4, 4, 4], filter_gain=2.0, evidence=True)
-    training.trainer = Trainer(max_epochs=3, logger=False, barebones=True)
+    training.trainer = Trainer(max_epochs=3, logger=False, enable_checkpointing=False)
     training.on_load_checkpoint(content := read_checkpoint(CHECKPOINT))
     missing, unexpected = training.load_state_dict(content["state_dict"], strict=False)
     assert not unexpected
