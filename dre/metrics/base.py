@@ -133,7 +133,8 @@ def states_of(metrics: Any) -> Any:
 def add_states(metrics: Any, states: Any) -> None:
     """Add nested states to nested metrics of the same names."""
     if isinstance(metrics, Metric):
-        add_state(metrics, states)
+        renamed = getattr(metrics, "renamed_states", {})  # of runs that 0.1 began
+        add_state(metrics, {renamed.get(name, name): value for name, value in states.items()})
         return
     for name, one in metrics.items():
         add_states(one, states[name])

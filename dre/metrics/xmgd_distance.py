@@ -1,7 +1,7 @@
 """XMGD: distance between saliency maps, or sets of them, as mixtures of Gaussians at several scales."""
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -90,6 +90,7 @@ class XMGD(ListStates):
     full_state_update = False
     is_differentiable = False
     higher_is_better = None
+    renamed_states: ClassVar[Mapping[str, str]] = {"rows": "fits"}
 
     records: list[Tensor] | Tensor
     fits: list[Tensor] | Tensor
