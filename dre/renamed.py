@@ -21,128 +21,64 @@ from typing import Any, TypeVar
 LAST = "0.3"
 """Version in which old names stop working."""
 
+_MOVED = """
+callbacks < callbacks: image_selection=chosen progress=cost image_selection=extremes panels=first_photographs
+callbacks < callbacks: panels=panel panels=salient_pixels
+callbacks.studies < callbacks: background=background_replacement figures=curve_charts weights=model_sanity
+callbacks.studies < callbacks: projection_gap stability steps=step_study study figures=study_maps
+data < data: manifest=credits
+dre < dre: api=explain
+dre < dre.explainers: api=catalogue
+dre.cli < dre: arguments training=classifier_cli dashboard evaluation=evaluation_cli smoke
+dre.engine < dre: chunks objectives=losses chunks=memory cost=metering gradients=probes scoring
+dre.engine < dre.explainers: chunks=blocks
+dre.engine < dre.modules: objectives
+dre.explainers < dre.explainers: ggig=ascent gradient=guided learned=masks random=references xrai=regions
+dre.explainers.paths < dre.explainers: blur=blur_path guided=guided_path integration straight=paths samp
+dre.explainers.paths < dre.explainers: shared=shared_walks projection_gap=step_gaps
+dre.explainers.perturbation < dre.explainers: extremal feature_inversion=inversion lime meaningful optimised
+dre.explainers.perturbation < dre.explainers: rise=sampled smooth_max
+dre.explainers.propagation < dre.explainers: deep_lift function_mode=interception lrp base=propagation relevance
+dre.explainers.propagation < dre.explainers: rules=relevance_rules rescale
+dre.images < dre: information decode=pictures randomness segments
+dre.metrics < dre.metrics: localisation=background m_e=explainability m_f=faithfulness
+dre.metrics < dre.metrics: information_curves=information_curve xmgd_distance=xmgd base=feeding base=image_curve
+dre.metrics < dre.metrics: base=image_mean base=map_comparison distribution=middle_share distribution=relief
+dre.metrics < dre.metrics: distribution=skewness distribution=sparsity squared_error=stability base=states
+dre.mixtures < dre.mixtures: starts=points
+dre.models < dre.models: hooks=borrowing memory_estimate=footprint networks=mnist_cnn randomisation=perturbation
+dre.modules < dre.modules: schedules=rates
+dre.reporting < dre.reporting: html=css figures=ranks_figure page=statistics_section figures=studies
+dre.runs < dre: process=environment launch locks directory=runs
+dre.runs < dre.reporting: results=run_results
+dre.statistics < dre: curves
+dre.statistics < dre.statistics: summary=points
+reproduction < benchmarks: claims controller controller_inputs precision results run_page pictures=small_pictures
+reproduction < benchmarks: study_verdicts verdicts xmgd_study
+reproduction < callbacks: callback=paper_table
+reproduction < dre.reporting: papers=networks_mean paper_table papers
+reproduction.gallery < benchmarks: gallery oddities showcase
+reproduction.xmgd_study < benchmarks: distances study_maps study_questions
+"""
+"""New package < old package: modules, each as its name or, where that changed, as NEW=OLD."""
+
 MODULES: dict[str, str] = {
-    "benchmarks.claims": "reproduction.claims",
-    "benchmarks.controller": "reproduction.controller",
-    "benchmarks.controller_inputs": "reproduction.controller_inputs",
-    "benchmarks.distances": "reproduction.xmgd_study.distances",
-    "benchmarks.gallery": "reproduction.gallery.gallery",
-    "benchmarks.oddities": "reproduction.gallery.oddities",
-    "benchmarks.precision": "reproduction.precision",
-    "benchmarks.results": "reproduction.results",
-    "benchmarks.run_page": "reproduction.run_page",
-    "benchmarks.showcase": "reproduction.gallery.showcase",
-    "benchmarks.small_pictures": "reproduction.pictures",
-    "benchmarks.study_maps": "reproduction.xmgd_study.study_maps",
-    "benchmarks.study_questions": "reproduction.xmgd_study.study_questions",
-    "benchmarks.study_verdicts": "reproduction.study_verdicts",
-    "benchmarks.verdicts": "reproduction.verdicts",
-    "benchmarks.xmgd_study": "reproduction.xmgd_study",
-    "callbacks.background_replacement": "callbacks.studies.background",
-    "callbacks.chosen": "callbacks.image_selection",
-    "callbacks.cost": "callbacks.progress",
-    "callbacks.curve_charts": "callbacks.studies.figures",
-    "callbacks.extremes": "callbacks.image_selection",
-    "callbacks.first_photographs": "callbacks.panels",
-    "callbacks.model_sanity": "callbacks.studies.weights",
-    "callbacks.panel": "callbacks.panels",
-    "callbacks.paper_table": "reproduction.callback",
-    "callbacks.projection_gap": "callbacks.studies.projection_gap",
-    "callbacks.salient_pixels": "callbacks.panels",
-    "callbacks.stability": "callbacks.studies.stability",
-    "callbacks.step_study": "callbacks.studies.steps",
     "callbacks.studied": "callbacks.studies.study dre.modules.variants",
-    "callbacks.study": "callbacks.studies.study",
-    "callbacks.study_maps": "callbacks.studies.figures",
-    "data.credits": "data.manifest",
-    "dre.arguments": "dre.cli.arguments",
-    "dre.chunks": "dre.engine.chunks",
-    "dre.classifier_cli": "dre.cli.training",
     "dre.cli": "dre.cli.base dre.cli.training",
-    "dre.curves": "dre.statistics.curves",
-    "dre.dashboard": "dre.cli.dashboard",
-    "dre.environment": "dre.runs.process",
-    "dre.evaluation_cli": "dre.cli.evaluation",
-    "dre.explain": "dre.api",
-    "dre.explainers.ascent": "dre.explainers.ggig",
     "dre.explainers.backgrounds": "dre.images.fill dre.images.randomness dre.explainers.perturbation.meaningful",
-    "dre.explainers.blocks": "dre.engine.chunks",
-    "dre.explainers.blur_path": "dre.explainers.paths.blur",
-    "dre.explainers.catalogue": "dre.api",
-    "dre.explainers.deep_lift": "dre.explainers.propagation.deep_lift",
-    "dre.explainers.extremal": "dre.explainers.perturbation.extremal",
-    "dre.explainers.guided": "dre.explainers.gradient",
-    "dre.explainers.guided_path": "dre.explainers.paths.guided",
-    "dre.explainers.integration": "dre.explainers.paths.integration",
-    "dre.explainers.interception": "dre.explainers.propagation.function_mode",
-    "dre.explainers.inversion": "dre.explainers.perturbation.feature_inversion",
-    "dre.explainers.lime": "dre.explainers.perturbation.lime",
-    "dre.explainers.lrp": "dre.explainers.propagation.lrp",
-    "dre.explainers.masks": "dre.explainers.learned",
-    "dre.explainers.meaningful": "dre.explainers.perturbation.meaningful",
-    "dre.explainers.optimised": "dre.explainers.perturbation.optimised",
-    "dre.explainers.paths": "dre.explainers.paths.straight",
-    "dre.explainers.propagation": "dre.explainers.propagation.base",
-    "dre.explainers.references": "dre.explainers.random",
-    "dre.explainers.regions": "dre.explainers.xrai",
-    "dre.explainers.relevance": "dre.explainers.propagation.relevance",
-    "dre.explainers.relevance_rules": "dre.explainers.propagation.rules",
-    "dre.explainers.rescale": "dre.explainers.propagation.rescale",
-    "dre.explainers.samp": "dre.explainers.paths.samp",
-    "dre.explainers.sampled": "dre.explainers.perturbation.rise",
-    "dre.explainers.shared_walks": "dre.explainers.paths.shared",
-    "dre.explainers.smooth_max": "dre.explainers.perturbation.smooth_max",
-    "dre.explainers.step_gaps": "dre.explainers.paths.projection_gap",
     "dre.imaging": "dre.images.fill dre.images.blur dre.images.maps",
-    "dre.information": "dre.images.information",
-    "dre.launch": "dre.runs.launch",
-    "dre.locks": "dre.runs.locks",
-    "dre.losses": "dre.engine.objectives",
     "dre.masking": "dre.engine.masking dre.images.randomness dre.images.fill",
-    "dre.memory": "dre.engine.chunks",
-    "dre.metering": "dre.engine.cost",
-    "dre.metrics.background": "dre.metrics.localisation",
-    "dre.metrics.explainability": "dre.metrics.m_e",
-    "dre.metrics.faithfulness": "dre.metrics.m_f",
-    "dre.metrics.information_curve": "dre.metrics.information_curves",
-    "dre.metrics.xmgd": "dre.metrics.xmgd_distance",
-    "dre.metrics.feeding": "dre.metrics.base",
-    "dre.metrics.image_curve": "dre.metrics.base",
-    "dre.metrics.image_mean": "dre.metrics.base",
-    "dre.metrics.map_comparison": "dre.metrics.base",
-    "dre.metrics.middle_share": "dre.metrics.distribution",
-    "dre.metrics.relief": "dre.metrics.distribution",
-    "dre.metrics.skewness": "dre.metrics.distribution",
-    "dre.metrics.sparsity": "dre.metrics.distribution",
-    "dre.metrics.stability": "dre.metrics.squared_error",
-    "dre.metrics.states": "dre.metrics.base",
-    "dre.mixtures.points": "dre.mixtures.starts",
-    "dre.models.borrowing": "dre.models.hooks",
-    "dre.models.footprint": "dre.models.memory_estimate",
-    "dre.models.mnist_cnn": "dre.models.networks",
-    "dre.models.perturbation": "dre.models.randomisation",
-    "dre.modules.objectives": "dre.engine.objectives",
-    "dre.modules.rates": "dre.modules.schedules",
     "dre.modules.shown": "dre.modules.mask_sampling dre.engine.areas",
-    "dre.pictures": "dre.images.decode",
-    "dre.probes": "dre.engine.gradients",
-    "dre.randomness": "dre.images.randomness",
-    "dre.reporting.css": "dre.reporting.html",
-    "dre.reporting.networks_mean": "reproduction.papers",
-    "dre.reporting.paper_table": "reproduction.paper_table",
-    "dre.reporting.papers": "reproduction.papers",
-    "dre.reporting.ranks_figure": "dre.reporting.figures",
-    "dre.reporting.run_results": "dre.runs.results",
-    "dre.reporting.statistics_section": "dre.reporting.page",
-    "dre.reporting.studies": "dre.reporting.figures",
-    "dre.runs": "dre.runs.directory",
-    "dre.scoring": "dre.engine.scoring",
-    "dre.segments": "dre.images.segments",
-    "dre.smoke": "dre.cli.smoke",
-    "dre.statistics.points": "dre.statistics.summary",
     "dre.sweeps": "dre.engine.perturbation dre.engine.chunks",
 }
-"""Old module -> where its names are now, one module or several."""
+"""Old module -> where its names are now, one module or several; those of `_MOVED` are added below."""
+
+for _line in _MOVED.strip().splitlines():
+    _places, _, _names = _line.partition(": ")
+    _new, _old = _places.split(" < ")
+    for _name in _names.split():
+        _now, _, _before = _name.rpartition("=")
+        MODULES[f"{_old}.{_before}"] = f"{_new}.{_now or _before}"
 
 NAMES: dict[str, str] = {
     "callbacks.PaperTables": "reproduction.PaperTables",
@@ -187,71 +123,40 @@ LEARNING_RATES = {
 KEYS: dict[str, str] = {**LEARNING_RATES, "masks": "mask_sampling", "unsuited": "unsupported"}
 """Old key of a run file's `model` section -> new one; of the Lightning modules also as keyword arguments."""
 
+_HIDES = ("AverageDrop", "AverageDropInDeletion", "CurveSettings", "IncreaseInConfidence", "SensitivityN", "Sweep")
+_SAMP = ("SAMP", "SAMPPlusPlus", "SampPath")
+_FROM_BASELINE = ("DeepLift", "GuidedIG", "GuidedPath", "IntegratedGradients", "StraightPath")
+
 OPTIONS: dict[str, dict[str, str]] = {
-    "AverageDrop": {"substrate": "fill"},
-    "AverageDropInDeletion": {"substrate": "fill"},
-    "CurveSettings": {"substrate": "fill"},
-    "ClassifierTraining": KEYS,
-    "ExplainerEvaluation": KEYS,
+    **{key: {"substrate": "fill"} for key in _HIDES},
+    **{key: {"deletion_end": "deletion_baseline", "insertion_start": "insertion_baseline"} for key in _SAMP},
+    **{key: {"background": "fill"} for key in ("FeatureInversion", "InformationSettings", "MeaningfulPerturbation")},
+    **dict.fromkeys(("ClassifierTraining", "ExplainerEvaluation", "MaskTraining"), KEYS),
     "ExtremalPerturbation": {"perturbation": "fill"},
-    "FeatureInversion": {"background": "fill"},
-    "IncreaseInConfidence": {"substrate": "fill"},
-    "InformationSettings": {"background": "fill"},
-    "MaskTraining": KEYS,
-    "MeaningfulPerturbation": {"background": "fill"},
-    "SAMP": {"deletion_end": "deletion_baseline", "insertion_start": "insertion_baseline"},
-    "SAMPPlusPlus": {"deletion_end": "deletion_baseline", "insertion_start": "insertion_baseline"},
-    "SampPath": {"deletion_end": "deletion_baseline", "insertion_start": "insertion_baseline"},
-    "SensitivityN": {"substrate": "fill"},
-    "Sweep": {"substrate": "fill"},
 }
 """Class -> old option -> new one."""
 
 VALUES: dict[str, dict[str, dict[str, str]]] = {
-    "AverageDrop": {"fill": FILLS},
-    "AverageDropInDeletion": {"fill": FILLS},
+    **{key: {"fill": FILLS} for key in (*_HIDES, "InformationSettings")},
+    **{key: {"deletion_baseline": BASELINES, "insertion_baseline": BASELINES} for key in _SAMP},
+    **{key: {"baseline": BASELINES} for key in _FROM_BASELINE},
+    **{key: {"fill": OF_CLASSIFIER} for key in ("LIME", "RISE")},
     "CompletenessGap": {"baseline": FILLS},
-    "CurveSettings": {"fill": FILLS},
-    "DeepLift": {"baseline": BASELINES},
     "ExtremalPerturbation": {"fill": {"fade": "dataset_mean"}},
-    "GuidedIG": {"baseline": BASELINES},
-    "GuidedPath": {"baseline": BASELINES},
-    "IncreaseInConfidence": {"fill": FILLS},
-    "InformationSettings": {"fill": FILLS},
-    "IntegratedGradients": {"baseline": BASELINES},
-    "LIME": {"fill": OF_CLASSIFIER},
-    "RISE": {"fill": OF_CLASSIFIER},
-    "SAMP": {"deletion_baseline": BASELINES, "insertion_baseline": BASELINES},
-    "SAMPPlusPlus": {"deletion_baseline": BASELINES, "insertion_baseline": BASELINES},
-    "SampPath": {"deletion_baseline": BASELINES, "insertion_baseline": BASELINES},
-    "SensitivityN": {"fill": FILLS},
-    "StraightPath": {"baseline": BASELINES},
-    "Sweep": {"fill": FILLS},
 }
 """Class -> option -> old value -> new one."""
 
+_FRAGMENTS = """
+cam=CAM centred_gaussian=CentredGaussian deep_lift=DeepLift dre=DRE dre_plus=DREPlus edge_detector=EdgeDetector
+extremal_perturbation=ExtremalPerturbation feature_inversion=FeatureInversion ggig=GGIG grad_cam=GradCAM
+grad_cam_plus_plus=GradCAMPlusPlus guided_backprop=GuidedBackprop input_x_gradient=InputXGradient lime=LIME
+lrp=LRP meaningful_perturbation=MeaningfulPerturbation mgnet=MGnet random=Random rise=RISE
+smooth_grad=SmoothGrad vanilla_gradient=VanillaGradient
+"""
+
 FILES: dict[str, str] = {
-    "configs/explainer/cam.yaml": "dre.explainers.CAM",
-    "configs/explainer/centred_gaussian.yaml": "dre.explainers.CentredGaussian",
-    "configs/explainer/deep_lift.yaml": "dre.explainers.DeepLift",
-    "configs/explainer/dre.yaml": "dre.explainers.DRE",
-    "configs/explainer/dre_plus.yaml": "dre.explainers.DREPlus",
-    "configs/explainer/edge_detector.yaml": "dre.explainers.EdgeDetector",
-    "configs/explainer/extremal_perturbation.yaml": "dre.explainers.ExtremalPerturbation",
-    "configs/explainer/feature_inversion.yaml": "dre.explainers.FeatureInversion",
-    "configs/explainer/ggig.yaml": "dre.explainers.GGIG",
-    "configs/explainer/grad_cam.yaml": "dre.explainers.GradCAM",
-    "configs/explainer/grad_cam_plus_plus.yaml": "dre.explainers.GradCAMPlusPlus",
-    "configs/explainer/guided_backprop.yaml": "dre.explainers.GuidedBackprop",
-    "configs/explainer/input_x_gradient.yaml": "dre.explainers.InputXGradient",
-    "configs/explainer/lime.yaml": "dre.explainers.LIME",
-    "configs/explainer/lrp.yaml": "dre.explainers.LRP",
-    "configs/explainer/meaningful_perturbation.yaml": "dre.explainers.MeaningfulPerturbation",
-    "configs/explainer/mgnet.yaml": "dre.explainers.MGnet",
-    "configs/explainer/random.yaml": "dre.explainers.Random",
-    "configs/explainer/rise.yaml": "dre.explainers.RISE",
-    "configs/explainer/smooth_grad.yaml": "dre.explainers.SmoothGrad",
-    "configs/explainer/vanilla_gradient.yaml": "dre.explainers.VanillaGradient",
+    f"configs/explainer/{_name}.yaml": f"dre.explainers.{_kind}"
+    for _name, _kind in (_pair.split("=") for _pair in _FRAGMENTS.split())
 }
 """Old fragment in configs/ -> the class that a run file names instead, with its defaults."""
 
