@@ -46,7 +46,8 @@ def test_an_old_module_gives_what_its_successors_define(old):
         stand_in = importlib.import_module(old)
         for new in renamed.MODULES[old].split():
             for name in own_names(new):
-                assert getattr(stand_in, name) is getattr(importlib.import_module(new), name)
+                if f"{old}.{name}" not in renamed.NAMES:  # that name means something else now
+                    assert getattr(stand_in, name) is getattr(importlib.import_module(new), name)
 
 
 @pytest.mark.parametrize("old", [name for name in renamed.MODULES if name.startswith("benchmarks")])
