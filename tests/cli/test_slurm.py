@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from dre.cli.base import TrainingCommandLine
+from dre.cli.training import TrainingCommandLine
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
 
