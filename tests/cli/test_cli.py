@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
-from torch import Tensor, nn
+from torch import nn
+from torchvision.models import resnet, vgg
 
 from dre.cli.arguments import chosen_training, files_first, plain, spelled_out, written_out
 from dre.cli.evaluation import EvaluationCommandLine
@@ -75,17 +76,32 @@ def tree(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class NarrowVGG(nn.Module):
-    """VGG with all its convolutions and a head of 32 units for 4096: of the 144 million weights 20 are left."""
+class NarrowVGG(vgg.VGG):
+    """VGG whose head has 32 units for 4096."""
 
     def __init__(self, features: nn.Module, num_classes: int = 1000, **_: object) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.features, self.avgpool = features, nn.AdaptiveAvgPool2d((7, 7))
-        hidden = [nn.Linear(512 * 7 * 7, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 32), nn.ReLU(True)]
-        self.classifier = nn.Sequential(*hidden, nn.Dropout(), nn.Linear(32, num_classes))
+        hidden = [nn.Linear(features[-3].out_channels * 7 * 7, 32), nn.ReLU(True), nn.Dropout()]
+        self.classifier = nn.Sequential(*hidden, nn.Linear(32, 32), nn.ReLU(True), nn.Linear(32, num_classes))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(self.features(images)).flatten(1))
+
+class ShortResNet(resnet.ResNet):
+    """ResNet with one block in each of its four layers."""
+
+    def __init__(self, block: type[nn.Module], layers: list[int], **options: object) -> None:
+        super().__init__(block, [1] * len(layers), **options)
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    """Build VGG19 with a quarter of its channels and ResNet-50 with a quarter of its blocks: one of 144 million weights
+    says no more about a run file than one of a million.
+    """
+    quarter = [size if size == "M" else size // 4 for size in vgg.cfgs["E"]]
+    monkeypatch.setitem(vgg.cfgs, "E", quarter)
+    monkeypatch.setattr(vgg, "VGG", NarrowVGG)
+    monkeypatch.setattr(resnet, "ResNet", ShortResNet)
 
 
 def small_words(path: Path) -> list[str]:
@@ -98,8 +114,7 @@ def small_words(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_run_file_runs_with_smoke(path, monkeypatch):
-    monkeypatch.setattr("torchvision.models.vgg.VGG", NarrowVGG)
+def test_every_run_file_runs_with_smoke(path, small_networks):
     arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
     run = COMMANDS[path.parent.name]([*arguments, *small_words(path)])
     run.run()
@@ -369,7 +384,7 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
 
 @pytest.fixture
 def score_file(place, photographs):
-    """A run file that scores two explainers without a checkpoint, two images at a time."""
+    """Write a run file that scores two explainers without a checkpoint, two images at a time."""
     content = {
         "name": "scored",
         "seed_everything": 0,
@@ -384,6 +399,13 @@ def score_file(place, photographs):
     path = place / "scored.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+@pytest.fixture
+def paper_file(score_file):
+    """Write the same run file with the callback that writes tables of papers."""
+    trainer = yaml.safe_load((REPOSITORY / "configs/trainer/papers.yaml").read_text())
+    return edited(score_file, score_file.parent / "paper.yaml", "", "trainer", trainer)
 
 
 LEARNED = """
@@ -433,11 +455,11 @@ def test_what_needs_mgnet_is_left_out_and_recorded(score_file):
     assert run.left_out["controlled"] == "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
 
 
-def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(score_file):
+def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(paper_file):
     table = ["--tables", '["samp_table1"]', "--model.explainers.cam", "dre.explainers.CAM"]
-    assert "CAM needs" in refusal(EvaluationCommandLine, ["--config", str(score_file), *table])
+    assert "CAM needs" in refusal(EvaluationCommandLine, ["--config", str(paper_file), *table])
     with pytest.warns(UserWarning, match="cam is left out: CAM needs"):
-        run = EvaluationCommandLine(["--config", str(score_file), *table, "--model.unsupported", "leave_out", *QUIET])
+        run = EvaluationCommandLine(["--config", str(paper_file), *table, "--model.unsupported", "leave_out", *QUIET])
     run.run()
     record = json.loads((run.run_directory / "run.json").read_text())
     assert 0 < record["seconds"] < 600
@@ -466,14 +488,14 @@ def test_a_resumed_run_keeps_the_reasons_of_the_first(place):
     assert record["unsupported"] == ["cam"]
 
 
-def test_a_table_that_there_is_not_is_refused_before_anything_is_made(score_file):
-    line = refusal(EvaluationCommandLine, ["--config", str(score_file), "--tables", '["dre_tabel3"]'])
+def test_a_table_that_there_is_not_is_refused_before_anything_is_explained(paper_file):
+    line = refusal(EvaluationCommandLine, ["--config", str(paper_file), "--tables", '["dre_tabel3"]'])
     assert line.startswith("error: no table 'dre_tabel3' of a paper; did you mean dre_table3")
-    assert not Path("results").exists()
+    assert not [*Path("results").rglob("scores.parquet"), *Path("results").rglob("progress")]
 
 
-def test_the_table_of_a_paper_is_written_with_the_run(score_file):
-    run = EvaluationCommandLine(["--config", str(score_file), "--tables", '["dre_table4"]', *QUIET])
+def test_the_table_of_a_paper_is_written_with_the_run(paper_file):
+    run = EvaluationCommandLine(["--config", str(paper_file), "--tables", '["dre_table4"]', *QUIET])
     run.run()
     text = (run.run_directory / "table.md").read_text()
     assert "mobilenetv3_small_050" in text

@@ -4,7 +4,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from dre.engine.perturbation import SweepEngine, rank, smooth_ranking
-from dre.images.fill import blurred_background
+from dre.images.fill import fill_images
 from dre.metrics import Faithfulness, faithfulness
 from dre.types import Sweep
 
@@ -85,7 +85,7 @@ def slow_faithfulness(classifier, image, target, saliency):
     smooth = torch.from_numpy(gaussian_filter(scaled.numpy(), sigma=0.02 * height, mode="reflect", truncate=4))
     values = (scaled + 0.05 * smooth).flatten().tolist()
     order = sorted(range(height * width), key=lambda pixel: (-values[pixel], pixel))
-    background = blurred_background(image[None])[0]
+    background = fill_images(image[None], "blur")[0]
     total = 0.0
     for step in range(1, 33):
         masked = background.clone()

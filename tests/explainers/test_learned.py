@@ -8,7 +8,7 @@ import torch
 from dre.checks import NonFiniteSaliencyError
 from dre.explainers import DRE, XRAI, ControlledExplainer, DREPlus, GradCAM, VanillaGradient
 from dre.explainers.learned import remaining_gain
-from dre.images.fill import blurred_background
+from dre.images.fill import fill_images
 from dre.models import Classifier
 from tests.networks import small_batch, small_classifier, small_estimator
 
@@ -21,7 +21,7 @@ def refined_by_hand(classifier: Classifier, image: torch.Tensor, target: int, ma
         keep = torch.zeros(count)
         keep[order[: round(step / 32 * count)]] = 1
         keep = keep.view_as(mask)
-        shown = image * keep + blurred_background(image[None])[0] * (1 - keep)
+        shown = image * keep + fill_images(image[None], "blur")[0] * (1 - keep)
         highest = max(highest, classifier(shown[None]).softmax(1)[0, target].item())
         best.append(highest)
     weights = torch.zeros(count)
@@ -36,7 +36,7 @@ def refined_by_hand(classifier: Classifier, image: torch.Tensor, target: int, ma
 def test_dre_plus_by_itself_is_a_loop_over_versions_and_pixels():
     classifier = small_classifier()
     images, _ = small_batch(2)
-    targets = (classifier(images).softmax(1) - classifier(blurred_background(images)).softmax(1)).argmax(1)
+    targets = (classifier(images).softmax(1) - classifier(fill_images(images, "blur")).softmax(1)).argmax(1)
     generator = small_estimator(classifier)
     masks = DRE.from_estimator(classifier, generator)(images, targets)
     explainer = DREPlus.from_estimator(classifier, generator)

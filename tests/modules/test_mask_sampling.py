@@ -3,7 +3,7 @@ import torch
 
 from dre.engine.areas import mask_of_area
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import blurred_background
+from dre.images.fill import fill_images
 from dre.modules.mask_sampling import TUNING_STEPS, tuned_mask
 
 
@@ -35,7 +35,7 @@ def test_a_tuned_mask_is_weighted_by_what_is_still_to_be_gained():
     assert engine.forwards == TUNING_STEPS + 1
 
     order = mask.detach().flatten().argsort(descending=True)
-    blurred, scores = blurred_background(image), []
+    blurred, scores = fill_images(image, "blur"), []
     for step in range(TUNING_STEPS + 1):
         shown = blurred.flatten(2).clone()
         shown[..., order[: step * 8]] = image.flatten(2)[..., order[: step * 8]]
