@@ -333,7 +333,8 @@ class OldModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         if fullname not in MODULES:
             return None
         say(fullname, MODULES[fullname].replace(" ", " and "))
-        return importlib.util.spec_from_loader(fullname, self)
+        command = importlib.util.find_spec(_run(fullname)) if fullname.startswith("benchmarks.") else None
+        return importlib.util.spec_from_loader(fullname, self, origin=command.origin if command else None)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """Return the stand-in."""

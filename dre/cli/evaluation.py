@@ -142,6 +142,12 @@ class EvaluationCommandLine(CommandLine):
         if mgnet is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
             raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
         self._find_named(explainers)
+        callbacks = [str(callback.get("class_path")) for callback in self.config.trainer.callbacks or []]
+        if self.config.tables and not any(path.endswith("PaperTables") for path in callbacks):
+            raise ValueError(
+                f"nothing writes the tables {', '.join(self.config.tables)}: the trainer has no "
+                "reproduction.PaperTables; add it with --trainer configs/trainer/papers.yaml"
+            )
 
     def _find_named(self, explainers: Namespace) -> None:
         """Find the checkpoints that the run file names; `unsupported: leave_out` leaves out missing ones."""

@@ -491,7 +491,12 @@ def test_a_resumed_run_keeps_the_reasons_of_the_first(place):
 def test_a_table_that_there_is_not_is_refused_before_anything_is_explained(paper_file):
     line = refusal(EvaluationCommandLine, ["--config", str(paper_file), "--tables", '["dre_tabel3"]'])
     assert line.startswith("error: no table 'dre_tabel3' of a paper; did you mean dre_table3")
-    assert not [*Path("results").rglob("scores.parquet"), *Path("results").rglob("progress")]
+    assert not [*Path("results").rglob("config.yaml")]
+
+
+def test_tables_without_what_writes_them_are_refused(score_file):
+    line = refusal(EvaluationCommandLine, ["--config", str(score_file), "--tables", '["dre_table3"]'])
+    assert line.startswith("error: nothing writes the tables dre_table3: the trainer has no reproduction.PaperTables")
 
 
 def test_the_table_of_a_paper_is_written_with_the_run(paper_file):

@@ -28,7 +28,7 @@ def test_paths_of_several_walks_and_random_baselines_are_measured_by_the_key(fiv
     explainers = {
         "samp": SAMP,
         "two_baselines": partial(IntegratedGradients, baseline=["black", "white"]),
-        "random_baseline": partial(IntegratedGradients, baseline="random"),
+        "random_baseline": partial(IntegratedGradients, baseline="noise"),
     }
     study, module = ProjectionGap(images=2, steps=[2, 5]), evaluation(explainers)
     data = small_data(five_shards)
@@ -39,7 +39,7 @@ def test_paths_of_several_walks_and_random_baselines_are_measured_by_the_key(fiv
         batch = data.on_after_batch_transfer(batch, 0)
         for image, key in zip(batch["images"][:, None], batch["key"], strict=True):
             if key in values.index.get_level_values(0):
-                walker = IntegratedGradients(module.classifier, steps=5, baseline="random")
+                walker = IntegratedGradients(module.classifier, steps=5, baseline="noise")
                 target = module.classifier(image).argmax(dim=1)
                 gap, _ = StepGaps(walker).measure(image, target, [key])
                 assert values[key, "random_baseline", "projection_gap", 5] == pytest.approx(float(gap), rel=1e-6)

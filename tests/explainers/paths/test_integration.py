@@ -29,7 +29,7 @@ KINDS = [IntegratedGradients, BlurIG, GuidedIG, SAMP, SAMPPlusPlus]
 WALKS = [
     StraightPath(steps=9),
     StraightPath(steps=9, quadrature="midpoint"),
-    StraightPath(steps=9, quadrature="gauss_legendre", baseline="random"),
+    StraightPath(steps=9, quadrature="gauss_legendre", baseline="noise"),
     BlurPath(steps=9, max_sigma=6.0),
     BlurPath(steps=9, max_sigma=6.0, quadrature="midpoint", grid="sqrt"),
     GuidedPath(steps=9),

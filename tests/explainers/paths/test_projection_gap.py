@@ -12,7 +12,7 @@ from tests.explainers.analytic import ZERO, formula_classifier, linear_classifie
 BUILDERS = {
     "one_walk": partial(IntegratedGradients, steps=4),
     "two_baselines": partial(IntegratedGradients, steps=4, baseline=["black", "white"]),
-    "random_baseline": partial(IntegratedGradients, steps=4, baseline="random"),
+    "random_baseline": partial(IntegratedGradients, steps=4, baseline="noise"),
     "both_directions": partial(SAMP, steps=3),
     "blurs": partial(BlurIG, steps=4),
     "guided": partial(GuidedIG, steps=4),

@@ -93,7 +93,7 @@ def test_named_baselines_are_what_they_say():
 
 
 def test_a_random_baseline_belongs_to_the_image():
-    explainer = IntegratedGradients(small_classifier().double(), steps=3, baseline="random")
+    explainer = IntegratedGradients(small_classifier().double(), steps=3, baseline="noise")
     images, targets = small_batch()
     images = images.double()
     first = explainer(images, targets, ["a", "b", "c"])

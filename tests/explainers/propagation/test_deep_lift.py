@@ -17,7 +17,7 @@ def everything(bias: bool) -> Classifier:
     return Classifier.wrap(Everything(bias=bias).eval(), mean=[0.4], std=[0.5], size=(64, 64)).double()
 
 
-@pytest.mark.parametrize("baseline", ["black", "blur", "random"])
+@pytest.mark.parametrize("baseline", ["black", "blur", "noise"])
 @pytest.mark.parametrize("build", [lambda: small_classifier().double(), lambda: everything(True)], ids=["cnn", "all"])
 def test_the_map_sums_to_the_change_of_the_logit(build, baseline):
     images, targets = small_batch()
