@@ -80,7 +80,7 @@ def list_explainers(classifier: Classifier | None = None) -> dict[str, str]:
 
     Example:
         >>> list_explainers()["vanilla_gradient"]
-        'Magnitude of the gradient of the score with respect to each pixel; one forward and one backward pass.'
+        'Compute the magnitude of the gradient of the score at each pixel; one forward and one backward pass.'
     """
     kinds = catalogue()
     return {

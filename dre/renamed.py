@@ -11,6 +11,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import os
 import sys
 import warnings
@@ -227,10 +228,13 @@ def accepts_old_options(kind: Kind) -> Kind:
     """Let the constructor of a class take its old options as keyword arguments; a class decorator."""
     init = kind.__init__  # type: ignore[misc]
     name = kind.__name__
+    parameters = list(inspect.signature(init).parameters)[1:]
 
     @functools.wraps(init)
     def translated(self: Any, *args: Any, **given: Any) -> None:
-        init(self, *args, **options(name, given))
+        values = VALUES.get(name, {})
+        present = [_value(name, *pair, values.get(pair[0], {})) for pair in zip(parameters, args, strict=False)]
+        init(self, *present, *args[len(present) :], **options(name, given))
 
     kind.__init__ = translated  # type: ignore[misc]
     return kind

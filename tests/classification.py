@@ -32,7 +32,7 @@ def quarters(root: Path, train: int = 32, val: int = 18) -> Path:
 
 def classification(**options) -> ClassifierTraining:
     pl.seed_everything(0, verbose=False)
-    return ClassifierTraining(**{"name": "dre/mnist_cnn", "num_classes": 4, "rate": 0.02} | options)
+    return ClassifierTraining(**{"name": "dre/mnist_cnn", "num_classes": 4, "lr": 0.02} | options)
 
 
 def with_batch_norm(**options) -> ClassifierTraining:

@@ -67,7 +67,9 @@ def fill_images(
     if fill in get_args(FillName):
         lacks = "`dataset_mean`, a classifier's" if fill == "dataset_mean" else "`generators`, one for each image"
         raise ValueError(f"the fill {fill!r} needs {lacks}; give it, or choose another fill")
-    raise ValueError(f"unknown fill {fill!r}; choose {', '.join(get_args(FillName))}, or give a Blur or a tensor")
+    raise ValueError(
+        f"unknown fill or baseline {fill!r}; choose {', '.join(get_args(FillName))}, or give a Blur or a tensor"
+    )
 
 
 def _checked(fill: Tensor, images: Tensor) -> Tensor:

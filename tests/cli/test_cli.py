@@ -179,7 +179,7 @@ def test_run_files_are_varied_by_others_after_them(name):
     settings, kept = run.model.estimator.settings, yaml.safe_load((REPOSITORY / RECIPE).read_text())["model"]
     is_mgnet, is_kept = name.startswith("mgnet"), CHAINS[name][-1] not in TAKING_BACK
     assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", kept["evidence"] and is_kept)
-    assert run.model.masks == (kept["masks"] if is_kept else "controller")
+    assert run.model.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
     assert list(settings.widths) == kept["widths"]
 
 
@@ -231,7 +231,7 @@ def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--model.lrr", "1"], r"unrecognized arguments: --model\.lrr 1; did you mean --model\.lr\?"),
+        (["--model.lrr", "1"], r"unrecognized arguments: --model\.lrr 1; did you mean --model\.lr or --model\.h\?"),
         (["--trainer.devises", "2"], r"--trainer\.devises 2; did you mean --trainer\.devices\?"),
         (["--model.h", "abc"], r"model\.h: expected a float, got abc"),
         (["--model.variant", "dree"], r"model\.variant: expected one of 'dre', 'mgnet', got dree"),

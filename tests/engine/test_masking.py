@@ -76,9 +76,9 @@ def test_a_constant_map_has_an_empty_soft_mask():
     assert scores.tolist() == [[0.0], [0.0]]
 
 
-def test_mean_and_neutral_colour_are_substrates():
+def test_the_means_of_image_and_data_set_are_fills():
     images, targets, saliency = batch()
-    (scores,), _ = run([Sweep((0.0,), "mean")], images)
+    (scores,), _ = run([Sweep((0.0,), "image_mean")], images)
     torch.testing.assert_close(scores[:, 0], mean_of(images), rtol=1e-6, atol=0)
     classifier = small_classifier(size=(12, 9))
     seen = []
@@ -87,11 +87,11 @@ def test_mean_and_neutral_colour_are_substrates():
     torch.testing.assert_close(torch.cat(seen), classifier.mean.expand(2, 3, 12, 9))
 
 
-def test_a_classifier_without_a_neutral_colour_is_refused():
-    with pytest.raises(ValueError, match="`neutral` is the classifier's `mean` colour, and this one has none"):
+def test_a_classifier_without_a_mean_is_refused():
+    with pytest.raises(ValueError, match="the fill 'dataset_mean' needs `dataset_mean`, a classifier's"):
         run([Sweep((0.0,), "dataset_mean")])
-    with pytest.raises(ValueError, match="unknown fill 'white'"):
-        fill_images(batch()[0], "white")
+    with pytest.raises(ValueError, match="unknown fill or baseline 'grey'"):
+        fill_images(batch()[0], "grey")
     with pytest.raises(ValueError, match="`sigma` of a blur must be positive, got 0"):
         Blur(0)
     with pytest.raises(ValueError, match=r"`share` of an interpolation must lie in \[0, 1\], got 2"):
@@ -204,7 +204,7 @@ def test_neither_chunk_nor_batch_changes_what_is_read(chunk, channels):
     sweeps = [
         Sweep((0.0, 0.3, 1.0), Blur(1.5), read="png"),
         Sweep((0.5, 1.0), Interpolation(), "level"),
-        Sweep((0.5,), "mean", "soft_rest", read="correct"),
+        Sweep((0.5,), "image_mean", "soft_rest", read="correct"),
         Sweep((0.1, 0.9), "black", "rest", draws=2),
     ]
     together, _ = run(sweeps, images, saliency, chunk=chunk)

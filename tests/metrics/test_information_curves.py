@@ -173,9 +173,9 @@ def test_presets_run_and_rescaled_maps_give_the_same(metric_class, preset):
 
 
 def test_presets_are_what_the_papers_say():
-    assert (PAIR.information, PAIR.background, PAIR.points, PAIR.kept) == ("webp", Interpolation(0.01), 1000, "level")
+    assert (PAIR.information, PAIR.fill, PAIR.points, PAIR.kept) == ("webp", Interpolation(0.01), 1000, "level")
     assert len(PAIR.ratios) == 15
-    assert (IDGI.information, IDGI.background, IDGI.points, IDGI.both) == ("png", Blur(14.0), 100, True)
+    assert (IDGI.information, IDGI.fill, IDGI.points, IDGI.both) == ("png", Blur(14.0), 100, True)
     assert IDGI.ratios == tuple(i / 24 for i in range(25))
     assert (IDGI_MS_SSIM.relative, IDGI_MS_SSIM.information) == (False, "ms_ssim")
     assert (GGIG.information, GGIG.least) == ("grey_entropy", 0.0)

@@ -174,7 +174,7 @@ def test_a_baseline_of_another_shape_is_refused(shape):
 
 
 def test_an_unknown_baseline_is_refused():
-    with pytest.raises(ValueError, match="unknown baseline 'grey'; choose black, white, mean"):
+    with pytest.raises(ValueError, match="unknown fill or baseline 'grey'; choose blur, black, white"):
         GuidedIG(small_classifier(), baseline="grey")(*small_batch())
 
 

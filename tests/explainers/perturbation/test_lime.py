@@ -45,7 +45,7 @@ def per_segment(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return painted
 
 
-@pytest.mark.parametrize("fill", ["black", "segment", "mean", 0.4])
+@pytest.mark.parametrize("fill", ["black", "segment", "dataset_mean", 0.4])
 @pytest.mark.parametrize("options", [{"segmentation": "slic", "segments": 9}, FINE])
 def test_on_a_linear_classifier_it_converges_to_what_each_segment_adds(fill, options):
     weight = torch.randn(3, 24, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -53,7 +53,7 @@ def test_on_a_linear_classifier_it_converges_to_what_each_segment_adds(fill, opt
     cutter = Slic(9) if "segments" in options else Quickshift(1.0, 8.0)
     labels = labels_of(images, cutter)
     assert labels.amax((1, 2)).min() > 4
-    shift = {"black": 0.0, "mean": classifier.mean, 0.4: 0.4}
+    shift = {"black": 0.0, "dataset_mean": classifier.mean, 0.4: 0.4}
     hidden = segment_means(images, labels, int(labels.max()) + 1) if fill == "segment" else shift[fill]
     expected = per_segment(((images - hidden) * weight).sum(1), labels)[:, None].float()
     distances = []
@@ -258,7 +258,7 @@ def test_more_segments_than_samples_are_shrunk_not_refused():
     [
         ({"samples": 1}, "`samples` must be at least 2, got 1"),
         ({"segmentation": "watershed"}, "`segmentation` must be one of quickshift, slic, got 'watershed'"),
-        ({"fill": "white"}, r"`fill` must be segment, mean, black or a grey level in \[0, 1\], got 'white'"),
+        ({"fill": "grey"}, r"`fill` must be segment, blur, black, .* or a grey level in \[0, 1\], got 'grey'"),
         ({"fill": 1.5}, r"a grey level in \[0, 1\], got 1.5"),
         ({"kernel_width": 0.0}, "`kernel_width` must be positive, got 0.0"),
         ({"alpha": 0.0}, "`alpha` must be positive, got 0.0: without it"),

@@ -166,8 +166,8 @@ def test_areas_are_searched_for_apart_and_summed():
         (ExtremalPerturbation, {"areas": ()}, "`areas`"),
         (ExtremalPerturbation, {"areas": (0.1, 1.5)}, "`areas`"),
         (ExtremalPerturbation, {"sigma": 0.0}, "`sigma`"),
-        (ExtremalPerturbation, {"perturbation": "noise"}, "`perturbation`"),
-        (FeatureInversion, {"background": "black"}, "`background`"),
+        (ExtremalPerturbation, {"fill": "grey"}, "`fill` must be one of blur, .*mixture, got 'grey'"),
+        (FeatureInversion, {"fill": "segment"}, "`fill`"),
     ],
 )
 def test_settings_that_make_no_search_are_refused(kind, options, message):

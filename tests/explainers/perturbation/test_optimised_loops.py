@@ -89,7 +89,7 @@ def area_distance(mask: Tensor, area: float) -> Tensor:
     return ((values - shared[ties]) ** 2).mean()
 
 
-@pytest.mark.parametrize("perturbation", ["blur", "fade"])
+@pytest.mark.parametrize("perturbation", ["blur", "dataset_mean"])
 @pytest.mark.parametrize("game", ["preservation", "deletion"])
 def test_extremal_perturbation_is_descent_with_momentum_on_bumps(game, perturbation):
     classifier, images, targets = example()
@@ -101,7 +101,7 @@ def test_extremal_perturbation_is_descent_with_momentum_on_bumps(game, perturbat
         blurs = [gaussian_blur(image, 20 * (1 - level / 7)) for level in range(8)]
 
         def shown(mask: Tensor, image=image, blurs=blurs) -> Tensor:
-            if perturbation == "fade":
+            if perturbation == "dataset_mean":
                 return image * mask + 0.5 * (1 - mask)  # this classifier's mean
             return sum((1 - (7 * mask - level).abs()).clamp(min=0) * blur for level, blur in enumerate(blurs))
 

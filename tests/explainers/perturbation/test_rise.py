@@ -43,11 +43,11 @@ def expected_map(classifier: Classifier, images: torch.Tensor, fill: float) -> t
 
 
 @pytest.mark.parametrize("divide_by", ["expected", "drawn"])
-@pytest.mark.parametrize(("fill", "mean"), [("black", 0.3), ("mean", 0.3)])
+@pytest.mark.parametrize(("fill", "dataset_mean"), [("black", 0.3), ("dataset_mean", 0.3)])
 def test_it_converges_to_its_expectation_on_a_linear_classifier_as_its_error_promises(fill, mean, divide_by):
     classifier = linear_classifier(mean)
     images = torch.rand(2, 3, SIDE, SIDE)
-    expected = expected_map(classifier, images, mean if fill == "mean" else 0.0)
+    expected = expected_map(classifier, images, mean if fill == "dataset_mean" else 0.0)
     distances = []
     for masks in (50, 5000):
         errors = []
@@ -173,7 +173,7 @@ def test_a_pixel_that_no_mask_shows_gets_nothing():
         ({"cells": 0}, "`cells` must be at least 1, got 0"),
         ({"keep": 0.0}, "`keep` must be a probability above 0, got 0.0"),
         ({"keep": 1.5}, "`keep` must be a probability above 0, got 1.5"),
-        ({"fill": "white"}, "`fill` must be one of mean, black, got 'white'"),
+        ({"fill": "grey"}, "`fill` must be one of blur, black, .*, got 'grey'"),
         ({"divide_by": "none"}, "`divide_by` must be one of expected, drawn, got 'none'"),
         ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
     ],
