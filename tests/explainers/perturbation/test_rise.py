@@ -43,7 +43,7 @@ def expected_map(classifier: Classifier, images: torch.Tensor, fill: float) -> t
 
 
 @pytest.mark.parametrize("divide_by", ["expected", "drawn"])
-@pytest.mark.parametrize(("fill", "dataset_mean"), [("black", 0.3), ("dataset_mean", 0.3)])
+@pytest.mark.parametrize(("fill", "mean"), [("black", 0.3), ("dataset_mean", 0.3)])
 def test_it_converges_to_its_expectation_on_a_linear_classifier_as_its_error_promises(fill, mean, divide_by):
     classifier = linear_classifier(mean)
     images = torch.rand(2, 3, SIDE, SIDE)
