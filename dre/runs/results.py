@@ -75,8 +75,7 @@ class RunResults:
             raise FileNotFoundError(f"{directory} {what}: it has no {missing[0]}; `{NEEDS}` makes one")
         self.summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
         self.record: dict[str, Any] = json.loads((directory / "run.json").read_text())
-        if "unsuited" in self.record:  # of 0.1
-            self.record["unsupported"] = self.record.pop("unsuited")
+        self.record.setdefault("unsupported", self.record.get("unsuited", []))  # the name of 0.1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # nobody can rename what a run has saved
             self.config: dict[str, Any] = renamed.content(yaml.safe_load((directory / SAVED).read_text()))

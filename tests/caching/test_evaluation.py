@@ -1,14 +1,13 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from callbacks import ExplanationCost, ExplanationMetrics
+from tests.callbacks import distributed_evaluation
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
+from tests.ranks import run_ranks
 from tests.training import quiet_trainer, small_data
 
 OF_EXPLAINING = ("images", "forwards", "backwards", "head_backwards", "milliseconds", "peak_bytes")
@@ -59,17 +58,10 @@ def test_only_missing_images_and_targets_are_explained(five_shards, tmp_path):
     assert all(0 <= count < 18 for count in cached(cost))  # where the label is the prediction the map is there
 
 
-def run_on(ranks: int, root: Path, out: Path, cache: Path) -> tuple[pd.DataFrame, dict]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command += ["-m", "tests.callbacks.distributed_evaluation", str(root), str(out), "1", str(cache)]
-    subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=300)
-    return results(out)
-
-
 @pytest.mark.ddp
 def test_ranks_write_at_the_same_time_and_any_number_of_ranks_reads(five_shards, tmp_path):
-    scores, cost = run_on(2, five_shards, tmp_path / "two", tmp_path / "maps")
+    run_ranks(distributed_evaluation.main, 2, five_shards, tmp_path / "two", 1, str(tmp_path / "maps"))
+    scores, cost = results(tmp_path / "two")
     assert cached(cost) == [0] * 3
     files = sorted((tmp_path / "maps").rglob("*.*"))
     assert len(files) == 3 * (18 + 1)  # of each explainer the maps and what they are

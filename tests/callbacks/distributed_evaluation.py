@@ -1,7 +1,6 @@
-"""One rank of an evaluation for tests with torchrun: writes scores, distances between maps and cost."""
+"""One rank of an evaluation for tests of ranks: writes scores, distances between maps and cost."""
 
 import os
-import sys
 from pathlib import Path
 
 from callbacks import ExplanationCost, ExplanationMetrics, MapDistances
@@ -22,7 +21,3 @@ def main(root: Path, out: Path, batch_size: int = 4, cache: str | None = None) -
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
     trainer = quiet_trainer(out, callbacks=callbacks, devices=devices, strategy="ddp")
     trainer.test(small_evaluation(cache=cache), small_data(root, eval_batch_size=batch_size), verbose=False)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]), *sys.argv[4:5])
