@@ -273,7 +273,8 @@ def _key(key: str) -> str:
 
 def _text(text: str) -> Any:
     for old, new in FILES.items():
-        if text == old or text.endswith(f"/{old.removeprefix('configs/')}"):
+        bare = text.lstrip("./").removeprefix("configs/")
+        if bare == old.removeprefix("configs/") and not os.path.exists(text):  # a file of the user's own is read
             say(text, new)
             return {"class_path": new, "init_args": {"checkpoint": None}} if new in LEARNED else new
     new = class_path(text) if text.partition(".")[0] in ("dre", "callbacks", "data") else text
@@ -292,7 +293,7 @@ def _flag(word: str) -> str:
     head, _, last = option.rpartition(".")
     new = KEYS.get(last) if head == "--model" else None
     if new is None and ".init_args" in head:
-        new = next((table[last] for table in OPTIONS.values() if last in table), None)
+        new = next((table[last] for table in OPTIONS.values() if table is not KEYS and last in table), None)
     if new is None:
         return word
     say(option, f"{head}.{new}")

@@ -163,6 +163,8 @@ def test_old_options_work_as_flags():
     with pytest.warns(FutureWarning, match="init_args.fill"):
         found = renamed.flags(["--model.explainers.mp.init_args.background", "mixture"])
     assert found == ["--model.explainers.mp.init_args.fill", "mixture"]
+    kept = ["--model.explainers.rise.init_args.masks=9"]  # an option of RISE that is no key of a training
+    assert renamed.flags(kept) == kept
 
 
 @pytest.mark.parametrize("old", renamed.FILES)
@@ -174,6 +176,18 @@ def test_a_fragment_that_is_gone_stands_for_its_class(old):
         path = found if isinstance(found, str) else found["class_path"]
         assert getattr(importlib.import_module("dre.explainers"), path.rpartition(".")[2])
         renamed._said.clear()
+
+
+def test_a_fragment_of_the_users_own_is_read(tmp_path, monkeypatch):
+    own = tmp_path / "configs" / "explainer"
+    own.mkdir(parents=True)
+    (own / "cam.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    for text in ("configs/explainer/cam.yaml", "mine/explainer/dre.yaml", str(own / "cam.yaml")):
+        assert renamed.content(text) == text
+    (tmp_path / "configs" / "evaluate").mkdir()
+    monkeypatch.chdir(tmp_path / "configs" / "evaluate")
+    assert renamed.content("../explainer/cam.yaml") == "../explainer/cam.yaml"
 
 
 def test_the_table_imports_nothing_of_the_package():

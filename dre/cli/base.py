@@ -3,6 +3,8 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -174,8 +176,12 @@ class CommandLine(LightningCLI):
         return _plain(self.config)
 
     def saved_config(self, file: Path) -> dict[str, Any]:
-        """Return the configuration that a run saved as `plain_config` returns that of this one."""
-        return _plain(self.parser.parse_path(str(file)))
+        """Return the configuration that a run saved as `plain_config` returns that of this one; {} if it is none."""
+        try:
+            with redirect_stderr(StringIO()):  # it may be a run of another kind, about which nobody asked
+                return _plain(self.parser.parse_path(str(file)))
+        except (SystemExit, ValueError, TypeError):
+            return {}
 
     def instantiate_classes(self) -> None:
         """Build everything and pass the classifier's preprocessing to the data; remove the directory after an error."""
