@@ -17,6 +17,7 @@ from dre.explainers import Explainer, idgi
 from dre.explainers.base import UnsupportedError
 from dre.images.decode import preprocess
 from dre.models import Classifier
+from dre.models.outputs import OutputsName
 
 IDGI = "+idgi"
 
@@ -33,6 +34,7 @@ def explain(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     weights: str | None = "pretrained",
+    outputs: OutputsName = "logits",
     **options: Any,
 ) -> Tensor:
     """Explain images: return saliency [B, 1, H, W] on the classifier's device, higher is more relevant.
@@ -49,7 +51,9 @@ def explain(
         mean: What is subtracted before a plain module sees the images, one value or one per channel; by default 0.
         std: What the difference is then divided by; by default 1.
         weights: For a name alone: "pretrained" downloads them; a path, "package" or None as in `Classifier`.
-        options: Of the explainer, such as `steps`, `score`, `chunk`, or `checkpoint` for learned ones.
+        outputs: What a plain module gives; the logarithms of "probabilities" are taken as logits.
+        options: Of the explainer, such as `steps`, `score`, `chunk`, `layer` for methods that read a feature map, or
+            `checkpoint` for learned ones.
 
     Raises:
         ValueError: The method or an option is unknown, or images or targets do not suit the classifier.
@@ -64,7 +68,7 @@ def explain(
     """
     kind, options = _chosen(method, options)
     given = _checked(images)
-    wrapped = _wrapped(classifier, given, mean, std, weights)
+    wrapped = _wrapped(classifier, given, mean, std, weights, outputs, options.get("layer"))
     with naming_supported():
         explainer = kind(wrapped, **options)
         pixels = _pixels(given, wrapped)
@@ -113,20 +117,20 @@ def _wrapped(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     weights: str | None,
+    outputs: OutputsName,
+    layer: str | None,
 ) -> Classifier:
     if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
         channels, height, width = images.shape[1:] if isinstance(images, Tensor) else (3, 224, 224)
         mean, std = mean or (0.0,), std or (1.0,)
-        try:
-            return Classifier.wrap(classifier, mean, std, size=(height, width), channels=channels)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            tried = [1, channels, max(height, width), max(height, width)]
-            raise ValueError(f"{type(classifier).__name__} does not run on images {tried}: {reason}") from error
+        size = (height, width)
+        return Classifier.wrap(classifier, mean, std, size=size, channels=channels, layer=layer, outputs=outputs)
     if mean is not None or std is not None:
         name = classifier if isinstance(classifier, str) else classifier.name
         raise ValueError(f"`mean` and `std` belong to a plain module; {name} has its own")
-    return Classifier(classifier, weights) if isinstance(classifier, str) else classifier
+    if outputs != "logits":
+        raise ValueError("`outputs` belongs to a plain module; give it to `Classifier.wrap` where that is used")
+    return Classifier(classifier, weights, layer=layer) if isinstance(classifier, str) else classifier
 
 
 def _checked(images: Pictures) -> Tensor | list[Image.Image]:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import torch
@@ -12,6 +13,7 @@ from dre.engine.chunks import Chunk
 from dre.engine.scoring import score
 from dre.images.randomness import image_generators as image_generators
 from dre.models import Classifier
+from dre.models.taps import Tap
 from dre.types import ScoreName
 
 ADVICE: dict[ScoreName, str] = {
@@ -127,14 +129,15 @@ class Probe:
         (scores,) = self.chunk.map(self._score, images, self._targets(rows), backward=False)
         return scores
 
-    def activations(self, images: Tensor) -> Tensor:
-        """Return the last feature map [B, C, h, w], as the network lays it out."""
-        (activations,) = self.chunk.map(self._activations, images, self.targets, backward=False)
+    def activations(self, images: Tensor, tap: Tap | None = None) -> Tensor:
+        """Return the last feature map [B, C, h, w], or that of `tap`, as the network lays it out."""
+        run = partial(self._activations, tap=tap)
+        (activations,) = self.chunk.map(run, images, self.targets, backward=False)
         return activations
 
-    def feature_map(self, images: Tensor) -> Tensor:
+    def feature_map(self, images: Tensor, tap: Tap | None = None) -> Tensor:
         """Return the map [B, C, h, w] that the head reads, from forward passes alone; see `Classifier.feature_map`."""
-        (maps,) = self.chunk.map(self._feature_map, images, backward=False)
+        (maps,) = self.chunk.map(partial(self._feature_map, tap=tap), images, backward=False)
         return maps
 
     def leaf_gradients(
@@ -163,19 +166,24 @@ class Probe:
         logits: Tensor = self.classifier(images)
         return logits
 
-    def activation_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last feature map [B, C, h, w] and the gradient of the scores with respect to it."""
-        activations, gradient = self.chunk.map(self._head_gradient, images, self.targets, backward=False)
+    def activation_gradient(self, images: Tensor, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
+        """Return the last feature map, or that of `tap`, and the gradient of the scores with respect to it.
+
+        Both are laid out as the network does, [B, C, h, w] or another order; `Tap.read` gives that one.
+        """
+        run = partial(self._head_gradient, tap=tap)
+        activations, gradient = self.chunk.map(run, images, self.targets, backward=False)
         return activations, gradient
 
-    def feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    def feature_distance(self, images: Tensor, reference: Tensor, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
         """Return the squared distance [B] of the last feature map from `reference`, relative, and its gradient.
 
         Args:
             images: [B, C, H, W]; the gradient is with respect to them.
             reference: [B, c, h, w], the same map of other images.
+            tap: Which map; by default the one that the head reads.
         """
-        distances, gradients = self.chunk.map(self._feature_distance, images, reference)
+        distances, gradients = self.chunk.map(partial(self._feature_distance, tap=tap), images, reference)
         return distances, gradients
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
@@ -199,10 +207,10 @@ class Probe:
         self.vanished.count(scores.detach(), gradients[0], self.score)
         return scores.detach(), *gradients
 
-    def _feature_distance(self, images: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
+    def _feature_distance(self, images: Tensor, reference: Tensor, tap: Tap | None) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
-            maps = self.classifier.feature_map(pixels).to(reference.dtype)
+            maps = self.classifier.feature_map(pixels, tap).to(reference.dtype)
             size = reference.square().flatten(1).sum(1)
             distances = (maps - reference).square().flatten(1).sum(1) / size.where(size > 0, 1.0)
             (gradient,) = torch.autograd.grad(distances.sum(), pixels)
@@ -217,18 +225,18 @@ class Probe:
         return (scores,)
 
     @torch.no_grad()
-    def _feature_map(self, images: Tensor) -> tuple[Tensor, ...]:
+    def _feature_map(self, images: Tensor, tap: Tap | None) -> tuple[Tensor, ...]:
         self.cost.forwards += len(images)
-        return (self.classifier.feature_map(images),)
+        return (self.classifier.feature_map(images, tap),)
 
     @torch.no_grad()
-    def _activations(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        activations, _ = self.classifier.activations(images)
+    def _activations(self, images: Tensor, targets: Tensor, tap: Tap | None) -> tuple[Tensor, ...]:
+        activations, _ = self.classifier.activations(images, tap)
         self.cost.forwards += len(images)
         return (activations.detach(),)
 
-    def _head_gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        activations, logits = self.classifier.activations(images)
+    def _head_gradient(self, images: Tensor, targets: Tensor, tap: Tap | None) -> tuple[Tensor, ...]:
+        activations, logits = self.classifier.activations(images, tap)
         with torch.enable_grad():
             scores = score(logits, targets, self.score)
             (gradient,) = torch.autograd.grad(scores.sum(), activations)

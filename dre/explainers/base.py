@@ -37,6 +37,7 @@ class Explainer(nn.Module, ABC):
         classifier: What is explained; never changed.
         score: Which output of the target class is explained.
         chunk: Most images in one pass; by default planned from the free memory and halved when that runs out.
+        layer: Of methods that read a feature map: its name, in place of the map that `require` looks for.
 
     Raises:
         UnsupportedError: The method does not work for the classifier.
@@ -55,7 +56,14 @@ class Explainer(nn.Module, ABC):
         torch.Size([1, 1, 8, 8])
     """
 
-    def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        score: ScoreName = "probability",
+        chunk: int | None = None,
+        layer: str | None = None,
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.score: ScoreName = score
@@ -63,7 +71,8 @@ class Explainer(nn.Module, ABC):
         self.chunk = Chunk(chunk)
         self.vanished = Vanished()
         self.keys: list[str] | None = None
-        if reason := self.unsupported(classifier):
+        self.layer = layer
+        if layer is None and (reason := self.unsupported(classifier)):
             raise UnsupportedError(reason, classifier)
 
     @classmethod
@@ -96,6 +105,8 @@ class Explainer(nn.Module, ABC):
         check_targets(targets, len(images), self.classifier.num_classes)
         self.keys = list(keys) if keys is not None else None
         self.chunk.plan(images, self.classifier.memory_estimate)
+        if self.classifier.one_by_one:
+            self.chunk.size = 1
         with in_eval_mode(self.classifier):
             saliency = self.explain(images, targets).detach().float()
         self.vanished.report(self.score)

@@ -1,7 +1,7 @@
 """Class activation maps (CAM, Grad-CAM, Grad-CAM++): weighted sums of the channels of the last feature map."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dre.explainers.base import Explainer
 from dre.images.maps import upsample
@@ -17,32 +17,44 @@ HEAD_TOLERANCE = 1e-3
 """Largest difference, relative to the largest logit, between the logits and a linear head on the averaged map."""
 
 
-def feature_map(classifier: Classifier, method: str) -> Tap:
-    """Return the feature map that class activation methods read; raise ValueError for a classifier without one."""
+def feature_map(classifier: Classifier, method: str, layer: str | None = None) -> Tap:
+    """Return the feature map that a method reads: at a layer that the user names, or the classifier's last one.
+
+    Args:
+        classifier: What is explained.
+        method: Name of the method, for messages.
+        layer: Such as `layer4.2`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if layer is not None:
+        return classifier.tap(layer)
     if classifier.activation_tap is None:
-        raise ValueError(f"{method} needs a feature map, and {classifier.name} has none that could be found")
+        raise ValueError(
+            f"{method} needs a feature map, and {classifier.name} has none: {classifier.no_activation_tap}"
+        )
     return classifier.activation_tap
 
 
-def pooled_head(classifier: Classifier) -> tuple[Tap, Tensor]:
+def pooled_head(classifier: Classifier, layer: str | None = None) -> tuple[Tap, Tensor]:
     """Return the last feature map and the weights [K, C] of the linear head that reads its average.
 
-    Whether the last linear layer is that head is tested on two noise images, not read from names.
+    Whether the last linear layer is that head is tested on a noise image, not read from names.
 
     Raises:
         ValueError: The head reads the map in another way, or there is no feature map.
     """
-    tap = feature_map(classifier, "CAM")
-    linear = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
-    head = linear[-1] if linear else None
-    if head is not None and head.weight.shape == (classifier.num_classes, tap.channels):
-        activations, logits = classifier.activations(classifier.sample(2))
+    tap = feature_map(classifier, "CAM", layer)
+    weights, biases = classifier.linear_head()
+    if weights is not None and weights.shape == (classifier.num_classes, tap.channels):
+        activations, logits = classifier.activations(classifier.sample(), tap)
         pooled = tap.read(activations, classifier.preprocessing.size).mean(dim=(2, 3))
-        if bool((head(pooled) - logits).abs().max() <= HEAD_TOLERANCE * logits.abs().max()):
-            return tap, head.weight.detach()
+        if bool((pooled @ weights.T + biases - logits).abs().max() <= HEAD_TOLERANCE * logits.abs().max()):
+            return tap, weights
     raise ValueError(
         f"CAM needs a linear head on the average of the last feature map, and the head of {classifier.name} reads "
-        f"{tap.module!r} ({tap.channels} channels) in another way"
+        f"{tap.name!r} ({tap.channels} channels) in another way"
     )
 
 
@@ -70,6 +82,7 @@ class CAM(Explainer):
     Args:
         classifier: What is explained; its head must be linear on the average of its last feature map.
         score: Not used: the weights are those of the logit.
+        layer: Name of the layer that is read, such as `layer4.2`; by default the last feature map.
 
     Source: Zhou et al. 2016.
 
@@ -86,10 +99,10 @@ class CAM(Explainer):
 
     head: Tensor
 
-    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit") -> None:
-        super().__init__(classifier, score=score)
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", layer: str | None = None) -> None:
+        super().__init__(classifier, score=score, layer=layer)
         with in_eval_mode(classifier):
-            self.tap, weights = pooled_head(classifier)
+            self.tap, weights = pooled_head(classifier, layer)
         self.register_buffer("head", weights, persistent=False)
 
     @classmethod
@@ -100,7 +113,7 @@ class CAM(Explainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
-        activations = self.tap.read(self.probe(targets).activations(images), size)
+        activations = self.tap.read(self.probe(targets).activations(images, self.tap), size)
         weighted = (self.head[targets][:, :, None, None] * activations).sum(1, keepdim=True)
         return upsample(F.relu(weighted), size)
 
@@ -113,6 +126,7 @@ class GradCAM(Explainer):
     Args:
         classifier: What is explained; its last feature map is used.
         score: Which output is differentiated.
+        layer: Name of the layer that is read, such as `layer4.2`; by default the last feature map.
 
     Source: Selvaraju et al. 2017.
 
@@ -129,8 +143,10 @@ class GradCAM(Explainer):
 
     weights = staticmethod(grad_cam_weights)
 
-    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit") -> None:
-        super().__init__(classifier, score=score)
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", layer: str | None = None) -> None:
+        super().__init__(classifier, score=score, layer=layer)
+        with in_eval_mode(classifier):
+            self.tap = feature_map(classifier, type(self).__name__, layer)
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
@@ -140,9 +156,8 @@ class GradCAM(Explainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
-        activations, gradient = self.probe(targets).activation_gradient(images)
-        tap = feature_map(self.classifier, type(self).__name__)
-        activations, gradient = tap.read(activations, size), tap.read(gradient, size)  # tokens become a grid
+        activations, gradient = self.probe(targets).activation_gradient(images, self.tap)
+        activations, gradient = self.tap.read(activations, size), self.tap.read(gradient, size)  # tokens become a grid
         weighted = (self.weights(activations, gradient) * activations).sum(1, keepdim=True)
         return upsample(F.relu(weighted), size)
 
@@ -153,6 +168,7 @@ class GradCAMPlusPlus(GradCAM):
     Args:
         classifier: What is explained; its last feature map is used.
         score: Which output is differentiated.
+        layer: Name of the layer that is read, such as `layer4.2`; by default the last feature map.
 
     Source: Chattopadhay et al. 2018.
 

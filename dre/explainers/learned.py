@@ -3,7 +3,7 @@
 DRE+ refines the mask of DRE. `ControlledExplainer` applies DRE's controller to the maps of any explainer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, Self, get_args
 
 import torch
@@ -18,6 +18,7 @@ from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
 from dre.models.estimator import Variant
 from dre.models.folding import fold_batch_norm
 from dre.models.hooks import in_eval_mode
+from dre.models.survey import STRIDES
 from dre.types import ScoreName, Sweep
 
 Refinement = Literal["self", "mgnet"]
@@ -29,9 +30,21 @@ REFINEMENT_STEPS = 32
 def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEstimator:
     """Fold the batch norms of a trained estimator: the same masks, in less time."""
     with torch.no_grad(), in_eval_mode(classifier):
-        features, logits = classifier.features(classifier.sample())
+        features, logits = classifier.features(classifier.sample(), estimator.taps)
     folded = fold_batch_norm(estimator, lambda network: network(features, logits.argmax(dim=1)))
     return folded.to(memory_format=torch.channels_last)
+
+
+def masks(
+    classifier: Classifier, estimators: Sequence[MaskEstimator], images: Tensor, targets: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Return the mask [B, 1, H, W] of each estimator, each from its own taps, and the logits, from one pass."""
+    taps = [estimator.taps or classifier.taps for estimator in estimators]
+    features, logits = classifier.features(images, [tap for own in taps for tap in own])
+    size, found = (images.shape[-2], images.shape[-1]), []
+    for place, estimator in enumerate(estimators):
+        found.append(estimator.mask(features[len(STRIDES) * place :][: len(STRIDES)], targets, size))
+    return found, logits
 
 
 class DRE(Explainer):
@@ -96,9 +109,9 @@ class DRE(Explainer):
 
     def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """Return masks and logits of one chunk of images."""
-        features, logits = self.classifier.features(images)
+        (mask,), logits = masks(self.classifier, [self.estimator], images, targets)
         self.cost.forwards += len(images)
-        return self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1])), logits
+        return mask, logits
 
 
 class MGnet(DRE):
@@ -218,12 +231,13 @@ class DREPlus(DRE):
         return mask * self._gain(images, targets, mask.detach().float(), logits.detach()).view_as(mask)
 
     def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        """Return masks, times those of the partner if there is one, and logits; both read the same features."""
-        size = (images.shape[-2], images.shape[-1])
-        features, logits = self.classifier.features(images)
+        """Return masks, times those of the partner if there is one, and logits; both read the same pass."""
+        estimators = [self.estimator] if self.partner is None else [self.estimator, self.partner]
+        (mask, *others), logits = masks(self.classifier, estimators, images, targets)
         self.cost.forwards += len(images)
-        mask = self.estimator.mask(features, targets, size)
-        return mask if self.partner is None else mask * self.partner.mask(features, targets, size), logits
+        for other in others:
+            mask = mask * other
+        return mask, logits
 
     def _gain(self, images: Tensor, targets: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
         """Return the weights of the pixels; the copy that shows everything is the image, whose logits are known."""

@@ -1,6 +1,7 @@
 """Checkpoints of mask and classifier training: load them without running code from them, and check that they fit."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
+from dre.models.taps import Tap
+from dre.models.taps_of_0_1 import taps_of_0_1
 from dre.models.trained import TRAINED_KEY
 from dre.models.weights import check_finite_weights
 
 ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
+TAPS_KEY = "taps"
 STATE_PREFIX = "estimator."
 
 
@@ -128,7 +132,35 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
     estimator = MaskEstimator(settings)
     check_state(content["state_dict"], estimator, path)
     estimator.load_state_dict(estimator_state(content["state_dict"]))
+    estimator.taps = read_taps(content, classifier, path)
     return estimator.eval().requires_grad_(False)
+
+
+def read_taps(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> list[Tap]:
+    """Return the layers of the classifier that a checkpoint's generator reads.
+
+    A checkpoint of 0.1 does not name them: those that 0.1 found are used, with a warning where they are others.
+
+    Raises:
+        ValueError: The names fit no layers of the classifier.
+    """
+    names, own = content.get(TAPS_KEY), [tap.name for tap in classifier.taps]
+    if names is None:
+        names = taps_of_0_1(
+            classifier.network, classifier.normalise(classifier.sample()), "vgg" in classifier.name.lower()
+        )
+        names = names or own
+        if names != own:
+            said = f"{path} does not name the layers that its generator reads; as in 0.1 they are {', '.join(names)}"
+            warnings.warn(said, stacklevel=2)
+    if names == own:
+        return classifier.taps
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} is damaged: the layers that its generator reads are {names!r}; train again")
+    try:
+        return classifier.tapped_at(names)
+    except ValueError as error:
+        raise ValueError(f"the layers that the generator of {path} reads are not there: {error}") from None
 
 
 def estimator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Frozen classifier that is explained: a timm or torchvision network, or a module of the user's own."""
 
-import copy
 import json
 from collections.abc import Sequence
 from typing import Any, Self
@@ -8,11 +7,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from dre.models.folding import fold_batch_norm
-from dre.models.hooks import watching
+from dre.models.folding import changed_convolutions, fold_batch_norm
 from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
-from dre.models.taps import Tap, find_taps, named_taps
+from dre.models.outputs import OutputsName, as_logits, copy_of, mixes_images
+from dre.models.survey import find_maps, named_layers, named_taps
+from dre.models.taps import Tap, reading
 from dre.models.weights import fingerprint
 from dre.types import MemoryEstimate, Preprocessing
 
@@ -26,8 +26,10 @@ class Classifier(nn.Module):
         weights: Path of a .pth or .safetensors state dict or of a checkpoint of classifier training, "pretrained" (the
             library downloads them), "package" (shipped by an installed package), or null for random weights.
         num_classes: Size of the head when it is not the network's default, or the checkpoint's.
-        taps: Names of the modules to read at strides 4, 8, 16 and 32; found in one pass when not given.
+        taps: Names of the layers to read at strides 4, 8, 16 and 32; found in one pass when not given.
         fold: Fold batch norms into the convolutions before them (same logits, faster).
+        layer: Name of the layer that class activation methods and feature inversion read, such as `layer4.2`; the last
+            feature map when not given.
         options: Further arguments of `timm.create_model`, such as `{pad_type: same}`. Where weights need another
             normalisation than timm's, give `{pretrained_cfg_overlay: {mean: [...], std: [...]}}`.
 
@@ -48,6 +50,9 @@ class Classifier(nn.Module):
     preprocessing: Preprocessing
     taps: list[Tap]
     activation_tap: Tap | None
+    no_activation_tap: str
+    one_by_one: bool
+    folded: frozenset[str]
     num_classes: int
     class_names: tuple[str, ...] | None
     options: dict[str, Any] | None
@@ -66,13 +71,14 @@ class Classifier(nn.Module):
         taps: list[str] | None = None,
         fold: bool = True,
         options: dict[str, Any] | None = None,
+        layer: str | None = None,
     ) -> None:
         super().__init__()
         try:
             named = load(name, weights, num_classes, options)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; {origin_of(name, str(weights))}") from None
-        self._adopt(named, taps, fold)
+        self._adopt(named, taps, fold, layer)
 
     @classmethod
     def wrap(
@@ -85,34 +91,47 @@ class Classifier(nn.Module):
         channels: int = 3,
         name: str | None = None,
         fold: bool = True,
+        layer: str | None = None,
+        outputs: OutputsName = "logits",
     ) -> Self:
         """Freeze a copy of any module that maps normalised images to logits [B, K]; the module itself is left alone.
+
+        Logits may also be the attribute or the key `logits` of what it returns. One logit z for each image becomes two
+        classes with the logits [-z / 2, z / 2].
 
         Args:
             module: Called with (images - mean) / std.
             mean: One value, or one per channel.
             std: One value, or one per channel.
-            taps: Names of the modules to read at strides 4, 8, 16 and 32; found in one pass when not given.
+            taps: Names of the layers to read at strides 4, 8, 16 and 32; found in one pass when not given.
             size: (height, width) of the images that it was trained on.
             channels: Channels of these images.
             name: What to call it in checkpoints and reports; the class name when not given.
             fold: Fold batch norms into the convolutions before them.
+            layer: Name of the layer that class activation methods and feature inversion read; the last feature map when
+                not given.
+            outputs: What it returns; the logarithms of probabilities are taken as logits.
 
         Raises:
-            ValueError: The module does not return logits [B, K] of at least two classes, or `taps` do not fit.
+            ValueError: The module does not run on such images, does not return logits, or `taps` or `layer` do not fit.
         """
         self = cls.__new__(cls)
         nn.Module.__init__(self)
-        preprocessing = Preprocessing(size=size, resize=min(size), channels=channels)
-        named = NamedNetwork(name or type(module).__name__, copy.deepcopy(module), preprocessing, mean, std)
-        self._adopt(named, taps, fold)
+        preprocessing, title = Preprocessing(size=size, resize=min(size), channels=channels), type(module).__name__
+        named = NamedNetwork(name or title, copy_of(module, title), preprocessing, mean, std)
+        self._adopt(named, taps, fold, layer, outputs)
         return self
 
-    def _adopt(self, named: NamedNetwork, taps: list[str] | None, fold: bool) -> None:
+    def _adopt(
+        self,
+        named: NamedNetwork,
+        taps: list[str] | None,
+        fold: bool,
+        layer: str | None,
+        outputs: OutputsName = "logits",
+    ) -> None:
         network, name, preprocessing = named.module.eval().requires_grad_(False), named.name, named.preprocessing
         like = next(network.parameters(), torch.empty(0))
-        side = max(preprocessing.size)
-        sample = torch.rand(1, preprocessing.channels, side, side, generator=torch.Generator().manual_seed(0)).to(like)
         self.name, self.preprocessing, self.class_names = name, preprocessing, named.class_names
         self.options = dict(named.options) if named.options else None
         self.fingerprint = fingerprint(network.state_dict())
@@ -120,20 +139,45 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(named.std).to(like).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("scale", 1 / self.std, persistent=False)
         self.register_buffer("shift", -self.mean / self.std, persistent=False)
-        sample = self.normalise(sample)
+        self.one_by_one = False
+        sample = self.normalise(self.sample())
         with torch.no_grad():
+            network = as_logits(network, sample, outputs, name)
             logits = network(sample)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
-            raise ValueError(f"{name} must map images to logits [B, at least 2 classes], got {_shape_of(logits)}")
+            self.one_by_one = mixes_images(network, sample, logits, name)
         self.num_classes = logits.shape[1]
-        self.taps, self.activation_tap = find_taps(network, sample, pooled="vgg" in name.lower())
+        found = find_maps(network, sample, name)
+        self.taps, self.activation_tap, self.no_activation_tap = found.taps, found.last, found.reason
         if taps is not None:
-            self.taps = named_taps(network, sample, taps)
-        network = fold_batch_norm(network, lambda folded: folded(sample)) if fold else network
+            self.taps = named_taps(network, sample, taps, name)
+        if layer is not None:
+            (self.activation_tap,) = named_layers(network, sample, [layer], name)
+        unfolded = network
+        if fold:
+            network = fold_batch_norm(network, lambda folded: folded(sample), keep=[layer or "", *(taps or [])])
+        self.folded = changed_convolutions(unfolded, network)
         with torch.no_grad():
             self.memory_estimate = estimate_memory(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
+
+    def tapped_at(self, names: Sequence[str]) -> list[Tap]:
+        """Return the taps at four layers, finest first; raise ValueError where one of them is no feature map."""
+        return named_taps(self.network, self.normalise(self.sample()), names, self.name)
+
+    def tap(self, layer: str) -> Tap:
+        """Return the feature map at a layer that the user names.
+
+        Raises:
+            ValueError: There is no such layer, it gives no feature map, or the logits do not depend on it.
+        """
+        (tap,) = named_layers(self.network, self.normalise(self.sample()), [layer], self.name)
+        if tap.module in self.folded and not tap.function:
+            raise ValueError(
+                f"the batch norm behind {tap.module!r} is folded into it, so its own output is gone; name the batch "
+                "norm, or give `layer` to the classifier itself"
+            )
+        return tap
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, also when a module that contains the classifier is set to training."""
@@ -146,6 +190,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [B, K] of images [B, C, H, W] in [0, 1]."""
+        if self.one_by_one and len(images) > 1:
+            return torch.cat([self.forward(image) for image in torch.split(images, 1)])
         logits: Tensor = self.network(self.normalise(images))
         return logits
 
@@ -154,73 +200,101 @@ class Classifier(nn.Module):
         shape = (batch, self.preprocessing.channels, *self.preprocessing.size)
         return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.mean)
 
-    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the feature maps at strides 4, 8, 16 and 32 and the logits [B, K], from one forward pass."""
-        if not self.taps:
+    def features(self, images: Tensor, taps: Sequence[Tap] | None = None) -> tuple[list[Tensor], Tensor]:
+        """Return the feature maps at strides 4, 8, 16 and 32 and the logits [B, K], from one forward pass.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+            taps: Read these instead of the classifier's own.
+        """
+        taps = self.taps if taps is None else taps
+        if not taps:
             raise ValueError(
                 f"{self.name} has no feature maps at strides 4, 8, 16 and 32 that could be found; "
-                "name four modules with `taps`, finest first"
+                "name four layers with `taps`, finest first"
             )
-        return self._read(self.taps, images)
+        return self._read(taps, images)
 
-    def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def activations(self, images: Tensor, tap: Tap | None = None) -> tuple[Tensor, Tensor]:
         """Return the last feature map [B, C, h, w] as a leaf that requires gradients, and the logits computed from it.
 
         A backward pass from these logits runs through the head alone.
+
+        Args:
+            images: [B, C, H, W] in [0, 1]; one alone where the classifier mixes the images of a batch.
+            tap: Read this map instead.
         """
-        tap = self.activation_tap
-        if tap is None:
-            raise ValueError(f"{self.name} has no feature map that activation methods such as Grad-CAM could read")
+        tap = tap or self._last()
         leaf: list[Tensor] = []
 
-        def cut(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            leaf.append(output.detach().requires_grad_())
-            return leaf[-1]  # of a module that runs again, the last output is the one that the logits depend on
+        def cut(_: int, output: Tensor) -> Tensor:
+            leaf.append(
+                output.detach().clone().requires_grad_() if tap.is_modified else output.detach().requires_grad_()
+            )
+            return leaf[-1].clone() if tap.is_modified or tap.function else leaf[-1]  # what is overwritten is a copy
 
-        with torch.enable_grad(), watching([(tap.module, self.network.get_submodule(tap.module))], cut):
+        with torch.enable_grad(), reading(self.network, [tap], cut):
             logits = self.forward(images.detach())
-        return leaf[-1], logits
+        return leaf[-1], logits  # of a module that runs again, the last output is the one that the logits depend on
 
-    def feature_map(self, images: Tensor) -> Tensor:
+    def feature_map(self, images: Tensor, tap: Tap | None = None) -> Tensor:
         """Return the map [B, C, h, w] that the head reads, with the graph that leads to it from the images.
 
         It is the last tap; in a transformer, or where there are no taps, it is what activation methods read.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+            tap: Read this map instead.
         """
-        tap = self.taps[-1] if self.taps and self.taps[-1].layout != "tokens" else self.activation_tap
-        if tap is None:
-            raise ValueError(f"{self.name} has no feature map that feature inversion could read")
-        (feature_map,), _ = self._read([tap], images)
+        last = self.taps[-1] if self.taps and not self.taps[-1].layout.startswith("tokens") else self._last()
+        (feature_map,), _ = self._read([tap or last], images)
         return feature_map
+
+    def _last(self) -> Tap:
+        if self.activation_tap is None:
+            raise ValueError(f"{self.name} has no feature map that could be read: {self.no_activation_tap}")
+        return self.activation_tap
 
     def _read(self, taps: Sequence[Tap], images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Run one forward pass; return the maps at some taps, of a module that runs again the last one, and logits."""
-        captured: dict[str, Tensor] = {}
+        if self.one_by_one and len(images) > 1:
+            each = [self._read(taps, image) for image in torch.split(images, 1)]
+            maps = [torch.cat(column) for column in zip(*(one for one, _ in each), strict=True)]
+            return maps, torch.cat([logits for _, logits in each])
+        captured: dict[int, Tensor] = {}
 
-        def capture(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            captured[name] = output
+        def capture(number: int, output: Tensor) -> None:
+            captured[number] = output.clone() if taps[number].is_modified else output
 
-        with watching([(tap.module, self.network.get_submodule(tap.module)) for tap in taps], capture):
+        with reading(self.network, taps, capture):
             logits = self.forward(images)
         size = (images.shape[-2], images.shape[-1])
-        return [tap.read(captured[tap.module], size) for tap in taps], logits
+        return [tap.read(captured[number], size) for number, tap in enumerate(taps)], logits
 
     def head_weights(self) -> Tensor:
         """Return the weights [K, C] of a linear head that reads the pooled last tap."""
-        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
-        shape = (self.num_classes, self.taps[-1].channels if self.taps else 0)
-        if not linear or linear[-1].weight.shape != shape:
-            got = list(linear[-1].weight.shape) if linear else None
+        channels = self.taps[-1].channels if self.taps else 0
+        weights, _ = self.linear_head()
+        if weights is None or weights.shape != (self.num_classes, channels):
+            got = None if weights is None else list(weights.shape)
             raise ValueError(
-                f"the head of {self.name} is no linear layer on its last tap: wanted {list(shape)} weights, got {got}; "
-                "use --model.embedding_start random"
+                f"the head of {self.name} is no linear layer on its last tap: wanted {[self.num_classes, channels]} "
+                f"weights, got {got}; use --model.embedding_start random"
             )
-        return linear[-1].weight.detach()
+        return weights
+
+    def linear_head(self) -> tuple[Tensor | None, Tensor]:
+        """Return the weights [K, C] and biases [K] of the last linear layer; of one logit, halved and signed."""
+        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            return None, torch.zeros(0)
+        weights = linear[-1].weight.detach()
+        biases = weights.new_zeros(len(weights)) if linear[-1].bias is None else linear[-1].bias.detach()
+        if len(weights) == 1 and self.num_classes == 2:
+            weights, biases = torch.cat([-weights / 2, weights / 2]), torch.cat([-biases / 2, biases / 2])
+        return weights, biases
 
     def identity(self) -> dict[str, str | int]:
         """Return name, weights' hash and number of classes, so that a checkpoint can refuse another classifier."""
         built_with = {"options": json.dumps(self.options, sort_keys=True)} if self.options else {}
         return {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes, **built_with}
-
-
-def _shape_of(value: object) -> str:
-    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dre.images.maps import upsample
 from dre.models.controller import SkewController
 from dre.models.generator import Filtered, MaskGenerator, SpatialFilter, UpsampleName
+from dre.models.taps import Tap
 
 Variant = Literal["dre", "mgnet"]
 
@@ -51,6 +52,9 @@ class PairRatio(nn.Module):
 class MaskEstimator(nn.Module):
     """Estimate a mask from a classifier's feature maps and a class, in one pass.
 
+    The attribute `taps` holds the layers of the classifier that a trained one reads; None stands for the classifier's
+    own.
+
     Args:
         settings: Sizes, variant and controller.
 
@@ -68,6 +72,7 @@ class MaskEstimator(nn.Module):
         super().__init__()
         is_dre = settings.variant == "dre"
         self.settings = settings
+        self.taps: list[Tap] | None = None
         self.filter = SpatialFilter(settings.classes, settings.tap_channels[-1], settings.filter_gain)
         self.generator = MaskGenerator(
             settings.tap_channels, settings.widths, 1 if is_dre else 2, settings.upsample, settings.evidence

@@ -1,13 +1,19 @@
-"""Temporary hooks and modes: use a network and leave it as it was."""
+"""Temporary hooks and modes, and what hooks are given: use a network and leave it as it was."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import is_dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 See = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
 """From a module's name, the module, its inputs and its output to the output's replacement; None keeps the output."""
+
+
+Key = int | str
+Output = Any
+"""What a module returns: a tensor, or a tuple, list, mapping or object that holds tensors."""
 
 
 @contextmanager
@@ -45,3 +51,38 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def items(output: Output) -> Iterator[tuple[Key | None, Tensor]]:
+    """Yield the tensors of a module's output with the key of each; None where the output is one tensor."""
+    if isinstance(output, Tensor):
+        yield None, output
+    elif isinstance(output, Mapping):
+        yield from ((str(key), value) for key, value in output.items() if isinstance(value, Tensor))
+    elif isinstance(output, tuple | list):
+        yield from ((place, value) for place, value in enumerate(output) if isinstance(value, Tensor))
+    elif hasattr(output, "__dict__"):
+        yield from ((key, value) for key, value in vars(output).items() if isinstance(value, Tensor))
+
+
+def item_of(output: Output, key: Key | None) -> Tensor | None:
+    """Return one tensor of a module's output, or None where it is missing."""
+    return next((value for name, value in items(output) if name == key), None)
+
+
+def with_item(output: Output, key: Key | None, value: Tensor) -> Output:
+    """Return a module's output with one tensor replaced."""
+    if key is None:
+        return value
+    if isinstance(output, dict):
+        output[key] = value  # in place: it may be a class of its own, whose attributes follow
+        return output
+    if isinstance(output, list):
+        return [value if place == key else one for place, one in enumerate(output)]
+    if isinstance(output, tuple):
+        values = [value if place == key else one for place, one in enumerate(output)]
+        return output._make(values) if hasattr(output, "_make") else tuple(values)
+    if is_dataclass(output) and not isinstance(output, type):
+        return replace(output, **{str(key): value})
+    setattr(output, str(key), value)
+    return output

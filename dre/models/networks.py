@@ -43,6 +43,9 @@ class MNISTCNN(nn.Module):
 
 
 TORCHVISION = "torchvision/"
+HUB = ("hf_hub:", "hf-hub:")
+"""How names begin that timm looks up on the Hugging Face hub."""
+
 OWN = {"dre/mnist_cnn": (MNISTCNN, Preprocessing((28, 28), 28, "bilinear", channels=1), (0.1307,), (0.3081,))}
 """Networks of this project: how to build one, its preprocessing, and mean and standard deviation of its images."""
 
@@ -79,7 +82,7 @@ def build(
     """Build a network by name, with random weights or with those that its library downloads.
 
     Args:
-        name: A timm model name, `torchvision/NAME`, or one of `OWN`.
+        name: A timm model name, one of the hub (`hf_hub:timm/resnet50.a1_in1k`), `torchvision/NAME`, or one of `OWN`.
         pretrained: Download weights.
         num_classes: Size of the head when it is not the network's default.
         options: What else `timm.create_model` is given; for timm's networks alone.
@@ -159,8 +162,8 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origi
 
 
 def _build_timm(name: str, pretrained: bool, num_classes: int | None, options: Mapping[str, Any]) -> NamedNetwork:
-    architecture = name.split(".", 1)[0]
-    if not timm_library().is_model(architecture):
+    is_on_hub = name.startswith(HUB)
+    if not is_on_hub and not timm_library().is_model(name.split(".", 1)[0]):
         raise ValueError(_unknown(name))
     size_of_head = {} if num_classes is None else {"num_classes": num_classes}
     try:
@@ -169,6 +172,11 @@ def _build_timm(name: str, pretrained: bool, num_classes: int | None, options: M
         raise ValueError(f"timm cannot build {name!r} with the options {dict(options)}: {error}") from None
     except RuntimeError as error:  # an unknown tag behind the dot, or no way to the weights
         raise ValueError(f"timm cannot build {name!r}: {error}") from None
+    except Exception as error:  # each version of the hub's library has errors of its own
+        if not is_on_hub:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConnectionError(f"{name} cannot be read from the Hugging Face hub: {reason}") from None
     config = timm_library().data.resolve_model_data_config(network)
     channels, height, width = config["input_size"]
     preprocessing = Preprocessing(

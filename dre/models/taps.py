@@ -1,175 +1,135 @@
-"""Taps: find a network's feature maps at strides 4, 8, 16 and 32, and read them in one forward pass."""
+"""Taps: name feature maps of a network, and read them in one forward pass."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from dre.models.hooks import watching
+from dre.models.grids import Layout, token_grid
+from dre.models.hooks import Output, item_of, watching, with_item
+from dre.models.observation import Place, canonical
 
-STRIDES = (4, 8, 16, 32)
-Layout = Literal["channels_first", "channels_last", "tokens"]
+See = Callable[[int, Tensor], Tensor | None]
+"""From the number of a tap and its map to what replaces it; None keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """Name a module of the network whose output is a feature map.
+    """Name a feature map of a network and say how it is laid out.
 
     Args:
-        module: Name of the module inside the network.
+        module: Name of the module that gives it, or in whose forward the function is called.
         stride: Input pixels per map cell.
         channels: Channels of the map.
-        layout: How the module arranges its output.
-        patch: Input pixels per token, for the `tokens` layout.
+        layout: How the network arranges it.
+        prefix: Class and register tokens before those of the grid.
+        enlarge: Whether it is enlarged to `stride`, which is finer than its own.
+        is_modified: Whether the network overwrites it later in the pass.
+        call: Which run of the module; 0 is the last.
+        item: Index or key where the module returns several tensors.
+        function: Name of the function that gives it, where no module does.
+        ordinal: Which call of that function.
     """
 
     module: str
     stride: int
     channels: int
     layout: Layout = "channels_first"
-    patch: int = 0
+    prefix: int = 0
+    enlarge: bool = False
+    is_modified: bool = False
+    call: int = 0
+    item: int | str | None = None
+    function: str = ""
+    ordinal: int = 0
+
+    @property
+    def place(self) -> Place:
+        """Return the name of the tensor."""
+        return Place(self.module, self.call, self.item, self.function, self.ordinal)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the layer, as `layer` and `taps` take it."""
+        return str(self.place)
 
     def read(self, output: Tensor, size: tuple[int, int]) -> Tensor:
-        """Convert the module's output to [B, C, H / stride, W / stride] for an input of `size`."""
-        if self.layout == "channels_last":
-            return output.permute(0, 3, 1, 2)
+        """Convert the network's tensor to [B, C, h, w] for an input of `size`."""
         if self.layout == "channels_first":
             return output
-        rows, columns = size[0] // self.patch, size[1] // self.patch
-        tokens = output[:, output.shape[1] - rows * columns :]  # class and register tokens come first
-        grid = tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
-        return F.interpolate(
-            grid, size=(size[0] // self.stride, size[1] // self.stride), mode="bilinear", align_corners=False
-        )
+        if self.layout == "channels_last":
+            return output.permute(0, 3, 1, 2)
+        tokens = output.transpose(1, 2) if self.layout == "tokens" else output
+        tokens = tokens[:, :, self.prefix :]
+        grid = tokens.reshape(*tokens.shape[:2], *token_grid(tokens.shape[2], size))
+        if not self.enlarge:
+            return grid
+        finer = (size[0] // self.stride, size[1] // self.stride)
+        return F.interpolate(grid, size=finer, mode="bilinear", align_corners=False)
 
 
-def trunk(network: nn.Module, prefix: str = "", is_root: bool = True) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of the main path: children in order, plain sequences opened, blocks closed."""
-    for name, child in network.named_children():
-        path = f"{prefix}{name}"
-        is_encoder = is_root and any(_repeats_a_block(part) for part in child.children())
-        if type(child) is nn.Sequential or is_encoder:
-            yield from trunk(child, f"{path}.", is_root=False)
-        else:
-            yield path, child
+class _Functions(TorchFunctionMode):
+    """Show the results of some functions while their owners run."""
+
+    def __init__(self, taps: Sequence[tuple[int, Tap]], see: See) -> None:
+        super().__init__()
+        self.taps, self.see = taps, see
+        self.counts: dict[int, int] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function as it is, show its result where a tap is there, and put in what replaces it."""
+        result = func(*args, **(kwargs or {}))
+        name = canonical(func)
+        for number, tap in self.taps:
+            if number not in self.counts or tap.function != name or not isinstance(result, Tensor):
+                continue
+            self.counts[number] += 1
+            if self.counts[number] == tap.ordinal and (other := self.see(number, result)) is not None:
+                is_in_place = bool(args) and result is args[0]
+                result = result.copy_(other) if is_in_place else other  # others hold the tensor that was overwritten
+        return result
 
 
-def _repeats_a_block(module: nn.Module) -> bool:
-    """Return whether a module is a stack of equal blocks, as inside torchvision's transformer encoder."""
-    return isinstance(module, nn.Sequential) and len(module) >= 4 and len({type(part) for part in module}) == 1
-
-
-def trace(network: nn.Module, sample: Tensor, names: list[str]) -> dict[str, tuple[int, ...]]:
-    """Run one pass and return the output shapes of some modules, in the order in which they last finished."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def see(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        shapes.pop(name, None)
-        if isinstance(output, Tensor):
-            shapes[name] = tuple(output.shape)
-
-    with watching([(name, network.get_submodule(name)) for name in names], see), torch.no_grad():
-        network(sample)
-    return shapes
-
-
-def describe(name: str, shape: tuple[int, ...], side: int) -> Tap | None:
-    """Recognise an output as a feature map of a square input of `side` pixels; None when it is not one."""
-    if len(shape) == 3 and shape[1] > 1:
-        grid = int(shape[1] ** 0.5)
-        return Tap(name, side // grid, shape[2], "tokens", side // grid)
-    if len(shape) != 4:
-        return None
-    layout: Layout = "channels_first" if shape[2] == shape[3] else "channels_last"
-    channels, cells = (shape[1], shape[2]) if layout == "channels_first" else (shape[3], shape[1])
-    if cells < 2:
-        return None
-    exponent = round(torch.log2(torch.tensor(side / cells)).item())  # valid padding makes maps a little smaller
-    return Tap(name, 2**exponent, channels, layout)
-
-
-def find_maps(network: nn.Module, sample: Tensor) -> list[Tap]:
-    """Recognise the maps along the trunk, or along that of the network that this one wraps.
-
-    A network is wrapped, as behind a normalisation of its own, where it holds all parameters, gives no map and runs
-    once.
-    """
-    inner, prefix = network, ""
-    while True:
-        shapes = trace(network, sample, [name for name, _ in trunk(inner, prefix)])
-        found = [tap for name, shape in shapes.items() if (tap := describe(name, shape, sample.shape[-1]))]
-        holders = [f"{prefix}{name}" for name, child in inner.named_children() if any(True for _ in child.parameters())]
-        is_leaf = len(holders) != 1 or not list(network.get_submodule(holders[0]).children())
-        if is_leaf or any(f"{tap.module}.".startswith(f"{holders[0]}.") for tap in found):
-            return found
-        if _runs(network, holders[0], sample) != 1:
-            return found
-        inner, prefix = network.get_submodule(holders[0]), f"{holders[0]}."
-
-
-def _runs(network: nn.Module, name: str, sample: Tensor) -> int:
-    """Count how often a module runs in one pass."""
-    seen: list[str] = []
-    with watching([(name, network.get_submodule(name))], lambda name, *_: seen.append(name)), torch.no_grad():
-        network(sample)
-    return len(seen)
-
-
-def find_taps(network: nn.Module, sample: Tensor, pooled: bool = False) -> tuple[list[Tap], Tap | None]:
-    """Choose the last map of the trunk at each stride, and the map that class activation methods read.
-
-    The last convolutional map is the one that the head pools, and serves for both; with `pooled`, activation methods
-    read the finer map before the last pooling. In a transformer the four taps lie a quarter of the depth apart, and
-    activation methods read the input of the last block: behind it, patch tokens no longer reach a class token.
+@contextlib.contextmanager
+def reading(network: nn.Module, taps: Sequence[Tap], see: See) -> Iterator[None]:
+    """Show the maps at some taps whenever the network runs, for the duration of the context.
 
     Args:
-        network: In eval mode.
-        sample: One square image, [1, C, S, S].
-        pooled: Use max-pooling outputs alone, as Fu et al. 2021 do for VGG.
-
-    Returns:
-        Four taps, or an empty list when the network has no map at one of the strides; the activation map, or None.
+        network: What runs.
+        taps: What is shown, by number; of a module that runs again, each run where the last one is asked for.
+        see: Called with the number of the tap and its map; what it returns goes on through the network instead.
     """
-    found = find_maps(network, sample)
-    blocks = _token_blocks(network, [tap for tap in found if tap.layout == "tokens"])
-    if len(blocks) >= 4:
-        picks = [blocks[len(blocks) * quarter // 4 - 1] for quarter in (1, 2, 3, 4)]
-        return [replace(tap, stride=stride) for tap, stride in zip(picks, STRIDES, strict=True)], blocks[-2]
-    found = [tap for tap in found if tap.layout != "tokens"]
-    pools = [tap for tap in found if pooled and isinstance(network.get_submodule(tap.module), nn.MaxPool2d)]
-    last = {tap.stride: tap for tap in pools or found}
-    taps = [last[stride] for stride in STRIDES] if all(stride in last for stride in STRIDES) else []
-    before = found[: found.index(pools[-1])] if pools else found
-    return taps, before[-1] if before else None
+    plain = [(str(number), tap) for number, tap in enumerate(taps) if not tap.function]
+    functions = _Functions([(number, tap) for number, tap in enumerate(taps) if tap.function], see)
+    runs: Counter[str] = Counter()
 
+    def show(number: str, module: nn.Module, inputs: tuple[Any, ...], output: Output) -> Output | None:
+        tap = taps[int(number)]
+        runs[number] += 1
+        value = item_of(output, tap.item)
+        if value is None or tap.call not in (0, runs[number]):
+            return None
+        other = see(int(number), value)
+        return None if other is None else with_item(output, tap.item, other)
 
-def _token_blocks(network: nn.Module, tokens: list[Tap]) -> list[Tap]:
-    """Return the outputs of the block type that occurs most often: the transformer's layers."""
-    kinds = Counter(type(network.get_submodule(tap.module)) for tap in tokens)
-    kinds.pop(nn.Identity, None)
-    if not kinds:
-        return []
-    block = kinds.most_common(1)[0][0]
-    return [tap for tap in tokens if type(network.get_submodule(tap.module)) is block]
+    def start(number: str, module: nn.Module, inputs: tuple[Any, ...], output: Output) -> None:
+        functions.counts[int(number)] = 0
 
+    def stop(number: str, module: nn.Module, inputs: tuple[Any, ...], output: Output) -> None:
+        functions.counts.pop(int(number), None)
 
-def named_taps(network: nn.Module, sample: Tensor, names: list[str]) -> list[Tap]:
-    """Describe taps that the user names, finest first."""
-    if len(names) != len(STRIDES):
-        raise ValueError(f"`taps` names four modules, for strides 4, 8, 16 and 32, got {len(names)}: {names}")
-    modules = dict(network.named_modules())
-    for name in names:
-        if name not in modules:
-            raise ValueError(
-                f"no module {name!r} to tap in this network; its trunk has {[n for n, _ in trunk(network)]}"
-            )
-    shapes = trace(network, sample, names)
-    taps = [describe(name, shapes[name], sample.shape[-1]) if name in shapes else None for name in names]
-    for name, tap in zip(names, taps, strict=True):
-        if tap is None:
-            raise ValueError(f"module {name!r} gives {list(shapes.get(name, ()))}, which is not a feature map to tap")
-    return [tap for tap in taps if tap is not None]
+    owners = [(str(number), network.get_submodule(tap.module)) for number, tap in functions.taps]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(watching([(n, network.get_submodule(tap.module)) for n, tap in plain], show))
+        if owners:
+            stack.enter_context(watching(owners, start, before=True))
+            stack.enter_context(watching(owners, stop))
+            stack.enter_context(functions)
+        yield

@@ -33,7 +33,7 @@ from dre.images.maps import upsample
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
 from dre.metrics.distribution import pearson_skewness
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible, check_state
-from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
+from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX, TAPS_KEY, read_taps
 from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
 from dre.modules.compiling import compile_in_place
@@ -303,6 +303,19 @@ class MaskTraining(pl.LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith(STATE_PREFIX)}
         checkpoint[ESTIMATOR_KEY] = self.estimator.settings.to_dict()
         checkpoint[CLASSIFIER_KEY] = self.classifier.identity()
+        checkpoint[TAPS_KEY] = [tap.name for tap in self.classifier.taps]
+
+    def _check_taps(self, checkpoint: dict[str, Any]) -> None:
+        """Read the layers that 0.1 tapped for a checkpoint of 0.1; refuse one that was trained on other layers."""
+        taps = read_taps(checkpoint, self.classifier, "this checkpoint")
+        theirs, ours = [tap.name for tap in taps], [tap.name for tap in self.classifier.taps]
+        if TAPS_KEY not in checkpoint:
+            self.classifier.taps = taps
+        elif theirs != ours:
+            raise ValueError(
+                f"the checkpoint was trained on the layers {theirs}, this run reads {ours}; "
+                f"give --model.classifier.taps '{theirs}'"
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another classifier or of other settings."""
@@ -317,4 +330,5 @@ class MaskTraining(pl.LightningModule):
                 "resume with the configuration that is saved beside the checkpoint"
             )
         check_state(checkpoint["state_dict"], self.estimator, "this checkpoint")
+        self._check_taps(checkpoint)
         self.rates.overrule(checkpoint, self.trainer.max_epochs or 0)

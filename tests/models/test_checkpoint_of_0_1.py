@@ -7,6 +7,7 @@ from pytorch_lightning import Trainer
 
 from dre.explainers import DRE
 from dre.models import Classifier, load_estimator, read_checkpoint
+from dre.models.checkpoints import read_taps
 from dre.modules import MaskTraining
 from tests.command_line import REPOSITORY
 
@@ -46,6 +47,34 @@ def test_its_fields_have_kept_their_names(classifier):
     assert (content["epoch"], content["global_step"]) == (1, 2)
     settings = load_estimator(CHECKPOINT, classifier, "dre").settings
     assert (settings.variant, list(settings.widths), settings.evidence) == ("dre", [4, 4, 4], True)
+
+
+def test_the_layers_that_0_1_tapped_are_read_again_and_said_where_they_are_others(classifier, tmp_path, monkeypatch):
+    content = read_checkpoint(CHECKPOINT)
+    own = [tap.name for tap in classifier.taps]
+    assert [tap.name for tap in read_taps(content, classifier, CHECKPOINT)] == own  # of a plain residual network
+    others = [own[0], own[1], own[2], "layer4"]
+    monkeypatch.setattr("dre.models.checkpoints.taps_of_0_1", lambda *_: others)
+    with pytest.warns(UserWarning, match=r"does not name the layers that its generator reads; as in 0\.1 .*layer4$"):
+        assert [tap.name for tap in read_taps(content, classifier, CHECKPOINT)] == others
+
+
+def test_a_checkpoint_names_the_layers_that_its_generator_reads(classifier, tmp_path):
+    content = torch.load(CHECKPOINT, weights_only=True)
+    own = [tap.name for tap in classifier.taps]
+    images, targets = torch.rand(1, 3, 64, 64), torch.tensor([2])
+
+    def explained(names):
+        torch.save({**content, "taps": names}, tmp_path / "last.ckpt")
+        return DRE(classifier, str(tmp_path / "last.ckpt"))(images, targets)
+
+    torch.testing.assert_close(explained(own), DRE(classifier, str(CHECKPOINT))(images, targets))
+    others = ["layer1.0.bn1", *own[1:]]
+    assert not torch.equal(explained(others), explained(own))
+    assert [tap.name for tap in load_estimator(tmp_path / "last.ckpt", classifier, "dre").taps] == own
+    for names, said in ((["nothing"] * 4, "are not there: no module 'nothing'"), (7, "is damaged: the layers")):
+        with pytest.raises(ValueError, match=said):
+            explained(names)
 
 
 def test_a_training_takes_up_its_weights(classifier):

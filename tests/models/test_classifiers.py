@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from dre.models import Classifier
@@ -14,6 +15,8 @@ PAPER_TAPS = {  # channels at strides 4, 8, 16, 32 in the geometry of Fu et al. 
     "torchvision/vgg19": [128, 256, 512, 512],
     "torchvision/googlenet": [192, 480, 832, 1024],
 }
+
+VGG_TAPS = yaml.safe_load(Path("configs/classifier/vgg19.yaml").read_text())["init_args"]["taps"]  # the poolings
 
 ACTIVATION_MAPS = {  # where the papers that compare Grad-CAM read it; the last ReLU of VGG, not the pooling behind it
     "torchvision/resnet50": "layer4.2",
@@ -37,7 +40,7 @@ ACTIVATION_MAPS = {  # where the papers that compare Grad-CAM read it; the last 
     ],
 )
 def test_taps_are_at_strides_4_to_32_and_come_with_the_logits_in_one_pass(name):
-    classifier = Classifier(name, fold=False)
+    classifier = Classifier(name, fold=False, taps=VGG_TAPS if name.endswith("vgg19") else None)
     passes = []
     classifier.network.register_forward_hook(lambda *_: passes.append(1))
     images = torch.rand(1, 3, *classifier.preprocessing.size)

@@ -135,6 +135,9 @@ def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shard
     quiet_trainer(tmp_path, max_epochs=3).fit(model, small_data(five_shards), ckpt_path=path, weights_only=True)
     with pytest.raises(ValueError, match=r"filter_gain = 0\.0, this run has filter_gain = 2\.0"):
         small_training(filter_gain=2.0).on_load_checkpoint(content)
+    content["taps"][0] = "stem.1"
+    with pytest.raises(ValueError, match=r"trained on the layers \['stem\.1', .*give --model\.classifier\.taps"):
+        small_training().on_load_checkpoint(content)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class FeatureInversion(OptimisedExplainer):
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the mixture.
         chunk: Most images in one pass.
+        layer: Name of the layer whose features are kept, such as `layer4.2`; by default the last feature map.
 
     Source: Du et al. 2018; the values are those of its published code.
 
@@ -92,8 +93,10 @@ class FeatureInversion(OptimisedExplainer):
         blur_radius: int | None = None,
         seed: int = 0,
         chunk: int | None = None,
+        layer: str | None = None,
     ) -> None:
-        super().__init__(classifier, iterations=iterations, lr=lr, score=score, seed=seed, chunk=chunk)
+        super().__init__(classifier, iterations=iterations, lr=lr, score=score, seed=seed, chunk=chunk, layer=layer)
+        self.tap = None if layer is None else feature_map(classifier, type(self).__name__, layer)
         check_choice("fill", fill, FILLS)
         check_not_negative(inversion_iterations=inversion_iterations, inversion_weight=inversion_weight)
         check_not_negative(discrimination_weight=discrimination_weight, blur_sigma=blur_sigma)
@@ -112,13 +115,13 @@ class FeatureInversion(OptimisedExplainer):
     ) -> tuple[Tensor, Tensor]:
         """See `OptimisedExplainer.search`."""
         size, probe = (images.shape[-2], images.shape[-1]), self.probe(targets.repeat(2))
-        maps = probe.feature_map(images).to(images.dtype)
+        maps = probe.feature_map(images, self.tap).to(images.dtype)
         fills = FillDraws(images, self.fill, self.classifier.mean, generators, self.blur_sigma, self.blur_radius)
         weights = torch.full(maps.shape[:2], FIRST_WEIGHT, dtype=maps.dtype, device=maps.device, requires_grad=True)
 
         def invert(_: int) -> Tensor:
             shown = blend(images, weighted_mask(weights, maps, size), fills.draw())
-            distances = self.attach(shown, *probe.feature_distance(shown.detach(), maps))
+            distances = self.attach(shown, *probe.feature_distance(shown.detach(), maps, self.tap))
             return distances + self.inversion_weight * weights.square().sum(1)
 
         def discriminate(_: int) -> Tensor:

@@ -98,8 +98,9 @@ class OptimisedExplainer(Explainer):
         score: ScoreName,
         seed: int = 0,
         chunk: int | None = None,
+        layer: str | None = None,
     ) -> None:
-        super().__init__(classifier, score=score, chunk=chunk)
+        super().__init__(classifier, score=score, chunk=chunk, layer=layer)
         check_count("iterations", iterations)
         if lr <= 0:
             raise ValueError(f"`lr` must be positive, got {lr}: the mask would stay where it starts")

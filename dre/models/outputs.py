@@ -1,0 +1,224 @@
+"""Outputs of any network as logits: find them, convert probabilities and single logits, and test how they behave."""
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+OutputsName = Literal["logits", "probabilities"]
+
+BATCH_TOLERANCE = {torch.float16: 3e-2, torch.bfloat16: 1e-1}
+"""Largest difference, relative to the largest logit, between an image alone and in a batch; 1e-3 in other types."""
+
+SUM_TOLERANCE = 1e-4
+"""Largest distance from 1 of a sum of probabilities."""
+
+
+class Logits(nn.Module):
+    """Return the logits [B, K] of a network that gives them as an attribute, as probabilities, or as one number.
+
+    Args:
+        network: Maps normalised images to its outputs.
+        outputs: What they are. The logarithm of a probability is a logit: its softmax is the probability.
+
+    Source: our choice. One logit z becomes [-z / 2, z / 2], whose softmax is the sigmoid of z.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 1))
+        >>> Logits(network)(torch.rand(4, 3, 8, 8)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(self, network: nn.Module, outputs: OutputsName = "logits") -> None:
+        super().__init__()
+        self.network, self.outputs = network, outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, K] of normalised images [B, C, H, W]."""
+        values = found(self.network(images))
+        if values is None:
+            raise ValueError("the network gives no logits")
+        values = values[:, None] if values.ndim == 1 else values
+        if values.shape[1] > 1:
+            return values if self.outputs == "logits" else _logarithm(values)
+        if self.outputs == "logits":
+            return torch.cat([-values / 2, values / 2], dim=1)
+        return torch.cat([_logarithm(1 - values), _logarithm(values)], dim=1)
+
+
+def _logarithm(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def found(output: object) -> Tensor | None:
+    """Return the logits in what a network returns: a tensor, an attribute or a key `logits`; None where there are none.
+
+    Example:
+        >>> found({"logits": torch.zeros(1, 3)}).shape
+        torch.Size([1, 3])
+    """
+    if isinstance(output, Tensor):
+        return output
+    value = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return value if isinstance(value, Tensor) else None
+
+
+def as_logits(network: nn.Module, sample: Tensor, outputs: OutputsName, name: str) -> nn.Module:
+    """Return the network, or one that turns its outputs into logits [B, K].
+
+    Args:
+        network: In eval mode.
+        sample: One image [1, C, H, W] in its own units.
+        outputs: What its user says that they are.
+        name: Of the network, for messages.
+
+    Raises:
+        ValueError: It fails on the image, it is no classifier, or its outputs are no probabilities but should be.
+    """
+    output = dry_run(network, sample, name)
+    values = found(output)
+    if values is None or values.ndim not in (1, 2) or len(values) != 1 or values.shape[-1] < 1:
+        raise ValueError(f"{name} must map images to logits [B, at least 2 classes], got {describe(output)}")
+    if outputs == "probabilities" and (bool((values < 0).any()) or bool((values > 1 + SUM_TOLERANCE).any())):
+        low, high = float(values.min()), float(values.max())
+        raise ValueError(
+            f"{name} gives values from {low:.3g} to {high:.3g}, which are no probabilities; use outputs='logits'"
+        )
+    is_plain = isinstance(output, Tensor) and values.ndim == 2 and values.shape[1] > 1
+    if is_plain and outputs == "logits" and not (bool((values < 0).any()) or bool((values > 1).any())):
+        _warn_of_probabilities(network, sample, values, name)
+    return network if is_plain and outputs == "logits" else Logits(network, outputs)
+
+
+def _warn_of_probabilities(network: nn.Module, sample: Tensor, values: Tensor, name: str) -> None:
+    """Warn where logits look like the probabilities of classes, or come from a sigmoid, as those of several labels."""
+    if bool((values.sum(dim=1) - 1).abs().max() <= SUM_TOLERANCE):
+        warnings.warn(
+            f"the outputs of {name} are not negative and sum to 1, as probabilities do, and are taken as logits; "
+            "say outputs='probabilities' if that is what they are",
+            stacklevel=2,
+        )
+        return
+    with torch.enable_grad():
+        values = network(sample.clone().requires_grad_())
+    if "Sigmoid" in type(values.grad_fn).__name__:
+        warnings.warn(
+            f"the outputs of {name} come from a sigmoid each, as those of a multi-label network; a softmax over them "
+            "is explained: use score='logit' to explain one output alone",
+            stacklevel=2,
+        )
+
+
+def describe(output: object) -> str:
+    """Return what a network gave, and what kind of network gives that."""
+    value = found(output)
+    if value is not None and value.ndim == 4:
+        return (
+            f"{list(value.shape)}, a value for each place, as segmentation does; wrap it so that it gives one a class"
+        )
+    if value is not None:
+        return str(list(value.shape))
+    if isinstance(output, Mapping):
+        keys = ", ".join(str(key) for key in output)
+        return f"a dictionary of {keys}, as detection and segmentation do; wrap it so that it gives one score a class"
+    if isinstance(output, list | tuple):
+        kinds = ", ".join(sorted({type(one).__name__ for one in output})) or "nothing"
+        return f"a {type(output).__name__} of {kinds}; wrap it so that it returns the logits alone"
+    return type(output).__name__
+
+
+def mixes_images(run: Callable[[Tensor], Tensor], sample: Tensor, logits: Tensor, name: str) -> bool:
+    """Return whether an image's logits depend on the images beside it; warn of that, and of logits that are random.
+
+    Args:
+        run: Maps images to logits.
+        sample: One image [1, C, H, W].
+        logits: Its logits, [1, K].
+        name: Of the network, for messages.
+    """
+    others = torch.cat([sample.flip(3), sample, sample.flip(2)])
+    tolerance = BATCH_TOLERANCE.get(logits.dtype, 1e-3) * float(logits.abs().max())
+    try:
+        among = run(others)
+    except Exception:  # some take one image alone, as where a reshape names the batch
+        among = logits[:0]
+    if len(among) == len(others) and _near(among[1:2], logits, tolerance):
+        return False
+    if not _near(run(sample), logits, tolerance):
+        warnings.warn(f"{name} is random: the same image gives other logits each time; so will its maps", stacklevel=2)
+        return False
+    warnings.warn(f"{name} mixes the images of a batch; they are explained one at a time, which is slow", stacklevel=2)
+    return True
+
+
+def _near(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    return bool(((ours - theirs).abs() <= tolerance).logical_or(ours.isnan() & theirs.isnan()).all())
+
+
+def dry_run(network: nn.Module, sample: Tensor, name: str) -> object:
+    """Run a network once; raise ValueError that says what its own error was."""
+    try:
+        return network(sample)
+    except Exception as error:  # whatever a network of the user's own raises
+        raise ValueError(f"{name} fails on images {list(sample.shape)}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the kind and the first line of an error.
+
+    Example:
+        >>> first_line(ValueError("too small"))
+        'ValueError: too small'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def copy_of(module: nn.Module, name: str) -> nn.Module:
+    """Return a copy of a module that shares nothing with it that is changed later.
+
+    Weights that are computed, as pruned ones, are copied as they are. What else cannot be copied is shared.
+
+    Raises:
+        ValueError: The module cannot be copied at all.
+    """
+    try:
+        with _computed_tensors(module) as memo:
+            return copy.deepcopy(module, memo)
+    except Exception as error:
+        try:
+            return _shared(module, {})
+        except Exception:
+            raise ValueError(f"{name} cannot be copied, and it is never changed itself: {first_line(error)}") from None
+
+
+@contextmanager
+def _computed_tensors(module: nn.Module) -> Iterator[dict[int, Any]]:
+    """Give copies of tensors that `copy.deepcopy` refuses: those that were computed from others."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
+    yield memo
+
+
+def _shared(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
+    """Return a module of the same structure with tensors of its own; every other attribute is shared."""
+    if id(module) in known:
+        return known[id(module)]
+    clone = known[id(module)] = copy.copy(module)
+    fresh = {
+        "_parameters": {
+            name: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+            for name, value in module._parameters.items()
+        },
+        "_buffers": {name: None if one is None else one.detach().clone() for name, one in module._buffers.items()},
+        "_modules": {name: None if one is None else _shared(one, known) for name, one in module._modules.items()},
+    }
+    clone.__dict__.update(fresh)
+    return clone
