@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from dre.models.folding import changed_convolutions, fold_batch_norm
 from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
-from dre.models.outputs import OutputsName, as_logits, copy_of, mixes_images
+from dre.models.outputs import OutputsName, as_logits, copy_of, guarded, mixes_images
 from dre.models.survey import find_maps, named_layers, named_taps
 from dre.models.taps import Tap, reading
 from dre.models.weights import fingerprint
@@ -28,8 +29,7 @@ class Classifier(nn.Module):
         num_classes: Size of the head when it is not the network's default, or the checkpoint's.
         taps: Names of the layers to read at strides 4, 8, 16 and 32; found in one pass when not given.
         fold: Fold batch norms into the convolutions before them (same logits, faster).
-        layer: Name of the layer that class activation methods and feature inversion read, such as `layer4.2`; the last
-            feature map when not given.
+        layer: What class activation methods and feature inversion read, as `layer4.2`; by default the last feature map.
         options: Further arguments of `timm.create_model`, such as `{pad_type: same}`. Where weights need another
             normalisation than timm's, give `{pretrained_cfg_overlay: {mean: [...], std: [...]}}`.
 
@@ -132,14 +132,13 @@ class Classifier(nn.Module):
     ) -> None:
         network, name, preprocessing = named.module.eval().requires_grad_(False), named.name, named.preprocessing
         like = next(network.parameters(), torch.empty(0))
-        self.name, self.preprocessing, self.class_names = name, preprocessing, named.class_names
+        self.name, self.preprocessing, self.class_names, self.one_by_one = name, preprocessing, named.class_names, False
         self.options = dict(named.options) if named.options else None
         self.fingerprint = fingerprint(network.state_dict())
         self.register_buffer("mean", torch.tensor(named.mean).to(like).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(named.std).to(like).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("scale", 1 / self.std, persistent=False)
         self.register_buffer("shift", -self.mean / self.std, persistent=False)
-        self.one_by_one = False
         sample = self.normalise(self.sample())
         with torch.no_grad():
             network = as_logits(network, sample, outputs, name)
@@ -152,10 +151,9 @@ class Classifier(nn.Module):
             self.taps = named_taps(network, sample, taps, name)
         if layer is not None:
             (self.activation_tap,) = named_layers(network, sample, [layer], name)
-        unfolded = network
-        if fold:
-            network = fold_batch_norm(network, lambda folded: folded(sample), keep=[layer or "", *(taps or [])])
-        self.folded = changed_convolutions(unfolded, network)
+        own, kept = network, [layer or "", *(taps or [])]
+        network = fold_batch_norm(network, lambda folded: folded(sample), kept) if fold else network
+        self.folded = changed_convolutions(own, network)
         with torch.no_grad():
             self.memory_estimate = estimate_memory(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
@@ -192,7 +190,9 @@ class Classifier(nn.Module):
         """Return the logits [B, K] of images [B, C, H, W] in [0, 1]."""
         if self.one_by_one and len(images) > 1:
             return torch.cat([self.forward(image) for image in torch.split(images, 1)])
-        logits: Tensor = self.network(self.normalise(images))
+        is_usual = tuple(images.shape[-2:]) == self.preprocessing.size  # the network may take no other size
+        run = self.network if is_usual else partial(guarded, self.network, name=self.name)
+        logits: Tensor = run(self.normalise(images))
         return logits
 
     def sample(self, batch: int = 1) -> Tensor:
@@ -246,9 +246,9 @@ class Classifier(nn.Module):
             images: [B, C, H, W] in [0, 1].
             tap: Read this map instead.
         """
-        last = self.taps[-1] if self.taps and not self.taps[-1].layout.startswith("tokens") else self._last()
-        (feature_map,), _ = self._read([tap or last], images)
-        return feature_map
+        if tap is None:
+            tap = self.taps[-1] if self.taps and not self.taps[-1].layout.startswith("tokens") else self._last()
+        return self._read([tap], images)[0][0]
 
     def _last(self) -> Tap:
         if self.activation_tap is None:

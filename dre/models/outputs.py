@@ -79,7 +79,7 @@ def as_logits(network: nn.Module, sample: Tensor, outputs: OutputsName, name: st
     Raises:
         ValueError: It fails on the image, it is no classifier, or its outputs are no probabilities but should be.
     """
-    output = dry_run(network, sample, name)
+    output = guarded(network, sample, name)
     values = found(output)
     if values is None or values.ndim not in (1, 2) or len(values) != 1 or values.shape[-1] < 1:
         raise ValueError(f"{name} must map images to logits [B, at least 2 classes], got {describe(output)}")
@@ -159,12 +159,14 @@ def _near(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
     return bool(((ours - theirs).abs() <= tolerance).logical_or(ours.isnan() & theirs.isnan()).all())
 
 
-def dry_run(network: nn.Module, sample: Tensor, name: str) -> object:
-    """Run a network once; raise ValueError that says what its own error was."""
+def guarded(network: nn.Module, images: Tensor, name: str) -> Any:
+    """Run a network; raise ValueError that says what its own error was. Running out of memory is left as it is."""
     try:
-        return network(sample)
+        return network(images)
     except Exception as error:  # whatever a network of the user's own raises
-        raise ValueError(f"{name} fails on images {list(sample.shape)}: {first_line(error)}") from error
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        raise ValueError(f"{name} fails on images {list(images.shape)}: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
