@@ -141,8 +141,7 @@ class Classifier(nn.Module):
         self.register_buffer("shift", -self.mean / self.std, persistent=False)
         sample = self.normalise(self.sample())
         with torch.no_grad():
-            network = as_logits(network, sample, outputs, name)
-            logits = network(sample)
+            network, logits = as_logits(network, sample, outputs, name)
             self.one_by_one = mixes_images(network, sample, logits, name)
         self.num_classes = logits.shape[1]
         found = find_maps(network, sample, name)

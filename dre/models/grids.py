@@ -1,19 +1,22 @@
 """Grids: tell how a network lays out its feature maps, from the shapes of two passes on images of two widths."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
-from dre.models.observation import Observation, Place, Sight, shapes
+from dre.models.observation import Observation, Place, Sight, shapes, values
 
 Layout = Literal["channels_first", "channels_last", "tokens", "tokens_last"]
 """[B, C, h, w], [B, h, w, C], [B, N, C] or [B, C, N]."""
 
 MOST_PREFIX_TOKENS = 16
 """Most class and register tokens that are looked for where the network does not state their number."""
+
+CORNERS, PATCH, FAR, STANDS_OUT = ((0.7, 0.2), (0.2, 0.7)), 0.15, 0.3, 4.0
+"""Corners and side of patches and what is far, in sides of the image; how far a change exceeds the median one."""
 
 FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
 LAST = (nn.Linear, nn.LayerNorm)
@@ -91,6 +94,42 @@ def grids(network: nn.Module, seen: Observation, sample: Tensor, wide: Tensor | 
         elif grid is None and other is None and len(sight.shape) == 4 and len(set(sight.shape[1:])) == 1:
             found[sight.rank] = None  # a cube
     return found
+
+
+def out_of_order(
+    network: nn.Module, sample: Tensor, sights: Sequence[Sight], found: Mapping[int, Grid | None]
+) -> list[int]:
+    """Return the ranks of tokens that do not lie in the order of the image, as where windows come one after another.
+
+    A patch of the image is turned over. Where the tokens that change most stand out, and lie elsewhere, the order is
+    another one. Where the change is spread over the image, as behind attentions, nothing can be told.
+    """
+    tokens = {sight.place: sight.rank for sight in sights if (g := found.get(sight.rank)) and "tokens" in g.layout}
+    if not tokens:
+        return []
+    before, wrong = values(network, sample, set(tokens)), set()
+    for up, left in CORNERS:
+        height, width = sample.shape[-2:]
+        rows = slice(int(height * up), int(height * (up + PATCH)))
+        columns = slice(int(width * left), int(width * (left + PATCH)))
+        other = sample.clone()
+        other[..., rows, columns] = 2 * sample.mean() - sample[..., rows, columns]
+        for place, after in values(network, other, set(tokens)).items():
+            grid = found[tokens[place]]
+            if grid is not None and place in before:
+                axis = 2 if grid.layout == "tokens" else 1
+                change = (after - before[place]).float().norm(dim=axis)[0, grid.prefix :]
+                if _lies_elsewhere(change, grid, (up + PATCH / 2, left + PATCH / 2)):
+                    wrong.add(tokens[place])
+    return sorted(wrong)
+
+
+def _lies_elsewhere(change: Tensor, grid: Grid, centre: tuple[float, float]) -> bool:
+    """Return whether the place that changed most stands out and is far from where the image changed."""
+    top = int(change.argmax())
+    row, column = (top // grid.columns + 0.5) / grid.rows, (top % grid.columns + 0.5) / grid.columns
+    is_far = math.hypot(row - centre[0], column - centre[1]) > FAR
+    return is_far and float(change.max()) > STANDS_OUT * float(change.median())
 
 
 def _by_growth(

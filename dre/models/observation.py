@@ -188,6 +188,15 @@ def shapes(network: nn.Module, sample: Tensor) -> dict[Place, tuple[int, ...]]:
     return {place: one[4] for place, one in zip(recorder.places(), recorder.seen, strict=True)}
 
 
+def values(network: nn.Module, sample: Tensor, places: set[Place]) -> dict[Place, Tensor]:
+    """Run one forward pass and return the tensors at some places."""
+    recorder = Recorder(network)
+    with torch.no_grad(), recorder.recording():
+        network(sample)
+    pairs = zip(recorder.places(), recorder.seen, strict=True)
+    return {place: one[1] for place, one in pairs if place in places}
+
+
 def observe(network: nn.Module, sample: Tensor) -> Observation:
     """Run one forward and one backward pass on an image, and return what was seen.
 

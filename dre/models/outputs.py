@@ -42,6 +42,10 @@ class Logits(nn.Module):
         values = found(self.network(images))
         if values is None:
             raise ValueError("the network gives no logits")
+        return self.convert(values)
+
+    def convert(self, values: Tensor) -> Tensor:
+        """Return logits [B, K] for what the network gives, [B, K], [B, 1] or [B]."""
         values = values[:, None] if values.ndim == 1 else values
         if values.shape[1] > 1:
             return values if self.outputs == "logits" else _logarithm(values)
@@ -67,8 +71,8 @@ def found(output: object) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def as_logits(network: nn.Module, sample: Tensor, outputs: OutputsName, name: str) -> nn.Module:
-    """Return the network, or one that turns its outputs into logits [B, K].
+def as_logits(network: nn.Module, sample: Tensor, outputs: OutputsName, name: str) -> tuple[nn.Module, Tensor]:
+    """Return the network, or one that turns its outputs into logits [B, K], and the logits of the sample.
 
     Args:
         network: In eval mode.
@@ -91,7 +95,10 @@ def as_logits(network: nn.Module, sample: Tensor, outputs: OutputsName, name: st
     is_plain = isinstance(output, Tensor) and values.ndim == 2 and values.shape[1] > 1
     if is_plain and outputs == "logits" and not (bool((values < 0).any()) or bool((values > 1).any())):
         _warn_of_probabilities(network, sample, values, name)
-    return network if is_plain and outputs == "logits" else Logits(network, outputs)
+    if is_plain and outputs == "logits":
+        return network, values
+    converted = Logits(network, outputs)
+    return converted, converted.convert(values)
 
 
 def _warn_of_probabilities(network: nn.Module, sample: Tensor, values: Tensor, name: str) -> None:
@@ -140,13 +147,13 @@ def mixes_images(run: Callable[[Tensor], Tensor], sample: Tensor, logits: Tensor
         logits: Its logits, [1, K].
         name: Of the network, for messages.
     """
-    others = torch.cat([sample.flip(3), sample, sample.flip(2)])
+    pair = torch.cat([sample.flip(3), sample])
     tolerance = BATCH_TOLERANCE.get(logits.dtype, 1e-3) * float(logits.abs().max())
     try:
-        among = run(others)
+        among = run(pair)
     except Exception:  # some take one image alone, as where a reshape names the batch
         among = logits[:0]
-    if len(among) == len(others) and _near(among[1:2], logits, tolerance):
+    if len(among) == len(pair) and _near(among[1:], logits, tolerance):
         return False
     if not _near(run(sample), logits, tolerance):
         warnings.warn(f"{name} is random: the same image gives other logits each time; so will its maps", stacklevel=2)

@@ -1,5 +1,6 @@
 """Survey of a network: its feature maps at strides 4, 8, 16 and 32 and its last one, found in one pass."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dre.models.grids import Grid, grids, power_of_two
+from dre.models.grids import Grid, grids, out_of_order, power_of_two
 from dre.models.hooks import Output, items, with_item
 from dre.models.observation import Observation, Place, Recorder, Sight, observe
 from dre.models.outputs import first_line
 from dre.models.taps import Tap
 
 STRIDES = (4, 8, 16, 32)
+
+BRANCH = re.compile(r"(attn|attention|mlp)$|^attn|^attention", re.IGNORECASE)
+"""Names of classes of attentions and perceptrons."""
 
 LEAST_BLOCKS = 4
 """Blocks of one kind that make a network without maps at these strides a stack, of which a quarter each is tapped."""
@@ -48,6 +52,8 @@ class Survey:
         self.network, self.size = network, (sample.shape[-2], sample.shape[-1])
         self.seen: Observation = observe(network, sample)
         self.grids = grids(network, self.seen, sample, wide)
+        for rank in out_of_order(network, sample, self.seen.path, self.grids):
+            del self.grids[rank]
 
     def find(self) -> Taps:
         """Choose the taps, and the map that class activation methods read.
@@ -60,7 +66,7 @@ class Survey:
         taps = self._at_strides(maps) or self._of_stack(maps)
         if self.seen.is_flat:
             return Taps(taps, None, "no pixel changes its logits; are its weights loaded?")
-        live = [sight for sight in maps if not sight.is_pooled and self._is_live(sight)]
+        live = [s for s in maps if not s.is_pooled and self._is_live(s) and not self._is_in_a_branch(s)]
         if not live:
             unclear = [sight for sight in self.seen.path if sight.rank in self.grids and self.grids[sight.rank] is None]
             reason = f": how {unclear[-1].place} is laid out cannot be told" if unclear else ""
@@ -125,6 +131,16 @@ class Survey:
         axis = {"tokens": 1, "tokens_last": 2}.get(grid.layout)
         return bool((gradient if axis is None else gradient.narrow(axis, grid.prefix, grid.cells)).any())
 
+    def _is_in_a_branch(self, sight: Sight) -> bool:
+        """Return whether a map lies inside an attention or a perceptron, as in a head that pools by attention."""
+        names = sight.place.module.split(".")
+        whole = sum(1 for _ in self.network.parameters())
+        for length in range(1, len(names) + bool(sight.place.function)):
+            module = self.network.get_submodule(".".join(names[:length]))
+            if BRANCH.search(type(module).__name__) and 2 * sum(1 for _ in module.parameters()) < whole:
+                return True
+        return False
+
     def _branch_behind(self, last: Sight) -> Sight | None:
         """Return a map behind the last one that takes part in the logits on a way of its own, if there is one."""
         own = self.grids[last.rank]
@@ -157,9 +173,9 @@ class Survey:
         every = self._named(self.seen.path)
         inner: set[int] = set()
         for outer in maps:
-            inside = [
-                s for s in every if s.place.module.startswith(f"{outer.place.module}.") and s.depth <= outer.depth
-            ]
+            module = outer.place.module
+            own = [s for s in every if s.place.module == module or s.place.module.startswith(f"{module}.")]
+            inside = [sight for sight in own if sight.depth <= outer.depth]
             strides = [self._stride(sight) for sight in inside if self.grids.get(sight.rank)]
             before = [sight for sight in maps if inside and sight.depth < inside[0].depth]
             if not before or len(set(strides)) != 2 or self._stride(before[-1]) != strides[0]:

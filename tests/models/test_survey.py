@@ -267,6 +267,48 @@ def test_tokens_are_read_without_those_of_the_class_and_the_registers(prefix, is
     assert [tap.stride for tap in classifier.taps] == [4, 8, 16, 32]
 
 
+class Windows(Tokens):
+    """Tokens in the order of windows: those of each quarter of the image follow one another."""
+
+    def forward(self, pixel_values):
+        maps = self.patches(pixel_values)
+        quarters = maps.unflatten(2, (2, -1)).unflatten(4, (2, -1))  # [B, C, 2, h, 2, w]
+        tokens = quarters.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+        for layer in self.layer:
+            tokens = tokens + layer(tokens)
+        return self.head(tokens.mean(1))
+
+
+def test_tokens_in_another_order_than_the_image_are_no_map():
+    classifier = Classifier.wrap(Windows(0, True).eval(), size=(64, 64))
+    assert classifier.taps == []
+    assert classifier.activation_tap.name == "patches"
+
+
+class PooledByAttention(nn.Module):
+    """A head that weighs the places, by a class whose name says so."""
+
+    class LatentAttention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.values, self.weigh = nn.Linear(64, 7), nn.Linear(64, 1)
+
+        def forward(self, tokens):
+            both = torch.cat([self.values(tokens), self.weigh(tokens)], dim=2)
+            return (both[..., :-1] * both[..., -1:].softmax(1)).sum(1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages, self.head = nn.Sequential(*stages()), self.LatentAttention()
+
+    def forward(self, pixels):
+        return self.head(self.stages(pixels).flatten(2).transpose(1, 2))
+
+
+def test_what_lies_inside_an_attention_is_not_read():
+    assert Classifier.wrap(PooledByAttention().eval(), size=(64, 64)).activation_tap.name == "stages.3.1"
+
+
 @pytest.mark.parametrize(
     ("tokens", "size", "grid"), [(196, (224, 224), (14, 14)), (24, (32, 48), (4, 6)), (54, (96, 64), (9, 6))]
 )
