@@ -4,7 +4,6 @@ What is decided here: boxes in a file refer to the stored pixels, before EXIF ro
 is decided in `dre.images.decode`.
 """
 
-import io
 import json
 import math
 import random
@@ -17,7 +16,16 @@ from torch import Tensor
 
 from data.augment import Augmentation
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
-from dre.images.decode import centre, larger_size, resize, scale_shorter_side, stand_upright, to_picture, to_tensor
+from dre.images.decode import (
+    centre,
+    larger_size,
+    open_picture,
+    resize,
+    scale_shorter_side,
+    stand_upright,
+    to_picture,
+    to_tensor,
+)
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -162,7 +170,7 @@ def decode(data: bytes, channels: int | None = None) -> tuple[Image.Image, tuple
         data: An image file.
         channels: 3 for RGB, 1 for grey; `None` keeps grey images grey and makes all others RGB.
     """
-    image: Image.Image = Image.open(io.BytesIO(data))
+    image = open_picture(data)
     stored_size = (image.height, image.width)
     image, orientation = stand_upright(image, channels)
     return image, stored_size, orientation

@@ -216,3 +216,48 @@ def test_size_in_the_shard_must_be_the_size_of_the_image():
 def test_sample_without_json_is_refused():
     with pytest.raises(BrokenSampleError, match="json entry"):
         load_sample({"__key__": "some", "jpg": b""}, Transform(SMALL))
+
+
+# What is decoded
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{ } loop\n"
+
+
+def narrow(width, height):
+    return encode(Image.new("L", (width, height)))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (EPS, r"the file is PostScript \(EPS\), not one of JPEG, MPO, PNG, "),
+        (b"\xc5\xd0\xd3\xc6" + EPS, r"PostScript"),
+        (b"%PDF-1.7\n", "the file is PDF"),
+        (b"<svg xmlns='x'/>", "the file is SVG"),
+        (b"\x00\x00\x00\x1cftypheic", "the file is heic"),
+        (encode(photo(0), "ICO"), "the file is ICO"),
+        (encode(photo(0), "TGA"), "cannot identify image file"),
+        (encode(Image.new("1", (10_001, 10_000))), r"Image size \(10001 x 10000 pixels\) exceeds 100 megapixels"),
+        (encode(Image.new("1", (20_000, 10_000))), "exceeds 100 megapixels; shrink"),
+        (narrow(1, 10_000), r"1 x 10000 pixels would be resized to 18 x 180000, more than 16384 a side"),
+        (narrow(10_000, 1), r"10000 x 1 pixels would be resized to 180000 x 18"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_other_formats_and_sizes_are_refused_by_name(data, reason, suffix):
+    with pytest.raises(BrokenSampleError, match=rf"^shard\.tar/some: {reason}|^shard\.tar/some: [^\n]*{reason}"):
+        load_sample(raw_sample(data, suffix=suffix), Transform(SMALL))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO"])
+def test_known_formats_are_decoded(kind):
+    options = {"save_all": True, "append_images": [photo(1)]} if kind == "MPO" else {}
+    assert load_sample(raw_sample(encode(photo(0), kind, **options)), Transform(SMALL)).image.shape == (3, 16, 16)
+
+
+def test_random_crops_of_narrow_pictures_stay_small():
+    crop = Transform(SMALL, crop_scale=(0.2, 0.9))
+    assert load_sample(raw_sample(narrow(3, 10_000)), crop, random.Random(0)).image.shape == (3, 16, 16)
+    with pytest.raises(BrokenSampleError, match="more than 16384 a side"):
+        load_sample(raw_sample(narrow(3, 10_000)), Transform(SMALL), random.Random(0))
