@@ -16,6 +16,13 @@ Verify = Literal["sha256", "size"]
 
 FILE_NAME = "manifest.json"
 
+FILE = re.compile(r"\w[\w.=+,@-]*(?:/\w[\w.=+,@-]*)*")
+SPLIT_NAME = re.compile(r"\w[\w-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""Names of files, splits and checksums: a manifest may come from anyone, so others are refused before use."""
+
+LONGEST_NAME, LARGEST_NUMBER = 1000, 2**53
+
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
@@ -38,6 +45,16 @@ class ShardInfo:
             value = getattr(self, name)
             if type(value) is not kind:
                 raise TypeError(f"`{name}` of a shard must be of type {kind.__name__}, got {value!r}")
+        if not (0 <= self.samples < LARGEST_NUMBER and 0 <= self.bytes < LARGEST_NUMBER):
+            raise ValueError(f"`samples` and `bytes` of a shard must lie in 0..2^53, got {self.samples}, {self.bytes}")
+        check_name(self.file, FILE, "a shard")
+        check_name(self.sha256, SHA256, "a checksum")
+
+
+def check_name(name: object, pattern: re.Pattern[str], what: str) -> None:
+    """Raise ValueError for a name that is no text of a pattern, which might leave its folder or end a command."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not pattern.fullmatch(name):
+        raise ValueError(f"{str(name)[:100]!r} cannot be the name of {what}; it must match {pattern.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +101,23 @@ class Manifest:
                 name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()
             }
             return cls(**content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{where} is not a manifest ({error!r}); pack the images again") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            why = error if type(error) in (ValueError, TypeError) else repr(error)
+            raise ValueError(f"{where} is not a manifest ({why}); pack the images again") from error
+
+    def __post_init__(self) -> None:
+        for name in ("name", "source", "licence", "recipe", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"`{name}` of a manifest must be a text, got {getattr(self, name)!r}")
+        if self.classes is not None and not (
+            isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)
+        ):
+            raise TypeError(f"`classes` of a manifest must be a list of names or null, got {str(self.classes)[:100]}")
+        for split in self.splits:
+            check_name(split, SPLIT_NAME, "a split")
+        for file, sha256 in self.files.items():
+            check_name(file, FILE, "a file")
+            check_name(sha256, SHA256, "a checksum")
 
     def save(self, root: Path) -> None:
         """Write the manifest, whole or not at all."""

@@ -7,9 +7,16 @@ from typing import BinaryIO
 
 from data.cache import ShardCache
 from data.manifest import FILE_NAME, Manifest, ShardInfo, Verify, checksum, keys_file, verify_shard
+from data.photos import check_names
 from data.transfer import PIPE, PLACE, Remote, fetch, is_remote, url_of
+from dre.runs.process import mask_credentials
 
 HERE = Remote()
+
+LOCAL = "file://"
+
+LARGEST_MANIFEST, LARGEST_LIST = 1 << 28, 1 << 32
+"""Bytes of a manifest, and of another file beside the shards, that are fetched at most."""
 
 
 class Root(ABC):
@@ -56,6 +63,7 @@ class Root(ABC):
                     f"{self.name}/{keys_file(split)} lists {len(keys)} keys, the manifest counts "
                     f"{manifest.count()[split]} images; copy it again, or pack the images again"
                 )
+            check_names(keys or (), f"{self.name}/{keys_file(split)}")
             self._keys[split] = keys
         return self._keys[split]
 
@@ -88,14 +96,16 @@ class RemoteRoot(Root):
     """Read a data set on a server or in a bucket, or through a command that prints files.
 
     Args:
-        url: See `url_of`.
+        url: See `url_of`; its credentials stay here, messages mask them.
         remote: How it is fetched.
     """
 
     def __init__(self, url: str, remote: Remote) -> None:
         if url.startswith(PIPE) and PLACE not in url:
-            raise ValueError(f"{url!r} does not say where the name of a file goes; write {PLACE} there")
-        super().__init__(url)
+            shown = mask_credentials(url)
+            raise ValueError(f"{shown!r} does not say where the name of a file goes; write {PLACE} there")
+        super().__init__(mask_credentials(url))
+        self.url = url
         self.remote = remote
         self.cache = ShardCache(remote.cache, remote.cache_gigabytes)
         self._manifest: bytes | None = None
@@ -111,10 +121,12 @@ class RemoteRoot(Root):
 
     def open(self, info: ShardInfo) -> BinaryIO:
         """Open a shard, and fetch it before where it is not in the cache."""
-        url = url_of(self.name, info.file)
-        return self.cache.open(
-            info, lambda path: fetch(url, path, self.remote, lambda path: verify_shard(path, info, "sha256"))
-        )
+        url = url_of(self.url, info.file)
+
+        def check(path: Path) -> None:
+            verify_shard(path, info, "sha256")
+
+        return self.cache.open(info, lambda path: fetch(url, path, self.remote, check, info.bytes))
 
     def verify(self, info: ShardInfo, verify: Verify) -> None:
         """Compare a shard that is in the cache; others are compared with their manifest when they arrive."""
@@ -131,8 +143,9 @@ class RemoteRoot(Root):
                 raise ValueError("it has another sha256 than the manifest says")
 
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / file
-            fetch(url_of(self.name, file), path, self.remote, check)
+            path = Path(folder) / "fetched"
+            most = LARGEST_MANIFEST if sha256 is None else LARGEST_LIST
+            fetch(url_of(self.url, file), path, self.remote, check, most)
             return path.read_bytes()
 
 
@@ -140,5 +153,6 @@ def open_root(root: str | Path | Root, remote: Remote = HERE) -> Root:
     """Say where a data set lies from how its root is written."""
     if isinstance(root, Root):
         return root
-    text = str(root).removeprefix("file://")
-    return RemoteRoot(text, remote) if isinstance(root, str) and is_remote(text) else LocalRoot(Path(text))
+    if isinstance(root, str) and is_remote(root) and not root.startswith(LOCAL):
+        return RemoteRoot(root, remote)
+    return LocalRoot(Path(str(root).removeprefix(LOCAL)))
