@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.api import naming_supported
-from dre.cli.arguments import CONFIG, OneLineParser, forget_files, spelled_out
+from dre.cli.arguments import CONFIG, OneLineParser, check_class_paths, forget_files, spelled_out
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
@@ -108,6 +108,7 @@ class CommandLine(LightningCLI):
             ValueError: An option contradicts the run directory or another option.
         """
         super().parse_arguments(parser, args)
+        check_class_paths(self.config)
         for mapping in ("explainers", "metrics"):
             forget_files(self.config.model.get(mapping) or {})
         trainer = self.config.trainer
