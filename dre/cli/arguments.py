@@ -1,36 +1,19 @@
-"""Parser of the command lines, with errors of one line, and helpers that read and check run files and sections."""
+"""Parser of the command lines, with errors of one line, and helpers that read run files and sections."""
 
 import argparse
 import difflib
-import importlib
-import inspect
 import itertools
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_type_hints
+from typing import Any, Literal, NoReturn
 
-import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace, get_loader, set_loader
-from lightning_fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
-from pytorch_lightning.accelerators import Accelerator
 from pytorch_lightning.cli import LightningArgumentParser
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins import LayerSync
-from pytorch_lightning.profilers import Profiler
-from pytorch_lightning.strategies import Strategy
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
 
 from dre import renamed
-from dre.explainers import Explainer
-from dre.models import Classifier
-from dre.runs.process import mask_credentials
-from dre.types import Waypoint
+from dre.runs.process import ALLOW, MASK, PIPE, mask_credentials, refuse_pipes
 
 Training = Literal["masks", "classifier"]
 
@@ -53,34 +36,6 @@ PLAINER = (
 )
 
 
-KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("explainers", "explainer", "attribution"), (Explainer,)),
-    "accelerator": (Accelerator,),
-    "callbacks": (pl.Callback,),
-    "classifier": (Classifier,),
-    "data": (pl.LightningDataModule,),
-    "logger": (Logger,),
-    "metrics": (Metric,),
-    "plugins": (CheckpointIO, ClusterEnvironment, LayerSync, Precision),
-    "profiler": (Profiler,),
-    "strategy": (Strategy,),
-    "optimizer": (Optimizer,),
-    "lr_scheduler": (LRScheduler,),
-}
-"""Key of a configuration -> the classes of which one must be the parent of what it names."""
-
-KNOWN = (*dict.fromkeys(kind for kinds in KINDS.values() for kind in kinds), nn.Module)
-OURS = ("dre", "data", "callbacks", "reproduction")
-"""Packages whose classes may be named by any key that takes one: settings, paths, fills."""
-
-ARGUMENTS = {"model", "images", "targets"}
-"""Parameters by which a function is an explainer."""
-
-REGISTERED = "__dre_explainer__"
-"""Attribute of a function that was registered as an explainer."""
-
-HOOKS = "torch.distributed.algorithms.ddp_comm_hooks."
-
 _load = get_loader("yaml")
 
 
@@ -99,10 +54,8 @@ class OneLineParser(LightningArgumentParser):
         """Print the error and how to get help; parsers inside this one raise instead."""
         if not self.exit_on_error:
             super().error(message, ex)
-        self.exit(
-            2,
-            f"error: {mask_credentials(plain(message))}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n",
-        )
+        said = mask_credentials(plain(message))
+        self.exit(2, f"error: {said}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n")
 
     def _suggestion(self, message: str) -> str:
         """Return the options that an unrecognised one resembles, as a question."""
@@ -129,7 +82,7 @@ def plain(message: str) -> str:
 
 def spelled_out(words: Sequence[str], short: Mapping[str, str]) -> list[str]:
     """Return the command line as the parser reads it: long options, run files first."""
-    return files_first(with_value("--smoke", renamed.flags(written_out(short, words))))
+    return files_first(with_value(ALLOW, with_value("--smoke", renamed.flags(written_out(short, words)))))
 
 
 def written_out(short: Mapping[str, str], words: Sequence[str]) -> list[str]:
@@ -192,90 +145,36 @@ def chosen_training(words: Sequence[str]) -> Training:
     return "classifier" if wanted == "classifier" else "masks"
 
 
-def check_class_paths(value: Any, key: str = "", kinds: tuple[type, ...] = ()) -> None:
-    """Check every class and function that a configuration names, before one of them is called.
-
-    Args:
-        value: The configuration, or a part of it.
-        key: Where it lies.
-        kinds: Classes of which one must be the parent of what is named; by default any that some key takes.
+def check_roots(config: Mapping[str, Any], allows_pipes: bool) -> None:
+    """Check the addresses in a configuration of plain values.
 
     Raises:
-        ValueError: What is named is not of the kind that its key takes.
+        ValueError: One is a command and commands are not allowed, or its credential was masked when it was saved.
     """
-    if isinstance(value, Namespace | dict):
-        entries = _entries(value)
-        if "class_path" in entries:
-            path = str(entries.pop("class_path"))
-            _check_kind(_named(path, key), path, key, kinds)
-            kinds = ()
-        for name, entry in entries.items():
-            inner = key if name in ("init_args", "dict_kwargs") else f"{key}.{name}" if key else str(name)
-            check_class_paths(entry, inner, KINDS.get(str(name), kinds))
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            check_class_paths(entry, key, kinds)
-    elif callable(value) and not isinstance(value, os.PathLike):
-        _check_kind(value, f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}", key, kinds)
+    if config.get(ALLOW.lstrip("-")) and not allows_pipes:
+        raise ValueError(f"{ALLOW} counts on the command line alone; take it out of the run file")
+    refuse_pipes(dict(config), allows_pipes)
+    settings = (config.get("data") or {}).get("init_args") or {}
+    for name, value in settings.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and MASK in one and ("://" in one or one.startswith(PIPE)):
+                raise ValueError(
+                    f"the credential of {one} is not kept in a saved configuration; give the whole address again with "
+                    f"--data.{name}"
+                )
 
 
-def _named(path: str, key: str) -> Any:
-    """Import what a class path names."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{key}: there is no {path} ({error})") from None
-
-
-def _check_kind(named: Any, path: str, key: str, kinds: tuple[type, ...]) -> None:
-    if inspect.isclass(named):
-        ours = any(kind.__module__.partition(".")[0] in OURS for kind in named.__mro__)
-        if issubclass(named, kinds or KNOWN) or (not kinds and (ours or hasattr(named, "walk"))):
-            return
-    elif isinstance(named, kinds or KNOWN) or _is_explaining(named) or (not kinds and _is_rule(named, path)):
-        return
-    wanted = (
-        " or ".join(kind.__name__ for kind in kinds) or "class that a run is built of (an explainer, a metric, ...)"
-    )
-    raise ValueError(
-        f"{key}: {path} is no {wanted}, and is not called; a function must have the parameters model, images and "
-        "targets, or be annotated to return a Classifier or an Explainer"
-    )
-
-
-def _is_explaining(function: Any) -> bool:
-    """Return whether a function makes or is an explainer: registered, by its parameters, or by what it returns."""
-    if not (inspect.isfunction(function) or inspect.ismethod(function)):
-        return False
-    returned = _hints(function).get("return")
-    return (
-        getattr(function, REGISTERED, False) is True
-        or inspect.signature(function).parameters.keys() >= ARGUMENTS
-        or (inspect.isclass(returned) and issubclass(returned, Classifier | Explainer))
-    )
-
-
-def _is_rule(function: Any, path: str) -> bool:
-    """Return whether a function is a rule of two waypoints, or a hook of torch for gradients of several processes."""
-    if not inspect.isfunction(function):
-        return False
-    hints = _hints(function)
-    is_rule = hints.pop("return", None) is Tensor and list(hints.values()) == [Waypoint, Waypoint]
-    return is_rule or path.startswith(HOOKS) or function.__module__.startswith(HOOKS)
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a function; {} where they name what there is not."""
-    try:
-        return get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        return {}
+def masked(config: Namespace) -> Namespace:
+    """Return a configuration whose texts have their credentials masked."""
+    clean = config.clone()
+    for key, value in config.items(branches=False):
+        clean[key] = mask_credentials(value)
+    return clean
 
 
 def forget_files(section: Namespace | dict[str, Any]) -> None:
     """Remove the names of the files that the entries of a mapping were read from."""
-    for value in _entries(section).values():
+    for value in entries_of(section).values():
         if isinstance(value, Namespace):
             forget_files(value)
     section.pop(ORIGIN, None)
@@ -284,7 +183,7 @@ def forget_files(section: Namespace | dict[str, Any]) -> None:
 def parts_of(entry: Namespace) -> Iterator[Namespace]:
     """Yield an explainer's entry in a configuration, and those of the explainers that it is built on."""
     yield entry
-    for value in _entries(entry.get("init_args") or {}).values():
+    for value in entries_of(entry.get("init_args") or {}).values():
         if isinstance(value, Namespace) and "class_path" in value:
             yield from parts_of(value)
 
@@ -296,6 +195,6 @@ def settings_within(entry: Namespace) -> Iterator[Namespace]:
             yield part.init_args
 
 
-def _entries(section: Namespace | dict[str, Any]) -> dict[str, Any]:
+def entries_of(section: Namespace | dict[str, Any]) -> dict[str, Any]:
     """Return the entries of a section, one level deep; a namespace's own items are those of all levels."""
     return dict(vars(section) if isinstance(section, Namespace) else section)
