@@ -27,7 +27,7 @@ crop_mode crop_pct fixed_input_size input_size interpolation mean min_input_size
 test_input_size
 """
 OPTIONS, OVERLAY = frozenset(_OPTIONS.split()), frozenset(_OVERLAY.split())
-"""Arguments of timm that a checkpoint may hold: sizes, rates, names of layers; and those of `pretrained_cfg_overlay`."""
+"""Arguments of timm that a checkpoint may hold: sizes, rates, names of layers; those of `pretrained_cfg_overlay`."""
 
 WORD = re.compile(r"[\w.+-]{0,64}")
 LARGEST, LARGEST_SIDE, MOST_CLASSES = 1 << 16, 4096, 1 << 18
@@ -89,8 +89,8 @@ class TrainedNetwork:
 def _check_options(options: Mapping[str, Any], known: frozenset[str]) -> None:
     """Raise ValueError for an option of a file that is not known, or whose value is not plain."""
     for name, value in options.items():
-        is_overlay = name == "pretrained_cfg_overlay" and isinstance(value, dict | None)
-        if name not in known or not (is_overlay or _is_plain(value)):
+        is_overlay = name == "pretrained_cfg_overlay"
+        if name not in known or not (isinstance(value, dict | None) if is_overlay else _is_plain(value)):
             raise ValueError(
                 f"the checkpoint was made with the option {str(name)[:64]!r} = {str(value)[:64]!r}, which is not read "
                 "from a file; save its weights as a state dict, and give `name`, `weights` and `options` yourself"
