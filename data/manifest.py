@@ -16,9 +16,13 @@ Verify = Literal["sha256", "size"]
 
 FILE_NAME = "manifest.json"
 
+INDEX = "python -m data.prepare index --source {} --out MANIFEST_FOLDER"
+WAYS = f"pack the images with `python -m data.prepare`; for shards that you have, `{INDEX.format('SHARDS')}` writes one"
+
 FILE = re.compile(r"\w[\w.=+,@-]*(?:/\w[\w.=+,@-]*)*")
 SPLIT_NAME = re.compile(r"\w[\w-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+PLACE = re.compile(r"(?:(?:https?|s3|gs)://[\w.:-]+(?:/[\w.=+,@~-]+)*|(?:/[^/\x00-\x1f\x7f]+)+)/?")
 """Names of files, splits and checksums: a manifest may come from anyone, so others are refused before use."""
 
 LONGEST_NAME, LARGEST_NUMBER = 1000, 2**53
@@ -33,15 +37,17 @@ class ShardInfo:
         samples: How many images it holds.
         bytes: Its size.
         sha256: Its checksum, in hexadecimal.
+        place: Folder or URL where it lies; empty beside the manifest. A manifest that is fetched may not name one.
     """
 
     file: str
     samples: int
     bytes: int
     sha256: str
+    place: str = ""
 
     def __post_init__(self) -> None:
-        for name, kind in (("file", str), ("samples", int), ("bytes", int), ("sha256", str)):
+        for name, kind in (("file", str), ("samples", int), ("bytes", int), ("sha256", str), ("place", str)):
             value = getattr(self, name)
             if type(value) is not kind:
                 raise TypeError(f"`{name}` of a shard must be of type {kind.__name__}, got {value!r}")
@@ -49,6 +55,8 @@ class ShardInfo:
             raise ValueError(f"`samples` and `bytes` of a shard must lie in 0..2^53, got {self.samples}, {self.bytes}")
         check_name(self.file, FILE, "a shard")
         check_name(self.sha256, SHA256, "a checksum")
+        if self.place:
+            check_name(self.place, PLACE, "the place of a shard")
 
 
 def check_name(name: object, pattern: re.Pattern[str], what: str) -> None:
@@ -88,7 +96,7 @@ class Manifest:
         """Read the manifest of the dataset in `root`, or say what is wrong with it."""
         path = root / FILE_NAME
         if not path.is_file():
-            raise FileNotFoundError(f"no {FILE_NAME} in {root}; pack the images with `python -m data.prepare`")
+            raise FileNotFoundError(f"no {FILE_NAME} in {root}; {WAYS}")
         return cls.parse(path.read_bytes(), str(path))
 
     @classmethod
@@ -123,7 +131,10 @@ class Manifest:
         """Write the manifest, whole or not at all."""
         path = root / FILE_NAME
         unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps({"images": self.count(), **asdict(self)}, indent=1) + "\n")
+        content = {"images": self.count(), **asdict(self)}
+        for shard in (shard for shards in content["splits"].values() for shard in shards if not shard["place"]):
+            del shard["place"]  # readers before 0.3 know none
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(unfinished, path)
 
     def count(self) -> dict[str, int]:

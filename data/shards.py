@@ -14,9 +14,9 @@ from rich.progress import track
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from data.folder import FolderShard, folder_class_names, list_photos
-from data.manifest import FILE_NAME, ShardInfo, Verify
+from data.manifest import FILE_NAME, INDEX, ShardInfo, Verify
 from data.photos import check_names, is_hidden
-from data.roots import LocalRoot, RemoteRoot, Root, open_root
+from data.roots import LocalRoot, Root, open_root
 
 FETCHERS = 4
 """Shards that are fetched at the same time."""
@@ -202,6 +202,11 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) 
         if isinstance(root, LocalRoot) and not root.path.is_dir():
             raise FileNotFoundError(f"no folder {root.path}; set `root` to where the images are")
         if isinstance(root, LocalRoot) and not (root.path / FILE_NAME).is_file():
+            if any(root.path.glob("*.tar")):
+                raise FileNotFoundError(
+                    f"{root.path} holds shards and no {FILE_NAME}; `{INDEX.format(root.path)}` writes one, "
+                    "without packing them again; then set `root` to that folder"
+                )
             shards.extend(FolderShard.cut(list_photos(root.path, split)))
             continue
         start = 0
@@ -238,10 +243,10 @@ def _class_names(root: Root) -> list[str] | None:
 
 def fetch_all(shards: Sequence[Shard]) -> None:
     """Bring shards to a local disk, a few at a time; those that must all be there together fit the cache or none do."""
-    away = [shard for shard in shards if isinstance(shard, TarShard) and isinstance(shard.root, RemoteRoot)]
+    away = [shard for shard in shards if isinstance(shard, TarShard) and shard.root.is_away(shard.info)]
     if not away:
         return
-    for root in {shard.root for shard in away if isinstance(shard.root, RemoteRoot)}:
+    for root in {shard.root for shard in away}:
         root.cache.refuse_more_than(sum(shard.info.bytes for shard in away))
     with ThreadPoolExecutor(FETCHERS) as pool:
         for _ in track(pool.map(TarShard.fetch, away), description="fetching", total=len(away)):
