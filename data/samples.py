@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from data.augment import Augmentation
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
+from dre.checks import check_number
 from dre.images.decode import (
+    LONGEST_SIDE,
     centre,
     larger_size,
     open_picture,
@@ -39,7 +42,18 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 
 
 class BrokenSampleError(ValueError):
-    """Signal a sample that cannot be used; the message is one line, `shard/key: reason`."""
+    """Signal a sample that cannot be used; the message is one line, `shard/key: reason`.
+
+    Args:
+        message: That line.
+        key: Of the sample.
+        reason: Why it cannot be used.
+    """
+
+    def __init__(self, message: str, key: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,32 @@ def _random_window(image_size: tuple[int, int], scale: tuple[float, float], draw
     return Window((width - across) // 2, (height - down) // 2, across, down)
 
 
+def check_crops(flip: float, crop_scale: tuple[float, float] | None) -> None:
+    """Check probability and sizes of random crops; raise ValueError or TypeError that names the option."""
+    if isinstance(flip, bool) or not isinstance(flip, Real):
+        raise TypeError(f"`flip` is a probability in [0, 1], got {flip!r}")
+    if not 0 <= flip <= 1:
+        raise ValueError(f"`flip` is a probability in [0, 1], got {flip}")
+    if crop_scale is None:
+        return
+    if not isinstance(crop_scale, list | tuple) or len(crop_scale) != 2:
+        raise TypeError(f"`crop_scale` must be two ascending shares in (0, 1], got {crop_scale!r}")
+    for share in crop_scale:
+        check_number("crop_scale", share, 0, 1e9, whole=False)
+    if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+        raise ValueError(f"`crop_scale` must be two ascending shares in (0, 1], got {list(crop_scale)}")
+
+
+def check_preprocessing(preprocessing: Preprocessing) -> None:
+    """Check the sizes of a preprocessing; raise ValueError or TypeError that names the one that cannot be."""
+    if len(preprocessing.size) != 2:
+        raise ValueError(f"`size` of the preprocessing must be (height, width), got {list(preprocessing.size)}")
+    for name, side in (*(("size", side) for side in preprocessing.size), ("resize", preprocessing.resize)):
+        check_number(name, side, 1, LONGEST_SIDE)
+    if preprocessing.channels not in (1, 3):
+        raise ValueError(f"`channels` of the preprocessing must be 1 or 3, got {preprocessing.channels!r}")
+
+
 def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Random | None = None) -> Sample:
     """Decode and transform one sample of a shard.
 
@@ -154,7 +194,8 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         pixels, boxes = transform(image, boxes, draws)
         return Sample(key, pixels, facts["label"], boxes)
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
-        raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason(error)}") from error
+        why = reason(error)
+        raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {why}", key, why) from error
 
 
 def image_suffix(raw: Mapping[str, Any]) -> str:

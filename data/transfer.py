@@ -16,6 +16,7 @@ import fsspec
 import webdataset as wds
 from pytorch_lightning.utilities import rank_zero_only
 
+from dre.checks import check_number
 from dre.runs.process import mask_credentials
 
 
@@ -76,12 +77,13 @@ class Remote:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"`attempts` must be at least 1, got {self.attempts}")
+        check_number("attempts", self.attempts, 1, 1_000_000)
         for name in ("pause", "timeout", "cache_gigabytes"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"`{name}` must be above 0, got {value}")
+            if value is not None:
+                check_number(name, value, -1e9, 1e9, whole=False)
+                if value <= 0:
+                    raise ValueError(f"`{name}` must be above 0, got {value}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Process of a run: memory allocation, silenced warnings, errors in one line, masked credentials, and the W&B key."""
 
 import ctypes
+import errno
 import logging
 import netrc
 import os
@@ -23,6 +24,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 1 << 30
 LOST_PEER = re.compile(r"\bgloo/transport|Gloo \w+ failed|NCCL", re.IGNORECASE)
 """Text in the errors of collectives, which have no type of their own."""
+
+WORKER = re.compile(r"DataLoader worker \(pid")
+"""Text in the errors for workers that have ended; they arise wherever the process is at that moment."""
+
+MORE_FILES = "raise the limit with `ulimit -n 4096`, or take fewer workers (--data.workers)"
 
 MASK = "***"
 """What is written in place of a credential."""
@@ -96,9 +102,13 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DRE_TRACEBACK"):
             raise
-        line = mask_credentials(str(error))
+        more = f"; {MORE_FILES}" if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) else ""
+        line = mask_credentials(f"{error}{more}")
         sys.exit(f"error: {line} (DRE_TRACEBACK=1 shows where)" if is_first_to_say(line) else 1)
     except RuntimeError as error:
+        ended = ended_worker(error)
+        if ended and not os.environ.get("DRE_TRACEBACK"):
+            sys.exit(f"error: {ended} (DRE_TRACEBACK=1 shows where)" if is_first_to_say(ended) else 1)
         if os.environ.get("DRE_TRACEBACK") or not (isinstance(error, DistError) or LOST_PEER.search(str(error))):
             raise
         reason = str(error).strip().splitlines()[0]
@@ -162,6 +172,18 @@ def masked_arguments() -> Iterator[None]:
         yield
     finally:
         sys.argv = given
+
+
+def ended_worker(error: BaseException) -> str | None:
+    """Return in one line that a process that loads data has ended, and what to do; `None` for any other error."""
+    if not isinstance(error, RuntimeError) or not WORKER.search(str(error)):
+        return None
+    why = re.search(r"killed by signal: ([\w ]+)", f"{error} {error.__cause__ or error.__context__ or ''}")
+    how = f"was killed ({why[1].strip()})" if why else "ended unexpectedly"
+    return (
+        f"a worker process that loads images {how}: most often the memory, or /dev/shm, is full; take fewer workers "
+        "(--data.workers 0 loads in the main process), or smaller batches, and go on with --resume or --ckpt_path last"
+    )
 
 
 def has_wandb_key() -> bool:
