@@ -15,8 +15,8 @@ from data.streams import Drawn, EvaluationStream, Position, Stream, TrainingStre
 from dre.runs.process import ended_worker
 from dre.types import Batch
 
-SPARE_FILES, FILES_OF_WORKER = 64, 32
-"""Files that a process opens beside its data, and those by which a worker hands over its batches."""
+SPARE_FILES, FILES_OF_WORKER, USUAL_FILES = 64, 32, 4096
+"""Open files: of a process beside its data, of a worker that hands over batches, and a limit that is enough for all."""
 
 
 class EvaluationLoader:
@@ -136,10 +136,13 @@ def _check_open_files(workers: int) -> None:
     held = len(list(folder.iterdir())) if folder.is_dir() else SPARE_FILES
     needed = held + SPARE_FILES + FILES_OF_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if workers == 0 or soft == resource.RLIM_INFINITY or soft >= needed:
+    if workers == 0 or soft == resource.RLIM_INFINITY or soft >= max(needed, USUAL_FILES):
         return
     if hard == resource.RLIM_INFINITY or hard >= needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        wanted = max(needed, USUAL_FILES)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
         return
     raise ValueError(
         f"{workers} workers need about {needed} open files, this process may have {hard}; raise the limit with "

@@ -175,7 +175,9 @@ def masked_arguments() -> Iterator[None]:
 
 
 def ended_worker(error: BaseException) -> str | None:
-    """Return in one line that a process that loads data has ended, and what to do; `None` for any other error."""
+    """Return in one line that processes that load data have failed, and what to do; `None` for any other error."""
+    if isinstance(error, RuntimeError) and "Too many open files" in str(error):
+        return f"Too many open files for the workers that load images; {MORE_FILES}"
     if not isinstance(error, RuntimeError) or not WORKER.search(str(error)):
         return None
     why = re.search(r"killed by signal: ([\w ]+)", f"{error} {error.__cause__ or error.__context__ or ''}")
