@@ -43,7 +43,7 @@ class ShardDataModule(pl.LightningDataModule):
     Args:
         root: Folder of the images, or several: with a manifest.json (see `python -m data.prepare`), with a
             labels.csv, or a plain tree. Packed sets may lie elsewhere: https://..., s3://..., gs://..., or a command
-            that prints a file, `pipe:curl -sf https://host/birds/{}`.
+            that prints a file, `pipe:curl -sf https://host/birds/{}`, which needs --allow_pipe.
         val_root: The same for the evaluation images, where they lie elsewhere.
         train_split: Split to train on.
         val_split: Split to validate and test on.

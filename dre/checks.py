@@ -180,7 +180,7 @@ def check_number(name: str, value: Any, least: float, most: float, whole: bool =
         TypeError: It is no number, or not a whole one.
         ValueError: It is not finite, or out of bounds.
     """
-    kind: type = Integral if whole else Real
+    kind: Any = Integral if whole else Real
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(f"`{name}` must be a {'whole number' if whole else 'number'}, got {value!r}")
     if not math.isfinite(value):
