@@ -151,9 +151,10 @@ def check_roots(config: Mapping[str, Any], allows_pipes: bool) -> None:
     Raises:
         ValueError: One is a command and commands are not allowed, or its credential was masked when it was saved.
     """
-    if config.get(ALLOW.lstrip("-")) and not allows_pipes:
+    wants_pipes = bool(config.get(ALLOW.lstrip("-")))
+    if wants_pipes and not allows_pipes:
         raise ValueError(f"{ALLOW} counts on the command line alone; take it out of the run file")
-    refuse_pipes(dict(config), allows_pipes)
+    refuse_pipes(dict(config), wants_pipes)
     settings = (config.get("data") or {}).get("init_args") or {}
     for name, value in settings.items():
         for one in value if isinstance(value, list) else [value]:

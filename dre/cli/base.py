@@ -64,7 +64,7 @@ class CommandLine(LightningCLI):
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
     ) -> None:
         given = spelled_out(sys.argv[1:] if args is None else args, self.short)
-        self.allows_pipes = f"{ALLOW}=true" in given
+        self.allows_pipes = f"{ALLOW}=true" in map(str.lower, given)
         if not given or not given[0].startswith(CONFIG):
             given = ["--config", self.config_file(given, default_config), *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import yaml
 from torch import Tensor, nn
-from torchvision.datasets import CIFAR10
 from torchvision.models import resnet, vgg
 
 from dre.cli.arguments import chosen_training, files_first, plain, spelled_out, written_out
@@ -22,7 +21,6 @@ from dre.cli.class_paths import REGISTERED, check_class_paths
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import ClassifierCommandLine, TrainingCommandLine, training_command_line
 from dre.explainers import Random
-from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
 from dre.runs.directory import (
     alone_in,
@@ -37,8 +35,6 @@ from dre.runs.process import mask_credentials, masked_arguments, one_line_errors
 from dre.types import Waypoint
 from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, SIXTH, SMALL, tiny_run_file, workplace
-from tests.data.layouts import prepare
-from tests.data.test_array_recipes import write_cifar
 from tests.data.trees import packed
 
 COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
@@ -929,27 +925,3 @@ def test_a_run_of_before_whose_credentials_were_hashed_is_still_the_same(place):
     (place / "run.json").write_text(json.dumps(record | {"config_hash": config_hash(config, masks=False)}))
     assert is_same_config(place, config)
     assert not is_same_config(place, {"data": {"init_args": {"root": "https://other/birds"}}})
-
-
-# A run file of a data set that is packed here
-
-
-RUN_FILE = "configs/train/classifier_cifar10.yaml"
-ONE_BATCH = ("--data.batch_size", "4", "--data.epoch_images", "4", "--data.eval_batch_size", "4", "--data.limit", "4")
-HERE = ("--data.workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.max_epochs", "1")
-
-
-def test_the_run_file_of_cifar_trains_a_batch_of_what_its_recipe_packs(tmp_path, monkeypatch):
-    names, _ = write_cifar(tmp_path / "source", CIFAR10, monkeypatch)
-    prepare("cifar10", tmp_path / "source", tmp_path / "shards" / "cifar10")
-    monkeypatch.chdir(workplace(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    words = ["--config", RUN_FILE, "--model.weights", "null", "--wandb", "off", *ONE_BATCH, *HERE, *QUIET]
-    run = ClassifierCommandLine(words)
-    run.run()
-    assert run.trainer.global_step == 1
-    (batch,) = run.datamodule.val_dataloader()
-    assert batch["images"].shape == (4, 3, 128, 128)  # of 32 x 32
-    trained = Classifier(weights=str(run.run_directory / "checkpoints" / "last.ckpt"))
-    assert trained.num_classes == 10
-    assert trained.class_names == tuple(names)
