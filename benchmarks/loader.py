@@ -5,7 +5,6 @@ epoch of the loader and the loop run in turns. Then a table says what each step 
 """
 
 import argparse
-import io
 import os
 import random
 import resource
@@ -15,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +22,7 @@ from data import ShardDataModule
 from data.loader import collate_training
 from data.samples import IMAGE_SUFFIXES, Transform, decode, load_sample
 from data.streams import Drawn
+from dre.images.decode import open_picture
 from dre.runs.process import keep_freed_memory, machine
 from dre.types import Preprocessing
 
@@ -48,7 +47,7 @@ def image_of(raw: dict[str, bytes]) -> bytes:
 
 def decode_bare(images: Sequence[bytes]) -> None:
     for image in images:
-        Image.open(io.BytesIO(image)).load()
+        open_picture(image).load()
 
 
 def measure(root: str, arguments: argparse.Namespace, workers: int) -> dict[str, list[float]]:

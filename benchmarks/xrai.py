@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from benchmarks.timing import in_turns, ratio
 from dre.explainers.xrai import Mode, rank_regions
+from dre.images.decode import open_picture
 from dre.images.segments import Felzenszwalb, Labels, Regions, in_pieces
 from dre.runs.process import machine
 
@@ -42,7 +43,7 @@ def photographs(folder: Path, count: int, side: int = 224) -> list[np.ndarray]:
     """Return `count` photographs of a folder, evenly spaced, resized to [side, side, 3] in [0, 1]."""
     files = sorted(folder.rglob("*.jpg"))
     chosen = files[:: max(1, len(files) // count)][:count]
-    scaled = [Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for file in chosen]
+    scaled = [open_picture(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC) for file in chosen]
     return [np.asarray(image, dtype=np.float64) / 255 for image in scaled]
 
 

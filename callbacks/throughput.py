@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
+from dre.checks import check_number
 from dre.types import Batch
 
 LEAST_TO_JUDGE = 100
@@ -23,6 +24,8 @@ class Throughput(pl.Callback):
     """
 
     def __init__(self, every: int = 10, broken_share: float = 0.01) -> None:
+        check_number("every", every, 1, 2**53)
+        check_number("broken_share", broken_share, 0, 1, whole=False)
         self.every, self.broken_share = every, broken_share
         self.broken: dict[str, None] = {}  # in order, each once, however often it is drawn
         self.images = 0

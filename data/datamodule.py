@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -13,11 +14,24 @@ from data.augment import Augmentation
 from data.loader import EvaluationLoader, TrainingLoader, to_float
 from data.manifest import ATTRIBUTION, FILE_NAME, Verify, read_credits
 from data.roots import Root, open_root
-from data.samples import Transform
+from data.samples import Transform, check_crops, check_preprocessing
 from data.shards import Shard, class_names, count, fetch_all, open_shards
-from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, refuse_overlap, select_keys
+from data.streams import (
+    EvaluationStream,
+    OnError,
+    Position,
+    Rank,
+    ResampledStream,
+    TrainingStream,
+    refuse_overlap,
+    select_keys,
+)
 from data.transfer import Remote
+from dre.checks import check_number
 from dre.types import Batch, Preprocessing
+
+MOST, MOST_WORKERS, MOST_IN_BATCH = 2**53, 1024, 1 << 20
+"""Largest options: more is a slip of the hand."""
 
 INDEXED = 200_000
 """Training images up to which `sampling: auto` walks through all of them; beyond, indexing the shards takes minutes."""
@@ -29,7 +43,7 @@ class ShardDataModule(pl.LightningDataModule):
     Args:
         root: Folder of the images, or several: with a manifest.json (see `python -m data.prepare`), with a
             labels.csv, or a plain tree. Packed sets may lie elsewhere: https://..., s3://..., gs://..., or a command
-            that prints a file, `pipe:curl -sf https://host/birds/{}`.
+            that prints a file, `pipe:curl -sf https://host/birds/{}`, which needs --allow_pipe.
         val_root: The same for the evaluation images, where they lie elsewhere.
         train_split: Split to train on.
         val_split: Split to validate and test on.
@@ -50,6 +64,8 @@ class ShardDataModule(pl.LightningDataModule):
         verify: What is compared with the manifest before a run: "sha256" of every shard, or its "size" alone.
         remote: Cache and retries of sets that lie elsewhere.
         preprocessing: Size and resize of the images; the classifier's own when not given.
+        on_error: What an evaluation does with a sample that cannot be read: "raise" ends it, "skip" goes on without
+            it and names it in `skipped`.
     """
 
     def __init__(
@@ -72,14 +88,17 @@ class ShardDataModule(pl.LightningDataModule):
         verify: Verify = "sha256",
         remote: Remote | None = None,
         preprocessing: Preprocessing | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
-        _check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
-        _check_at_least(0, workers=workers, seed=seed or 0)
-        if not 0 <= flip <= 1:
-            raise ValueError(f"`flip` is a probability in [0, 1], got {flip}")
-        if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-            raise ValueError(f"`crop_scale` must be two ascending shares in (0, 1], got {list(crop_scale)}")
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        _check_counts(sizes, workers=workers, epoch_images=epoch_images, limit=limit, seed=seed)
+        check_crops(flip, crop_scale)
+        _check_range(val_range)
+        if preprocessing is not None:
+            check_preprocessing(preprocessing)
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
         self.roots = _open_roots(root, remote or Remote())
         self.val_roots = _open_roots(val_root, remote or Remote()) if val_root is not None else self.roots
         self.train_split = train_split
@@ -97,6 +116,9 @@ class ShardDataModule(pl.LightningDataModule):
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         self.verify = verify
         self.preprocessing = preprocessing
+        self.on_error = on_error
+        self.skipped: list[tuple[str, str]] = []
+        """Key and reason of each evaluation image of the last pass that this rank could not read."""
         self._shards: dict[str, list[Shard]] = {}
         self._selected: frozenset[str] | None = None
         self._restored: dict[str, Any] = {}
@@ -141,8 +163,9 @@ class ShardDataModule(pl.LightningDataModule):
         shards, rank, images = self._open("val"), self._rank(), self.expected_images("val")
         if images < rank.world:
             raise ValueError(f"{images} evaluation images cannot feed {rank.world} ranks; use at most {images} devices")
-        stream = EvaluationStream(shards, Transform(self._preprocessing()), self.eval_batch_size, rank, self._selected)
-        return EvaluationLoader(stream, min(self.workers, images))
+        transform = Transform(self._preprocessing())
+        stream = EvaluationStream(shards, transform, self.eval_batch_size, rank, self._selected, self.on_error)
+        return EvaluationLoader(stream, min(self.workers, images), self.skipped)
 
     def test_dataloader(self) -> EvaluationLoader:
         """Load the same images as validation does."""
@@ -252,7 +275,19 @@ def _open_roots(roots: str | Sequence[str], remote: Remote) -> list[Root]:
     return [open_root(root, remote) for root in ([roots] if isinstance(roots, str) else roots)]
 
 
-def _check_at_least(least: int, **arguments: int) -> None:
-    for name, value in arguments.items():
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}")
+def _check_counts(sizes: dict[str, int], **others: int | None) -> None:
+    for name, value in sizes.items():
+        check_number(name, value, 1, MOST_IN_BATCH)
+    bounds = {"workers": (0, MOST_WORKERS), "seed": (0, MOST)}
+    for name, one in others.items():
+        if one is not None:
+            check_number(name, one, *bounds.get(name, (1, MOST)))
+
+
+def _check_range(val_range: tuple[int, int] | None) -> None:
+    if val_range is None:
+        return
+    if not isinstance(val_range, list | tuple) or len(val_range) != 2:
+        raise TypeError(f"`val_range` must be two whole numbers, got {val_range!r}")
+    if any(isinstance(place, bool) or not isinstance(place, Integral) for place in val_range):
+        raise TypeError(f"`val_range` must be two whole numbers, got {list(val_range)}")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.photos import Photo, check_keys, key_of, names_by_index
+from data.photos import Photo, check_keys, is_hidden, key_of, names_by_index
 from data.samples import IMAGE_SUFFIXES
 
 LABELS = "labels.csv"
@@ -105,8 +105,9 @@ def read_splits(root: Path, boxes_of: Mapping[str, FileBoxes] | None = None) -> 
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files at any depth below a folder, in order; refuse a folder without any."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
+    """List the image files at any depth below a folder, in order, without hidden ones; refuse a folder without any."""
+    found = (path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
+    paths = sorted(path for path in found if not is_hidden(path.relative_to(folder).as_posix()))
     if not paths:
         raise ValueError(f"{folder} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
     return paths
@@ -221,6 +222,8 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _labelled_photo(root: Path, row: dict[str, str]) -> Photo:
+    if is_hidden(row["file"]):
+        raise ValueError(f"{root / LABELS} lists {row['file']!r}, which is hidden: rename it, or take its row out")
     path = root / row["file"]
     if not path.is_file():
         path = root / "images" / row["file"]

@@ -1,16 +1,22 @@
 """Data loaders: worker processes, collation, and the position in the data at which training stands."""
 
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from copy import copy
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
 
 from data.boxes import rasterise
 from data.streams import Drawn, EvaluationStream, Position, Stream, TrainingStream
+from dre.runs.process import ended_worker
 from dre.types import Batch
+
+SPARE_FILES, FILES_OF_WORKER, USUAL_FILES = 64, 32, 4096
+"""Open files: of a process beside its data, of a worker that hands over batches, and a limit that is enough for all."""
 
 
 class EvaluationLoader:
@@ -19,17 +25,23 @@ class EvaluationLoader:
     Args:
         stream: What to load.
         workers: Processes that decode; 0 decodes in this one.
+        skipped: Gets key and reason of each sample of this pass that could not be read, where those are skipped.
     """
 
-    def __init__(self, stream: EvaluationStream, workers: int) -> None:
+    def __init__(self, stream: EvaluationStream, workers: int, skipped: list[tuple[str, str]] | None = None) -> None:
         self.stream = stream
         self.workers = workers
+        self.skipped = [] if skipped is None else skipped
 
     def __len__(self) -> int:
         return self.stream.batch_count(self.workers)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _load(self.stream, self.workers, collate_evaluation)
+        self.skipped.clear()
+        for batch in _load(self.stream, self.workers, collate_evaluation):
+            self.skipped += batch.pop("skipped", [])
+            if "images" in batch:  # all that is left may be skipped
+                yield batch
 
 
 class TrainingLoader:
@@ -72,9 +84,12 @@ def collate_training(drawn: Drawn) -> Batch:
 
 
 def collate_evaluation(drawn: Drawn) -> Batch:
-    """Stack images, labels and object masks."""
+    """Stack images, labels and object masks, and name what was skipped."""
+    if not drawn.samples:
+        return cast(Batch, {"skipped": drawn.skipped})
     objects = [rasterise(sample.boxes, (sample.image.shape[1], sample.image.shape[2])) for sample in drawn.samples]
-    return _stack(drawn) | {"objects": torch.stack(objects)}
+    batch = _stack(drawn) | {"objects": torch.stack(objects)}
+    return batch | {"skipped": drawn.skipped} if drawn.skipped else batch
 
 
 def to_float(batch: Batch) -> Batch:
@@ -102,10 +117,37 @@ def _load(stream: Stream, workers: int, collate: Callable[[Drawn], Batch]) -> It
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # a loader must not draw from the run's global randomness
     )
-    for batch in loader:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    _check_open_files(workers)
+    try:
+        for batch in loader:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        ended = ended_worker(error)
+        if ended is None:
+            raise
+        raise ChildProcessError(ended) from None
+
+
+def _check_open_files(workers: int) -> None:
+    """Raise the limit of open files to what the workers need, or say that it is too low: they would wait for ever."""
+    folder = Path("/proc/self/fd")
+    held = len(list(folder.iterdir())) if folder.is_dir() else SPARE_FILES
+    needed = held + SPARE_FILES + FILES_OF_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if workers == 0 or soft == resource.RLIM_INFINITY or soft >= max(needed, USUAL_FILES):
+        return
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        wanted = max(needed, USUAL_FILES)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
+        return
+    raise ValueError(
+        f"{workers} workers need about {needed} open files, this process may have {hard}; raise the limit with "
+        f"`ulimit -n {needed}`, or take fewer workers (--data.workers 0 needs none)"
+    )
 
 
 class _Unless:

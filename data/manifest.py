@@ -16,6 +16,17 @@ Verify = Literal["sha256", "size"]
 
 FILE_NAME = "manifest.json"
 
+INDEX = "python -m data.prepare index --source {} --out MANIFEST_FOLDER"
+WAYS = f"pack the images with `python -m data.prepare`; for shards that you have, `{INDEX.format('SHARDS')}` writes one"
+
+FILE = re.compile(r"\w[\w.=+,@-]*(?:/\w[\w.=+,@-]*)*")
+SPLIT_NAME = re.compile(r"\w[\w-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+PLACE = re.compile(r"(?:(?:https?|s3|gs)://[\w.:-]+(?:/[\w.=+,@~-]+)*|(?:/[^/\x00-\x1f\x7f]+)+)/?")
+"""Names of files, splits and checksums: a manifest may come from anyone, so others are refused before use."""
+
+LONGEST_NAME, LARGEST_NUMBER = 1000, 2**53
+
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
@@ -26,18 +37,32 @@ class ShardInfo:
         samples: How many images it holds.
         bytes: Its size.
         sha256: Its checksum, in hexadecimal.
+        place: Folder or URL where it lies; empty beside the manifest. A manifest that is fetched may not name one.
     """
 
     file: str
     samples: int
     bytes: int
     sha256: str
+    place: str = ""
 
     def __post_init__(self) -> None:
-        for name, kind in (("file", str), ("samples", int), ("bytes", int), ("sha256", str)):
+        for name, kind in (("file", str), ("samples", int), ("bytes", int), ("sha256", str), ("place", str)):
             value = getattr(self, name)
             if type(value) is not kind:
                 raise TypeError(f"`{name}` of a shard must be of type {kind.__name__}, got {value!r}")
+        if not (0 <= self.samples < LARGEST_NUMBER and 0 <= self.bytes < LARGEST_NUMBER):
+            raise ValueError(f"`samples` and `bytes` of a shard must lie in 0..2^53, got {self.samples}, {self.bytes}")
+        check_name(self.file, FILE, "a shard")
+        check_name(self.sha256, SHA256, "a checksum")
+        if self.place:
+            check_name(self.place, PLACE, "the place of a shard")
+
+
+def check_name(name: object, pattern: re.Pattern[str], what: str) -> None:
+    """Raise ValueError for a name that is no text of a pattern, which might leave its folder or end a command."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not pattern.fullmatch(name):
+        raise ValueError(f"{str(name)[:100]!r} cannot be the name of {what}; it must match {pattern.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +96,7 @@ class Manifest:
         """Read the manifest of the dataset in `root`, or say what is wrong with it."""
         path = root / FILE_NAME
         if not path.is_file():
-            raise FileNotFoundError(f"no {FILE_NAME} in {root}; pack the images with `python -m data.prepare`")
+            raise FileNotFoundError(f"no {FILE_NAME} in {root}; {WAYS}")
         return cls.parse(path.read_bytes(), str(path))
 
     @classmethod
@@ -84,14 +109,32 @@ class Manifest:
                 name: [ShardInfo(**shard) for shard in shards] for name, shards in content["splits"].items()
             }
             return cls(**content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{where} is not a manifest ({error!r}); pack the images again") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            why = error if type(error) in (ValueError, TypeError) else repr(error)
+            raise ValueError(f"{where} is not a manifest ({why}); pack the images again") from error
+
+    def __post_init__(self) -> None:
+        for name in ("name", "source", "licence", "recipe", "fingerprint"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"`{name}` of a manifest must be a text, got {getattr(self, name)!r}")
+        if self.classes is not None and not (
+            isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)
+        ):
+            raise TypeError(f"`classes` of a manifest must be a list of names or null, got {str(self.classes)[:100]}")
+        for split in self.splits:
+            check_name(split, SPLIT_NAME, "a split")
+        for file, sha256 in self.files.items():
+            check_name(file, FILE, "a file")
+            check_name(sha256, SHA256, "a checksum")
 
     def save(self, root: Path) -> None:
         """Write the manifest, whole or not at all."""
         path = root / FILE_NAME
         unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps({"images": self.count(), **asdict(self)}, indent=1) + "\n")
+        content = {"images": self.count(), **asdict(self)}
+        for shard in (shard for shards in content["splits"].values() for shard in shards if not shard["place"]):
+            del shard["place"]  # readers before 0.3 know none
+        unfinished.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(unfinished, path)
 
     def count(self) -> dict[str, int]:

@@ -13,6 +13,7 @@ from PIL import Image
 from data.boxes import Boxes, check_boxes, reorient, shift_and_scale
 from data.photos import Photo
 from data.samples import decode, reason
+from dre.images.decode import open_picture
 
 QUALITY = 90
 """Of the JPEG files that a resize writes."""
@@ -116,7 +117,7 @@ def _encode_or_error(photo: Photo, resize: int | None) -> Sample | BrokenPhotoEr
 
 def _check_readable(data: bytes) -> tuple[int, int]:
     """Decode an image to its last byte, at an eighth of its size where JPEG allows; give its height and width."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
         size = (image.height, image.width)
         image.draft(image.mode, (1, 1))
         image.load()

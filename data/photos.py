@@ -4,8 +4,9 @@ Names are keys of webdataset: it cuts them at their first dot, so dots become un
 """
 
 import io
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+SEGMENT = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+"
+KEY = re.compile(rf"(?:\./)?{SEGMENT}(?:/{SEGMENT})*")
+"""Keys of samples: a shard or a list of keys may come from anyone, so others are refused."""
+
+LONGEST_KEY = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +97,36 @@ def key_of(name: str) -> str:
     return name.replace(".", "_")
 
 
+def is_hidden(name: str) -> bool:
+    """Say whether a path is, or lies in, what systems and editors hide: `.ipynb_checkpoints`, `._a.jpg`, `__MACOSX`.
+
+    Example:
+        >>> [is_hidden(name) for name in ("cats/.thumbs/a.jpg", "__MACOSX/a.jpg", "./cats/a.jpg")]
+        [True, True, False]
+    """
+    return any(part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) for part in name.split("/"))
+
+
 def check_keys(photos: Sequence[Photo]) -> None:
     """Refuse two photographs of one key, and keys that no list of lines in UTF-8 can hold."""
     first: dict[str, Path] = {}
     for photo in photos:
         if "\n" in photo.key or not _is_utf8(photo.key):
             raise ValueError(f"the name {str(photo.path)!r} has a line break or is not UTF-8; rename the file")
+        check_names((photo.key,), str(photo.path))
         if photo.key in first:
             raise ValueError(f"{first[photo.key]} and {photo.path} have the same key {photo.key!r}; rename one of them")
         first[photo.key] = photo.path
+
+
+def check_names(keys: Iterable[str], where: str) -> None:
+    """Raise ValueError for keys with control characters, backslashes, or parts that leave their folder."""
+    for key in keys:
+        if len(key) > LONGEST_KEY or not KEY.fullmatch(key):
+            raise ValueError(
+                f"{where}: {key[:100]!r} cannot be the key of an image: it is empty, has control characters or a "
+                "backslash, or leaves its folder; rename the file and pack it again"
+            )
 
 
 def _is_utf8(text: str) -> bool:

@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from data.manifest import SPLIT_NAME
 from data.packing import TAR_BYTES, Packing
 from data.photos import Photo, check_keys
 from data.shards import key_order
-
-SPLIT_NAME = re.compile(r"\w[\w-]*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ What is decided here: boxes in a file refer to the stored pixels, before EXIF ro
 is decided in `dre.images.decode`.
 """
 
-import io
 import json
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
@@ -17,17 +18,42 @@ from torch import Tensor
 
 from data.augment import Augmentation
 from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
-from dre.images.decode import centre, larger_size, resize, scale_shorter_side, stand_upright, to_picture, to_tensor
+from dre.checks import check_number
+from dre.images.decode import (
+    LONGEST_SIDE,
+    centre,
+    larger_size,
+    open_picture,
+    resize,
+    scale_shorter_side,
+    stand_upright,
+    to_picture,
+    to_tensor,
+)
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+
+CLASS_KEYS = ("label", "cls", "class", "class_index")
+"""Keys of a json entry that may hold the class, the first that is there."""
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 """Range of width / height of a random resized crop, as everyone trains on ImageNet."""
 
 
 class BrokenSampleError(ValueError):
-    """Signal a sample that cannot be used; the message is one line, `shard/key: reason`."""
+    """Signal a sample that cannot be used; the message is one line, `shard/key: reason`.
+
+    Args:
+        message: That line.
+        key: Of the sample.
+        reason: Why it cannot be used.
+    """
+
+    def __init__(self, message: str, key: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,29 +148,97 @@ def _random_window(image_size: tuple[int, int], scale: tuple[float, float], draw
     return Window((width - across) // 2, (height - down) // 2, across, down)
 
 
+def check_crops(flip: float, crop_scale: tuple[float, float] | None) -> None:
+    """Check probability and sizes of random crops; raise ValueError or TypeError that names the option."""
+    if isinstance(flip, bool) or not isinstance(flip, Real):
+        raise TypeError(f"`flip` is a probability in [0, 1], got {flip!r}")
+    if not 0 <= flip <= 1:
+        raise ValueError(f"`flip` is a probability in [0, 1], got {flip}")
+    if crop_scale is None:
+        return
+    if not isinstance(crop_scale, list | tuple) or len(crop_scale) != 2:
+        raise TypeError(f"`crop_scale` must be two ascending shares in (0, 1], got {crop_scale!r}")
+    for share in crop_scale:
+        check_number("crop_scale", share, 0, 1e9, whole=False)
+    if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+        raise ValueError(f"`crop_scale` must be two ascending shares in (0, 1], got {list(crop_scale)}")
+
+
+def check_preprocessing(preprocessing: Preprocessing) -> None:
+    """Check the sizes of a preprocessing; raise ValueError or TypeError that names the one that cannot be."""
+    if len(preprocessing.size) != 2:
+        raise ValueError(f"`size` of the preprocessing must be (height, width), got {list(preprocessing.size)}")
+    for name, side in (*(("size", side) for side in preprocessing.size), ("resize", preprocessing.resize)):
+        check_number(name, side, 1, LONGEST_SIDE)
+    if preprocessing.channels not in (1, 3):
+        raise ValueError(f"`channels` of the preprocessing must be 1 or 3, got {preprocessing.channels!r}")
+
+
 def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Random | None = None) -> Sample:
     """Decode and transform one sample of a shard.
 
     Args:
-        raw: As webdataset gives it: `__key__`, `__url__`, the image under its suffix, and `json` with `label` and,
-            where there are any, `boxes` and the `size` (height, width) of the stored image.
+        raw: As webdataset gives it: `__key__`, `__url__`, the image under its suffix, and its class as `cls`, or `json`
+            with `label` and, where there are any, `boxes` and the `size` (height, width) of the stored image.
         transform: Which crop to take.
         draws: Source of randomness for training; `None` takes the centre crop.
     """
     key = str(raw["__key__"])
     try:
-        suffix = next((name for name in IMAGE_SUFFIXES if name in raw), None)
-        if suffix is None or "json" not in raw:
-            raise ValueError("an image and a json entry are needed")
-        facts = json.loads(raw["json"])
+        suffix = image_suffix(raw)
+        facts = read_facts(raw)
         image, stored_size, orientation = decode(raw[suffix], transform.preprocessing.channels)
-        if "size" in facts and tuple(facts["size"]) != stored_size:
+        if isinstance(facts.get("size"), list) and tuple(facts["size"]) != stored_size:
             raise ValueError(f"the image is {list(stored_size)}, its json entry says {facts['size']} (height, width)")
         boxes = reorient(check_boxes(facts.get("boxes", []), stored_size), stored_size, orientation)
         pixels, boxes = transform(image, boxes, draws)
-        return Sample(key, pixels, int(facts["label"]), boxes)
+        return Sample(key, pixels, facts["label"], boxes)
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
-        raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {reason(error)}") from error
+        why = reason(error)
+        raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {why}", key, why) from error
+
+
+def image_suffix(raw: Mapping[str, Any]) -> str:
+    """Return the suffix of the image of a sample; refuse one without an image, or without a class beside it."""
+    suffix = next((name for name in IMAGE_SUFFIXES if name in raw), None)
+    if suffix is None or not raw.keys() & {"json", "cls"}:
+        there = ", ".join(sorted(name for name in raw if not name.startswith("__"))) or "nothing"
+        raise ValueError(f"an image (jpg, png, ...) and a json entry or a cls are needed, got {there}")
+    return suffix
+
+
+def check_parts(raw: Mapping[str, Any]) -> None:
+    """Check that a sample has an image, which is not decoded, and a class.
+
+    Raises:
+        BrokenSampleError: It lacks one of them.
+    """
+    try:
+        image_suffix(raw)
+        read_facts(raw)
+    except (ValueError, RecursionError) as error:
+        raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{raw['__key__']}: {reason(error)}") from error
+
+
+def read_facts(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the class of a sample and what else its json entry says: `cls`, or the json's `label`, `cls` or `class`.
+
+    Raises:
+        ValueError: There is no class, or it is not a whole number from -1.
+    """
+    facts = json.loads(raw["json"]) if "json" in raw else {}
+    if not isinstance(facts, dict):
+        raise ValueError(f"its json entry must be an object with a label, got {str(facts)[:60]}")
+    if "cls" in raw:
+        facts["label"] = (
+            raw["cls"].decode("ascii", "replace") if isinstance(raw["cls"], bytes) else raw["cls"]
+        ).strip()
+    label = next((facts[name] for name in CLASS_KEYS if name in facts), None)
+    if label is None:
+        raise ValueError(f"its json entry has no class: none of {', '.join(CLASS_KEYS)}; it has {sorted(facts)[:8]}")
+    if isinstance(label, bool) or not re.fullmatch(r"-1|\d{1,9}", str(label)):
+        raise ValueError(f"its class must be a whole number from 0, or -1 for none, got {str(label)[:60]!r}")
+    return {**facts, "label": int(label)}
 
 
 def reason(error: Exception) -> str:
@@ -162,7 +256,7 @@ def decode(data: bytes, channels: int | None = None) -> tuple[Image.Image, tuple
         data: An image file.
         channels: 3 for RGB, 1 for grey; `None` keeps grey images grey and makes all others RGB.
     """
-    image: Image.Image = Image.open(io.BytesIO(data))
+    image = open_picture(data)
     stored_size = (image.height, image.width)
     image, orientation = stand_upright(image, channels)
     return image, stored_size, orientation

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.progress import track
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from data.folder import FolderShard, folder_class_names, list_photos
-from data.manifest import FILE_NAME, ShardInfo, Verify
-from data.roots import LocalRoot, RemoteRoot, Root, open_root
+from data.manifest import FILE_NAME, INDEX, ShardInfo, Verify
+from data.photos import check_names, is_hidden
+from data.roots import LocalRoot, Root, open_root
 
 FETCHERS = 4
 """Shards that are fetched at the same time."""
 
 RawSample = dict[str, Any]
 """As webdataset gives it: `__key__`, `__url__` and the bytes of each file under its suffix."""
+
+Told = Callable[[ValueError], Any] | None
 
 
 class Shard(Protocol):
@@ -82,7 +85,7 @@ class TarShard:
         keys = self.root.keys(self.split)
         return list(self._members) if keys is None else keys[self.start : self.start + self.samples]
 
-    def stream(self, told: Callable[[ValueError], Any] | None = None) -> Iterator[RawSample]:
+    def stream(self, told: Told = None) -> Iterator[RawSample]:
         """Read all samples from start to end.
 
         Args:
@@ -101,14 +104,46 @@ class TarShard:
 
         seen = 0
         try:
-            with self.root.open(self.info) as file:
-                files = tar_file_expander([{"url": self.name, "stream": file}])
-                for raw in group_by_keys(files, handler=handle):
+            with self.root.open(self.info) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+                for raw in group_by_keys(self._contents(tar, told), handler=handle):
                     yield raw
                     seen += 1
         except tarfile.TarError as error:
             raise self._damaged(error) from error
         self._check_count(seen)
+
+    def _contents(self, tar: tarfile.TarFile, told: Told) -> Iterator[dict[str, Any]]:
+        """Read the files of a tar file as `group_by_keys` takes them, and forget their headers."""
+        for member in self._files(tar, told):
+            content = tar.extractfile(member)
+            yield {"fname": member.name, "data": content.read() if content else b"", "__url__": self.name}
+            tar.members = []  # type: ignore[attr-defined]
+
+    def _files(
+        self, tar: tarfile.TarFile, told: Callable[[ValueError], Any] | None = None
+    ) -> Iterator[tarfile.TarInfo]:
+        """List the files of a tar file that belong to samples, without hidden ones; refuse odd names and sizes."""
+        for member in tar:
+            key, _ = base_plus_ext(member.name)
+            if not member.isreg() or key is None or is_hidden(member.name):
+                continue
+            try:
+                if member.name.removeprefix("./").startswith("_"):
+                    raise ValueError(
+                        f"{self._place} holds {member.name!r}: webdataset skips names that start with an underscore; "
+                        "rename the file and write the shard again"
+                    )
+                if member.issparse() or member.size > self.info.bytes:
+                    raise ValueError(
+                        f"{self._place} holds {member.name!r}, which is larger than the shard; pack it again"
+                    )
+                check_names((key,), self._place)
+            except ValueError as error:
+                if told is None:
+                    raise
+                told(error)
+            else:
+                yield member
 
     def read(self, position: int) -> RawSample:
         """Read one sample."""
@@ -125,11 +160,10 @@ class TarShard:
         """Key -> suffix -> (offset, size): the headers of the tar file are read once, its images are not."""
         members: dict[str, dict[str, tuple[int, int]]] = {}
         try:
-            with self.root.open(self.info) as file, tarfile.open(fileobj=file) as tar:
-                for member in tar:
+            with self.root.open(self.info) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in self._files(tar):
                     key, suffix = base_plus_ext(member.name)
-                    if member.isreg() and key is not None:
-                        members.setdefault(key, {})[suffix.lower()] = (member.offset_data, member.size)
+                    members.setdefault(key, {})[suffix.lower()] = (member.offset_data, member.size)
         except tarfile.TarError as error:
             raise self._damaged(error) from error
         self._check_count(len(members))
@@ -140,7 +174,10 @@ class TarShard:
         return list(self._members.items())
 
     def _damaged(self, error: tarfile.TarError) -> ValueError:
-        return ValueError(f"{self._place} is not a readable tar file ({error.args[0]}); copy or pack it again")
+        return ValueError(
+            f"{self._place} is not a readable tar file ({error.args[0]}); copy or pack it again (a compressed "
+            "one must be unpacked)"
+        )
 
     def _check_count(self, seen: int) -> None:
         if seen != self.samples:
@@ -165,6 +202,11 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) 
         if isinstance(root, LocalRoot) and not root.path.is_dir():
             raise FileNotFoundError(f"no folder {root.path}; set `root` to where the images are")
         if isinstance(root, LocalRoot) and not (root.path / FILE_NAME).is_file():
+            if any(root.path.glob("*.tar")):
+                raise FileNotFoundError(
+                    f"{root.path} holds shards and no {FILE_NAME}; `{INDEX.format(root.path)}` writes one, "
+                    "without packing them again; then set `root` to that folder"
+                )
             shards.extend(FolderShard.cut(list_photos(root.path, split)))
             continue
         start = 0
@@ -201,10 +243,10 @@ def _class_names(root: Root) -> list[str] | None:
 
 def fetch_all(shards: Sequence[Shard]) -> None:
     """Bring shards to a local disk, a few at a time; those that must all be there together fit the cache or none do."""
-    away = [shard for shard in shards if isinstance(shard, TarShard) and isinstance(shard.root, RemoteRoot)]
+    away = [shard for shard in shards if isinstance(shard, TarShard) and shard.root.is_away(shard.info)]
     if not away:
         return
-    for root in {shard.root for shard in away if isinstance(shard.root, RemoteRoot)}:
+    for root in {shard.root for shard in away}:
         root.cache.refuse_more_than(sum(shard.info.bytes for shard in away))
     with ThreadPoolExecutor(FETCHERS) as pool:
         for _ in track(pool.map(TarShard.fetch, away), description="fetching", total=len(away)):

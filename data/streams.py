@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import webdataset as wds
@@ -18,6 +18,9 @@ from data.shards import RawSample, Shard, count, fetch_ahead, key_order
 
 SHUFFLE_BUFFER = 1000
 """Undecoded samples among which a resampled stream draws the next one."""
+
+
+OnError = Literal["raise", "skip"]
 
 
 class Position(NamedTuple):
@@ -45,10 +48,12 @@ class Drawn:
     Args:
         samples: What could be read.
         broken: One line for each sample that could not.
+        skipped: Key and reason of each sample that an evaluation went on without.
     """
 
     samples: list[Sample]
     broken: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Stream(IterableDataset[Drawn | Exception]):
@@ -68,7 +73,7 @@ class Stream(IterableDataset[Drawn | Exception]):
 
 
 class EvaluationStream(Stream):
-    """Yield every image once over all workers of all ranks; a broken sample ends it with an error.
+    """Yield every image exactly once over all workers of all ranks; a broken sample ends it with an error, or is told.
 
     Shards are split over the workers where there are enough of them, samples where there are not: then every worker
     reads all shards and decodes its share.
@@ -79,6 +84,8 @@ class EvaluationStream(Stream):
         batch_size: Images of a batch; the last batch of a worker is smaller.
         rank: This process.
         selected: Keys that are wanted; `None` wants all.
+        on_error: "skip" goes on without broken samples and gives their keys and reasons; the last batch then may hold
+            nothing else.
     """
 
     def __init__(
@@ -88,7 +95,9 @@ class EvaluationStream(Stream):
         batch_size: int,
         rank: Rank = ALONE,
         selected: frozenset[str] | None = None,
+        on_error: OnError = "raise",
     ) -> None:
+        self.on_error = on_error
         counted = [(shard, _count_selected(shard, selected)) for shard in shards]
         self.shards = [shard for shard, images in counted if images]
         self.counts = [images for _, images in counted if images]
@@ -104,11 +113,22 @@ class EvaluationStream(Stream):
             raw = self._wanted(self.shards[slot::slots])
         else:
             raw = itertools.islice(self._wanted(self.shards), slot, None, slots)
-        while samples := [load_sample(one, self.transform) for one in itertools.islice(raw, self.batch_size)]:
-            yield Drawn(samples)
+        drawn = Drawn([])
+        for one in raw:
+            try:
+                drawn.samples.append(load_sample(one, self.transform))
+            except BrokenSampleError as error:
+                if self.on_error == "raise":
+                    raise
+                drawn.skipped.append((error.key, error.reason))
+            if len(drawn.samples) == self.batch_size:
+                yield drawn
+                drawn = Drawn([])
+        if drawn.samples or drawn.skipped:
+            yield drawn
 
     def batch_count(self, workers: int) -> int:
-        """Say how many batches this rank gets from that many workers."""
+        """Say how many batches this rank gets from that many workers, at most where broken samples are skipped."""
         return sum(-(-self._images(worker, max(workers, 1)) // self.batch_size) for worker in range(max(workers, 1)))
 
     def _images(self, worker: int, workers: int) -> int:

@@ -3,10 +3,11 @@
 import errno
 import logging
 import os
-import shutil
+import re
+import shlex
 import time
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import fsspec
 import webdataset as wds
 from pytorch_lightning.utilities import rank_zero_only
+
+from dre.checks import check_number
+from dre.runs.process import mask_credentials
 
 
 class RankAdapter(logging.LoggerAdapter[logging.Logger]):
@@ -31,6 +35,12 @@ PIPE = "pipe:"
 PLACE = "{}"
 """Stands for the name of the file in a command."""
 
+PLAIN = re.compile(r"[\w./-]+")
+"""Names that a shell reads as they are, within quotes of the command and outside."""
+
+PIECE = 1 << 16
+"""Bytes of a command that are read at once."""
+
 FINAL_STATUS = (400, 401, 403, 404, 405, 410, 416)
 """HTTP answers that another attempt would not change."""
 
@@ -40,6 +50,9 @@ FINAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFoun
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 LONGEST_PAUSE = 60.0
+
+LARGEST = 1 << 40
+"""Bytes of a file about whose size nothing is said."""
 
 Result = TypeVar("Result")
 
@@ -64,12 +77,24 @@ class Remote:
     timeout: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"`attempts` must be at least 1, got {self.attempts}")
+        check_number("attempts", self.attempts, 1, 1_000_000)
         for name in ("pause", "timeout", "cache_gigabytes"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"`{name}` must be above 0, got {value}")
+            if value is not None:
+                check_number(name, value, -1e9, 1e9, whole=False)
+                if value <= 0:
+                    raise ValueError(f"`{name}` must be above 0, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedRemote(Remote):
+    """Hold the settings by which one file is fetched.
+
+    Args:
+        most: Bytes that it may have.
+    """
+
+    most: int = LARGEST
 
 
 class TransferError(OSError):
@@ -84,51 +109,85 @@ def is_remote(root: str) -> bool:
 def url_of(root: str, file: str) -> str:
     """Return the address of a file of a data set.
 
-    A command names the file by `{}`: `pipe:aws s3 cp s3://bucket/birds/{} -`. A URL gets the name at the end of its
-    path; what follows a question mark stays.
+    A command names the file by `{}`: `pipe:aws s3 cp s3://bucket/birds/{} -`; it is quoted. A URL gets the name at the
+    end of its path; what follows a question mark stays.
     """
     if root.startswith(PIPE):
-        return root.replace(PLACE, file)
+        return root.replace(PLACE, file if PLAIN.fullmatch(file) else shlex.quote(file))
     parts = urlsplit(root)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{file}"))
 
 
-def fetch(url: str, target: Path, remote: Remote, check: Callable[[Path], None] = lambda path: None) -> None:
+class Limit(fsspec.callbacks.Callback):  # type: ignore[misc]
+    """Stop a transfer that brings more bytes than the file may have.
+
+    Args:
+        most: That many.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def relative_update(self, inc: int = 1) -> None:
+        """Count the bytes that have arrived."""
+        super().relative_update(inc)
+        if self.value > self.most:
+            raise ValueError(f"it is longer than the {self.most} bytes that it may have")
+
+
+def fetch(
+    url: str, target: Path, remote: Remote, check: Callable[[Path], None] = lambda path: None, most: int = LARGEST
+) -> None:
     """Bring a file to `target`; an attempt that fails, or whose file `check` refuses, costs a warning and another one.
+
+    Args:
+        url: Its address; messages mask its credentials.
+        target: Where it goes.
+        remote: How it is fetched.
+        check: Raises for a file that is not the right one.
+        most: Bytes that it may have.
 
     Raises:
         TransferError: The answer was final, as 404 is, or all attempts failed.
     """
+    shown, bounded = mask_credentials(url), BoundedRemote(**asdict(remote), most=most)
     for attempt in range(1, remote.attempts + 1):
         try:
-            _copy(url, target, remote)
+            _copy(url, target, bounded)
             check(target)
         except Exception as error:  # libraries of every protocol raise errors of their own
             target.unlink(missing_ok=True)
-            why = _reason(error, target.parent)
+            why = mask_credentials(_reason(error, target.parent))
             if _is_final(error) or attempt == remote.attempts:
                 tries = "" if _is_final(error) else f" after {attempt} attempts"
-                raise TransferError(f"cannot fetch {url}{tries}: {why}") from error
+                line = f"cannot fetch {shown}{tries}: {why}"
+                raise TransferError(line) from (error if shown == url else None)
             pause = min(LONGEST_PAUSE, remote.pause * 2 ** (attempt - 1))
-            LOGGER.warning("%s: attempt %d of %d failed (%s), next in %g s", url, attempt, remote.attempts, why, pause)
+            LOGGER.warning(
+                "%s: attempt %d of %d failed (%s), next in %g s", shown, attempt, remote.attempts, why, pause
+            )
             time.sleep(pause)
         else:
             return
 
 
-def _copy(url: str, target: Path, remote: Remote) -> None:
+def _copy(url: str, target: Path, remote: BoundedRemote) -> None:
+    limit = Limit(remote.most)
     if url.startswith(PIPE):
-        _copy_from_command(url, target)
+        _copy_from_command(url, target, limit)
         return
     filesystem, path = fsspec.core.url_to_fs(url, **_options(urlsplit(url).scheme, remote))
-    filesystem.get_file(path, str(target))
+    filesystem.get_file(path, str(target), callback=limit)
 
 
-def _copy_from_command(url: str, target: Path) -> None:
+def _copy_from_command(url: str, target: Path, limit: Limit) -> None:
     stream = wds.gopen(url)
     try:
         with target.open("wb") as file, stream:
-            shutil.copyfileobj(stream, file)
+            while piece := stream.read(PIECE):
+                file.write(piece)
+                limit.relative_update(len(piece))
     except OSError as error:
         if not stream.status or error.errno in FULL:  # a full disk ends the command too, with a broken pipe
             raise

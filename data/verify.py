@@ -20,6 +20,7 @@ from data.roots import Root, open_root
 from data.samples import BrokenSampleError, Transform, load_sample
 from data.shards import TarShard
 from data.transfer import Remote
+from dre.runs.process import ALLOW, mask_credentials, refuse_pipes
 from dre.types import Preprocessing
 
 TINY = Transform(Preprocessing(size=(8, 8), resize=8, interpolation="nearest"))
@@ -47,13 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("roots", nargs="+", help="folders or URLs with a manifest.json")
     parser.add_argument("--cache", default=Remote().cache, help="where shards of URLs are kept (default %(default)s)")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads that read shards")
+    parser.add_argument(ALLOW, action="store_true", help="let roots be commands (pipe:...), which run on this machine")
     options = parser.parse_args(arguments)
     try:
+        refuse_pipes(options.roots, options.allow_pipe)
         if options.workers < 1:
             raise ValueError(f"--workers must be at least 1, got {options.workers}")
         broken = sum(verify(open_root(root, Remote(options.cache)), options.workers) for root in options.roots)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {mask_credentials(str(error))}", file=sys.stderr)
         return 1
     return 1 if broken else 0
 

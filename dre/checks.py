@@ -1,6 +1,9 @@
 """Checks of arguments: shapes, ranges and finite values, with errors that say what to do."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,3 +171,21 @@ def check_shares(**arguments: float) -> None:
     for name, value in arguments.items():
         if not 0 <= value <= 1:
             raise ValueError(f"`{name}` is a share in [0, 1], got {value}")
+
+
+def check_number(name: str, value: Any, least: float, most: float, whole: bool = True) -> None:
+    """Check that an option is a number within bounds.
+
+    Raises:
+        TypeError: It is no number, or not a whole one.
+        ValueError: It is not finite, or out of bounds.
+    """
+    kind: Any = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"`{name}` must be a {'whole number' if whole else 'number'}, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must be finite, got {value}")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"`{name}` must be at most {most}, got {value}")

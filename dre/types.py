@@ -71,7 +71,8 @@ class Batch(TypedDict):
 
     `images` is float32 [B, C, H, W] in [0, 1]; `labels` int64 [B], -1 where the data name no class; `key` the B
     sample names. Evaluation adds `objects`, float32 [B, 1, H, W], 1 inside a box and all zero for an image without
-    boxes. Training adds `broken`, one line for each sample that could not be read since the batch before.
+    boxes. Training adds `broken`, one line for each sample that could not be read since the batch before; `skipped`,
+    key and reason of such a sample of an evaluation, does not leave the loader.
     """
 
     images: Tensor
@@ -79,6 +80,7 @@ class Batch(TypedDict):
     key: list[str]
     objects: NotRequired[Tensor]
     broken: NotRequired[list[str]]
+    skipped: NotRequired[list[tuple[str, str]]]
 
 
 class Explained(TypedDict):

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
+from dre.images.decode import open_picture
 from dre.reporting.figures import curves_figure
 from dre.reporting.style import png_bytes
 from dre.runs.results import RunResults
@@ -137,14 +138,14 @@ def is_demo(run: RunResults) -> bool:
 def small(content: bytes, colours: int = COLOURS) -> bytes:
     """Take fewer colours, where that makes a picture smaller."""
     buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(content)).convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT)
+    picture = open_picture(content).convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT)
     picture.save(buffer, "PNG", optimize=True)
     return min(content, buffer.getvalue(), key=len)
 
 
 def shrunk(content: bytes) -> bytes:
     """Make a picture of photographs smaller, in a palette of its own with the rest dithered."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    picture = open_picture(content).convert("RGB")
     scale = min(1.0, math.sqrt(PIXELS / (picture.width * picture.height)))
     picture = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.LANCZOS)
     palette = picture.quantize(SHADES, method=Image.Quantize.MEDIANCUT, kmeans=3)

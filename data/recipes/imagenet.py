@@ -97,7 +97,7 @@ def _find_annotations(source: Path, split: str, given: Path | None) -> Annotatio
         return Annotations(table, rows.keys(), rows.__getitem__)
     for folder in [given] if given is not None else [source / name for name in ANNOTATIONS]:
         if (folder / split).is_dir():
-            names = {path.stem for path in (folder / split).rglob("*.xml")}
+            names = {path.stem for path in (folder / split).rglob("*.xml") if not path.name.startswith(".")}
             return Annotations(folder / split, names, partial(_from_xml, folder / split))
     return None
 

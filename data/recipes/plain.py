@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from data.folder import LABELS, SPLITS, read_boxes, read_labels, read_splits, read_tree
+from data.photos import is_hidden
 from data.recipes.recipe import Collection, Recipe
 
 NOT_STATED = "not stated"
@@ -24,7 +25,7 @@ def read_folder(source: Path, options: Namespace) -> Collection:
     for split, photos in splits.items():
         root = source / split if known else source
         names = {photo.class_name for photo in photos}
-        folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = (path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
         empty = sorted(path for path in folders if path.name not in names)
         if empty and names != {""}:
             raise ValueError(f"{empty[0]} holds no images, but lies among the class folders; fill or remove it")

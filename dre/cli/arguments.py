@@ -13,6 +13,7 @@ from jsonargparse import Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from dre import renamed
+from dre.runs.process import ALLOW, MASK, PIPE, mask_credentials, refuse_pipes
 
 Training = Literal["masks", "classifier"]
 
@@ -53,9 +54,8 @@ class OneLineParser(LightningArgumentParser):
         """Print the error and how to get help; parsers inside this one raise instead."""
         if not self.exit_on_error:
             super().error(message, ex)
-        self.exit(
-            2, f"error: {plain(message)}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n"
-        )
+        said = mask_credentials(plain(message))
+        self.exit(2, f"error: {said}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n")
 
     def _suggestion(self, message: str) -> str:
         """Return the options that an unrecognised one resembles, as a question."""
@@ -82,7 +82,7 @@ def plain(message: str) -> str:
 
 def spelled_out(words: Sequence[str], short: Mapping[str, str]) -> list[str]:
     """Return the command line as the parser reads it: long options, run files first."""
-    return files_first(with_value("--smoke", renamed.flags(written_out(short, words))))
+    return files_first(with_value(ALLOW, with_value("--smoke", renamed.flags(written_out(short, words)))))
 
 
 def written_out(short: Mapping[str, str], words: Sequence[str]) -> list[str]:
@@ -145,9 +145,37 @@ def chosen_training(words: Sequence[str]) -> Training:
     return "classifier" if wanted == "classifier" else "masks"
 
 
+def check_roots(config: Mapping[str, Any], allows_pipes: bool) -> None:
+    """Check the addresses in a configuration of plain values.
+
+    Raises:
+        ValueError: One is a command and commands are not allowed, or its credential was masked when it was saved.
+    """
+    wants_pipes = bool(config.get(ALLOW.lstrip("-")))
+    if wants_pipes and not allows_pipes:
+        raise ValueError(f"{ALLOW} counts on the command line alone; take it out of the run file")
+    refuse_pipes(dict(config), wants_pipes)
+    settings = (config.get("data") or {}).get("init_args") or {}
+    for name, value in settings.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and MASK in one and ("://" in one or one.startswith(PIPE)):
+                raise ValueError(
+                    f"the credential of {one} is not kept in a saved configuration; give the whole address again with "
+                    f"--data.{name}"
+                )
+
+
+def masked(config: Namespace) -> Namespace:
+    """Return a configuration whose texts have their credentials masked."""
+    clean = config.clone()
+    for key, value in config.items(branches=False):
+        clean[key] = mask_credentials(value)
+    return clean
+
+
 def forget_files(section: Namespace | dict[str, Any]) -> None:
     """Remove the names of the files that the entries of a mapping were read from."""
-    for value in _entries(section).values():
+    for value in entries_of(section).values():
         if isinstance(value, Namespace):
             forget_files(value)
     section.pop(ORIGIN, None)
@@ -156,7 +184,7 @@ def forget_files(section: Namespace | dict[str, Any]) -> None:
 def parts_of(entry: Namespace) -> Iterator[Namespace]:
     """Yield an explainer's entry in a configuration, and those of the explainers that it is built on."""
     yield entry
-    for value in _entries(entry.get("init_args") or {}).values():
+    for value in entries_of(entry.get("init_args") or {}).values():
         if isinstance(value, Namespace) and "class_path" in value:
             yield from parts_of(value)
 
@@ -168,6 +196,6 @@ def settings_within(entry: Namespace) -> Iterator[Namespace]:
             yield part.init_args
 
 
-def _entries(section: Namespace | dict[str, Any]) -> dict[str, Any]:
+def entries_of(section: Namespace | dict[str, Any]) -> dict[str, Any]:
     """Return the entries of a section, one level deep; a namespace's own items are those of all levels."""
     return dict(vars(section) if isinstance(section, Namespace) else section)

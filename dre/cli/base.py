@@ -11,16 +11,38 @@ from typing import Any, ClassVar, Literal
 import pytorch_lightning as pl
 import torch
 from jsonargparse import Namespace
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.api import naming_supported
-from dre.cli.arguments import CONFIG, OneLineParser, forget_files, spelled_out
+from dre.cli.arguments import CONFIG, OneLineParser, check_roots, forget_files, masked, spelled_out
+from dre.cli.class_paths import check_class_paths
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
-from dre.runs.process import has_wandb_key, keep_freed_memory, quiet_known_noise
+from dre.runs.process import (
+    ALLOW,
+    has_wandb_key,
+    keep_freed_memory,
+    mask_credentials,
+    masked_arguments,
+    quiet_known_noise,
+)
+from dre.runs.results import SAVED
+
+
+class MaskedWandbLogger(WandbLogger):
+    """Log to W&B, which records the process's arguments too: without the credentials in them."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Return W&B's run."""
+        with masked_arguments():
+            return super().experiment
+
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
@@ -42,6 +64,7 @@ class CommandLine(LightningCLI):
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
     ) -> None:
         given = spelled_out(sys.argv[1:] if args is None else args, self.short)
+        self.allows_pipes = f"{ALLOW}=true" in map(str.lower, given)
         if not given or not given[0].startswith(CONFIG):
             given = ["--config", self.config_file(given, default_config), *given]
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
@@ -95,6 +118,12 @@ class CommandLine(LightningCLI):
         )
         parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
         parser.add_argument(
+            ALLOW,
+            type=bool,
+            default=False,
+            help="Let roots of data be commands (pipe:...), which run on this machine; on the command line alone.",
+        )
+        parser.add_argument(
             "--smoke",
             type=bool,
             default=False,
@@ -108,6 +137,9 @@ class CommandLine(LightningCLI):
             ValueError: An option contradicts the run directory or another option.
         """
         super().parse_arguments(parser, args)
+        check_class_paths(self.config)
+        check_roots(self.plain_config(), self.allows_pipes)
+        self.config[ALLOW.lstrip("-")] = False  # a saved configuration does not allow it
         for mapping in ("explainers", "metrics"):
             forget_files(self.config.model.get(mapping) or {})
         trainer = self.config.trainer
@@ -138,7 +170,7 @@ class CommandLine(LightningCLI):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_directory = new_directory(family)
             self.parser.save(
-                self.config, self.run_directory / "config.yaml", skip_none=False, multifile=False, skip_validation=True
+                masked(self.config), self.run_directory / SAVED, skip_none=False, multifile=False, skip_validation=True
             )
             parent = str(self.checkpoint) if self.checkpoint is not None else None
             files = [Path(str(file)) for file in self.config.config or [] if file is not None]
@@ -235,13 +267,13 @@ class CommandLine(LightningCLI):
                 rank_zero_info("no W&B key: logging offline; `wandb login` or --wandb off changes that")
         if mode != "off":
             name = f"{self.config.name}-{self.run_directory.name}"
-            wandb_logger = WandbLogger(
+            wandb_logger = MaskedWandbLogger(
                 name=name,
                 project=self.config.wandb_project,
                 save_dir=self.run_directory.resolve(),  # W&B's process may have started in another folder
                 offline=mode == "offline",
                 mode=mode,
-                config=self.plain_config(),
+                config=mask_credentials(self.plain_config()),
                 group=self.config.name,
                 job_type=self.family,
                 tags=self.tags(),
@@ -255,7 +287,7 @@ class CommandLine(LightningCLI):
         name = model.classifier.init_args.get("name") if "classifier" in model else model.get("name")
         roots = root if isinstance(root, list) else [root] if root else []
         smoke = ["smoke"] if self.config.smoke else []
-        return [str(tag) for tag in (name, *(Path(one).name for one in roots), *smoke) if tag]
+        return [str(tag) for tag in (name, *(Path(mask_credentials(one)).name for one in roots), *smoke) if tag]
 
 
 def _plain(parsed: Namespace) -> dict[str, Any]:

@@ -1,21 +1,48 @@
 """Image decoding: from a picture of any kind to a classifier's pixels (upright, 8 bits, resized, cropped).
 
 Transparent pixels are laid over white; 16-bit images are scaled to 8 bits, not clipped; a resize may enlarge; the crop
-of evaluation is the centre.
+of evaluation is the centre. Only the formats of `FORMATS` are decoded, and only up to 100 megapixels.
 """
 
+import io
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dre.types import Preprocessing
 
 EXIF_ORIENTATION = 0x0112
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""Formats that are decoded. Pillow goes by the content, whatever the name is, and would start a program for EPS."""
+
+OPENED = tuple(name for name in FORMATS if name != "MPO")
+"""The same as Pillow wants them: its JPEG reader gives MPO files too."""
+
+MOST_PIXELS = 100_000_000
+LONGEST_SIDE = 16_384
+"""Pixels that a side may have after the resize."""
+
+OTHERS = (
+    (b"%!PS", "PostScript (EPS)"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
+    (b"%PDF", "PDF"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML"),
+    (b"<!DOCTYPE", "HTML"),
+    (b"<html", "HTML"),
+    (b"8BPS", "Photoshop"),
+    (b"\x00\x00\x01\x00", "ICO"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+)
+"""First bytes of files that are no picture of a known format, and their names."""
+
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,6 +52,49 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def open_picture(source: bytes | str | Path) -> Image.Image:
+    """Open a picture, by its content and not by its name; its pixels are decoded when they are asked for.
+
+    Args:
+        source: Content or path of a file.
+
+    Raises:
+        ValueError: It is a file of another format, or has more than 100 megapixels.
+        UnidentifiedImageError: Nothing is known about its format.
+    """
+    try:
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=OPENED)
+    except Image.DecompressionBombError:
+        raise ValueError("Image size exceeds 100 megapixels; shrink the picture") from None
+    except UnidentifiedImageError:
+        _refuse_other(source if isinstance(source, bytes) else Path(source).read_bytes()[:64])
+        raise
+    check_picture(picture)
+    return picture
+
+
+def check_picture(picture: Image.Image) -> None:
+    """Raise ValueError for a picture of another format than `FORMATS`, or of more than 100 megapixels."""
+    if picture.format is not None and picture.format not in FORMATS:
+        raise ValueError(
+            f"the picture is a file of the format {picture.format}, which is not decoded here; save it as PNG or JPEG, "
+            f"or convert it first (known: {', '.join(FORMATS)})"
+        )
+    if picture.width * picture.height > MOST_PIXELS:
+        size = f"{picture.width} x {picture.height} pixels"
+        raise ValueError(f"Image size ({size}) exceeds 100 megapixels; shrink the picture")
+
+
+def _refuse_other(content: bytes) -> None:
+    """Name the format of a file that is no picture, where its first bytes tell it."""
+    start = content[:64].lstrip()
+    kind = next((name for first, name in OTHERS if start.startswith(first) or content.startswith(first)), None)
+    if content[4:8] == b"ftyp":
+        kind = f"{content[8:12].decode('ascii', 'replace').strip()} (HEIF, AVIF or video)"
+    if kind is not None:
+        raise ValueError(f"the file is {kind}, not one of {', '.join(FORMATS)}; convert it") from None
 
 
 def preprocess(picture: Image.Image, preprocessing: Preprocessing) -> Tensor:
@@ -47,7 +117,11 @@ def stand_upright(picture: Image.Image, channels: int | None) -> tuple[Image.Ima
     Args:
         picture: In any mode but floating point.
         channels: 3 for RGB, 1 for grey; `None` keeps grey pictures grey and makes all others RGB.
+
+    Raises:
+        ValueError: The format is not decoded here, the picture is too large, or its pixels have no known range.
     """
+    check_picture(picture)
     orientation = int(picture.getexif().get(EXIF_ORIENTATION, 1))
     is_grey = channels == 1 if channels is not None else picture.mode in GREY_MODES
     picture = to_eight_bits(picture, "L" if is_grey else "RGB")
@@ -83,10 +157,20 @@ def resize(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def larger_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
-    """Return the (width, height) to which a picture of (width, height) is resized before the crop."""
+    """Return the (width, height) to which a picture of (width, height) is resized before the crop.
+
+    Raises:
+        ValueError: A side would have more than 16,384 pixels.
+    """
     (width, height), (crop_height, crop_width) = size, preprocessing.size
     scale = max(preprocessing.resize / min(width, height), crop_height / height, crop_width / width)
-    return max(crop_width, math.floor(width * scale + 1e-6)), max(crop_height, math.floor(height * scale + 1e-6))
+    new = max(crop_width, math.floor(width * scale + 1e-6)), max(crop_height, math.floor(height * scale + 1e-6))
+    if max(new) > LONGEST_SIDE:
+        raise ValueError(
+            f"a picture of {width} x {height} pixels would be resized to {new[0]} x {new[1]}, more than {LONGEST_SIDE} "
+            "a side; it is too narrow: crop it"
+        )
+    return new
 
 
 def scale_shorter_side(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:

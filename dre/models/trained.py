@@ -1,5 +1,7 @@
 """Trained network: what a checkpoint of classifier training says about it, enough to build it again."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -11,6 +13,25 @@ from dre.types import Preprocessing
 TRAINED_KEY = "network"
 TRAINED_PREFIX = "network."
 AVERAGE_PREFIX = "average.module."
+
+_OPTIONS = """
+act_layer always_partition attn_drop_rate base_width bn_eps bn_momentum bn_tf cardinality channel_divisor channel_min
+channel_multiplier class_token conv_mlp depth depths dims drop_block_rate drop_path_rate drop_rate dynamic_img_pad
+dynamic_img_size embed_dim fc_norm final_norm fix_stem global_pool head_init_scale img_size in_chans init_values
+kernel_sizes ls_init_value mlp_ratio no_embed_class norm_layer num_heads output_stride pad_type patch_size pos_embed
+pre_norm pretrained_cfg_overlay proj_drop_rate qk_norm qkv_bias reg_tokens replace_stem_pool stem_type stem_width
+strict_img_size use_grn window_size
+"""
+_OVERLAY = """
+crop_mode crop_pct fixed_input_size input_size interpolation mean min_input_size num_classes pool_size std test_crop_pct
+test_input_size
+"""
+OPTIONS, OVERLAY = frozenset(_OPTIONS.split()), frozenset(_OVERLAY.split())
+"""Arguments of timm that a checkpoint may hold: sizes, rates, names of layers; those of `pretrained_cfg_overlay`."""
+
+WORD = re.compile(r"[\w.+-]{0,64}")
+LARGEST, LARGEST_SIDE, MOST_CLASSES = 1 << 16, 4096, 1 << 18
+"""Numbers and sizes that a checkpoint may hold at most: a network is built of them before its weights are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +68,42 @@ class TrainedNetwork:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
-        return cls(**{**values, "preprocessing": Preprocessing(**values["preprocessing"])})
+        """Read what `to_dict` gave; from a file of anyone's, plain values alone.
+
+        Raises:
+            ValueError: An option is none that a file may hold, or a size is beyond all measure.
+        """
+        try:
+            network = cls(**{**values, "preprocessing": Preprocessing(**values["preprocessing"])})
+            _check_options(network.options or {}, OPTIONS)
+            _check_options((network.options or {}).get("pretrained_cfg_overlay") or {}, OVERLAY)
+            sides = (*network.preprocessing.size, network.preprocessing.resize, network.preprocessing.channels)
+            if not all(0 < side <= LARGEST_SIDE for side in sides) or not 1 < network.num_classes <= MOST_CLASSES:
+                size, classes = network.preprocessing.size, network.num_classes
+                raise ValueError(f"the checkpoint's images of {size} pixels or its {classes} classes are too many")
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"the checkpoint does not describe its network ({error!r}); take another one") from None
+        return network
+
+
+def _check_options(options: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Raise ValueError for an option of a file that is not known, or whose value is not plain."""
+    for name, value in options.items():
+        is_overlay = name == "pretrained_cfg_overlay"
+        if name not in known or not (isinstance(value, dict | None) if is_overlay else _is_plain(value)):
+            raise ValueError(
+                f"the checkpoint was made with the option {str(name)[:64]!r} = {str(value)[:64]!r}, which is not read "
+                "from a file; save its weights as a state dict, and give `name`, `weights` and `options` yourself"
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a short word, a number of moderate size, or a short list of them."""
+    if isinstance(value, list | tuple):
+        return len(value) <= 64 and all(not isinstance(one, list | tuple) and _is_plain(one) for one in value)
+    if isinstance(value, str):
+        return WORD.fullmatch(value) is not None
+    return value is None or (isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST)
 
 
 def trained_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

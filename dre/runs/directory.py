@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dre.runs.locks import locked
+from dre.runs.process import mask_credentials
 from dre.runs.results import SAVED, run_file_name
 
 RECORD = "run.json"
@@ -60,8 +61,10 @@ def not_left_bare(directory: Path) -> Iterator[None]:
         raise
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
+def config_hash(config: Mapping[str, Any], masks: bool = True) -> str:
     """Hash the sections that the results of a run depend on: model, data and seed, without how the data are loaded.
+
+    Credentials in it are masked, since they change; runs before 0.3 hashed them, as `masks` says.
 
     Of a cache of maps it counts whether there is one, which rounds them, and not where.
 
@@ -79,7 +82,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
         settings = relevant["data"]["init_args"]
         settings = {key: value for key, value in settings.items() if key not in LOADING}
         relevant["data"] = {**relevant["data"], "init_args": settings}
-    text = json.dumps(relevant, sort_keys=True, default=_named)
+    text = json.dumps(mask_credentials(relevant) if masks else relevant, sort_keys=True, default=_named)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -135,7 +138,7 @@ def is_same_config(directory: Path, config: Mapping[str, Any], saved: SavedConfi
         saved: Reads the configuration that a run saved, in present names: hashes of 0.1 are of the old ones.
     """
     record = read_record(directory) if (directory / RECORD).is_file() else {}
-    if record.get("config_hash") == config_hash(config):
+    if record.get("config_hash") in (config_hash(config), config_hash(config, masks=False)):
         return True
     is_of_before = "version" not in record and (directory / SAVED).is_file()
     return is_of_before and saved is not None and config_hash(saved(directory / SAVED)) == config_hash(config)
@@ -217,7 +220,7 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *(sys.argv if command is None else command)]),
+        "command": shlex.join(["python", *mask_credentials(list(sys.argv if command is None else command))]),
         "version": _own_version(),
         "commit": _commit(),
         "python": platform.python_version(),

@@ -5,21 +5,34 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
 from dre.cli.arguments import chosen_training, files_first, plain, spelled_out, written_out
+from dre.cli.base import CommandLine
+from dre.cli.class_paths import REGISTERED, check_class_paths
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import ClassifierCommandLine, TrainingCommandLine, training_command_line
+from dre.explainers import Random
 from dre.modules import ExplainerEvaluation
-from dre.runs.directory import alone_in, check_same_run, file_hash, read_record, write_record
-from dre.runs.process import one_line_errors
+from dre.runs.directory import (
+    alone_in,
+    check_same_run,
+    config_hash,
+    file_hash,
+    is_same_config,
+    read_record,
+    write_record,
+)
+from dre.runs.process import mask_credentials, masked_arguments, one_line_errors
+from dre.types import Waypoint
 from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, SIXTH, SMALL, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -701,3 +714,214 @@ def test_a_classifier_is_trained_resumed_and_explained_by_command_lines(place):
     assert (run.run_directory / "scores.parquet").is_file()
     assert run.model.classifier.class_names == QUARTERS
     assert run.datamodule.preprocessing.size == (64, 64)
+
+
+# What a run file may name
+
+
+CALLS = {
+    "os.system": {"command": "touch MARK"},
+    "subprocess.run": {"args": ["touch", "MARK"]},
+    "subprocess.Popen": {"args": ["touch", "MARK"]},
+    "builtins.eval": {"source": "open('MARK', 'w')"},
+    "builtins.exec": {"source": "open('MARK', 'w')"},
+    "os.popen": {"cmd": "touch MARK"},
+    "webdataset.gopen.gopen": {"url": "pipe:touch MARK"},
+    "tests.command_line.tiny_run_file": {"path": "MARK", "data": "x"},
+    "torch.load": {"f": "MARK"},
+}
+PLACES = {
+    "data": "{}",
+    "model.classifier": "{}",
+    "model.explainers": "{{x: {}}}",
+    "model.explainers.x": "{{class_path: dre.explainers.IntegratedGradients, init_args: {{rule: {}}}}}",
+    "model.metrics": "{{x: {}}}",
+    "model.classifier.init_args.options": "{{x: [{}]}}",
+    "model.anything.else": "{}",
+    "trainer.callbacks": "[{}]",
+    "trainer.logger": "[{}]",
+    "trainer.strategy": "{{class_path: pytorch_lightning.strategies.DDPStrategy, dict_kwargs: {{x: {}}}}}",
+    "trainer.profiler": "{}",
+    "trainer.plugins": "[{}]",
+    "trainer.accelerator": "{}",
+    "optimizer": "{}",
+    "lr_scheduler": "{}",
+}
+
+
+@pytest.mark.parametrize("with_arguments", [False, True])
+@pytest.mark.parametrize("key", PLACES)
+@pytest.mark.parametrize("called", CALLS)
+def test_what_is_of_no_known_kind_is_refused_before_it_is_called(place, called, key, with_arguments):
+    entry = {"class_path": called} | ({"init_args": CALLS[called]} if with_arguments else {})
+    value = yaml.safe_load(PLACES[key].format(json.dumps(entry)))
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    with pytest.raises(
+        ValueError, match=rf"{re.escape(called)} is no .*, and is not called; a function must"
+    ) as caught:
+        check_class_paths(value)
+    assert "\n" not in str(caught.value)
+    assert not (place / "MARK").exists()
+
+
+def test_a_function_is_refused_where_it_stands_without_a_class_path():
+    for function in (os.system, eval, partial(os.system, "true"), subprocess.Popen, [].append):
+        with pytest.raises(ValueError, match=r"^model\.explainers\.x: .* is no Explainer"):
+            check_class_paths({"model": {"explainers": {"x": function}}})
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [("explainers", "callbacks.RunCheckpoints"), ("callbacks", "dre.explainers.Random"), ("data", "torch.nn.Linear")],
+)
+def test_a_class_of_another_kind_is_refused(key, given):
+    with pytest.raises(ValueError, match=f"^{key}: {given} is no "):
+        check_class_paths({key: {"class_path": given}})
+
+
+def by_parameters(model, images, targets):
+    """Be an explainer by the names of its parameters."""
+
+
+def by_annotation(classifier) -> Random:
+    """Make an explainer."""
+    return Random(classifier)
+
+
+def by_rule(here: Waypoint, there: Waypoint) -> Tensor:
+    """Be a rule."""
+    return here.grad * there.step
+
+
+def test_functions_and_classes_of_ones_own_are_accepted():
+    mine = "tests.cli.test_cli."
+    explainers = {name: f"{mine}{name}" for name in ("by_parameters", "by_annotation")}
+    rule = {"class_path": "dre.explainers.IntegratedGradients", "init_args": {"rule": by_rule}}
+    check_class_paths({"explainers": {name: {"class_path": path} for name, path in explainers.items()} | {"r": rule}})
+    check_class_paths({"explainers": {"a": by_parameters, "b": by_annotation}})
+    check_class_paths({"path": {"class_path": f"{mine}OwnPath"}, "x": {"class_path": f"{mine}NarrowVGG"}})
+
+    def marked(anything):
+        return anything
+
+    with pytest.raises(ValueError, match="is no Explainer"):
+        check_class_paths({"explainers": {"a": marked}})
+    setattr(marked, REGISTERED, True)
+    check_class_paths({"explainers": {"a": marked}})
+
+
+class OwnPath:
+    """A path of a user's own."""
+
+    def walk(self, images, probe):
+        """Yield nothing."""
+        yield from ()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("score.explainers", "x", {"class_path": "os.system", "init_args": {"command": "touch MARK"}}),
+        ("trainer", "profiler", {"class_path": "subprocess.run", "init_args": {"args": ["touch", "MARK"]}}),
+        ("model.classifier.init_args", "options", {"x": {"class_path": "os.system", "init_args": CALLS["os.system"]}}),
+    ],
+)
+def test_the_command_line_calls_nothing_of_another_kind(place, run_file, capsys, section, key, value):
+    path = edited(run_file, place / "wrong.yaml", section, key, value)
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        TrainingCommandLine(["--config", str(path)])
+    said = capsys.readouterr().err if stop.value.code == 2 else str(stop.value.code)
+    assert re.search(r"os\.system|subprocess\.run", said), said
+    assert len(said.splitlines()) == 1
+    assert not (place / "MARK").exists()
+    assert not (place / "runs").exists()
+
+
+def test_every_run_file_names_classes_of_the_kind_that_its_keys_take(monkeypatch):
+    for name in ("before_instantiate_classes", "instantiate_classes"):
+        monkeypatch.setattr(CommandLine, name, lambda self: None)
+        monkeypatch.setattr(EvaluationCommandLine, name, lambda self: None)
+    for path in RUN_FILES[:: max(1, len(RUN_FILES) // 8)]:
+        COMMANDS[path.parent.name](["--config", str(path)])
+
+
+# Commands and credentials as roots
+
+
+def test_a_command_as_root_needs_the_command_line(place, score_file, monkeypatch):
+    piped = edited(score_file, place / "piped.yaml", "data.init_args", "root", f"pipe:touch {place}/MARK; cat x/{{}}")
+    line = "runs a command on this machine; if you trust it, add --allow_pipe to the command line"
+    assert line in refusal(EvaluationCommandLine, ["--config", str(piped)])
+    assert line in refusal(EvaluationCommandLine, ["--config", str(score_file), "--data.root", "pipe:cat x/{}"])
+    assert line in refusal(EvaluationCommandLine, ["--config", str(score_file), "--data.val_root", '["pipe:cat x/{}"]'])
+    assert line in refusal(EvaluationCommandLine, ["--config", str(piped), "--allow_pipe", "false"])
+    allowing = edited(piped, place / "allowing.yaml", "", "allow_pipe", True)
+    said = refusal(EvaluationCommandLine, ["--config", str(allowing)])
+    assert "--allow_pipe counts on the command line alone; take it out of the run file" in said
+    assert not (place / "results").exists()
+    assert not (place / "MARK").exists()
+    directory = EvaluationCommandLine(["--config", str(piped), "--allow_pipe", *QUIET]).run_directory
+    assert line in refusal(EvaluationCommandLine, ["--resume", str(directory)])  # asked again
+    again = EvaluationCommandLine(["--resume", str(directory), "--allow_pipe", *QUIET])
+    again.held.close()
+    assert again.run_directory == directory
+
+
+SECRETS = (
+    "https://me:S3CRET@host/birds",
+    "https://host/birds?X-Signature=S3CRET&b=1",
+    "s3://K:S3CRET@host/birds",
+    "https://me:S3/CRET@host/birds",
+    "pipe:curl -uS3CRET https://host/{}",
+    "pipe:curl -H 'Authorization: Bearer S3CRET' https://host/{}",
+    "pipe:TOKEN=S3CRET fetch {}",
+    "pipe:aws --token=S3CRET s3 cp s3://bucket/{} -",
+)
+
+
+@pytest.mark.parametrize("root", SECRETS)
+def test_credentials_are_masked_in_any_text(root):
+    for text in (root, f"cannot fetch {root}: 403", f"error at {root}"):
+        shown = mask_credentials(text)
+        assert "S3" not in shown
+        assert "CRET" not in shown
+        assert mask_credentials(shown) == shown
+    assert mask_credentials({"a": [root, 3, None]}) == {"a": [mask_credentials(root), 3, None]}
+    for plain_text in ("https://host:8080/birds/val-00000.tar", "mail me@host", "pipe:cat x/{}", "data/demo", "a?b"):
+        assert mask_credentials(plain_text) == plain_text
+
+
+@pytest.mark.parametrize("root", [SECRETS[1], "pipe:curl -u me:S3CRET https://host/{}"])
+def test_a_credential_is_written_nowhere_and_asked_for_again(place, score_file, monkeypatch, capsys, root):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--data.root", root])
+    command = ["--config", str(score_file), "--allow_pipe", *QUIET]
+    first = EvaluationCommandLine([*command, "--data.root", root])
+    first.held.close()
+    directory = first.run_directory
+    assert first.datamodule.roots[0].url == root
+    assert not [path for path, content in tree(place / "results").items() if b"S3CRET" in content]
+    assert not any("S3CRET" in text for text in (str(first.tags()), str(first.datamodule.roots[0].name)))
+    with masked_arguments():
+        assert "S3CRET" not in str(sys.argv)
+    assert sys.argv[2] == root
+    for words in (["--resume", str(directory)], ["--config", str(directory / "config.yaml")]):
+        said = refusal(EvaluationCommandLine, [*words, "--allow_pipe"])
+        assert "is not kept in a saved configuration; give the whole address again with --data.root" in said
+    newer = root.replace("S3CRET", "NEWER")
+    again = EvaluationCommandLine(["--resume", str(directory), "--data.root", newer, "--allow_pipe", *QUIET])
+    again.held.close()
+    assert (again.run_directory, again.datamodule.roots[0].url) == (directory, newer)
+    with pytest.raises(SystemExit):
+        EvaluationCommandLine(["--config", str(score_file), "--data.limit", root])
+    assert "S3CRET" not in capsys.readouterr().err
+
+
+def test_a_run_of_before_whose_credentials_were_hashed_is_still_the_same(place):
+    config = {"data": {"init_args": {"root": SECRETS[0]}}}
+    write_record(place, config, None)
+    assert is_same_config(place, config)
+    record = read_record(place)
+    (place / "run.json").write_text(json.dumps(record | {"config_hash": config_hash(config, masks=False)}))
+    assert is_same_config(place, config)
+    assert not is_same_config(place, {"data": {"init_args": {"root": "https://other/birds"}}})

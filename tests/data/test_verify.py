@@ -1,5 +1,7 @@
+import gzip
 import io
 import json
+import re
 import tarfile
 
 import pytest
@@ -188,3 +190,175 @@ def test_folder_without_manifest_is_refused(tmp_path, capsys):
 def test_no_workers_are_refused(root, capsys):
     assert main([str(root), "--workers", "0"]) == 1
     assert capsys.readouterr().err == "error: --workers must be at least 1, got 0\n"
+
+
+# What a manifest, a list of keys and a shard may say: they may come from anyone
+
+
+NAMES = (
+    "val-00000.tar; touch MARK #",
+    "$(touch MARK).tar",
+    "`touch MARK`",
+    "a.tar\ntouch MARK",
+    "a.tar\n",
+    "../a.tar",
+    "/etc/passwd",
+    "a/../../b.tar",
+    "a/./b.tar",
+    "-o.tar",
+    ".a.tar",
+    "",
+    "a" * 2000,
+    "\x1b[31ma.tar",
+    "a|b",
+    "a b.tar",
+    "a%2e.tar",
+    "a?b#c",
+    None,
+    7,
+)
+
+
+@pytest.mark.parametrize("place", ["shard", "split", "file", "checksum", "checksum of a file"])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_a_manifest_are_of_a_closed_pattern(name, place):
+    facts, files, split = {"file": "a.tar", "samples": 1, "bytes": 1, "sha256": "0" * 64}, {}, "val"
+    if place == "split":
+        split = name
+    elif place.endswith("file"):
+        files = {"val.keys.txt": name} if place.startswith("checksum") else {name: "0" * 64}
+    else:
+        facts["file" if place == "shard" else "sha256"] = name
+    content = {"name": "a", "source": "", "licence": "", "classes": None, "splits": {split: [facts]}, "files": files}
+    if place in ("split", "file") and not isinstance(name, str):
+        return  # JSON has no such keys
+    with pytest.raises(ValueError, match=r"^here is not a manifest \(") as caught:
+        Manifest.parse(json.dumps(content).encode(), "here")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("place", ["shard", "split"])
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_manifest_neither_runs_commands_nor_writes_elsewhere(root, capsys, monkeypatch, place, piped):
+    name = "val-00000.tar; touch MARK #" if place == "shard" else "../MARK"
+    content = json.loads((root / "manifest.json").read_text())
+    if place == "shard":
+        content["splits"]["val"][0]["file"] = name
+    else:
+        content["splits"][name] = content["splits"].pop("val")
+        content["files"][f"{name}.keys.txt"] = "0" * 64
+    (root / "manifest.json").write_text(json.dumps(content))
+    monkeypatch.chdir(root)
+    before = sorted(root.rglob("*"))
+    command = [f"pipe:cat {root}/{{}}", "--allow_pipe", "--cache", str(root)] if piped else [str(root)]
+    monkeypatch.setattr("data.transfer.time.sleep", lambda seconds: None)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "is not a manifest (" in error
+    assert error.count("\n") == 1
+    assert "\x1b" not in error
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("change", [{"classes": "ab"}, {"classes": [1]}, {"name": 3}, {"splits": {"a": [{"file": 1}]}}])
+def test_other_types_in_a_manifest_are_refused(root, capsys, change):
+    content = json.loads((root / "manifest.json").read_text())
+    (root / "manifest.json").write_text(json.dumps(content | change))
+    status, _, error = verify(capsys, root)
+    assert status == 1
+    assert "is not a manifest (" in error
+    assert error.count("\n") == 1
+    (root / "manifest.json").write_text('{"splits": ' + "[" * 100_000)
+    assert "is not a manifest (" in verify(capsys, root)[2]
+
+
+@pytest.mark.parametrize("number", [-1, 2**53, 10**30, True, 1.0, "1"])
+@pytest.mark.parametrize("name", ["samples", "bytes"])
+def test_numbers_of_a_shard_are_bounded(name, number):
+    facts = {"file": "a.tar", "samples": 1, "bytes": 1, "sha256": "0" * 64}
+    with pytest.raises((ValueError, TypeError), match=r"of a shard must"):
+        ShardInfo(**facts | {name: number})
+
+
+KEYS = ("../a", "a/../b", "/a", "a//b", "a\tb", "a\x1b[31m", "a\\b", "..", "a/.", "", "a\u202eb", "a" * 2000)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_keys_that_leave_their_folder_or_rule_a_terminal_are_refused(root, key):
+    path = root / "train.keys.txt"
+    lines = path.read_text().split("\n")
+    path.write_text("\n".join([key, *lines[1:]]))
+    with pytest.raises(ValueError, match=r"train\.keys\.txt: '.* cannot be the key of an image") as caught:
+        open_shards([root], "train", "size")[0].list_keys()
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("key", ["a b", "café (1), 2;$x", "./a", "n/a's", "A\u202fM", "a:b"])
+def test_usual_keys_are_read(root, key):
+    path = root / "train.keys.txt"
+    path.write_text("\n".join([key, *path.read_text().split("\n")[1:]]))
+    assert open_shards([root], "train", "size")[0].list_keys()[0] == key
+
+
+def renamed_members(path, new):
+    """Write a shard with other names; `new` gives the name of each member by its number and name."""
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]
+    with tarfile.open(path, "w") as tar:
+        for number, (member, data) in enumerate(members):
+            member.name = new(number, member.name)
+            tar.addfile(member, io.BytesIO(data))
+    describe_again(path)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("_", "holds '_train_.*skips names that start with an underscore; rename"),
+        ("__", "holds '__train_.*skips names that start with an underscore; rename"),
+        ("./_", r"holds './_train_.*skips names that start with an underscore; rename"),
+        ("../", r"'\.\./train_.*cannot be the key of an image"),
+        ("a\x1b[31m", r"'a\\x1b\[31mtrain_.*cannot be the key of an image"),
+    ],
+)
+def test_odd_members_of_a_shard_are_named_not_skipped(root, capsys, prefix, message):
+    renamed_members(root / "train-00001.tar", lambda number, name: prefix + name if number < 2 else name)
+    status, lines, _ = verify(capsys, root)
+    assert status == 1
+    assert re.search(message, lines[0]), lines[0]
+    assert any(line.endswith("11 images in 3 shards, 3 broken") for line in lines), lines
+    shard = open_shards([root], "train", "size")[1]
+    for read in (lambda: list(shard.stream()), lambda: shard.read(0)):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+@pytest.mark.parametrize("name", ["._a.jpg", "__MACOSX/a.jpg", "x/.ipynb_checkpoints/a.jpg", "./.a.json"])
+def test_hidden_members_of_a_shard_are_no_data(root, capsys, name):
+    path = root / "train-00001.tar"
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+    describe_again(path)
+    assert verify(capsys, root)[0] == 0
+    assert open_shards([root], "train", "size")[1].read(0)["json"]
+
+
+def test_a_compressed_shard_is_refused_not_unpacked(root):
+    path = root / "train-00001.tar"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    describe_again(path)
+    shard = open_shards([root], "train", "size")[1]
+    for read in (lambda: list(shard.stream()), lambda: shard.read(0)):
+        with pytest.raises(ValueError, match=r"not a readable tar file .*a compressed one must be unpacked"):
+            read()
+
+
+def test_a_command_runs_where_the_command_line_allows_it(root, capsys, tmp_path):
+    assert main([f"pipe:touch {tmp_path}/MARK; cat {root}/{{}}"]) == 1
+    error = capsys.readouterr().err
+    assert "runs a command on this machine; if you trust it, add --allow_pipe to the command line" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "MARK").exists()
+    assert main([f"pipe:cat '{root}/{{}}'", "--allow_pipe", "--cache", str(tmp_path / "cache")]) == 0
+    assert main([f"file://pipe:touch {tmp_path}/MARK; cat {root}/{{}}"]) == 1
+    assert not (tmp_path / "MARK").exists()

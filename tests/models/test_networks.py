@@ -13,6 +13,7 @@ from data.loader import to_float
 from dre.models import Classifier
 from dre.models.heads import find_head, head_size, load_for_training
 from dre.models.networks import build
+from dre.models.trained import TRAINED_KEY, TrainedNetwork
 from dre.modules import ClassifierTraining
 from dre.types import Preprocessing
 from tests.command_line import REPOSITORY
@@ -107,6 +108,50 @@ def test_options_reach_timm_and_belong_to_the_classifiers_identity(tmp_path):
 def test_options_that_are_not_timms_are_refused(name, options, line):
     with pytest.raises(ValueError, match=line):
         Classifier(name, options=options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpoint_path": "MARK.pth"},
+        {"pretrained": True},
+        {"cache_dir": "/tmp"},
+        {"pretrained_cfg": {"file": "MARK.pth"}},
+        {"pretrained_cfg_overlay": {"file": "MARK.pth"}},
+        {"pretrained_cfg_overlay": {"mean": {"a": 1}}},
+        {"pretrained_cfg_overlay": "x"},
+        {"act_layer": {"class_path": "os.system"}},
+        {"act_layer": "os.system('x')"},
+        {"pad_type": ["same", ["x"]]},
+        {"embed_dim": 10**12},
+        {"drop_rate": float("nan")},
+        {7: 1},
+    ],
+)
+def test_options_of_a_checkpoint_are_plain_values_of_a_closed_list(tmp_path, monkeypatch, options):
+    monkeypatch.setattr("dre.models.networks._build_timm", lambda *_: pytest.fail("a network was built"))
+    described = TrainedNetwork("resnet18", 4, None, Preprocessing(), (0.5,), (0.5,), options).to_dict()
+    torch.save({TRAINED_KEY: described, "state_dict": {}}, tmp_path / "trained.ckpt")
+    with pytest.raises(ValueError, match=r"^the checkpoint was made with the option .*, which is not read") as caught:
+        Classifier(weights=str(tmp_path / "trained.ckpt"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"num_classes": 10**9}, "classes are too many"),
+        ({"preprocessing": {"size": (10**6, 10**6)}}, "are too many"),
+        ({"preprocessing": {"sizes": 3}}, "does not describe its network"),
+        ({"num_classes": "x"}, "does not describe its network"),
+        ({"extra": 1}, "does not describe its network"),
+    ],
+)
+def test_a_checkpoint_that_describes_no_network_is_refused_in_one_line(tmp_path, change, line):
+    described = TrainedNetwork("resnet18", 4, None, Preprocessing(), (0.5,), (0.5,)).to_dict() | change
+    torch.save({TRAINED_KEY: described, "state_dict": {}}, tmp_path / "trained.ckpt")
+    with pytest.raises(ValueError, match=line):
+        Classifier(weights=str(tmp_path / "trained.ckpt"))
 
 
 def test_a_trained_network_keeps_its_options(tmp_path):
