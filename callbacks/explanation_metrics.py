@@ -147,7 +147,9 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
         summary = summarise(frame, directions, order=list(self.metrics), explained=explained) | facts
         summary["unscaled"] = [name for name, metric in metrics.items() if not metric.is_share]
-        summary["images"] = {metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric")}
+        summary["images"] = {
+            metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric", observed=True)
+        }
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
         summary["reference"] = choose_reference(list(self.metrics), self.reference)
         text = f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'])}"

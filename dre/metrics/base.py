@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -107,12 +107,26 @@ class ImageMean(Metric):
 State = dict[str, Tensor | list[Tensor]]
 
 
+@runtime_checkable
+class HasOlderStates(Protocol):
+    """Describe a metric whose state had another form in an earlier version."""
+
+    def of_older(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a saved state in the present form."""
+
+
 def state_of(metric: Metric) -> State:
-    """Copy a metric's own state, of this rank alone, to the CPU."""
+    """Return a metric's own state, of this rank alone, on the CPU: sums are copied, full blocks of rows are not."""
     return {
-        name: [part.cpu().clone() for part in value] if isinstance(value, list) else value.cpu().clone()
+        name: [_as_saved(part) for part in value] if isinstance(value, list) else value.cpu().clone()
         for name, value in metric.metric_state.items()
     }
+
+
+def _as_saved(rows: Tensor) -> Tensor:
+    """Return rows that fill their memory: a file of a view has what lies around it, too."""
+    rows = rows.cpu()
+    return rows if rows.untyped_storage().nbytes() == rows.nbytes else rows.clone()
 
 
 def add_state(metric: Metric, state: State) -> None:
@@ -134,7 +148,8 @@ def add_states(metrics: Any, states: Any) -> None:
     """Add nested states to nested metrics of the same names."""
     if isinstance(metrics, Metric):
         renamed = getattr(metrics, "renamed_states", {})  # of runs that 0.1 began
-        add_state(metrics, {renamed.get(name, name): value for name, value in states.items()})
+        states = {renamed.get(name, name): value for name, value in states.items()}
+        add_state(metrics, metrics.of_older(states) if isinstance(metrics, HasOlderStates) else states)
         return
     for name, one in metrics.items():
         add_states(one, states[name])

@@ -12,10 +12,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dre.reporting.overlay import Pixels, overlay_map, picture_of, png, rgb, with_patch
+from dre.reporting.overlay import Pixels, overlay_map, picture_of, rgb, with_patch
 from dre.reporting.style import readable, styled
 
 SIDE = 192
@@ -98,7 +99,7 @@ def draw_panel(
         if name in headings:
             _write(figure, left, bottom + height + GAP, headings[name], fontsize=13, weight="bold")
     _write(figure, GAP, GAP, caption, fontsize=10, color="0.35")
-    path.write_bytes(png(_rendered(figure)))
+    _save(figure, path)
     plt.close(figure)
 
 
@@ -109,15 +110,15 @@ def credits_caption(keys: Sequence[str], authors: Mapping[str, str], a_line: int
     return "Photographs, left to right: " + "\n".join(lines) if lines else ""
 
 
-def _tiles(pictures: Sequence[Pixels], side: int) -> Pixels:
-    """Place pictures [H, W, 3] side by side, resized: shrunk by area, enlarged without smoothing."""
+def _tiles(pictures: Sequence[Pixels], side: int) -> NDArray[np.uint8]:
+    """Place pictures [H, W, 3] side by side in 8 bits, resized: shrunk by area, enlarged without smoothing."""
     height, width, _ = pictures[0].shape
     size = (max(1, round(width * side / max(height, width))), max(1, round(height * side / max(height, width))))
     gap = np.ones((size[1], GAP, 3))
     tiles: list[Pixels] = []
     for picture in pictures:
         tiles += [np.asarray(picture_of(picture).resize(size, Image.Resampling.BOX)) / 255, gap]
-    return np.concatenate(tiles[:-1], axis=1)
+    return (np.concatenate(tiles[:-1], axis=1) * 255).astype(np.uint8)  # 8 bits: a row of floats takes eight times that
 
 
 def _width(text: str) -> float:
@@ -132,8 +133,9 @@ def _write(figure: Figure, x: float, y: float, text: str, **style: object) -> No
     figure.text(x / width, y / height, text, **style)  # type: ignore[arg-type]
 
 
-def _rendered(figure: Figure) -> Pixels:
+def _save(figure: Figure, path: Path) -> None:
+    """Render a figure in 8 bits and write it as a PNG file."""
     with styled():
         figure.canvas.draw()
     buffer = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
-    return np.asarray(buffer)[..., :3] / 255
+    Image.fromarray(np.asarray(buffer)[..., :3]).save(path, "PNG", optimize=True)
