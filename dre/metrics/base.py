@@ -116,7 +116,7 @@ class HasOlderStates(Protocol):
 
 
 def state_of(metric: Metric) -> State:
-    """Return a metric's own state, of this rank alone, on the CPU: sums are copied, full blocks of rows are not."""
+    """Return a metric's own state, of this rank alone, on the CPU: sums are copied, full blocks of rows not."""
     return {
         name: [_as_saved(part) for part in value] if isinstance(value, list) else value.cpu().clone()
         for name, value in metric.metric_state.items()
@@ -124,9 +124,9 @@ def state_of(metric: Metric) -> State:
 
 
 def _as_saved(rows: Tensor) -> Tensor:
-    """Return rows that fill their memory: a file of a view has what lies around it, too."""
+    """Copy rows that do not fill most of their block: a file of a view has what lies around it, too."""
     rows = rows.cpu()
-    return rows if rows.untyped_storage().nbytes() == rows.nbytes else rows.clone()
+    return rows if rows.untyped_storage().nbytes() < 1.25 * rows.nbytes else rows.clone()
 
 
 def add_state(metric: Metric, state: State) -> None:

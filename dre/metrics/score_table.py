@@ -113,10 +113,10 @@ class ScoreTable(ListStates):
         for axis, (column, known) in enumerate(zip(("key", "explainer", "metric"), names, strict=True)):
             shape = [1, 1, 1]
             shape[axis] = len(known)
-            codes = np.arange(len(known), dtype=np.int32 if axis == 0 else np.int16).reshape(shape)
+            codes = np.arange(len(known), dtype=np.min_scalar_type(-len(known))).reshape(shape)
             found = pd.Categorical.from_codes(np.broadcast_to(codes, times.shape)[present], categories=known)
             columns[column] = found.remove_unused_categories()
-        return pd.DataFrame({**columns, "value": values[present]})
+        return pd.DataFrame({**columns, "value": values.reshape(-1) if present.all() else values[present]})
 
     def empty_rows(self) -> dict[str, Tensor]:
         """Return no rows, uint8 [0, bytes of a row]."""
@@ -172,15 +172,18 @@ class ScoreTable(ListStates):
         """Return the sorted keys S96 [N], and counts int64 and values, both [N, E, M], with sorted names."""
         encoded, counts, values = (part.cpu().numpy() for part in self._split(self.rows("images")))
         keys, image = np.unique(_as_keys(torch.from_numpy(encoded)), return_inverse=True)
-        shape = (len(keys), self._columns)
-        times, held = np.zeros(shape, dtype=np.int64 if len(keys) < len(image) else np.uint8), np.full(shape, np.nan)
-        for rows in _once_each(image):
-            here, present = image[rows], counts[rows] > 0
-            times[here] += counts[rows]
-            held[here] = np.where(present, values[rows], held[here])
-        order = np.ix_(np.arange(len(keys)), _by_name(self.explainers), _by_name(self.metrics))
+        columns = np.arange(self._columns).reshape(len(self.explainers), -1)
+        columns = columns[np.ix_(_by_name(self.explainers), _by_name(self.metrics))].ravel()
         grid = (len(keys), len(self.explainers), len(self.metrics))
-        return keys, times.reshape(grid)[order], held.reshape(grid)[order]
+        if len(keys) == len(image):  # no row was merged with another of its image
+            chosen = np.ix_(np.argsort(image), columns)
+            return keys, counts[chosen].reshape(grid), values[chosen].reshape(grid)
+        times, held = np.zeros((len(keys), self._columns), np.int64), np.full((len(keys), self._columns), np.nan)
+        for rows in _once_each(image):
+            here = image[rows]
+            times[here] += counts[rows]
+            held[here] = np.where(counts[rows] > 0, values[rows], held[here])
+        return keys, times[:, columns].reshape(grid), held[:, columns].reshape(grid)
 
 
 def encode_key(key: str) -> bytes:
