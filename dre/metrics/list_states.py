@@ -28,7 +28,7 @@ class ListStates(Metric, ABC):
     def add_rows(self, name: str, rows: Tensor) -> Tensor:
         """Append rows to a list state, and return them where they now lie, which may be written to later."""
         parts, (block, filled) = getattr(self, name), self._blocks.get(name, (rows[:0], rows[:0]))
-        if not parts or parts[-1] is not filled or len(filled) + len(rows) > len(block):
+        if not self.is_filling(name) or len(filled) + len(rows) > len(block):
             room = BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.element_size())
             block, filled = new_block(max(room, len(rows), 1), rows), rows[:0]
             parts.append(filled)
@@ -37,6 +37,11 @@ class ListStates(Metric, ABC):
         parts[-1] = block[: start + len(rows)]
         self._blocks[name] = block, parts[-1]
         return block[start : start + len(rows)]
+
+    def is_filling(self, name: str) -> bool:
+        """Return whether the last part of a state is of the block that is being filled, not of another metric."""
+        parts = getattr(self, name)
+        return name in self._blocks and bool(parts) and parts[-1] is self._blocks[name][1]
 
     def rows(self, name: str) -> Tensor:
         """Return a state as one tensor: it is a list before ranks are merged, and a tensor or a list after."""

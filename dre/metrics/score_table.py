@@ -139,7 +139,7 @@ class ScoreTable(ListStates):
 
     def _make_room(self, keys: Sequence[str]) -> None:
         """Append a row for each key that has none; those of earlier blocks are gone after a merge or a reset."""
-        if not self.images or self.images[-1] is not self._blocks["images"][1]:
+        if not self.is_filling("images"):
             self._places, self._written = {}, []
         new = [key for key in dict.fromkeys(keys) if key not in self._places]
         if not new:

@@ -152,6 +152,10 @@ def test_parts_merge_to_the_whole_and_can_be_added_to(cut):
     assert merged[["key", "explainer", "metric"]].equals(whole[["key", "explainer", "metric"]])
     part.update(["later"], "name_0", "name_1", torch.tensor([3.0]))
     assert part.to_frame()["value"].iloc[-1] == 3.0
+    taken_up = ScoreTable(NAMES[:2], NAMES[:2])
+    add_states(taken_up, states_of(part))
+    taken_up.update(["latest"], "name_0", "name_1", torch.tensor([4.0]))
+    assert taken_up.to_frame()["value"].iloc[-2:].tolist() == [3.0, 4.0]
     part.reset()
     part.update(["key_000000"], "name_0", "name_1", torch.tensor([3.0]))
     assert part.to_frame()["value"].tolist() == [3.0]
