@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from dre.checks import check_not_negative
 from dre.runs.directory import PROGRESS
-from dre.types import Batch
+from dre.types import Batch, rows_of
 
 
 @runtime_checkable
@@ -75,10 +75,8 @@ class EvaluationResume(pl.Callback):
         if self.seen.isdisjoint(batch["key"]):
             return
         left = [place for place, key in enumerate(batch["key"]) if key not in self.seen]
-        rows = torch.tensor(left, dtype=torch.int64, device=batch["images"].device)
-        for name, values in list(batch.items()):
-            kept = values[rows] if isinstance(values, torch.Tensor) else [values[place] for place in left]  # type: ignore[index]
-            batch[name] = kept  # type: ignore[literal-required]
+        for name, values in rows_of(batch, left).items():
+            batch[name] = values  # type: ignore[literal-required]
 
     def on_test_batch_end(
         self,

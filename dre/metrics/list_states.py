@@ -1,9 +1,11 @@
-"""Base of metrics that keep rows: list states in a few large blocks that merge across ranks even where one has none."""
+"""List states of metrics in a few large blocks, which merge across ranks even where one has none; saved states."""
 
 import mmap
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -66,3 +68,67 @@ def new_block(count: int, like: Tensor) -> Tensor:
         size = prod(shape) * like.element_size()
         private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
         return torch.frombuffer(mmap.mmap(-1, size, **private), dtype=like.dtype).view(shape)
+
+
+State = dict[str, Tensor | list[Tensor]]
+
+
+@runtime_checkable
+class HasOlderStates(Protocol):
+    """Describe a metric whose state had another form in an earlier version."""
+
+    def of_older(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a saved state in the present form."""
+
+
+def state_of(metric: Metric) -> State:
+    """Return a metric's own state, of this rank alone, on the CPU: sums are copied, full blocks of rows not."""
+    return {
+        name: [_as_saved(part) for part in value] if isinstance(value, list) else value.cpu().clone()
+        for name, value in metric.metric_state.items()
+    }
+
+
+def _as_saved(rows: Tensor) -> Tensor:
+    """Copy rows that do not fill most of their block: a file of a view has what lies around it, too."""
+    rows = rows.cpu()
+    return rows if rows.untyped_storage().nbytes() < 1.25 * rows.nbytes else rows.clone()
+
+
+def add_state(metric: Metric, state: State) -> None:
+    """Add the state that another part of the images left, as `merge_state` does."""
+
+    def moved(value: Any) -> Any:
+        return [part.to(metric.device) for part in value] if isinstance(value, list) else value.to(metric.device)
+
+    metric.merge_state({name: moved(value) for name, value in state.items()})
+    metric._update_count = max(1, metric._update_count)  # or `compute` warns that nothing was ever added
+
+
+def states_of(metrics: Any) -> Any:
+    """Copy the states of metrics in nested dicts."""
+    return state_of(metrics) if isinstance(metrics, Metric) else {name: states_of(one) for name, one in metrics.items()}
+
+
+def add_states(metrics: Any, states: Any) -> None:
+    """Add nested states to nested metrics of the same names."""
+    if isinstance(metrics, Metric):
+        renamed = getattr(metrics, "renamed_states", {})  # of runs that 0.1 began
+        states = {renamed.get(name, name): value for name, value in states.items()}
+        add_state(metrics, metrics.of_older(states) if isinstance(metrics, HasOlderStates) else states)
+        return
+    for name, one in metrics.items():
+        if name in states or name != "unscored":  # which runs of 0.1 did not count
+            add_states(one, states[name])
+
+
+@contextmanager
+def unchanged_on_error(metric: Metric) -> Iterator[None]:
+    """Give a metric its state back where what happens inside fails."""
+    before = {name: list(one) if isinstance(one, list) else one.clone() for name, one in metric.metric_state.items()}
+    try:
+        yield
+    except Exception:
+        for name, value in before.items():
+            setattr(metric, name, value)
+        raise

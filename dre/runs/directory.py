@@ -27,7 +27,7 @@ PROGRESS = "progress"
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 DEFAULT_TRAINING = Path("configs/train/demo.yaml")
-LOADING = ("workers", "verify", "eval_batch_size")
+LOADING = ("workers", "verify", "eval_batch_size", "on_error")
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
 
 SavedConfig = Callable[[Path], Mapping[str, Any]]
@@ -73,8 +73,9 @@ def config_hash(config: Mapping[str, Any]) -> str:
         False
     """
     relevant = {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
-    if isinstance(relevant.get("model"), dict) and "cache" in relevant["model"]:
-        relevant["model"] = {**relevant["model"], "cache": relevant["model"]["cache"] is not None}
+    if isinstance(relevant.get("model"), dict):
+        model = {key: value for key, value in relevant["model"].items() if key != "on_error"}
+        relevant["model"] = model | ({"cache": model["cache"] is not None} if "cache" in model else {})
     if isinstance(relevant.get("data"), dict) and "init_args" in relevant["data"]:
         settings = relevant["data"]["init_args"]
         settings = {key: value for key, value in settings.items() if key not in LOADING}

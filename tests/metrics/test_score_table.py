@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dre.metrics import XMGD, ScoreTable, SoftmaxInformationCurve
-from dre.metrics.base import add_states, states_of
+from dre.metrics.list_states import add_states, states_of
 from dre.metrics.score_table import KEY_BYTES, encode_key
 
 
