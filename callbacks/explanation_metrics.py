@@ -1,6 +1,5 @@
 """Explanation metrics: score every explainer on every image, and write scores, means and intervals to files."""
 
-import json
 import math
 import warnings
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from dre.metrics.list_states import unchanged_on_error
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
+from dre.runs.locks import replacing, write_json, write_whole
 from dre.statistics import summarise
 from dre.statistics.curves import Curve, curves_frame, merged_curve
 from dre.types import Batch, Explained, explained_rows
@@ -177,7 +177,8 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         flaws = {flaw: {name: int(counts[flaw].compute()) for name, counts in self.flaws.items()} for flaw in FLAWS}
         frame, explained = self.table.to_frame(), int(self.explained.compute())
         if trainer.is_global_zero:
-            curves_frame(curves).to_parquet(Path(trainer.default_root_dir) / "curves.parquet")
+            with replacing(Path(trainer.default_root_dir) / "curves.parquet") as part:
+                curves_frame(curves).to_parquet(part)
             self._write(trainer, frame, explained, {"evaluated": evaluated, "maps": flaws, "skipped": skipped})
         self.on_test_start(trainer, pl_module)
 
@@ -225,7 +226,8 @@ class ExplanationMetrics(MetricStates, pl.Callback):
 
     def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, explained: int, facts: dict[str, Any]) -> None:
         directory = Path(trainer.default_root_dir)
-        frame.to_parquet(directory / "scores.parquet")
+        with replacing(directory / "scores.parquet") as part:
+            frame.to_parquet(part)
         metrics = next(iter(self.metrics.values()))
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
         summary = summarise(frame, directions, order=list(self.metrics), explained=explained) | facts
@@ -237,8 +239,8 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         summary["reference"] = choose_reference(list(self.metrics), self.reference)
         text = f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'])}"
         write_rank_diagrams(summary, directory)
-        (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        (directory / "summary.md").write_text(f"{text}\n{details_markdown(summary)}")
+        write_json(directory / "summary.json", summary)
+        write_whole(directory / "summary.md", f"{text}\n{details_markdown(summary)}")
         if self.show:
             Console().print(Markdown(text))
 

@@ -1,6 +1,5 @@
 """Progress and cost of an evaluation: images per second, time left, and the passes of each explainer."""
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from rich.table import Table
 from callbacks.resume import EvaluationResume
 from dre.engine.cost import Meter, Tally
 from dre.modules import ExplainerEvaluation
+from dre.runs.locks import write_json
 from dre.types import Batch
 
 REFRESHES = 2
@@ -198,5 +198,4 @@ class ExplanationCost(pl.Callback):
                 if value is not None:
                     pl_module.log(f"test/{name}/{kind}", value)
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "cost.json"
-            path.write_text(json.dumps(merged, indent=2) + "\n")
+            write_json(Path(trainer.default_root_dir) / "cost.json", merged)

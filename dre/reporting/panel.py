@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dre.reporting.overlay import Pixels, overlay_map, picture_of, rgb, with_patch
 from dre.reporting.style import readable, styled
+from dre.runs.locks import replacing
 
 SIDE = 192
 """Pixels of the longer side of a photograph in the picture."""
@@ -138,4 +139,5 @@ def _save(figure: Figure, path: Path) -> None:
     with styled():
         figure.canvas.draw()
     buffer = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
-    Image.fromarray(np.asarray(buffer)[..., :3]).save(path, "PNG", optimize=True)
+    with replacing(path) as part:
+        Image.fromarray(np.asarray(buffer)[..., :3]).save(part, "PNG", optimize=True)

@@ -397,18 +397,14 @@ def test_a_run_without_any_image_left_is_an_error(five_shards, tmp_path):
         evaluate(tmp_path, small_data(five_shards), module)
 
 
-def test_images_that_the_data_skipped_count_against_the_manifest(five_shards, tmp_path):
-    class Skipping(ShardDataModule):
-        skipped = (("val_099", "truncated"),)
-
-        def expected_images(self, stage):
-            return super().expected_images(stage) + 1
-
-    data = Skipping(str(five_shards), eval_batch_size=4, workers=0)
+def test_images_that_the_data_skipped_count_against_the_manifest(five_shards, tmp_path, monkeypatch):
+    data = small_data(five_shards, eval_batch_size=4)
+    data.skipped = [("val_099", "truncated")]
+    monkeypatch.setattr(type(data), "expected_images", lambda self, stage: 19)
     evaluate(tmp_path, data)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["skipped"] == {"val_099": "truncated"}
     assert summary["evaluated"] == 18
-    data.skipped = ()
+    data.skipped = []
     with pytest.raises(ValueError, match="18 images were evaluated, the data has 19"):
         evaluate(tmp_path, data)
