@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from dre.models.weights import CHECKSUM_KEY, checksum
 from dre.types import Batch
 
 STEPS_BETWEEN_AGREEMENTS = 50
@@ -45,7 +46,7 @@ class RunCheckpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best value of the parent run."""
-        self.best, self._parents_best = state_dict["best"], state_dict["best_path"]
+        self.best, self._parents_best = state_dict.get("best"), str(state_dict.get("best_path") or "")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and take over the best checkpoint of the parent run."""
@@ -113,7 +114,10 @@ class RunCheckpoints(Checkpoint):
         self._refuse_broken_weights(trainer, path)
         part = path.with_suffix(".part")
         try:
-            trainer.save_checkpoint(part, weights_only=False)
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            content[CHECKSUM_KEY] = checksum(content)
+            trainer.strategy.save_checkpoint(content, part)
+            trainer.strategy.barrier("a checkpoint is written")
             if trainer.is_global_zero:
                 os.replace(part, path)
         except OSError as error:
