@@ -125,13 +125,13 @@ def _tiles(pictures: Sequence[Pixels], side: int) -> NDArray[np.uint8]:
 def _width(text: str) -> float:
     """Return the width of a label in pixels."""
     with styled():
-        return float(TextPath((0, 0), text, size=LABEL).get_extents().width)
+        return float(TextPath((0, 0), text.replace("$", r"\$"), size=LABEL).get_extents().width)
 
 
 def _write(figure: Figure, x: float, y: float, text: str, **style: object) -> None:
     """Write text at a place in pixels from the lower left corner."""
     width, height = figure.get_size_inches() * figure.dpi
-    figure.text(x / width, y / height, text, **style)  # type: ignore[arg-type]
+    figure.text(x / width, y / height, text, parse_math=False, **style)  # type: ignore[arg-type]
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -83,8 +83,14 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("DRE_TRACEBACK") or not (isinstance(error, DistError) or LOST_PEER.search(str(error))):
             raise
         reason = str(error).strip().splitlines()[0]
-        lost = f"error: another process of this job is gone or out of reach; go on with --ckpt_path last: {reason}"
+        lost = f"error: another process of this job is gone or out of reach; go on with {_way_on()}: {reason}"
         sys.exit(lost if is_first_to_say() else 1)
+
+
+def _way_on() -> str:
+    """Return the option by which a run of this command goes on."""
+    is_evaluation = Path(sys.argv[0]).stem == "evaluate"
+    return "--resume and the directory of the run" if is_evaluation else "--ckpt_path last"
 
 
 def has_wandb_key() -> bool:
