@@ -65,7 +65,9 @@ class ResultsArtifact(pl.Callback):
 
         summary = json.loads((directory / "summary.json").read_text())
         scores, curves = (pd.read_parquet(directory / f"{name}.parquet") for name in ("scores", "curves"))
-        wide = scores.pivot_table(index=["key", "explainer"], columns="metric", values="value").reset_index()
+        wide = scores.pivot_table(
+            index=["key", "explainer"], columns="metric", values="value", observed=True
+        ).reset_index()
         logger.log_table("test/scores", dataframe=wide)
         logger.log_table("test/summary", dataframe=summary_frame(summary))
         pictures = {path.stem: wandb.Image(str(path)) for path in sorted(directory.glob("critical_difference_*.png"))}

@@ -1,5 +1,6 @@
 """Training checkpoints: write last.ckpt every few minutes and best.ckpt when validation improves, each atomically."""
 
+import copy
 import os
 import shutil
 import time
@@ -13,6 +14,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from dre.models.weights import CHECKSUM_KEY, checksum
+from dre.runs.locks import replacing
 from dre.types import Batch
 
 STEPS_BETWEEN_AGREEMENTS = 50
@@ -22,7 +25,8 @@ STEPS_BETWEEN_AGREEMENTS = 50
 class RunCheckpoints(Checkpoint):
     """Write `checkpoints/last.ckpt` every few minutes and after each epoch, `best.ckpt` when validation improves.
 
-    A file is replaced only by a complete new one. An interrupted run leaves a last.ckpt that it can go on from.
+    A file is replaced only by a complete new one. An interrupted run leaves a last.ckpt that it can go on from;
+    one that was stopped before the validation that was due, or during it, validates before it goes on.
 
     Args:
         minutes: Longest time between two writes of last.ckpt.
@@ -36,16 +40,18 @@ class RunCheckpoints(Checkpoint):
         self.best: float | None = None
         self._parents_best = ""
         self._best_path = ""
+        self._is_due = self._was_due = False
         self._written_at = time.monotonic()
-        self._written: tuple[int, float | None] = (-1, None)
+        self._written: tuple[int, float | None, bool] = (-1, None, False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far and where its checkpoint lies."""
-        return {"best": self.best, "best_path": self._best_path}
+        """Return the best value so far, where its checkpoint lies, and whether a validation is due."""
+        return {"best": self.best, "best_path": self._best_path, "validation_is_due": self._is_due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best value of the parent run."""
-        self.best, self._parents_best = state_dict["best"], state_dict["best_path"]
+        self.best, self._parents_best = state_dict.get("best"), str(state_dict.get("best_path") or "")
+        self._was_due = bool(state_dict.get("validation_is_due", False))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and take over the best checkpoint of the parent run."""
@@ -53,13 +59,16 @@ class RunCheckpoints(Checkpoint):
         best = self.path(trainer, "best.ckpt")
         if trainer.is_global_zero and self._parents_best and Path(self._parents_best).is_file() and not best.exists():
             best.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self._parents_best, best)
+            with replacing(best) as part:
+                shutil.copy2(self._parents_best, part)
             self._best_path = str(best)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Write last.ckpt when a clock says so; with several ranks, any rank's clock is enough."""
+        loop = trainer.fit_loop
+        self._is_due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
         due = time.monotonic() - self._written_at >= 60 * self.minutes
         if trainer.world_size > 1:
             if trainer.global_step % STEPS_BETWEEN_AGREEMENTS:
@@ -69,11 +78,17 @@ class RunCheckpoints(Checkpoint):
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write last.ckpt."""
+        """Write last.ckpt; before that validate, where the parent run was stopped when it should have."""
+        if self._was_due:
+            rank_zero_info("the run was stopped before its validation had ended: validating before it goes on")
+            _validate(trainer)
+        self._is_due = self._was_due = False
         self._save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write best.ckpt when validation is the best so far."""
+        if not trainer.sanity_checking:
+            self._is_due = False
         value = trainer.callback_metrics.get(self.monitor)
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or value is None:
             return
@@ -103,8 +118,9 @@ class RunCheckpoints(Checkpoint):
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         self._written_at = time.monotonic()
-        if (trainer.global_step, self.best) != self._written:
-            self._written = (trainer.global_step, self.best)
+        state = trainer.global_step, self.best, self._is_due
+        if state != self._written:
+            self._written = state
             self._save(trainer, "last.ckpt")
 
     def _save(self, trainer: pl.Trainer, name: str) -> None:
@@ -113,7 +129,10 @@ class RunCheckpoints(Checkpoint):
         self._refuse_broken_weights(trainer, path)
         part = path.with_suffix(".part")
         try:
-            trainer.save_checkpoint(part, weights_only=False)
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            content[CHECKSUM_KEY] = checksum(content)
+            trainer.strategy.save_checkpoint(content, part)
+            trainer.strategy.barrier("a checkpoint is written")
             if trainer.is_global_zero:
                 os.replace(part, path)
         except OSError as error:
@@ -130,3 +149,14 @@ class RunCheckpoints(Checkpoint):
                 f"weights are not finite at step {trainer.global_step}; {path.name} keeps what was saved before: go on "
                 f"with a lower --model.lr: {self.resume_command(trainer)}"
             )
+
+
+def _validate(trainer: pl.Trainer) -> None:
+    """Run a whole validation; the trainer's counters of the validation that was stopped stay."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    counted, is_restarting = copy.deepcopy(loop.batch_progress), loop.restarting
+    loop.restarting = False
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
+    loop.batch_progress, loop.restarting = counted, is_restarting

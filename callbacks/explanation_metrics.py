@@ -1,8 +1,8 @@
 """Explanation metrics: score every explainer on every image, and write scores, means and intervals to files."""
 
-import json
 import math
 import warnings
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -15,16 +15,22 @@ from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import SumMetric
 
+from callbacks.image_selection import gathered
 from callbacks.outputs import MetricStates
 from callbacks.progress import images_to_evaluate
 from dre.metrics import ImageMean, ScoreTable
-from dre.metrics.base import arguments_of, check_feedable, feed, of_explainer
+from dre.metrics.base import arguments_of, check_feedable, feed_finite, of_explainer
+from dre.metrics.list_states import unchanged_on_error
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
+from dre.runs.locks import replacing, write_json, write_whole
 from dre.statistics import summarise
 from dre.statistics.curves import Curve, curves_frame, merged_curve
-from dre.types import Batch, Explained
+from dre.types import Batch, Explained, explained_rows
+
+Found = dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]]
+"""By explainer: of each metric the values, float64 [B], and which are not finite, bool [B], both on the CPU."""
 
 FLAWS = ("constant", "non_finite")
 """Maps that are counted: those with one value everywhere, which rank nothing, and those that cannot be scored."""
@@ -38,8 +44,9 @@ class ExplanationMetrics(MetricStates, pl.Callback):
     into the run directory, with `critical_difference_METRIC.png` of those with a direction and the curves of metrics
     that deliver one (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
 
-    An image that a metric leaves out has no row; one whose map is broken has NaN. Callbacks that are listed later find
-    each image's values in the outputs of the step, under `values`.
+    An image that a metric leaves out has no row; one whose map or value is not finite has NaN. An image that is skipped
+    has no row at all, and stands with its reason under `skipped` in `summary.json`. Callbacks that are listed later
+    find each image's values in the outputs of the step, under `values`.
 
     Args:
         reference: Explainer that the printed paired differences start from; the learned one when not given.
@@ -72,7 +79,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             for name in names
         }
         self.flaws = {name: {flaw: SumMetric().to(device) for flaw in FLAWS} for name in names}
-        self.seen, self.explained = SumMetric().to(device), SumMetric().to(device)
+        self.seen, self.explained, self.unscored = (SumMetric().to(device) for _ in range(3))
 
     def on_test_batch_end(
         self,
@@ -84,33 +91,80 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch's values to the metrics and, one row an image, to the table."""
+        evaluation = cast(ExplainerEvaluation, pl_module)
         self.seen.update(len(batch["key"]))
-        if outputs is not None:
-            self.explained.update(len(outputs["key"]))
-            outputs["values"] = {name: self._add(name, outputs) for name in outputs["saliency"]}
+        if outputs is None:
+            return
+        try:
+            found = self._measure(evaluation, outputs)
+        except Exception:
+            if evaluation.on_error == "raise":
+                raise
+            found = self._measure_alone(evaluation, outputs)
+            if not found:
+                return
+        self.explained.update(len(outputs["key"]))
+        if "finite" in outputs:
+            self.unscored.update(int((~outputs["finite"]).sum()))
+        outputs["values"] = {name: self._add(name, outputs, *found[name]) for name in outputs["saliency"]}
 
-    def _add(self, name: str, outputs: Explained) -> dict[str, Tensor]:
-        """Feed one explainer's metrics; give each one's values, [B], NaN where it has none."""
-        batch, readings, broken = of_explainer(outputs, name)
-        fine, values = ~outputs["broken"][name], {}
-        self.flaws[name]["non_finite"].update(len(broken))
-        self.flaws[name]["constant"].update(_constant(batch["saliency"]))
-        for metric_name, metric in self.metrics[name].items():
-            values[metric_name] = torch.full((len(fine),), torch.nan, dtype=torch.float64, device=fine.device)
-            if "objects" in arguments_of(metric) and "objects" not in batch:
-                continue
-            if batch["keys"]:
-                found = feed(metric, batch, readings)
-                values[metric_name][fine] = found.to(fine.device)
-                has_value = ~found.isnan()
-                keys = [key for key, keep in zip(batch["keys"], has_value.tolist(), strict=True) if keep]
-                self.table.update(keys, name, metric_name, found[has_value])
-            self.table.update(broken, name, metric_name, torch.full((len(broken),), torch.nan))
-        return values
+    def _measure(self, evaluation: ExplainerEvaluation, outputs: Explained) -> Found:
+        """Feed all metrics; return by explainer and metric each image's value and whether it is not finite."""
+        found: Found = {name: ({}, {}) for name in outputs["saliency"]}
+        with ExitStack() as unchanged:
+            for metrics in self.metrics.values() if evaluation.on_error == "skip" else ():
+                for metric in metrics.values():
+                    unchanged.enter_context(unchanged_on_error(metric))
+            for name, (values, flaws) in found.items():
+                batch, readings, _ = of_explainer(outputs, name)
+                fine = (~outputs["broken"][name]).cpu()
+                for metric_name, metric in self.metrics[name].items():
+                    values[metric_name] = torch.full((len(fine),), torch.nan, dtype=torch.float64)
+                    if "objects" in arguments_of(metric) and "objects" not in batch:
+                        continue
+                    flaws[metric_name] = ~fine
+                    if batch["keys"]:
+                        values[metric_name][fine], flaws[metric_name][fine] = feed_finite(metric, batch, readings)
+        return found
+
+    def _measure_alone(self, evaluation: ExplainerEvaluation, outputs: Explained) -> Found:
+        """Feed the metrics image by image; those that fail are skipped, and taken out of the outputs."""
+        parts, left = [], []
+        for place, key in enumerate(outputs["key"]):
+            single = explained_rows(outputs, [place])
+            try:
+                parts.append(self._measure(evaluation, single))
+            except Exception as error:
+                evaluation.skip(key, error)
+            else:
+                left.append(place)
+        outputs.update(explained_rows(outputs, left))
+        if not parts:
+            return {}
+
+        def whole(name: str, which: int) -> dict[str, Tensor]:
+            return {
+                metric: torch.cat([part[name][which][metric] for part in parts]) for metric in parts[0][name][which]
+            }
+
+        return {name: (whole(name, 0), whole(name, 1)) for name in parts[0]}
+
+    def _add(
+        self, name: str, outputs: Explained, values: dict[str, Tensor], flaws: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Add one explainer's values to the table, a row for each image that has one or should have; return them."""
+        broken = outputs["broken"][name]
+        self.flaws[name]["non_finite"].update(int(broken.sum()))
+        self.flaws[name]["constant"].update(_constant(outputs["saliency"][name][~broken]))
+        for metric, flawed in flaws.items():
+            has_row = ~values[metric].isnan() | flawed
+            keys = [key for key, keep in zip(outputs["key"], has_row.tolist(), strict=True) if keep]
+            self.table.update(keys, name, metric, values[metric][has_row])
+        return {metric: found.to(broken.device) for metric, found in values.items()}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge the ranks; log on all of them, write on the first."""
-        evaluated = self._check_count(trainer)
+        evaluated, skipped = self._check_count(trainer, cast(ExplainerEvaluation, pl_module))
         curves: list[tuple[str, str, Curve]] = []
         for name, metrics in self.metrics.items():
             for metric_name, metric in metrics.items():
@@ -123,37 +177,70 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         flaws = {flaw: {name: int(counts[flaw].compute()) for name, counts in self.flaws.items()} for flaw in FLAWS}
         frame, explained = self.table.to_frame(), int(self.explained.compute())
         if trainer.is_global_zero:
-            curves_frame(curves).to_parquet(Path(trainer.default_root_dir) / "curves.parquet")
-            self._write(trainer, frame, explained, {"evaluated": evaluated, "maps": flaws})
+            with replacing(Path(trainer.default_root_dir) / "curves.parquet") as part:
+                curves_frame(curves).to_parquet(part)
+            self._write(trainer, frame, explained, {"evaluated": evaluated, "maps": flaws, "skipped": skipped})
         self.on_test_start(trainer, pl_module)
 
     def gathered(self) -> dict[str, Any]:
         """See `MetricStates`."""
-        counts = {"seen": self.seen, "explained": self.explained}
+        counts = {"seen": self.seen, "explained": self.explained, "unscored": self.unscored}
         return {"table": self.table, "metrics": self.metrics, "flaws": self.flaws, **counts}
 
-    def _check_count(self, trainer: pl.Trainer) -> int:
-        """Count the images that all ranks saw, and compare with how many there are."""
-        seen = int(self.seen.compute())
+    def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """See `callbacks.resume.Resumable`."""
+        return super().progress(pl_module) | {"skipped": dict(cast(ExplainerEvaluation, pl_module).skipped)}
+
+    def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
+        """See `callbacks.resume.Resumable`."""
+        cast(ExplainerEvaluation, pl_module).skipped |= progress.get("skipped", {})
+        super().resume(pl_module, progress)
+
+    def _check_count(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> tuple[int, dict[str, str]]:
+        """Count the images that all ranks evaluated, compare with how many there are, and say what was skipped.
+
+        Raises:
+            ValueError: The count is another, or nothing of any image can be scored.
+        """
+        unread = dict(getattr(trainer.datamodule, "skipped", ()))  # type: ignore[attr-defined]
+        parts = gathered([(unread, evaluation.skipped)])
+        unread = {key: str(reason) for rank in parts for one, _ in rank for key, reason in one.items()}
+        skipped = {key: reason for rank in parts for _, one in rank for key, reason in one.items()}
+        seen, explained, unscored = (int(one.compute()) for one in (self.seen, self.explained, self.unscored))
         expected = images_to_evaluate(trainer)
-        if expected is not None and seen != expected:
-            raise ValueError(f"{seen} images were evaluated, the data has {expected}: the numbers would not be theirs")
-        return seen
+        lost = f" and {len(unread)} could not be read" if unread else ""
+        if expected is not None and seen + len(unread) != expected:
+            raise ValueError(
+                f"{seen} images were evaluated{lost}, the data has {expected}: the numbers would not be theirs"
+            )
+        skipped_all = unread | skipped
+        if skipped_all and not explained:
+            key, reason = next(iter(skipped_all.items()))
+            raise ValueError(f"no image is left to score: all {len(skipped_all)} are skipped; of {key!r}: {reason}")
+        if explained and unscored == explained:
+            raise ValueError(
+                f"{evaluation.classifier.name} gives NaN or infinity for each of {explained} images; check its weights "
+                "and its normalisation, and try float32 in place of half precision"
+            )
+        return seen - len(skipped), skipped_all
 
     def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, explained: int, facts: dict[str, Any]) -> None:
         directory = Path(trainer.default_root_dir)
-        frame.to_parquet(directory / "scores.parquet")
+        with replacing(directory / "scores.parquet") as part:
+            frame.to_parquet(part)
         metrics = next(iter(self.metrics.values()))
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
         summary = summarise(frame, directions, order=list(self.metrics), explained=explained) | facts
         summary["unscaled"] = [name for name, metric in metrics.items() if not metric.is_share]
-        summary["images"] = {metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric")}
+        summary["images"] = {
+            metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric", observed=True)
+        }
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
         summary["reference"] = choose_reference(list(self.metrics), self.reference)
         text = f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'])}"
         write_rank_diagrams(summary, directory)
-        (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        (directory / "summary.md").write_text(f"{text}\n{details_markdown(summary)}")
+        write_json(directory / "summary.json", summary)
+        write_whole(directory / "summary.md", f"{text}\n{details_markdown(summary)}")
         if self.show:
             Console().print(Markdown(text))
 
@@ -175,6 +262,7 @@ def _counts(summary: dict[str, Any]) -> str:
     """Say how many images were seen, how many stand behind each metric, and which maps say nothing."""
     explained = summary["explained"]
     counts = [f"{summary['evaluated']} evaluated", f"{explained} explained"]
+    counts += [f"{len(summary['skipped'])} skipped"] if summary["skipped"] else []
     counts += [f"{count} for {metric}" for metric, count in summary["images"].items() if count != explained]
     flaws = [
         f"{count} {flaw.replace('_', '-')} maps of {name}"

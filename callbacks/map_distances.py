@@ -1,6 +1,5 @@
 """Distances between the saliency maps of explainers: XMGD and other comparisons of maps, as matrices."""
 
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from dre.metrics.base import MapComparison
 from dre.metrics.xmgd_distance import Aggregate, GroupDistances
 from dre.reporting import comparisons_figure, distances_figure
 from dre.reporting.style import png_bytes
+from dre.runs.locks import write_json, write_whole
 from dre.types import Explained
 
 PUBLIC = [getattr(metrics, name) for name in metrics.__all__]
@@ -160,16 +160,16 @@ class MapDistances(MetricStates, OutputsCallback):
         return entries
 
     def _write(self, trainer: pl.Trainer, result: dict[str, Any], directory: Path) -> None:
-        (directory / "xmgd.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_json(directory / "xmgd.json", result, indent=1)
         picture = directory / "xmgd.png"
         is_drawn = _has_value(result["root"])
         if is_drawn:
-            picture.write_bytes(png_bytes(distances_figure(result["root"], self.names, _title(result))))
+            write_whole(picture, png_bytes(distances_figure(result["root"], self.names, _title(result))))
         else:
             rank_zero_info("xmgd.png is left out: no two explainers have maps with a distance")
         means = {name: entry["mean"] for name, entry in result["comparisons"].items() if _has_value(entry["mean"])}
         if means:
-            (directory / "xmgd_comparisons.png").write_bytes(png_bytes(comparisons_figure(means, self.names)))
+            write_whole(directory / "xmgd_comparisons.png", png_bytes(comparisons_figure(means, self.names)))
         for logger in wandb_loggers(trainer):
             logger.log_table("test/xmgd", columns=_columns(result), data=_rows(result))
             if is_drawn:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from dre.metrics.base import add_states, states_of
+from dre.metrics.list_states import add_states, states_of
 from dre.types import Batch, Explained
 
 
@@ -26,7 +26,7 @@ class OutputsCallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Pass the outputs on, if there are any."""
-        if outputs is not None:
+        if outputs is not None and outputs["key"]:
             self.update(pl_module, outputs)
 
 

@@ -1,6 +1,5 @@
 """Progress and cost of an evaluation: images per second, time left, and the passes of each explainer."""
 
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -13,10 +12,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from callbacks.resume import EvaluationResume
 from dre.engine.cost import Meter, Tally
 from dre.modules import ExplainerEvaluation
+from dre.runs.locks import write_json
 from dre.types import Batch
 
 REFRESHES = 2
@@ -85,14 +86,14 @@ class EvaluationProgress(pl.Callback):
             self.seen = min(self.seen, self.total)
         now = time.perf_counter()
         if self._is_shown and self._live is None and now - self._printed >= self.every:
-            self.console.print(self.line(), highlight=False, soft_wrap=True)
+            self.console.print(self.line(), highlight=False, markup=False, soft_wrap=True)
             self._printed = now
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how fast it was; the tables of other callbacks follow."""
         self._stop()
         if self._is_shown and not self.console.is_terminal:
-            self.console.print(self.line(), highlight=False, soft_wrap=True)
+            self.console.print(self.line(), highlight=False, markup=False, soft_wrap=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the terminal to the error."""
@@ -129,7 +130,7 @@ class EvaluationProgress(pl.Callback):
             tally = self._meters[name].tally
             rate = f"{self.seen / spent:.3g}" if self.seen and spent else ""
             cached = f"{tally.cached * self.ranks:.0f}" if tally.cached else ""
-            table.add_row(name, f"{tally.images * self.ranks:.0f}", rate, _clock(left), cached, "")
+            table.add_row(Text(name), f"{tally.images * self.ranks:.0f}", rate, _clock(left), cached, "")
         return table
 
     def _explainers(self) -> list[tuple[str, float, float | None]]:
@@ -198,5 +199,4 @@ class ExplanationCost(pl.Callback):
                 if value is not None:
                     pl_module.log(f"test/{name}/{kind}", value)
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "cost.json"
-            path.write_text(json.dumps(merged, indent=2) + "\n")
+            write_json(Path(trainer.default_root_dir) / "cost.json", merged)

@@ -13,7 +13,7 @@ from callbacks.panels import authors
 from dre.reporting import Example, Report, report_html
 from dre.reporting.cells import choose_reference
 from dre.reporting.style import readable
-from dre.runs.results import read_json
+from dre.runs.locks import read_json, write_whole
 from dre.types import Explained
 
 FILES = {
@@ -88,7 +88,7 @@ class EvaluationReport(OutputsCallback):
         """Write on the first rank."""
         if trainer.is_global_zero:
             directory = Path(trainer.default_root_dir)
-            (directory / "report.html").write_text(report_html(self._report(trainer, pl_module, directory)))
+            write_whole(directory / "report.html", report_html(self._report(trainer, pl_module, directory)))
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""

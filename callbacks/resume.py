@@ -13,8 +13,10 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from dre.checks import check_not_negative
+from dre.models.weights import CHECKSUM_KEY, checksum, reason_of
 from dre.runs.directory import PROGRESS
-from dre.types import Batch
+from dre.runs.locks import replacing
+from dre.types import Batch, rows_of
 
 
 @runtime_checkable
@@ -75,10 +77,8 @@ class EvaluationResume(pl.Callback):
         if self.seen.isdisjoint(batch["key"]):
             return
         left = [place for place, key in enumerate(batch["key"]) if key not in self.seen]
-        rows = torch.tensor(left, dtype=torch.int64, device=batch["images"].device)
-        for name, values in list(batch.items()):
-            kept = values[rows] if isinstance(values, torch.Tensor) else [values[place] for place in left]  # type: ignore[index]
-            batch[name] = kept  # type: ignore[literal-required]
+        for name, values in rows_of(batch, left).items():
+            batch[name] = values  # type: ignore[literal-required]
 
     def on_test_batch_end(
         self,
@@ -157,16 +157,19 @@ def _way_out(run: Path) -> str:
 def write_progress(path: Path, content: dict[str, Any]) -> None:
     """Write a file in one stroke, then remove those that it replaces."""
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    torch.save(content, unfinished)
-    unfinished.replace(path)
+    with replacing(path) as part:
+        torch.save(content | {CHECKSUM_KEY: checksum(content)}, part)
     for name in content["replaces"]:
         (path.parent / name).unlink(missing_ok=True)
 
 
 def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read what the processes of an unfinished run left, by file name, without what later files replace."""
-    found = {path.name: torch.load(path, weights_only=True) for path in sorted(folder.glob("*.pt"))}
+    """Read what the processes of an unfinished run left, by file name, without what later files replace.
+
+    Raises:
+        ValueError: A file is damaged, or two hold the same image.
+    """
+    found = {path.name: _read_file(path) for path in sorted(folder.glob("*.pt"))}
     replaced = {name for content in found.values() for name in content["replaces"]}
     left = {name: content for name, content in found.items() if name not in replaced}
     times = Counter(key for content in left.values() for key in content["keys"])
@@ -176,3 +179,24 @@ def read_progress(folder: Path) -> dict[str, dict[str, Any]]:
             "at once; start a run anew, without --resume"
         )
     return left
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Read one file of progress, and check its fields and its checksum."""
+    way_out = "delete it to explain its images again, then go on with --resume"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in any way
+        raise ValueError(f"{path} is truncated or no file of progress ({reason_of(error)}); {way_out}") from None
+    kinds: dict[str, type] = {"keys": list, "replaces": list, "callbacks": dict}
+    found: dict[str, Any] = content if isinstance(content, dict) else {}
+    wrong = [name for name, kind in kinds.items() if type(found.get(name)) is not kind]
+    if wrong or not all(isinstance(name, str) for name in (*found["keys"], *found["replaces"])):
+        raise ValueError(
+            f"{path} is no file of progress: its `{(wrong or ['keys'])[0]}` is missing or wrong; {way_out}"
+        )
+    if CHECKSUM_KEY not in found:
+        rank_zero_info(f"{path} has no checksum, as files of 0.1: whether it is damaged is not known")
+    elif found[CHECKSUM_KEY] != checksum(found):
+        raise ValueError(f"{path} is damaged: it does not hold what was written; {way_out}")
+    return found

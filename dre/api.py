@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dre import explainers, renamed
-from dre.checks import check_images
+from dre.checks import NonFiniteError, check_images
 from dre.explainers import Explainer, idgi
 from dre.explainers.base import UnsupportedError
 from dre.images.decode import preprocess
@@ -57,6 +57,7 @@ def explain(
 
     Raises:
         ValueError: The method or an option is unknown, or images or targets do not suit the classifier.
+        NonFiniteError: The classifier gives NaN or infinity for an image; a ValueError.
         TypeError: `images` are neither tensors nor PIL images.
         UnsupportedError: The method does not work for this network.
 
@@ -158,8 +159,9 @@ def _pixels(images: Tensor | list[Image.Image], classifier: Classifier) -> Tenso
 
 
 def _targets(targets: Targets, pixels: Tensor, explainer: Explainer) -> Tensor:
+    predicted = _predicted(pixels, explainer)
     if targets is None:
-        return _predicted(pixels, explainer)
+        return predicted
     if isinstance(targets, int):
         return torch.full((len(pixels),), targets, device=pixels.device)
     return torch.as_tensor(targets, device=pixels.device)
@@ -167,13 +169,20 @@ def _targets(targets: Targets, pixels: Tensor, explainer: Explainer) -> Tensor:
 
 @torch.no_grad()
 def _predicted(pixels: Tensor, explainer: Explainer) -> Tensor:
-    """Return the class that the classifier predicts for each image, [B]."""
+    """Return the class that the classifier predicts for each image, [B]; raise where it gives NaN."""
 
     def classes(part: Tensor) -> tuple[Tensor, ...]:
-        return (explainer.classifier(part).argmax(dim=1),)
+        logits = explainer.classifier(part)
+        return logits.argmax(dim=1), logits.float().logsumexp(dim=1)  # minus infinity of one class is a probability
 
     explainer.chunk.plan(pixels, explainer.classifier.memory_estimate)
-    (predicted,) = explainer.chunk.map(classes, pixels, backward=False)
+    predicted, sizes = explainer.chunk.map(classes, pixels, backward=False)
+    broken = (~sizes.isfinite()).nonzero()[:, 0].tolist()
+    if broken:
+        raise NonFiniteError(
+            f"{explainer.classifier.name} gives NaN or infinity for {len(broken)} of {len(pixels)} images, the first "
+            f"at place {broken[0]}; check its weights, `mean` and `std`, and try float32 in place of half precision"
+        )
     return predicted
 
 

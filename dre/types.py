@@ -1,8 +1,8 @@
 """Types that the packages share: batches, preprocessing, perturbation sweeps, and paths and rules of attribution."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NotRequired, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -88,7 +88,8 @@ class Explained(TypedDict):
 
     `saliency` is [B, 1, H, W], zero where `broken`, bool [B], marks that the explainer's map was not finite; `scores`
     holds [B, columns] for each perturbation sweep that was asked for. The metrics' callback adds `values`: float64 [B]
-    by explainer and metric, NaN where there is none.
+    by explainer and metric, NaN where there is none. `finite`, bool [B], is False where the logits were not; then all
+    maps are `broken`. A score of a masked copy may be NaN.
     """
 
     images: Tensor
@@ -100,6 +101,40 @@ class Explained(TypedDict):
     broken: dict[str, Tensor]
     scores: "dict[str, dict[Sweep, Tensor]]"
     values: NotRequired[dict[str, dict[str, Tensor]]]
+    finite: NotRequired[Tensor]
+
+
+def rows_of(batch: Batch, places: Sequence[int]) -> Batch:
+    """Return some images of a batch."""
+    rows = torch.tensor(list(places), dtype=torch.int64, device=batch["images"].device)
+    chosen: dict[str, Any] = {
+        name: values[rows] if isinstance(values, Tensor) else [values[place] for place in places]  # type: ignore[index]
+        for name, values in batch.items()
+    }
+    return cast(Batch, chosen)
+
+
+def explained_rows(explained: Explained, places: Sequence[int]) -> Explained:
+    """Return some images of what a test step explained."""
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: chosen(one) for name, one in value.items()}
+        return value[list(places)] if isinstance(value, Tensor) else [value[place] for place in places]
+
+    return cast(Explained, chosen(explained))
+
+
+def joined(parts: Sequence[Explained | None]) -> Explained | None:
+    """Join what was explained one by one; None where there is nothing."""
+    found: list[Any] = [part for part in parts if part is not None]
+    return _join(found) if found else None
+
+
+def _join(parts: list[Any]) -> Any:
+    if isinstance(parts[0], dict):
+        return {name: _join([part[name] for part in parts]) for name in parts[0]}
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else [one for part in parts for one in part]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
+from dre.runs.locks import write_whole
 from dre.runs.results import SAVED, RunResults
 from reproduction.paper_table import join, joint_json, joint_markdown
 from reproduction.papers import paper_table_file, read_paper_table
@@ -50,9 +51,9 @@ class PaperTables(pl.Callback):
             return
         joint = [join(read_paper_table(paper_table_file(name)), [run]) for name in run.tables]
         text = "\n".join(joint_markdown(table) for table in joint)
-        (directory / "table.md").write_text(text)
+        write_whole(directory / "table.md", text)
         content = [joint_json(table) for table in joint]
-        (directory / "table.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_whole(directory / "table.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         if self.show:
             console = Console()
             if not console.is_terminal:

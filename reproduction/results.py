@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from dre.runs.directory import MADE
+from dre.runs.locks import read_json
 from dre.runs.process import one_line_errors
-from dre.runs.results import RunResults, read_json, without_folders
+from dre.runs.results import RunResults, without_folders
 from reproduction.paper_table import join, joint_markdown
 from reproduction.papers import FOLDER, paper_table_file, read_paper_table
 from reproduction.pictures import CHOSEN, MOST, Picture, is_demo, pictures_of, read_chosen

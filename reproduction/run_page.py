@@ -7,7 +7,8 @@ from typing import Any
 
 from dre.reporting.cells import cell, markdown_table
 from dre.reporting.markdown import summary_markdown
-from dre.runs.results import RunResults, read_json, without_folders
+from dre.runs.locks import read_json
+from dre.runs.results import RunResults, without_folders
 
 COLUMNS = 5
 """Quantities of a study side by side in one table."""

@@ -264,3 +264,14 @@ def test_imports_load_no_model_library_explaining_no_lightning_and_functions_sta
 def test_a_misspelt_function_is_refused_by_its_name():
     with pytest.raises(AttributeError, match="module 'dre' has no attribute 'explian'"):
         dre.explian  # noqa: B018
+
+
+@pytest.mark.parametrize("targets", [None, 1])
+def test_a_classifier_that_gives_nan_is_one_line(targets):
+    class Half(torch.nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, :4] / (images.flatten(1).mean(1, keepdim=True) < 0.5)
+
+    images = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.9)]).mul(0.99)
+    with pytest.raises(ValueError, match=r"Half gives NaN or infinity for 1 of 2 images, the first at place 1; check"):
+        dre.explain(Half(), images, targets, method="vanilla_gradient")

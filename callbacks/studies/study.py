@@ -1,6 +1,5 @@
 """Base class of studies: explain a few images again under other conditions, and write what changes."""
 
-import json
 import math
 import time
 import warnings
@@ -28,6 +27,7 @@ from dre.modules import ExplainerEvaluation
 from dre.modules.variants import Explain
 from dre.reporting.figures import points_figure
 from dre.reporting.style import png_bytes
+from dre.runs.locks import replacing, write_json, write_whole
 from dre.statistics import summarise_points
 from dre.types import Explained
 
@@ -197,7 +197,8 @@ class Study(OutputsCallback, ABC):
         found: dict[str, Any],
     ) -> None:
         path = Path(trainer.default_root_dir) / self.name
-        frame.to_parquet(path.with_suffix(".parquet"))
+        with replacing(path.with_suffix(".parquet")) as part:
+            frame.to_parquet(part)
         order = list(dict.fromkeys(quantity for quantity, _ in self.points(evaluation)))
         points = points.sort_values("quantity", key=lambda column: column.map(order.index), kind="stable")
         labels = {quantity: self.x_label(quantity) for quantity in order}
@@ -208,13 +209,13 @@ class Study(OutputsCallback, ABC):
             **found,
             "points": points.to_dict("records"),
         }
-        path.with_suffix(".json").write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+        write_json(path.with_suffix(".json"), _plain(content))
         shown = [*self.names(evaluation), CLASSIFIER]
         if points["x"].nunique() == 1:  # what is measured once, of the classifier, is in the file
             shown, points = shown[:-1], points[points["explainer"] != CLASSIFIER]
         drawn = points[points["quantity"].map(self.is_drawn)]
         figure = points_figure(drawn, shown, labels, self.panels_in_a_line)
-        path.with_suffix(".png").write_bytes(png_bytes(figure))
+        write_whole(path.with_suffix(".png"), png_bytes(figure))
         pictured = path.with_name(f"{self.name}_maps.png")
         is_pictured = self.maps.draw(pictured, lambda keys: photographers(trainer, keys))
         for logger in wandb_loggers(trainer):

@@ -22,6 +22,7 @@ from dre.cli.class_paths import check_class_paths
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
+from dre.runs.locks import replacing
 from dre.runs.process import (
     ALLOW,
     has_wandb_key,
@@ -169,9 +170,8 @@ class CommandLine(LightningCLI):
         self.run_directory = family / "of-another-rank"
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_directory = new_directory(family)
-            self.parser.save(
-                masked(self.config), self.run_directory / SAVED, skip_none=False, multifile=False, skip_validation=True
-            )
+            with replacing(self.run_directory / SAVED) as part:
+                self.parser.save(masked(self.config), part, skip_none=False, multifile=False, skip_validation=True)
             parent = str(self.checkpoint) if self.checkpoint is not None else None
             files = [Path(str(file)) for file in self.config.config or [] if file is not None]
             write_record(self.run_directory, self.plain_config(), parent, self.checkpoint_hashes(), job_name(), files)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser
@@ -15,6 +15,7 @@ from dre.api import naming_supported
 from dre.cli.arguments import parts_of, settings_within
 from dre.cli.base import CommandLine
 from dre.modules import ExplainerEvaluation
+from dre.modules.evaluation import OnError
 from dre.runs.directory import (
     alone_in,
     amend_record,
@@ -58,8 +59,22 @@ class EvaluationCommandLine(CommandLine):
             help="Tables of papers, by their files in configs/papers, that `reproduction.PaperTables` writes.",
         )
         parser.add_argument(
+            "--on_error",
+            type=OnError,
+            default="raise",
+            help="What to do about an image that cannot be read, explained or scored: stop, or 'skip' and count it.",
+        )
+        parser.add_argument(
             "--needs", type=str, default="", help="What the run file needs and where it comes from, said when it lacks."
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; `--on_error` is that of the module and of the data, where these have one."""
+        super().parse_arguments(parser, args)
+        if self.config.on_error == "skip":
+            self.config.model.on_error = "skip"
+            if "on_error" in self.config.data.init_args:
+                self.config.data.init_args.on_error = "skip"
 
     def config_file(self, given: list[str], default: str) -> str:
         """Return the configuration of the run that is resumed, or the default."""

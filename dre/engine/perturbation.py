@@ -169,8 +169,17 @@ class SweepBatch:
         self._shared: dict[tuple[View, Readout], Tensor] = {}
 
     @torch.no_grad()
-    def scores(self, saliency: Tensor, sweeps: Sequence[Sweep]) -> list[Tensor]:
-        """Return what each sweep reads, [B, columns]; masked copies that several sweeps share are forwarded once."""
+    def scores(self, saliency: Tensor, sweeps: Sequence[Sweep], finite: bool = True) -> list[Tensor]:
+        """Return what each sweep reads, [B, columns]; masked copies that several sweeps share are forwarded once.
+
+        Args:
+            saliency: [B, 1, H, W].
+            sweeps: What is read.
+            finite: Refuse NaN and infinity, rather than return them.
+
+        Raises:
+            NonFiniteError: The classifier gave one.
+        """
         check_saliency(saliency, self.images)
         pixels = saliency[0].numel()
         asked = [[(view, sweep.read or self.engine.score) for view in views(sweep, pixels)] for sweep in sweeps]
@@ -181,7 +190,8 @@ class SweepBatch:
         read = self._read_views(wanted, saliency)
         self._shared |= {entry: column for entry, column in read.items() if entry[0].is_shared}
         columns = self._shared | read
-        return [_finite(torch.stack([columns[entry] for entry in row], dim=1), row[0][1]) for row in asked]
+        found = [torch.stack([columns[entry] for entry in row], dim=1) for row in asked]
+        return [_finite(one, row[0][1]) for one, row in zip(found, asked, strict=True)] if finite else found
 
     def _read_views(
         self, wanted: dict[View, dict[Readout, None]], saliency: Tensor

@@ -4,7 +4,7 @@ import inspect
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dre.checks import check_saliency
+from dre.checks import NonFiniteError, check_saliency
+from dre.metrics.list_states import unchanged_on_error
 from dre.statistics.curves import NORMAL_QUANTILE, Curve
 from dre.types import Explained, Sweep
 
@@ -68,12 +69,12 @@ class ImageMean(Metric):
             keep: Boolean [B]; images where it is False are left out and counted in `dropped`.
 
         Raises:
-            ValueError: A value that is kept is NaN or infinite.
+            NonFiniteError: A value that is kept is NaN or infinite; a ValueError.
         """
         kept = values if keep is None else values[keep]
         broken = int((~kept.isfinite()).sum())
         if broken:
-            raise ValueError(
+            raise NonFiniteError(
                 f"{type(self).__name__} got {broken} non-finite values of {len(kept)}; "
                 "check the saliency maps and scores of this batch"
             )
@@ -102,42 +103,6 @@ class ImageMean(Metric):
                 stacklevel=2,
             )
         return self.total / self.count
-
-
-State = dict[str, Tensor | list[Tensor]]
-
-
-def state_of(metric: Metric) -> State:
-    """Copy a metric's own state, of this rank alone, to the CPU."""
-    return {
-        name: [part.cpu().clone() for part in value] if isinstance(value, list) else value.cpu().clone()
-        for name, value in metric.metric_state.items()
-    }
-
-
-def add_state(metric: Metric, state: State) -> None:
-    """Add the state that another part of the images left, as `merge_state` does."""
-
-    def moved(value: Any) -> Any:
-        return [part.to(metric.device) for part in value] if isinstance(value, list) else value.to(metric.device)
-
-    metric.merge_state({name: moved(value) for name, value in state.items()})
-    metric._update_count = max(1, metric._update_count)  # or `compute` warns that nothing was ever added
-
-
-def states_of(metrics: Any) -> Any:
-    """Copy the states of metrics in nested dicts."""
-    return state_of(metrics) if isinstance(metrics, Metric) else {name: states_of(one) for name, one in metrics.items()}
-
-
-def add_states(metrics: Any, states: Any) -> None:
-    """Add nested states to nested metrics of the same names."""
-    if isinstance(metrics, Metric):
-        renamed = getattr(metrics, "renamed_states", {})  # of runs that 0.1 began
-        add_state(metrics, {renamed.get(name, name): value for name, value in states.items()})
-        return
-    for name, one in metrics.items():
-        add_states(one, states[name])
 
 
 PER_IMAGE = ("saliency", "images", "objects", "targets", "keys")
@@ -174,6 +139,40 @@ def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, T
     known = {**batch, **{name: readings[sweep] for name, sweep in metric.sweeps.items()}}
     metric.update(**{name: known[name] for name in arguments_of(metric)})
     return metric.latest
+
+
+def feed_finite(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, Tensor]) -> tuple[Tensor, Tensor]:
+    """Feed as `feed` does, but leave out images for which a sweep or the metric is not finite.
+
+    Returns:
+        The value for each image, float64 [B], and for which it is not finite, bool [B].
+    """
+    wanted = [readings[sweep].isfinite().all(dim=1) for sweep in metric.sweeps.values()]
+    known = torch.stack(wanted).all(dim=0) if wanted else torch.ones(len(batch["keys"]), dtype=torch.bool)
+    values = torch.full((len(known),), torch.nan, dtype=torch.float64)
+    groups = [known.nonzero()[:, 0].tolist()]
+    while groups:
+        rows = groups.pop()
+        if not rows:
+            continue
+        part, read = {name: _take(value, rows) for name, value in batch.items()}, dict(readings)
+        if len(rows) < len(known):
+            read = {sweep: found[rows] for sweep, found in readings.items()}
+        try:
+            with unchanged_on_error(metric):
+                values[rows] = feed(metric, part, read).cpu()
+        except NonFiniteError:
+            if len(rows) == 1:
+                known[rows] = False
+            groups += [[row] for row in rows] if len(rows) > 1 else []
+    return values, ~known.cpu()
+
+
+def _take(value: Any, rows: Sequence[int]) -> Any:
+    """Return some entries of a tensor or a list; all of them as they are."""
+    if len(rows) == len(value):
+        return value
+    return value[list(rows)] if isinstance(value, Tensor) else [value[row] for row in rows]
 
 
 def of_explainer(outputs: Explained, explainer: str) -> tuple[dict[str, Any], dict[Sweep, Tensor], list[str]]:

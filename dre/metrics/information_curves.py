@@ -146,7 +146,7 @@ class InformationCurve(ListStates, ImageMean):
         broken = ~(scores.isfinite().all(dim=1) & amounts.isfinite().all(dim=1) & other_scores.isfinite().all(dim=1))
         areas = area_under_curves(curves)
         self.accumulate(areas.masked_fill(broken, torch.nan), keep | broken)
-        self.curves.append(curves[keep].float())
+        self.add_rows("curves", curves[keep].float())
 
     def compute(self) -> Tensor:
         """Return the area under the aggregated curve as a float64 scalar; NaN without images."""

@@ -136,8 +136,8 @@ class XMGD(ListStates):
         maps = normalised_saliency(saliency, self.model.sign)
         constant = ~maps.flatten(1).any(dim=1)
         if self.aggregate == "pairwise":
-            self.fits = [*self.fits, self.model.pack(self.model.fit(saliency))]
-            self.codes = [*self.codes, codes]
+            self.add_rows("fits", self.model.pack(self.model.fit(saliency)))
+            self.add_rows("codes", codes)
         else:
             sums = self._sums()
             for code in sorted(set(codes.tolist())):

@@ -14,7 +14,7 @@ from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
 from dre.models.taps import Tap
 from dre.models.taps_of_0_1 import taps_of_0_1
 from dre.models.trained import TRAINED_KEY
-from dre.models.weights import check_finite_weights
+from dre.models.weights import check_content, check_finite_weights, reason_of
 
 ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
@@ -40,6 +40,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     content = _read_plain(path)
     if not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
+    for name in (ESTIMATOR_KEY, CLASSIFIER_KEY):
+        if not isinstance(content[name], dict):
+            raise ValueError(f"{path} has no settings under `{name}`: it is damaged; take another checkpoint")
+    check_content(content, path)
     return content
 
 
@@ -61,6 +65,7 @@ def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
     content = _read_plain(path)
     if not {TRAINED_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no training of a classifier; to start from weights give --model.weights")
+    check_content(content, path)
     return content
 
 
@@ -71,11 +76,11 @@ def _read_plain(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is not a checkpoint of plain tensors, so it is not opened: {reason}") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is truncated or not a checkpoint: {reason}") from None
+        raise ValueError(
+            f"{path} is not a checkpoint of plain tensors, so it is not opened: {reason_of(error)}; take another one"
+        ) from None
+    except Exception as error:  # a damaged file fails in any way
+        raise ValueError(f"{path} is truncated or not a checkpoint: {reason_of(error)}; take another one") from None
     return content if isinstance(content, dict) else {}
 
 
@@ -126,10 +131,15 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
     """
     content = read_checkpoint(path)
     check_compatible(content, classifier, path)
-    settings = EstimatorSettings(**content[ESTIMATOR_KEY])
+    try:
+        settings = EstimatorSettings(**content[ESTIMATOR_KEY])
+        estimator = MaskEstimator(settings)
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} has settings of no generator ({reason_of(error)}): damaged, or of another version; train anew"
+        ) from None
     if settings.variant != variant:
         raise ValueError(f"{path} holds a generator of variant {settings.variant!r}, asked for {variant!r}")
-    estimator = MaskEstimator(settings)
     check_state(content["state_dict"], estimator, path)
     estimator.load_state_dict(estimator_state(content["state_dict"]))
     estimator.taps = read_taps(content, classifier, path)
@@ -185,4 +195,5 @@ def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str
 
 
 def _describe(identity: Mapping[str, object]) -> str:
-    return f"{identity['name']} ({identity['num_classes']} classes, weights {identity['fingerprint']})"
+    name, classes, weights = (identity.get(key, "unknown") for key in ("name", "num_classes", "fingerprint"))
+    return f"{name} ({classes} classes, weights {weights})"

@@ -1,8 +1,8 @@
 """Classifier weights: load them from a file or an installed package, and hash them."""
 
 import hashlib
-import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from dre.models.trained import TRAINED_KEY, TrainedNetwork, trained_state
+
+CHECKSUM_KEY = "checksum"
+"""Of a file's other entries, in checkpoints and progress files."""
 
 EFFICIENTNET_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 
@@ -25,9 +28,16 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
     """
     content = _read(path)
     if TRAINED_KEY in content:
+        check_content(content, path)
         state = trained_state(content["state_dict"])
         check_finite_weights(state, path)
-        return state, TrainedNetwork.from_dict(content[TRAINED_KEY])
+        try:
+            return state, TrainedNetwork.from_dict(content[TRAINED_KEY])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{path} does not say what network it holds ({reason_of(error)}): damaged, or of another version; "
+                "take another checkpoint"
+            ) from None
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -43,21 +53,72 @@ def check_finite_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
         raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")
 
 
+def check_content(content: Mapping[str, Any], path: str | Path) -> None:
+    """Check the fields of a training's checkpoint, and its checksum; warn where it has none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    state = content.get("state_dict")
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} has no `state_dict` of tensors: it is damaged; take another checkpoint")
+    if CHECKSUM_KEY not in content:
+        warnings.warn(f"{path} has no checksum, as files of 0.1: whether it is damaged is not known", stacklevel=2)
+    elif content[CHECKSUM_KEY] != checksum(content):
+        raise ValueError(f"{path} is damaged: it does not hold what was written; take another checkpoint")
+    for field in ("epoch", "global_step"):
+        if field in content and type(content[field]) is not int:
+            raise ValueError(f"{path} has no number under `{field}`, but {content[field]!r}; take another checkpoint")
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Hash plain values and tensors, in dicts and lists of any depth, but for the checksum itself."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {list(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            for name, one in value.items():
+                digest.update(f"{name!r}:".encode())
+                add(one)
+        elif isinstance(value, list | tuple):
+            digest.update(f"{len(value)} entries".encode())
+            for one in value:
+                add(one)
+        else:
+            digest.update(f"{type(value).__name__} {value!r};".encode())
+
+    add({name: value for name, value in content.items() if name != CHECKSUM_KEY})
+    return digest.hexdigest()[:32]
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of what an error says, or its name."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}; `weights` is a .pth or .safetensors file, 'pretrained', 'package' or null"
         )
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        tensors: dict[str, Any] = load_file(path)
+        try:
+            tensors: dict[str, Any] = load_file(path)
+        except (SafetensorError, ValueError, OSError) as error:
+            raise ValueError(f"{path} is truncated or no safetensors file ({reason_of(error)}); copy it anew") from None
         return tensors
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is not a plain state dict (truncated, or it carries code to run): {reason}") from None
+    except Exception as error:  # a file that is no pickle fails in any way
+        raise ValueError(
+            f"{path} is not a plain state dict (truncated, or it carries code to run): {reason_of(error)}; copy it anew"
+        ) from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
     return content

@@ -1,6 +1,7 @@
 """Evaluation: explain every image with several explainers and score the masked copies that metrics need."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -10,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from dre.caching import SaliencyCache
-from dre.checks import NonFiniteSaliencyError, check_labels
+from dre.checks import NonFiniteError, NonFiniteSaliencyError, check_labels
 from dre.engine.cost import Meter
 from dre.engine.perturbation import SweepBatch, SweepEngine
 from dre.explainers import Explainer
@@ -20,7 +21,10 @@ from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
 from dre.modules.variants import Variants
 from dre.renamed import accepts_old_options
-from dre.types import Batch, Explained, ScoreName, Sweep
+from dre.types import Batch, Explained, ScoreName, Sweep, joined, rows_of
+
+OnError = Literal["raise", "skip"]
+"""What to do about an image that cannot be read, explained or scored."""
 
 
 def default_metrics() -> dict[str, ImageMean]:
@@ -51,6 +55,8 @@ class ExplainerEvaluation(pl.LightningModule):
         unsupported: What to do about explainers that do not work for the classifier: `refuse`, or `leave_out`, which
             `left_out` then names with the reason. On the command line, generators that a run file names and that were
             not trained are left out too.
+        on_error: What to do about an image for which an explainer raises an error: `raise` it, or `skip` the image,
+            which `skipped` then names with the reason. NaN is no error: the image's values are NaN.
 
     Example:
         >>> from torch import nn
@@ -73,6 +79,7 @@ class ExplainerEvaluation(pl.LightningModule):
         chunk: int | None = None,
         cache: str | None = None,
         unsupported: Literal["refuse", "leave_out"] = "refuse",
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
         if not explainers:
@@ -89,6 +96,8 @@ class ExplainerEvaluation(pl.LightningModule):
         self.target, self.images = target, images
         self.engine = SweepEngine(classifier, score=score, chunk=chunk)
         self._sweeps: list[Sweep] = []
+        self.on_error: OnError = on_error
+        self.skipped: dict[str, str] = {}
         self.meters = self._new_meters()
 
     def _build(self, explainers: Mapping[str, Callable[[Classifier], Explainer]], refuse: bool) -> dict[str, Explainer]:
@@ -115,7 +124,7 @@ class ExplainerEvaluation(pl.LightningModule):
         if data is not None and (self.target == "label" or self.images != "all"):
             classifier = self.classifier
             check_class_names(data.class_names(), classifier.class_names, classifier.num_classes, classifier.name)
-        self.meters = self._new_meters()
+        self.meters, self.skipped = self._new_meters(), {}
 
     def on_test_start(self) -> None:
         """Make the cache ready for what the classifier and the explainers hold now."""
@@ -125,41 +134,88 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
+        if self.on_error == "raise" or not batch["key"]:
+            return self._explained(batch)
+        tallies = copy.deepcopy({name: meter.tally for name, meter in self.meters.items()})
+        try:
+            return self._explained(batch)
+        except Exception:  # of any explainer, on any image: those that have none are explained one by one
+            for name, tally in tallies.items():
+                self.meters[name].tally = tally
+            self.walks.forget()
+        return joined([self._explained_or_skipped(rows_of(batch, [place])) for place in range(len(batch["key"]))])
+
+    def skip(self, key: str, error: Exception) -> None:
+        """Leave an image out of the evaluation, and say why."""
+        self.skipped[key] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        rank_zero_warn(f"image {key!r} is skipped: {self.skipped[key]}")
+
+    def _explained_or_skipped(self, single: Batch) -> Explained | None:
+        try:
+            return self._explained(single)
+        except Exception as error:
+            self.walks.forget()
+            self.skip(single["key"][0], error)
+        return None
+
+    def _explained(self, batch: Batch) -> Explained | None:
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
         if not keys:
             return None
-        targets, kept = self._choose(images, labels, keys)
+        targets, kept, finite = self._choose(images, labels, keys)
         if not kept.any():
             return None
         keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
-        images, labels, targets = images[kept], labels[kept], targets[kept]
-        saliency = self._explain_all(images, targets, keys)
-        broken = {name: self._set_aside(name, maps, keys) for name, maps in saliency.items()}
-        sweeps = self.engine.batch(images, targets, keys)
-        scores = {name: self._score(name, sweeps, maps) for name, maps in saliency.items()}
+        images, labels, targets, finite = images[kept], labels[kept], targets[kept], finite[kept]
+        saliency, scores = self._of_finite(images, targets, keys, finite)
+        broken = {name: ~maps.isfinite().flatten(1).all(dim=1) for name, maps in saliency.items()}
+        for name, maps in saliency.items():
+            maps[broken[name]] = 0  # it can be drawn, and compared, like any other
         explained = Explained(
             images=images, labels=labels, targets=targets, key=keys, saliency=saliency, broken=broken, scores=scores
         )
+        explained["finite"] = finite
         if "objects" in batch:
             explained["objects"] = batch["objects"][kept]
         return explained
 
-    def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor]:
-        """Return the class of each image to explain, [B], and whether it is to be explained, bool [B]."""
+    def _of_finite(
+        self, images: Tensor, targets: Tensor, keys: list[str], finite: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, dict[Sweep, Tensor]]]:
+        """Return maps and scores of a batch, NaN of the images whose logits are not finite: bool [B] says which are."""
+        if not finite.any():
+            maps = images.new_full((len(keys), 1, *images.shape[2:]), torch.nan, dtype=torch.float32)
+            scores = {sweep: maps.new_full((len(keys), sweep.columns), torch.nan) for sweep in self._sweeps}
+            return {name: maps.clone() for name in self.explainers}, {name: scores for name in self.explainers}
+        if finite.all():
+            saliency = self._explain_all(images, targets, keys)
+            sweeps = self.engine.batch(images, targets, keys)
+            return saliency, {name: self._score(name, sweeps, maps, keys) for name, maps in saliency.items()}
+        known = [key for key, is_finite in zip(keys, finite.tolist(), strict=True) if is_finite]
+        saliency, found = self._of_finite(images[finite], targets[finite], known, finite[finite])
+        scores_of = {
+            name: {sweep: spread(read, finite) for sweep, read in of_name.items()} for name, of_name in found.items()
+        }
+        return {name: spread(maps, finite) for name, maps in saliency.items()}, scores_of
+
+    def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the class of each image to explain, [B], whether it is to be explained, and whether it can be."""
         named = labels >= 0
         check_labels(labels, self.classifier.num_classes, keys)
         with torch.no_grad():
-            predicted = self.classifier(images).argmax(dim=1)
+            logits = self.classifier(images)
+        predicted, finite = logits.argmax(dim=1), finite_logits(logits)
+        _say(keys, ~finite, f"{self.classifier.name} gave logits with NaN or infinity, so these are not explained")
         if self.target == "label" and not named.all():
             raise ValueError(
                 f"{keys[int((~named).nonzero()[0])]} has no label to explain; use --model.target predicted"
             )
         targets = predicted if self.target == "predicted" else labels
         if self.images == "all":
-            return targets, torch.ones_like(named)
+            return targets, torch.ones_like(named), finite
         right = predicted == labels
         kept = right if self.images == "correct" else named & ~right
-        return targets, kept
+        return targets, kept | ~finite, finite
 
     def _explain_all(self, images: Tensor, targets: Tensor, keys: list[str]) -> dict[str, Tensor]:
         if self.cache is None:
@@ -176,26 +232,56 @@ class ExplainerEvaluation(pl.LightningModule):
             return made
         with self.meters[name].explaining(len(images), images.device):
             try:
-                saliency = self.walks.explain(name, images, targets, keys)
+                return self.walks.explain(name, images, targets, keys)
             except NonFiniteSaliencyError as failure:
-                saliency = failure.saliency
-        return saliency
+                return failure.saliency
+            except NonFiniteError:
+                if len(keys) == 1:
+                    return images.new_full((1, 1, *images.shape[2:]), torch.nan, dtype=torch.float32)
+            alone = [self._explain_alone(name, images, targets, keys, place) for place in range(len(keys))]
+            return torch.cat(alone)
 
-    def _set_aside(self, name: str, saliency: Tensor, keys: list[str]) -> Tensor:
-        """Return which maps are not finite, bool [B], and empty them, so that the others can be scored."""
+    def _explain_alone(self, name: str, images: Tensor, targets: Tensor, keys: list[str], place: int) -> Tensor:
+        """Explain one image of a batch; NaN where something in between is not finite."""
+        row = slice(place, place + 1)
+        try:
+            return self.walks.explain(name, images[row], targets[row], keys[row])
+        except NonFiniteSaliencyError as failure:
+            return failure.saliency
+        except NonFiniteError:
+            return images.new_full((1, 1, *images.shape[2:]), torch.nan, dtype=torch.float32)
+
+    def _score(self, name: str, sweeps: SweepBatch, saliency: Tensor, keys: list[str]) -> dict[Sweep, Tensor]:
+        """Return what the sweeps read of one explainer's maps, of those that are finite."""
         broken = ~saliency.isfinite().flatten(1).all(dim=1)
-        if broken.any():
-            said = ", ".join(key for key, is_broken in zip(keys, broken.tolist(), strict=True) if is_broken)
-            rank_zero_warn(f"{name} gave maps with NaN or infinity, which are not scored: {said}")
-            saliency[broken] = 0
-        return broken
-
-    def _score(self, name: str, sweeps: SweepBatch, saliency: Tensor) -> dict[Sweep, Tensor]:
+        _say(keys, broken, f"{name} gave maps with NaN or infinity, which are not scored")
         before = self.engine.forwards
         with self.meters[name].scoring(len(saliency), saliency.device):
-            scores = sweeps.scores(saliency, self._sweeps)
+            masked = saliency.masked_fill(broken[:, None, None, None], 0.0) if broken.any() else saliency
+            scores = sweeps.scores(masked, self._sweeps, finite=False)
         self.meters[name].tally.score_forwards += self.engine.forwards - before
+        unread = torch.stack([~read.isfinite().all(dim=1) for read in scores]).any(dim=0) if scores else broken
+        _say(keys, unread & ~broken, f"{self.classifier.name} gave NaN or infinity for masked copies by {name}")
         return dict(zip(self._sweeps, scores, strict=True))
 
     def _new_meters(self) -> dict[str, Meter]:
         return {name: Meter(explainer.cost) for name, explainer in self.explainers.items()}
+
+
+def finite_logits(logits: Tensor) -> Tensor:
+    """Return of which images the logits [B, K] give probabilities, bool [B]; a class may have minus infinity."""
+    return logits.float().logsumexp(dim=1).isfinite()
+
+
+def spread(values: Tensor, rows: Tensor) -> Tensor:
+    """Return values [N, ...] at the rows that bool [B] marks, and NaN at the others: [B, ...]."""
+    whole = values.new_full((len(rows), *values.shape[1:]), torch.nan)
+    whole[rows] = values
+    return whole
+
+
+def _say(keys: Sequence[str], rows: Tensor, what: str) -> None:
+    """Warn about the images that bool [B] marks, by name."""
+    if rows.any():
+        said = ", ".join(key for key, is_meant in zip(keys, rows.tolist(), strict=True) if is_meant)
+        rank_zero_warn(f"{what}: {said}")

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from dre.reporting.cells import scales
 from dre.reporting.style import colours, dashes, directed, png_bytes, readable, styled
+from dre.runs.locks import write_whole
 from dre.statistics.curves import Curve, curves_frame
 
 PANEL = (3.6, 2.9)
@@ -185,7 +186,7 @@ def write_rank_diagrams(summary: dict[str, Any], directory: Path) -> list[Path]:
     for metric, ranks in summary["ranks"].items():
         path = directory / f"critical_difference_{metric}.png"
         figure = critical_difference_diagram(ranks, f"{readable(metric)}: average ranks", summary["explainers"])
-        path.write_bytes(png_bytes(figure))
+        write_whole(path, png_bytes(figure))
         written.append(path)
     return written
 

@@ -12,11 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dre.reporting.overlay import Pixels, overlay_map, picture_of, png, rgb, with_patch
+from dre.reporting.overlay import Pixels, overlay_map, picture_of, rgb, with_patch
 from dre.reporting.style import readable, styled
+from dre.runs.locks import replacing
 
 SIDE = 192
 """Pixels of the longer side of a photograph in the picture."""
@@ -98,7 +100,7 @@ def draw_panel(
         if name in headings:
             _write(figure, left, bottom + height + GAP, headings[name], fontsize=13, weight="bold")
     _write(figure, GAP, GAP, caption, fontsize=10, color="0.35")
-    path.write_bytes(png(_rendered(figure)))
+    _save(figure, path)
     plt.close(figure)
 
 
@@ -109,31 +111,33 @@ def credits_caption(keys: Sequence[str], authors: Mapping[str, str], a_line: int
     return "Photographs, left to right: " + "\n".join(lines) if lines else ""
 
 
-def _tiles(pictures: Sequence[Pixels], side: int) -> Pixels:
-    """Place pictures [H, W, 3] side by side, resized: shrunk by area, enlarged without smoothing."""
+def _tiles(pictures: Sequence[Pixels], side: int) -> NDArray[np.uint8]:
+    """Place pictures [H, W, 3] side by side in 8 bits, resized: shrunk by area, enlarged without smoothing."""
     height, width, _ = pictures[0].shape
     size = (max(1, round(width * side / max(height, width))), max(1, round(height * side / max(height, width))))
     gap = np.ones((size[1], GAP, 3))
     tiles: list[Pixels] = []
     for picture in pictures:
         tiles += [np.asarray(picture_of(picture).resize(size, Image.Resampling.BOX)) / 255, gap]
-    return np.concatenate(tiles[:-1], axis=1)
+    return (np.concatenate(tiles[:-1], axis=1) * 255).astype(np.uint8)  # 8 bits: a row of floats takes eight times that
 
 
 def _width(text: str) -> float:
     """Return the width of a label in pixels."""
     with styled():
-        return float(TextPath((0, 0), text, size=LABEL).get_extents().width)
+        return float(TextPath((0, 0), text.replace("$", r"\$"), size=LABEL).get_extents().width)
 
 
 def _write(figure: Figure, x: float, y: float, text: str, **style: object) -> None:
     """Write text at a place in pixels from the lower left corner."""
     width, height = figure.get_size_inches() * figure.dpi
-    figure.text(x / width, y / height, text, **style)  # type: ignore[arg-type]
+    figure.text(x / width, y / height, text, parse_math=False, **style)  # type: ignore[arg-type]
 
 
-def _rendered(figure: Figure) -> Pixels:
+def _save(figure: Figure, path: Path) -> None:
+    """Render a figure in 8 bits and write it as a PNG file."""
     with styled():
         figure.canvas.draw()
     buffer = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
-    return np.asarray(buffer)[..., :3] / 255
+    with replacing(path) as part:
+        Image.fromarray(np.asarray(buffer)[..., :3]).save(part, "PNG", optimize=True)

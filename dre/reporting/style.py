@@ -34,6 +34,7 @@ SETTINGS: Any = {
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "svg.fonttype": "path",
+    "text.parse_math": False,  # names are text
     "svg.hashsalt": "dre",
 }
 

@@ -5,21 +5,23 @@ import json
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dre.runs.locks import locked
-from dre.runs.process import mask_credentials
+from dre.runs.locks import locked, read_json, write_json
+from dre.runs.process import commit, mask_credentials, own_version
 from dre.runs.results import SAVED, run_file_name
 
 RECORD = "run.json"
+LOCK = ".lock"
+"""Empty file that the process which works on a run holds locked; the record itself is replaced while it runs."""
+
 MADE = "made.json"
 """Record of charts that do not lie in a run directory."""
 
@@ -28,7 +30,7 @@ PROGRESS = "progress"
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 DEFAULT_TRAINING = Path("configs/train/demo.yaml")
-LOADING = ("workers", "verify", "eval_batch_size")
+LOADING = ("workers", "verify", "eval_batch_size", "on_error")
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
 
 SavedConfig = Callable[[Path], Mapping[str, Any]]
@@ -56,7 +58,7 @@ def not_left_bare(directory: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {SAVED, RECORD}:
+        if directory.is_dir() and {path.name for path in directory.iterdir()} <= {SAVED, RECORD, LOCK}:
             shutil.rmtree(directory)
         raise
 
@@ -76,8 +78,9 @@ def config_hash(config: Mapping[str, Any], masks: bool = True) -> str:
         False
     """
     relevant = {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
-    if isinstance(relevant.get("model"), dict) and "cache" in relevant["model"]:
-        relevant["model"] = {**relevant["model"], "cache": relevant["model"]["cache"] is not None}
+    if isinstance(relevant.get("model"), dict):
+        model = {key: value for key, value in relevant["model"].items() if key != "on_error"}
+        relevant["model"] = model | ({"cache": model["cache"] is not None} if "cache" in model else {})
     if isinstance(relevant.get("data"), dict) and "init_args" in relevant["data"]:
         settings = relevant["data"]["init_args"]
         settings = {key: value for key, value in settings.items() if key not in LOADING}
@@ -115,13 +118,13 @@ def unfinished_config(directory: Path) -> Path:
 
 @contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run directory, which is that of its record.
+    """Hold the lock of a run directory.
 
     Raises:
         ValueError: Another process holds it.
     """
     try:
-        with locked(directory / RECORD, wait=False):
+        with locked(directory / LOCK, wait=False):
             yield
     except BlockingIOError:
         raise ValueError(
@@ -137,7 +140,10 @@ def is_same_config(directory: Path, config: Mapping[str, Any], saved: SavedConfi
         config: Resolved.
         saved: Reads the configuration that a run saved, in present names: hashes of 0.1 are of the old ones.
     """
-    record = read_record(directory) if (directory / RECORD).is_file() else {}
+    try:
+        record = read_record(directory)
+    except (FileNotFoundError, ValueError):  # of a run that was killed when it began
+        record = {}
     if record.get("config_hash") in (config_hash(config), config_hash(config, masks=False)):
         return True
     is_of_before = "version" not in record and (directory / SAVED).is_file()
@@ -169,7 +175,8 @@ def check_same_run(
             f"the run in {directory} has another configuration of model, data or seed; leave out what changes it, or "
             "start a run of its own without --resume"
         )
-    changed = [name for name, found in checkpoints.items() if record["checkpoints"].get(name) != found]
+    known = record.get("checkpoints") or {}
+    changed = [name for name, found in checkpoints.items() if known.get(name) != found]
     if changed:
         raise ValueError(
             f"the checkpoint of {changed[0]} has changed since the run in {directory} began; start a run of its own"
@@ -209,7 +216,7 @@ def write_record(
         "checkpoints": dict(checkpoints or {}),
         "job": job,
     }
-    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    write_json(directory / RECORD, record)
 
 
 def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
@@ -221,22 +228,29 @@ def provenance(command: Sequence[str] | None = None) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *mask_credentials(list(sys.argv if command is None else command))]),
-        "version": _own_version(),
-        "commit": _commit(),
+        "version": own_version(),
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in RECORDED_PACKAGES},
     }
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Return the content of run.json."""
-    record: dict[str, Any] = json.loads((directory / RECORD).read_text())
-    return record
+    """Return the content of run.json.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is empty, or no record.
+    """
+    path = directory / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} has no {RECORD}: its run ended before it began; start a new run")
+    return read_json(path)
 
 
 def amend_record(directory: Path, facts: Mapping[str, Any]) -> None:
     """Add facts to run.json."""
-    (directory / RECORD).write_text(json.dumps(read_record(directory) | dict(facts), indent=2) + "\n")
+    write_json(directory / RECORD, read_record(directory) | dict(facts))
 
 
 def newest_checkpoint(
@@ -282,18 +296,3 @@ def _training_of(family: Path) -> str:
         return f"no run file trains {name} by itself: see the head of the one that asks for it"
     command = "" if recipe == DEFAULT_TRAINING else f" --config {recipe}"
     return f"`python train.py{command}` trains one"
-
-
-def _own_version() -> str | None:
-    try:
-        return version("dre")
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -7,10 +7,13 @@ import netrc
 import os
 import platform
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -112,7 +115,7 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("DRE_TRACEBACK") or not (isinstance(error, DistError) or LOST_PEER.search(str(error))):
             raise
         reason = str(error).strip().splitlines()[0]
-        lost = f"error: another process of this job is gone or out of reach; go on with --ckpt_path last: {reason}"
+        lost = f"error: another process of this job is gone or out of reach; go on with {_way_on()}: {reason}"
         sys.exit(lost if is_first_to_say() else 1)
 
 
@@ -188,6 +191,12 @@ def ended_worker(error: BaseException) -> str | None:
     )
 
 
+def _way_on() -> str:
+    """Return the option by which a run of this command goes on."""
+    is_evaluation = Path(sys.argv[0]).stem == "evaluate"
+    return "--resume and the directory of the run" if is_evaluation else "--ckpt_path last"
+
+
 def has_wandb_key() -> bool:
     """Return whether there is a W&B key, in the environment or where `wandb login` writes it."""
     if os.environ.get("WANDB_API_KEY"):
@@ -206,3 +215,20 @@ def machine() -> str:
         f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"load {load} when it ended"
     )
+
+
+def own_version() -> str | None:
+    """Return the version of the package; None where it is not installed."""
+    try:
+        return version("dre")
+    except PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Return the commit of the sources; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,6 +1,5 @@
 """Results of a finished evaluation: its conditions, and any figure by explainer, metric, study, cost or distance."""
 
-import json
 import re
 import shlex
 import warnings
@@ -16,6 +15,7 @@ import pandas as pd
 import yaml
 
 from dre import renamed
+from dre.runs.locks import read_json
 
 SAVED = "config.yaml"
 """The configuration as every run directory keeps it; its name says nothing about the run."""
@@ -73,8 +73,8 @@ class RunResults:
         if missing:
             what = "is no finished evaluation" if directory.is_dir() else "is not there"
             raise FileNotFoundError(f"{directory} {what}: it has no {missing[0]}; `{NEEDS}` makes one")
-        self.summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
-        self.record: dict[str, Any] = json.loads((directory / "run.json").read_text())
+        self.summary: dict[str, Any] = read_json(directory / "summary.json")
+        self.record: dict[str, Any] = read_json(directory / "run.json")
         self.record.setdefault("unsupported", self.record.get("unsuited", []))  # the name of 0.1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # nobody can rename what a run has saved
@@ -292,9 +292,3 @@ def without_folders(text: str) -> str:
         'python evaluate.py --data.root PATH/birds'
     """
     return ABSOLUTE.sub(r"PATH/\1", text).replace("python PATH/", "python ")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object; empty where there is no file."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content

@@ -1,7 +1,8 @@
-"""Percentile bootstrap intervals of means over images; columns with the same images share their resamples."""
+"""Percentile bootstrap intervals of means over images; numbers of images share their resamples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -91,13 +92,36 @@ def bootstrap_means(columns: ArrayLike, drawing: Drawing = DRAWING) -> list[Inte
     values = np.asarray(columns, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"`columns` must be [N, K], one row per image, got {list(values.shape)}")
-    finite = np.isfinite(values)
-    intervals: list[Interval | None] = [None] * values.shape[1]
-    for places in _alike(finite):
-        rows = finite[:, places[0]]
-        for place, interval in zip(places, _intervals(values[rows][:, places], drawing), strict=True):
-            intervals[place] = interval
-    return [interval for interval in intervals if interval is not None]
+    return bootstrap_tables([values], drawing, pairs=False)[0][0]
+
+
+def bootstrap_tables(
+    tables: Sequence[NDArray[np.float64]], drawing: Drawing = DRAWING, pairs: bool = True
+) -> list[tuple[list[Interval], list[Interval]]]:
+    """Return for each table [N, K] the intervals of its columns, and of the differences of each pair of columns.
+
+    The rows of a number of images are drawn once for all tables. Where two columns have values for the same images,
+    the resampled means of their difference are the differences of theirs.
+
+    Args:
+        tables: One row per image and one column per explainer, each; values that are not finite are left out.
+        drawing: How resamples are drawn.
+        pairs: Compute the differences, in the order of `itertools.combinations`.
+    """
+    found: list[tuple[dict[int, Interval], dict[int, Interval]]] = [({}, {}) for _ in tables]
+    by_count: dict[int, list[_Group]] = {}
+    for place, values in enumerate(tables):
+        for group in _groups(place, values, pairs):
+            by_count.setdefault(int(group.rows.sum()), []).append(group)
+    for count, groups in by_count.items():
+        columns = [group.values(tables[group.table]) for group in groups]
+        means = resampled_means(np.concatenate(columns, axis=1), drawing.resamples, drawing.seed) if count > 1 else None
+        start = 0
+        for group, values in zip(groups, columns, strict=True):
+            own = None if means is None else means[:, start : start + values.shape[1]]
+            group.settle(values, own, drawing, *found[group.table])
+            start += values.shape[1]
+    return [([one[at] for at in sorted(one)], [other[at] for at in sorted(other)]) for one, other in found]
 
 
 def bootstrap_mean(values: ArrayLike, drawing: Drawing = DRAWING) -> Interval:
@@ -119,24 +143,81 @@ def resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> N
     count = len(values)
     centre: NDArray[np.float64] = values.mean(axis=0)
     draw = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
+    centred, means = values - centre, np.empty((resamples, values.shape[1]))
     step = max(1, DRAWS_IN_MEMORY // count)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
         drawn = draw.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        means[start : start + size] = times.astype(np.float64) @ (values - centre) / count
+        means[start : start + size] = times.astype(np.float64) @ centred / count
     return means + centre
 
 
-def _intervals(values: NDArray[np.float64], drawing: Drawing) -> list[Interval]:
-    """Return the intervals of finite columns [N, K]."""
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Hold what has values for the same images of one table.
+
+    Args:
+        table: Its place.
+        rows: Which images, bool [N].
+        columns: Of the table.
+        pairs: Number of a pair -> its columns; the difference of two that are both in `columns` is not resampled.
+    """
+
+    table: int
+    rows: NDArray[np.bool_]
+    columns: list[int]
+    pairs: dict[int, tuple[int, int]]
+
+    def apart(self) -> list[tuple[int, int]]:
+        """Return the pairs whose difference is resampled by itself."""
+        own = set(self.columns)
+        return [pair for pair in self.pairs.values() if not own.issuperset(pair)]
+
+    def values(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the finite columns, then the differences that are resampled by themselves."""
+        held = table[self.rows]
+        gaps = [held[:, first] - held[:, second] for first, second in self.apart()]
+        return np.column_stack([held[:, self.columns], *gaps])
+
+    def settle(
+        self,
+        values: NDArray[np.float64],
+        means: NDArray[np.float64] | None,
+        drawing: Drawing,
+        of_columns: dict[int, Interval],
+        of_pairs: dict[int, Interval],
+    ) -> None:
+        """Add the intervals of the columns and of the pairs; without resampled means they have no ends."""
+        own = len(self.columns)
+        intervals = _intervals(values[:, :own], None if means is None else means[:, :own], drawing)
+        of_columns |= dict(zip(self.columns, intervals, strict=True))
+        gaps, resampled = self.differences(values), None if means is None else self.differences(means)
+        if resampled is not None:  # rounding must not turn a difference that is the same everywhere into a spread
+            same = (gaps == gaps[0]).all(axis=0)
+            resampled[:, same] = gaps[0, same]
+        of_pairs |= dict(zip(self.pairs, _intervals(gaps, resampled, drawing), strict=True))
+
+    def differences(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the differences of the pairs, of what `values` returns or of its resampled means."""
+        places = {column: place for place, column in enumerate(self.columns)}
+        apart = iter(range(len(self.columns), columns.shape[1]))
+        found = np.empty((len(columns), len(self.pairs)))
+        for number, (first, second) in enumerate(self.pairs.values()):
+            is_derived = first in places and second in places
+            found[:, number] = (
+                columns[:, places[first]] - columns[:, places[second]] if is_derived else columns[:, next(apart)]
+            )
+        return found
+
+
+def _intervals(values: NDArray[np.float64], means: NDArray[np.float64] | None, drawing: Drawing) -> list[Interval]:
+    """Return the intervals of finite columns [N, K] from their resampled means, None with fewer than 2 images."""
     count = len(values)
-    if count < 2:
+    if means is None:
         reason = f"a bootstrap needs at least 2 images, got {count}"
-        means = values[0].tolist() if count else [None] * values.shape[1]
-        return [Interval(mean, None, None, None, count, reason) for mean in means]
-    means = resampled_means(values, drawing.resamples, drawing.seed)
+        centres = values[0].tolist() if count else [None] * values.shape[1]
+        return [Interval(centre, None, None, None, count, reason) for centre in centres]
     tail = (1 - drawing.level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0).tolist()
     errors = means.std(axis=0, ddof=1).tolist() if drawing.resamples > 1 else [0.0] * values.shape[1]
@@ -144,9 +225,16 @@ def _intervals(values: NDArray[np.float64], drawing: Drawing) -> list[Interval]:
     return [Interval(*column, count) for column in columns]
 
 
-def _alike(finite: NDArray[np.bool_]) -> Sequence[list[int]]:
-    """Group the columns that have values for the same images."""
-    groups: dict[bytes, list[int]] = {}
-    for place in range(finite.shape[1]):
-        groups.setdefault(np.packbits(finite[:, place]).tobytes(), []).append(place)
+def _groups(place: int, values: NDArray[np.float64], pairs: bool) -> list[_Group]:
+    """Group the columns of a table, and the differences of its pairs, by the images for which they have values."""
+    finite = np.isfinite(values)
+    groups: dict[bytes, _Group] = {}
+
+    def group(rows: NDArray[np.bool_]) -> _Group:
+        return groups.setdefault(np.packbits(rows).tobytes(), _Group(place, rows, [], {}))
+
+    for column in range(values.shape[1]):
+        group(finite[:, column]).columns.append(column)
+    for number, (first, second) in enumerate(combinations(range(values.shape[1]), 2) if pairs else ()):
+        group(finite[:, first] & finite[:, second]).pairs[number] = first, second
     return list(groups.values())

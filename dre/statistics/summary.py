@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_means
+from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_means, bootstrap_tables
 from dre.statistics.paired import compare
 from dre.statistics.ranks import rank_explainers
-from dre.statistics.tables import Normalised, normalise_across_explainers, pivot
+from dre.statistics.tables import pivot, scale_across_explainers
 
 Directions = Mapping[str, bool | None]
 """By metric: whether higher is better; None, or no entry, where neither end is better."""
@@ -53,24 +52,34 @@ def summarise(
         (0.8, {'b': 1.0, 'a': 2.0})
     """
     images = int(frame["key"].nunique()) if explained is None else explained
-    scaled = normalise_across_explainers(frame, normalised)
     known = dict(directions or {})
     explainers, metrics = _arranged(frame["explainer"], order), _arranged(frame["metric"], list(known))
+    tables = {metric: pivot(frame, metric) for metric in metrics}
+    present = frame.groupby(["metric", "explainer"], observed=True).size().to_dict()
+    scaled = scale_across_explainers(tables[normalised]) if normalised in tables else None
+    derived = f"{normalised}_normalised"
     if scaled is not None:
-        frame = pd.concat([frame, scaled.frame], ignore_index=True)
-        known[f"{normalised}_normalised"] = known.get(normalised)
-        metrics.insert(metrics.index(normalised) + 1, f"{normalised}_normalised")
-    parts = {metric: _of_metric(frame, metric, explainers, images, drawing) for metric in metrics}
+        known[derived], tables[derived] = known.get(normalised), scaled[0] if len(scaled[0]) else pd.DataFrame()
+        present |= {(derived, explainer): len(scaled[0]) for explainer in scaled[0].columns}
+        metrics.insert(metrics.index(normalised) + 1, derived)
+    intervals = bootstrap_tables([tables[metric].to_numpy(dtype=np.float64) for metric in metrics], drawing)
+    found = dict(zip(metrics, intervals, strict=True))
+    parts = {metric: dict(zip(tables[metric].columns, found[metric][0], strict=True)) for metric in metrics}
     return {
         **asdict(drawing),
         "explainers": explainers,
         "metrics": metrics,
         "directions": {metric: known.get(metric) for metric in metrics},
         "explained": images,
-        "scores": {name: {metric: parts[metric][0][name] for metric in metrics} for name in explainers},
-        "comparisons": {metric: parts[metric][1] for metric in metrics},
-        "ranks": _ranks(frame, {metric: known.get(metric) for metric in metrics}),
-        "normalised": {} if scaled is None else {f"{normalised}_normalised": _provenance(scaled)},
+        "scores": {
+            name: {
+                metric: _entry(parts[metric].get(name), present.get((metric, name), 0), images) for metric in metrics
+            }
+            for name in explainers
+        },
+        "comparisons": {metric: compare(tables[metric], found[metric][1]) for metric in metrics},
+        "ranks": _ranks(tables, {metric: known.get(metric) for metric in metrics}),
+        "normalised": {} if scaled is None else {derived: _provenance(*scaled)},
     }
 
 
@@ -80,40 +89,28 @@ def _arranged(names: pd.Series, order: Sequence[str]) -> list[str]:
     return [name for name in order if name in found] + sorted(found.difference(order))
 
 
-def _of_metric(
-    frame: pd.DataFrame, metric: str, explainers: Sequence[str], images: int, drawing: Drawing
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the scores by explainer and the comparisons of all pairs, from one set of resamples."""
-    wide = pivot(frame, metric)
-    values = wide.to_numpy(dtype=np.float64)
-    pairs = list(combinations(range(values.shape[1]), 2))
-    gaps = [values[:, first] - values[:, second] for first, second in pairs]
-    intervals = bootstrap_means(np.column_stack([values, *gaps]), drawing)
-    means = dict(zip(wide.columns, intervals[: values.shape[1]], strict=True))
-    rows = frame[frame["metric"] == metric]["explainer"].value_counts()
-    nothing = Interval(None, None, None, None, 0, "a bootstrap needs at least 2 images, got 0")
-    scores = {}
-    for name in explainers:
-        interval, present = means.get(name, nothing), int(rows.get(name, 0))
-        scores[name] = asdict(interval) | {"nan": present - interval.count, "skipped": images - present}
-    return scores, compare(wide, intervals[values.shape[1] :])
+def _entry(interval: Interval | None, present: int, images: int) -> dict[str, Any]:
+    """Return the interval of an explainer's mean, and how many values were NaN and how many images were skipped."""
+    if interval is None:
+        interval = Interval(None, None, None, None, 0, "a bootstrap needs at least 2 images, got 0")
+    return asdict(interval) | {"nan": present - interval.count, "skipped": images - present}
 
 
-def _ranks(frame: pd.DataFrame, directions: Directions) -> dict[str, Any]:
+def _ranks(tables: Mapping[str, pd.DataFrame], directions: Directions) -> dict[str, Any]:
     ranks = {}
     for metric, higher_is_better in directions.items():
-        ranking = None if higher_is_better is None else rank_explainers(pivot(frame, metric), higher_is_better)
+        ranking = None if higher_is_better is None else rank_explainers(tables[metric], higher_is_better)
         if ranking is not None:
             ranks[metric] = asdict(ranking)
     return ranks
 
 
-def _provenance(scaled: Normalised) -> dict[str, Any]:
+def _provenance(scaled: pd.DataFrame, degenerate: int, incomplete: int) -> dict[str, Any]:
     return {
-        "explainers": list(scaled.explainers),
-        "images": scaled.frame["key"].nunique(),
-        "degenerate": scaled.degenerate,
-        "incomplete": scaled.incomplete,
+        "explainers": list(scaled.columns),
+        "images": len(scaled),
+        "degenerate": degenerate,
+        "incomplete": incomplete,
     }
 
 

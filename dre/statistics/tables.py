@@ -46,16 +46,24 @@ def normalise_across_explainers(frame: pd.DataFrame, metric: str) -> Normalised 
         >>> normalise_across_explainers(frame, "deletion").frame["value"].round(3).tolist()
         [0.0, 1.0, 0.5]
     """
-    wide = pivot(frame, metric)
+    scaled = scale_across_explainers(pivot(frame, metric))
+    if scaled is None:
+        return None
+    table, degenerate, incomplete = scaled
+    rows = table.rename_axis(index="key", columns="explainer").stack().rename("value").reset_index()
+    rows.insert(2, "metric", f"{metric}_normalised")
+    return Normalised(rows, tuple(table.columns), degenerate, incomplete)
+
+
+def scale_across_explainers(wide: pd.DataFrame) -> tuple[pd.DataFrame, int, int] | None:
+    """Return `pivot`'s table after the same scaling, and how many images were degenerate, and incomplete."""
     if wide.shape[1] < 2:
         return None
     complete = wide.dropna()
     low, spread = complete.min(axis=1), complete.max(axis=1) - complete.min(axis=1)
     varied = spread > 0
     scaled = complete[varied].sub(low[varied], axis=0).div(spread[varied], axis=0)
-    rows = scaled.rename_axis(index="key", columns="explainer").stack().rename("value").reset_index()
-    rows.insert(2, "metric", f"{metric}_normalised")
-    return Normalised(rows, tuple(wide.columns), int((~varied).sum()), len(wide) - len(complete))
+    return scaled, int((~varied).sum()), len(wide) - len(complete)
 
 
 def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -67,5 +75,9 @@ def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         >>> pivot(pd.DataFrame(rows, columns=["key", "explainer", "metric", "value"]), "deletion").loc["cat"].to_dict()
         {'a': 0.2, 'b': 0.4}
     """
-    wide = frame[frame["metric"] == metric].pivot(index="key", columns="explainer", values="value")
+    rows = frame.loc[frame["metric"] == metric, ["key", "explainer", "value"]]
+    coded = [name for name in ("key", "explainer") if isinstance(rows[name].dtype, pd.CategoricalDtype)]
+    wide = rows.astype({name: rows[name].cat.categories.dtype for name in coded}).pivot(
+        index="key", columns="explainer", values="value"
+    )
     return wide.where(np.isfinite(wide))

@@ -2,6 +2,7 @@ import errno
 import re
 import resource
 import signal
+from contextlib import suppress
 
 import pytest
 import pytorch_lightning as pl
@@ -131,3 +132,49 @@ def test_best_is_the_checkpoint_with_the_highest_monitored_value(five_shards, tm
 def test_no_minutes_are_refused():
     with pytest.raises(ValueError, match="`minutes` must be positive, got 0"):
         RunCheckpoints(minutes=0)
+
+
+class StopInValidation(pl.Callback):
+    """Interrupt a validation of training, before its first batch or after it."""
+
+    def __init__(self, epoch, after):
+        self.epoch, self.after = epoch, after
+
+    def on_validation_batch_start(self, trainer, *_):
+        if trainer.current_epoch == self.epoch and not trainer.sanity_checking and not self.after:
+            raise KeyboardInterrupt
+
+    def on_validation_batch_end(self, trainer, *_):
+        if trainer.current_epoch == self.epoch and not trainer.sanity_checking and self.after:
+            raise KeyboardInterrupt
+
+
+def scored_training(root, data, path=None, *callbacks):
+    """Train three epochs; return the scores of the validations by epoch, and the callback that keeps the best."""
+    scores, kept = {}, RunCheckpoints()
+
+    class Note(pl.Callback):
+        def on_validation_end(self, trainer, module):
+            if not trainer.sanity_checking:
+                scores[trainer.current_epoch] = float(trainer.callback_metrics["val/faithfulness"])
+
+    trainer = quiet_trainer(root, max_epochs=3, callbacks=[kept, Note(), *callbacks])
+    with suppress(SystemExit, KeyboardInterrupt):
+        trainer.fit(small_training(), small_data(data), ckpt_path=path, weights_only=True)
+    return scores, kept
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_that_was_stopped_in_a_validation_validates_first(five_shards, tmp_path, epoch, after):
+    whole, best = scored_training(tmp_path / "whole", five_shards)
+    first, _ = scored_training(tmp_path / "first", five_shards, None, StopInValidation(epoch, after))
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    assert list(first) == list(range(epoch))
+    rest, kept = scored_training(tmp_path / "rest", five_shards, last)
+    assert first | rest == whole
+    assert kept.best == best.best
+    ours, theirs = (read_checkpoint(tmp_path / name / "checkpoints" / "best.ckpt") for name in ("rest", "whole"))
+    assert ours["global_step"] == theirs["global_step"]
+    for name, value in theirs["state_dict"].items():
+        torch.testing.assert_close(ours["state_dict"][name], value, rtol=0, atol=0)

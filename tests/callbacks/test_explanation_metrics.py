@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
+from torch import nn
 
 from callbacks import ExplanationMetrics
 from data.datamodule import ShardDataModule
 from dre.engine.perturbation import SweepEngine, smooth_ranking
-from dre.explainers import Random
+from dre.explainers import Random, VanillaGradient
 from dre.images.fill import fill_images
 from dre.metrics import (
     AccuracyInformationCurve,
@@ -20,6 +21,7 @@ from dre.metrics import (
     Faithfulness,
     ImageMean,
     Insertion,
+    PearsonSkewness,
     PointingGame,
     SensitivityN,
     SoftmaxInformationCurve,
@@ -264,3 +266,145 @@ def test_one_two_and_three_ranks_write_the_same_table(five_shards, tmp_path):
     for other in frames[1:]:
         pd.testing.assert_frame_equal(other[names], frames[0][names])
         np.testing.assert_allclose(other["value"], frames[0]["value"], rtol=1e-4, atol=1e-6)  # float32 scores
+
+
+class Faulty(nn.Module):
+    """Classify well, but give NaN for images that are brighter than a bound, masked ones too."""
+
+    def __init__(self, network, bound):
+        super().__init__()
+        self.network, self.bound = network, bound
+
+    def forward(self, images):
+        bright = images.flatten(1).mean(1) > self.bound
+        return self.network(images).masked_fill(bright[:, None], math.nan)
+
+
+def faulty_evaluation(bound, explainers=None, **options):
+    classifier = small_classifier()
+    explainers = explainers or {"random": Random, "grad": VanillaGradient}
+    module = ExplainerEvaluation(classifier, explainers, **options)
+    classifier.network = Faulty(classifier.network, bound)
+    return module
+
+
+def normalised_bound(data, classifier, above):
+    """Return a bound, on normalised images, that so many of the data lie above."""
+    means = {}
+    for batch in all_batches(data):
+        seen = ((batch["images"] - classifier.mean) / classifier.std).flatten(1).mean(1)
+        means |= dict(zip(batch["key"], seen.tolist(), strict=True))
+    ordered = sorted(means, key=means.get, reverse=True)
+    bound = (means[ordered[above - 1]] + means[ordered[above]]) / 2 if above < len(ordered) else -1e9
+    return bound, ordered[:above]
+
+
+@pytest.mark.parametrize("metrics", [{"pearson_skewness": PearsonSkewness()}, None])
+def test_images_without_logits_are_named_and_their_rows_are_nan(five_shards, tmp_path, metrics):
+    data = small_data(five_shards, eval_batch_size=4, limit=9)
+    data.setup()
+    bound, broken = normalised_bound(data, small_classifier(), 2)
+    with pytest.warns(UserWarning, match="logits with NaN or infinity, so these are not explained: val_") as said:
+        frame = evaluate(tmp_path, data, faulty_evaluation(bound, metrics=metrics))
+    assert all(any(key in str(one.message) for one in said) for key in broken)
+    rows = frame[frame["metric"] == "pearson_skewness"].set_index(["key", "explainer"])["value"]
+    assert {key for key, _ in rows[rows.isna()].index} == set(broken)
+    assert len(rows) == 18
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["scores"]["grad"]["pearson_skewness"]["nan"] == 2
+    assert summary["maps"]["non_finite"] == {"random": 2, "grad": 2}
+    fine = evaluate(tmp_path, data, faulty_evaluation(1e9, metrics=metrics))
+    both = fine.merge(frame, on=["key", "explainer", "metric"], validate="1:1")
+    left = both[~both["key"].isin(broken)].dropna()
+    np.testing.assert_allclose(left["value_x"], left["value_y"], rtol=1e-5)
+
+
+def test_nan_of_masked_copies_alone_costs_the_metrics_that_read_them(five_shards, tmp_path):
+    class Dark(Faulty):  # a copy with everything hidden is black
+        def forward(self, images):
+            return self.network(images).masked_fill((images.flatten(1).std(1) < 1e-6)[:, None], math.nan)
+
+    metrics = {"skewness": PearsonSkewness(), "insertion": Insertion(CurveSettings(4, "black", smoothing=0))}
+    module = faulty_evaluation(0, {"random": Random}, metrics=metrics)
+    module.classifier.network = Dark(module.classifier.network.network, 0)
+    with pytest.warns(UserWarning, match="gave NaN or infinity for masked copies by random: val_"):
+        frame = evaluate(tmp_path, small_data(five_shards, limit=3), module)
+    values = frame.groupby("metric", observed=True)["value"]
+    assert values.count().to_dict() == {"skewness": 3, "insertion": 0}
+    assert values.size().to_dict() == {"skewness": 3, "insertion": 3}
+
+
+def test_a_classifier_that_gives_nan_for_every_image_stops_the_run(five_shards, tmp_path):
+    with pytest.raises(ValueError, match=r"gives NaN or infinity for each of 3 images; check its weights"):
+        evaluate(tmp_path, small_data(five_shards, limit=3), faulty_evaluation(-1e9))
+    assert not (tmp_path / "summary.json").exists()
+
+
+class Unlucky(Random):
+    """Fail on one image."""
+
+    def explain(self, images, targets):
+        if "val_003" in self.keys:
+            raise RuntimeError("no map\nfor this one")
+        return super().explain(images, targets)
+
+
+class Choosy(PearsonSkewness):
+    """Fail on the map of one image."""
+
+    def update(self, saliency, keys):
+        super().update(saliency)
+        if "val_003" in keys:
+            raise RuntimeError("no map\nfor this one")
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize(
+    ("explainers", "metrics"),
+    [
+        ({"lucky": Random, "unlucky": Unlucky}, None),
+        ({"lucky": Random}, {"skewness": Choosy(), "other": Faithfulness()}),
+    ],
+)
+def test_an_image_that_cannot_be_explained_or_scored_is_skipped_with_its_reason(
+    five_shards, tmp_path, explainers, metrics, size
+):
+    data = small_data(five_shards, eval_batch_size=size, limit=None)
+    module = faulty_evaluation(1e9, explainers, metrics=metrics, on_error="skip")
+    with pytest.warns(UserWarning, match="image 'val_003' is skipped: RuntimeError: no map for this one"):
+        frame = evaluate(tmp_path, data, module)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["skipped"] == {"val_003": "RuntimeError: no map for this one"}
+    assert (summary["evaluated"], summary["explained"]) == (17, 17)
+    assert frame["key"].nunique() == 17
+    assert "17 explained, 1 skipped" in (tmp_path / "summary.md").read_text()
+    metric = module.metrics["skewness" if metrics else "pearson_skewness"]
+    assert len(frame[frame["metric"] == ("skewness" if metrics else "pearson_skewness")]) == 17 * len(explainers)
+    assert metric.count == 0  # the templates are left alone
+    with pytest.raises(RuntimeError, match="no map"):
+        evaluate(tmp_path, data, faulty_evaluation(1e9, explainers, metrics=metrics))
+
+
+def test_a_run_without_any_image_left_is_an_error(five_shards, tmp_path):
+    class Never(Random):
+        def explain(self, images, targets):
+            raise RuntimeError("never")
+
+    module = faulty_evaluation(1e9, {"never": Never}, on_error="skip")
+    with pytest.raises(
+        ValueError, match=r"no image is left to score: all 18 are skipped; of 'val_\d+': RuntimeError: never"
+    ):
+        evaluate(tmp_path, small_data(five_shards), module)
+
+
+def test_images_that_the_data_skipped_count_against_the_manifest(five_shards, tmp_path, monkeypatch):
+    data = small_data(five_shards, eval_batch_size=4)
+    data.skipped = [("val_099", "truncated")]
+    monkeypatch.setattr(type(data), "expected_images", lambda self, stage: 19)
+    evaluate(tmp_path, data)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["skipped"] == {"val_099": "truncated"}
+    assert summary["evaluated"] == 18
+    data.skipped = []
+    with pytest.raises(ValueError, match="18 images were evaluated, the data has 19"):
+        evaluate(tmp_path, data)

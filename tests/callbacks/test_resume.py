@@ -165,6 +165,7 @@ def test_what_another_version_wrote_is_refused_in_one_line(five_shards, tmp_path
         evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), fail_at=2)
     (file,) = (tmp_path / "progress").glob("*.pt")
     content = torch.load(file, weights_only=True)
+    del content["checksum"]  # as in files of 0.1
     (name,) = (name for name in content["callbacks"] if name.endswith("JpegStability"))
     if damage == "lost":
         del content["callbacks"][name]["suited"]
@@ -220,3 +221,34 @@ def test_a_run_of_two_ranks_goes_on_with_another_number(five_shards, unbroken, t
     assert len(list((tmp_path / "progress").glob("*.pt"))) == 2
     run_ranks(evaluate_on_rank, later, five_shards, tmp_path)
     assert_same_results(unbroken, tmp_path, exact=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "is truncated or no file of progress"),
+        (b"text", "is truncated or no file of progress"),
+        ([], "its `keys` is missing or wrong"),
+        ({"keys": ["a"], "callbacks": {}}, "its `replaces` is missing or wrong"),
+        ({"keys": "a", "replaces": [], "callbacks": {}}, "its `keys` is missing or wrong"),
+        ({"keys": [1], "replaces": [], "callbacks": {}}, "its `keys` is missing or wrong"),
+        ({"keys": ["a"], "replaces": [], "callbacks": {}, "checksum": "0"}, "is damaged"),
+    ],
+)
+def test_a_damaged_file_of_progress_is_one_line_with_its_name(tmp_path, content, line):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=rf"a\.pt {line}|a\.pt is no file of progress: {line}") as failure:
+        read_progress(tmp_path)
+    assert "\n" not in str(failure.value)
+    assert "delete it to explain its images again" in str(failure.value)
+
+
+def test_a_bit_that_flips_in_a_file_of_progress_is_found(tmp_path):
+    write_progress(tmp_path / "a.pt", {"keys": ["a"], "replaces": [], "callbacks": {"x": torch.ones(256)}})
+    whole = (tmp_path / "a.pt").read_bytes()
+    assert set(read_progress(tmp_path)) == {"a.pt"}
+    place = whole.index(torch.ones(256).numpy().tobytes()) + 5
+    (tmp_path / "a.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match=r"a\.pt is (damaged|truncated)"):
+        read_progress(tmp_path)

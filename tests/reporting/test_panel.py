@@ -123,3 +123,10 @@ def test_fewer_colours_are_fewer_bytes():
 def test_one_channel_is_drawn(tmp_path):
     draw_panel([one({"dre": torch.zeros(8, 6)}, torch.rand(1, 8, 6))] * 2, tmp_path / "grey.png")
     assert pixels(tmp_path / "grey.png").std() > 0
+
+
+@pytest.mark.parametrize("name", ["A $$ B", "$x", "a_$\\frac$", "[bold]x[/bold]"])
+def test_names_are_text_whatever_they_hold(tmp_path, name):
+    photograph = Photograph("a", torch.rand(3, 8, 8), {name: torch.zeros(8, 8)})
+    draw_panel([photograph], tmp_path / "panel.png", f"Photographs: {name}")
+    assert (tmp_path / "panel.png").stat().st_size > 0

@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 
-from dre.runs.locks import locked
+from dre.runs.directory import read_record
+from dre.runs.locks import locked, read_json, replacing, write_json, write_whole
 
 
 def hold_and_fork(path, told: int) -> None:
@@ -43,3 +45,24 @@ def test_forked_workers_do_not_hold_the_lock_of_a_parent_that_was_killed(tmp_pat
             os.kill(worker, 0)  # it is still there
     finally:
         os.kill(worker, signal.SIGKILL)
+
+
+def test_a_file_is_the_old_or_the_new_one_and_nothing_is_left_behind(tmp_path):
+    path = tmp_path / "run.json"
+    write_json(path, {"old": 1})
+    with suppress(KeyboardInterrupt), replacing(path) as part:
+        part.write_text("{")
+        assert read_json(path) == {"old": 1}
+        raise KeyboardInterrupt
+    write_whole(path, '{"new": "é"}')
+    assert read_json(path) == {"new": "é"}
+    assert [one.name for one in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"[1]", b"\xff\xfe", b"text"])
+def test_a_torn_json_file_is_one_line_with_its_name(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    for read in (lambda: read_json(tmp_path / "run.json"), lambda: read_record(tmp_path)):
+        with pytest.raises(ValueError, match=r"run\.json (is damaged|holds list).*make the run anew") as failure:
+            read()
+        assert "\n" not in str(failure.value)

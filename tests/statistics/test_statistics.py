@@ -13,6 +13,7 @@ from dre.statistics import (
     bootstrap_means,
     critical_difference,
     holm,
+    intervals,
     median_difference,
     normalise_across_explainers,
     paired_difference,
@@ -342,3 +343,42 @@ def test_medians_differ_by_the_same_images_drawn_for_both():
     assert median_difference([0.1], [0.2]).low is None
     with pytest.raises(ValueError, match="same images"):
         median_difference([0.1, 0.2], [0.3])
+
+
+def test_resamples_are_drawn_once_for_all_metrics_of_the_same_images(monkeypatch):
+    draws = []
+    monkeypatch.setattr(
+        intervals, "resampled_means", lambda *given: draws.append(len(given[0])) or resampled_means(*given)
+    )
+    scores = {"a": np.arange(8.0), "b": np.arange(8.0)[::-1], "c": np.r_[np.nan, np.arange(7.0)]}
+    tables = [frame({**scores, "a": scores["a"] * number}, f"metric_{number}") for number in range(3)]
+    summarise(pd.concat(tables), drawing=Drawing(resamples=50))
+    assert sorted(draws) == [7, 8]
+
+
+def test_a_difference_that_is_the_same_on_every_image_has_no_width():
+    values = np.random.default_rng(0).random(50)
+    same, shifted, _ = summarise(frame({"a": values, "b": values, "c": values + 0.5}))["comparisons"]["faithfulness"]
+    assert (same["mean"], same["low"], same["high"], same["standard_error"]) == (0, 0, 0, 0)
+    assert (shifted["low"], shifted["high"]) == pytest.approx((-0.5, -0.5), abs=1e-15)
+
+
+@pytest.mark.parametrize("missing", [[], [3], [3, 5, 9]])
+def test_paired_intervals_are_those_of_the_differences_by_themselves(missing):
+    draw = np.random.default_rng(1)
+    one, other = draw.random(30), draw.random(30)
+    other[missing] = np.nan
+    table = frame({"a": one, "b": other})
+    (pair,) = summarise(table, drawing=Drawing(500))["comparisons"]["faithfulness"]
+    alone = paired_difference(*pivot(table, "faithfulness").to_numpy().T, Drawing(500))
+    assert pair["count"] == 30 - len(missing)
+    found = (pair["mean"], pair["low"], pair["high"], pair["standard_error"])
+    assert found == pytest.approx((alone.mean, alone.low, alone.high, alone.standard_error), rel=1e-12)
+
+
+def test_names_may_be_categories():
+    table = frame({"a": [0.1, 0.4, np.nan], "b": [0.2, 0.3, 0.1]})
+    coded = table.astype({name: "category" for name in ("key", "explainer", "metric")})
+    coded = coded.assign(metric=coded["metric"].cat.add_categories(["unused"]))
+    assert summarise(coded, {"faithfulness": True}) == summarise(table, {"faithfulness": True})
+    pd.testing.assert_frame_equal(pivot(coded, "faithfulness"), pivot(table, "faithfulness"))
