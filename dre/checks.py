@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +41,28 @@ def check_images(images: Tensor, channels: int | None = None) -> None:
             f"`images` must lie in [0, 1], got [{low.item():.3g}, {high.item():.3g}]; "
             "the classifier normalises inside its own forward, so pass plain pixels"
         )
+
+
+def class_indices(targets: object, batch: int, device: torch.device | None = None) -> Tensor:
+    """Return targets as int64 [B], from integers of any type: a number for all images, or one for each.
+
+    Args:
+        targets: An integer of Python or NumPy, a sequence, an array or a tensor of them, with or without dimensions.
+        batch: How many images there are.
+        device: Where the result shall lie.
+
+    Raises:
+        ValueError: They are no integers.
+    """
+    try:
+        values = targets if isinstance(targets, Tensor) else torch.as_tensor(np.asarray(targets))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"`targets` must be integers, one for all images or one for each, got {targets!r}") from None
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"`targets` must be integers [{batch}], got {values.dtype} {list(values.shape)}")
+    values = values.detach().to(device, torch.int64)
+    values = values.expand(batch) if values.ndim == 0 else values
+    return values.clone() if values.is_inference() else values
 
 
 def check_targets(targets: Tensor, batch: int, classes: int) -> None:

@@ -1,6 +1,5 @@
 """Frozen classifier that is explained: a timm or torchvision network, or a module of the user's own."""
 
-import copy
 import json
 from collections.abc import Sequence
 from typing import Any, Self
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dre.models.folding import fold_batch_norm
-from dre.models.hooks import watching
+from dre.models.hooks import outside_inference_mode, own_copy, watching
 from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.taps import Tap, find_taps, named_taps
@@ -72,7 +71,8 @@ class Classifier(nn.Module):
             named = load(name, weights, num_classes, options)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; {origin_of(name, str(weights))}") from None
-        self._adopt(named, taps, fold)
+        with outside_inference_mode(named.module):
+            self._adopt(named, taps, fold)
 
     @classmethod
     def wrap(
@@ -104,8 +104,9 @@ class Classifier(nn.Module):
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         preprocessing = Preprocessing(size=size, resize=min(size), channels=channels)
-        named = NamedNetwork(name or type(module).__name__, copy.deepcopy(module), preprocessing, mean, std)
-        self._adopt(named, taps, fold)
+        named = NamedNetwork(name or type(module).__name__, own_copy(module), preprocessing, mean, std)
+        with outside_inference_mode(named.module):
+            self._adopt(named, taps, fold)
         return self
 
     def _adopt(self, named: NamedNetwork, taps: list[str] | None, fold: bool) -> None:
@@ -141,6 +142,7 @@ class Classifier(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Convert pixels in [0, 1] to the network's own units."""
+        images = images.to(self.scale.dtype) if self.scale.itemsize < images.itemsize == 4 else images  # half precision
         images = images.contiguous(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, images, self.scale)
 

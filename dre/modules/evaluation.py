@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -110,7 +110,12 @@ class ExplainerEvaluation(pl.LightningModule):
             self._sweeps.append(sweep)
 
     def setup(self, stage: str) -> None:
-        """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added."""
+        """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added.
+
+        The test loop runs without inference mode, whatever the trainer was told: explainers and studies need gradients.
+        """
+        for loop in (self.trainer.test_loop, self.trainer.validate_loop, self.trainer.predict_loop):
+            loop.inference_mode = False
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and (self.target == "label" or self.images != "all"):
             classifier = self.classifier
@@ -125,6 +130,7 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
+        batch = _in_float32(batch)
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
         if not keys:
             return None
@@ -199,3 +205,12 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def _new_meters(self) -> dict[str, Meter]:
         return {name: Meter(explainer.cost) for name, explainer in self.explainers.items()}
+
+
+def _in_float32(batch: Batch) -> Batch:
+    """Return a batch whose pixels are float32 where a trainer of half precision rounded them."""
+    wide = {
+        name: value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+        for name, value in batch.items()
+    }
+    return cast(Batch, wide)
