@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from dre.checks import NonFiniteSaliencyError, check_images, check_saliency, che
 from dre.engine.chunks import Chunk
 from dre.engine.gradients import Cost, Probe, Vanished, image_generators
 from dre.models import Classifier
-from dre.models.hooks import in_eval_mode, outside_inference_mode, without_inference
+from dre.models.hooks import BlackBox, in_eval_mode, outside_inference_mode, without_inference
 from dre.types import ScoreName
 
 
@@ -55,6 +56,9 @@ class Explainer(nn.Module, ABC):
         torch.Size([1, 1, 8, 8])
     """
 
+    asks_outputs_alone: ClassVar[bool] = False
+    """Whether it reads nothing of the network but its outputs, so that a TorchScript module can be explained."""
+
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
         super().__init__()
         self.classifier = classifier
@@ -73,6 +77,11 @@ class Explainer(nn.Module, ABC):
     @classmethod
     def unsupported(cls, classifier: Classifier) -> str:
         """Return the reason why the method does not work for a classifier, in a sentence; empty where it does."""
+        if isinstance(classifier.network, BlackBox) and not cls.asks_outputs_alone:
+            return (
+                f"{cls.__name__} reads gradients or feature maps, and {classifier.name} is a TorchScript module, of "
+                "which only the outputs can be read; explain the module that it was made from"
+            )
         try:
             with outside_inference_mode(classifier), in_eval_mode(classifier):
                 cls.require(classifier)
@@ -108,7 +117,7 @@ class Explainer(nn.Module, ABC):
         check_images(images, self.classifier.preprocessing.channels)
         targets = class_indices(targets, len(images), images.device)
         check_targets(targets, len(images), self.classifier.num_classes)
-        own = next(self.classifier.parameters(), images).dtype
+        own = next(self.classifier.network.parameters(), images).dtype
         images = without_inference(images.to(torch.float64 if own == images.dtype == torch.float64 else torch.float32))
         self.chunk.plan(images, self.classifier.memory_estimate)
         return images, targets

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dre.models.folding import fold_batch_norm
-from dre.models.hooks import outside_inference_mode, own_copy, watching
+from dre.models.hooks import name_of, outside_inference_mode, own_copy, watching
 from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.taps import Tap, find_taps, named_taps
@@ -104,7 +104,7 @@ class Classifier(nn.Module):
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         preprocessing = Preprocessing(size=size, resize=min(size), channels=channels)
-        named = NamedNetwork(name or type(module).__name__, own_copy(module), preprocessing, mean, std)
+        named = NamedNetwork(name or name_of(module), own_copy(module), preprocessing, mean, std)
         with outside_inference_mode(named.module):
             self._adopt(named, taps, fold)
         return self

@@ -1,9 +1,11 @@
 """Temporary hooks and modes: use a network and leave it as it was."""
 
 import copy
+import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +110,14 @@ class BlackBox(nn.Module):
         """Yield this module alone."""
         yield prefix, self
 
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield nothing."""
+        yield from ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.script._apply(fn)
+        return self
+
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
@@ -122,11 +132,22 @@ def original(module: nn.Module) -> nn.Module:
     return module
 
 
+def name_of(module: nn.Module) -> str:
+    """Return the name of a module's class, that of what was compiled or scripted."""
+    module = original(module)
+    return str(getattr(module, "original_name", type(module).__name__))
+
+
 def own_copy(module: nn.Module) -> nn.Module:
     """Return a copy of a module without compilation; a TorchScript module is copied into a `BlackBox`."""
-    copied = copy.deepcopy(original(module))
-    if isinstance(copied, ScriptModule):
-        return BlackBox(copied)
+    module = original(module)
+    if isinstance(module, ScriptModule):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is deprecated is the caller's to know
+            torch.jit.save(module, file := io.BytesIO())  # a deep copy has no leaves for parameters
+            file.seek(0)
+            return BlackBox(torch.jit.load(file).eval())
+    copied = copy.deepcopy(module)
     for part in list(copied.modules()):
         part._compiled_call_impl = None  # of Module.compile()
         for name, child in list(part._modules.items()):
