@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.api import naming_supported
@@ -20,7 +20,7 @@ from dre.cli.arguments import CONFIG, OneLineParser, forget_files, spelled_out
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
-from dre.runs.process import has_wandb_key, keep_freed_memory, quiet_known_noise
+from dre.runs.process import keep_freed_memory, quiet_known_noise, wandb_logger, wandb_mode
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
@@ -91,7 +91,10 @@ class CommandLine(LightningCLI):
             help="Seconds that a process of several waits for the others before it gives up.",
         )
         parser.add_argument(
-            "--wandb", type=WandbMode, default="auto", help="'auto' is online with a W&B key and offline without."
+            "--wandb",
+            type=WandbMode,
+            default="auto",
+            help="'auto' is what WANDB_MODE or WANDB_DISABLED say, or else online with a W&B key and offline without.",
         )
         parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
         parser.add_argument(
@@ -228,25 +231,19 @@ class CommandLine(LightningCLI):
     def loggers(self) -> list[Logger]:
         """Return loggers to metrics.csv in the run directory, and to W&B unless it is off."""
         loggers: list[Logger] = [CSVLogger(self.run_directory, name="", version="")]
-        mode = self.config.wandb
-        if mode == "auto":
-            mode = "online" if has_wandb_key() else "offline"
-            if mode == "offline":
-                rank_zero_info("no W&B key: logging offline; `wandb login` or --wandb off changes that")
+        mode = wandb_mode() if self.config.wandb == "auto" else self.config.wandb
         if mode != "off":
-            name = f"{self.config.name}-{self.run_directory.name}"
-            wandb_logger = WandbLogger(
-                name=name,
+            run = wandb_logger(
+                mode,
+                name=f"{self.config.name}-{self.run_directory.name}",
                 project=self.config.wandb_project,
                 save_dir=self.run_directory.resolve(),  # W&B's process may have started in another folder
-                offline=mode == "offline",
-                mode=mode,
                 config=self.plain_config(),
                 group=self.config.name,
                 job_type=self.family,
                 tags=self.tags(),
             )
-            loggers.append(wandb_logger)
+            loggers.append(run)
         return loggers
 
     def tags(self) -> list[str]:
