@@ -2,8 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,13 +14,14 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dre.api import naming_supported
 from dre.cli.arguments import CONFIG, OneLineParser, forget_files, spelled_out
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
-from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
-from dre.runs.process import keep_freed_memory, quiet_known_noise, wandb_logger, wandb_mode
+from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
+from dre.runs.process import is_lost_peer, keep_freed_memory, quiet_known_noise, wandb_logger, wandb_mode
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
@@ -203,6 +204,8 @@ class CommandLine(LightningCLI):
         kwargs.setdefault("default_root_dir", str(self.run_directory))
         kwargs.setdefault("logger", self.loggers())
         trainer = super().instantiate_trainer(**kwargs)
+        self.stop = StopTogether()
+        trainer.callbacks.append(self.stop)  # type: ignore[attr-defined]
         limit_waiting(trainer, self.config.peer_timeout)
         return trainer
 
@@ -218,8 +221,27 @@ class CommandLine(LightningCLI):
                 f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
                 f"this run is {self.run_directory}"
             )
-        with not_left_bare(self.run_directory):
+        with not_left_bare(self.run_directory), self.exit_when_stopped():
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+
+    @contextmanager
+    def exit_when_stopped(self, advice: Callable[[], str] | None = None) -> Iterator[None]:
+        """Exit with 143 after SIGTERM and 130 after Ctrl-C, when all ranks have written what they had to write.
+
+        Args:
+            advice: What to say about how to go on.
+        """
+        try:
+            yield
+        except SIGTERMException:
+            code = self.stop.leave()
+            if advice is not None:
+                rank_zero_info(advice())
+            raise SystemExit(code) from None
+        except RuntimeError as error:
+            if self.stop.signal and is_lost_peer(error):  # of several that were told to stop, another was faster
+                raise SystemExit(self.stop.code()) from None
+            raise
 
     def has_written(self) -> bool:
         """Return whether a checkpoint was written, and print its path or that there was nothing to train."""

@@ -84,23 +84,34 @@ def quiet_stacks() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn errors into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose.
+    """Turn errors into one line and exit status 1, Ctrl-C into 130; DRE_TRACEBACK=1 shows where they arose.
 
     Of several processes of a machine that fail for the same reason, the first prints it; that other processes are gone
     is printed only where none of them printed a reason.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning says 1
+            sys.exit(130)
+        raise
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DRE_TRACEBACK"):
             raise
         sys.exit(f"error: {error} (DRE_TRACEBACK=1 shows where)" if is_first_to_say(str(error)) else 1)
     except RuntimeError as error:
-        if os.environ.get("DRE_TRACEBACK") or not (isinstance(error, DistError) or LOST_PEER.search(str(error))):
+        if os.environ.get("DRE_TRACEBACK") or not is_lost_peer(error):
             raise
         reason = str(error).strip().splitlines()[0]
         lost = f"error: another process of this job is gone or out of reach; go on with --ckpt_path last: {reason}"
         sys.exit(lost if is_first_to_say() else 1)
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Return whether an error says that another process of the job is gone or out of reach."""
+    return isinstance(error, DistError) or LOST_PEER.search(str(error)) is not None
 
 
 def has_wandb_key() -> bool:
