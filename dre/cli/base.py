@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dre.api import naming_supported
-from dre.cli.arguments import CONFIG, OneLineParser, forget_files, spelled_out
+from dre.cli.arguments import CONFIG, OneLineParser, check_counts, check_numbers, forget_files, spelled_out
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
@@ -123,6 +123,9 @@ class CommandLine(LightningCLI):
                 "--trainer.sync_batchnorm would rewrite the frozen classifier too; the generator's batch norms are "
                 "synchronised over GPUs already (--model.sync_batch_norm)"
             )
+        check_counts(trainer)
+        for section in ("model", "data", "trainer", "score", "peer_timeout"):
+            check_numbers(self.config.get(section), f"--{section}")
         if self.config.peer_timeout <= 0:
             raise ValueError(f"--peer_timeout must be above 0 seconds, got {self.config.peer_timeout}")
         follow_torchrun(trainer)

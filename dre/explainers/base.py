@@ -2,13 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from dre import renamed
-from dre.checks import NonFiniteSaliencyError, check_images, check_saliency, check_targets, class_indices
+from dre.checks import (
+    NonFiniteSaliencyError,
+    check_constructor,
+    check_images,
+    check_saliency,
+    check_targets,
+    class_indices,
+)
 from dre.engine.chunks import Chunk
 from dre.engine.gradients import Cost, Probe, Vanished, image_generators
 from dre.models import Classifier
@@ -58,6 +65,11 @@ class Explainer(nn.Module, ABC):
 
     asks_outputs_alone: ClassVar[bool] = False
     """Whether it reads nothing of the network but its outputs, so that a TorchScript module can be explained."""
+
+    def __new__(cls, *arguments: object, **options: object) -> Self:
+        """Check the numbers among the options before the constructor sees them."""
+        check_constructor(cls, arguments, options)
+        return super().__new__(cls)
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
         super().__init__()

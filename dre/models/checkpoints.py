@@ -11,7 +11,7 @@ from torch import Tensor
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
 from dre.models.trained import TRAINED_KEY
-from dre.models.weights import check_finite_weights
+from dre.models.weights import check_finite_weights, first_line
 
 ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
@@ -67,10 +67,10 @@ def _read_plain(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"{path} is not a checkpoint of plain tensors, so it is not opened: {reason}") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of any kind: the file may be anything
+        reason = first_line(error)
         raise ValueError(f"{path} is truncated or not a checkpoint: {reason}") from None
     return content if isinstance(content, dict) else {}
 

@@ -1,7 +1,6 @@
 """Classifier weights: load them from a file or an installed package, and hash them."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,13 +24,16 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
     """
     content = _read(path)
     if TRAINED_KEY in content:
-        state = trained_state(content["state_dict"])
-        check_finite_weights(state, path)
-        return state, TrainedNetwork.from_dict(content[TRAINED_KEY])
+        try:
+            state, network = trained_state(content["state_dict"]), TrainedNetwork.from_dict(content[TRAINED_KEY])
+            check_finite_weights(state, path)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no whole checkpoint of classifier training: {first_line(error)}") from None
+        return state, network
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not all(isinstance(value, Tensor) for value in content.values()):
+    if not content or not all(isinstance(name, str) and isinstance(one, Tensor) for name, one in content.items()):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
     return {name.removeprefix("module."): value for name, value in content.items()}, None
 
@@ -51,16 +53,24 @@ def _read(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        tensors: dict[str, Any] = load_file(path)
+        try:
+            tensors: dict[str, Any] = load_file(path)
+        except Exception as error:  # its own kind, or whatever a damaged header leads to
+            raise ValueError(f"{path} is no .safetensors file, or a truncated one: {first_line(error)}") from None
         return tensors
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of any kind: the file may be anything
+        reason = first_line(error)
         raise ValueError(f"{path} is not a plain state dict (truncated, or it carries code to run): {reason}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
     return content
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_package(name: str) -> dict[str, Tensor]:

@@ -77,6 +77,10 @@ class ExplainerEvaluation(pl.LightningModule):
         super().__init__()
         if not explainers:
             raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
+        if metrics is not None and not metrics:
+            raise ValueError("`metrics` is empty; name at least one, or leave it out for M_F, M_E and the skewness")
+        for name in explainers:
+            check_name(name)
         self.classifier = classifier
         self.left_out: dict[str, str] = {}
         self.explainers = self._build(explainers, refuse=unsupported == "refuse")
@@ -205,6 +209,15 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def _new_meters(self) -> dict[str, Meter]:
         return {name: Meter(explainer.cost) for name, explainer in self.explainers.items()}
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for the name of an explainer that tables, files and terminals cannot show."""
+    if not name.strip() or any(character in "[]/\\" or not character.isprintable() for character in name):
+        raise ValueError(
+            f"explainer {name!r} needs another name: one that is not empty and has no brackets [ ], slashes or control "
+            "characters, as results are logged under stage/explainer/metric"
+        )
 
 
 def _in_float32(batch: Batch) -> Batch:

@@ -100,7 +100,9 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DRE_TRACEBACK"):
             raise
-        sys.exit(f"error: {error} (DRE_TRACEBACK=1 shows where)" if is_first_to_say(str(error)) else 1)
+        said = "; ".join(line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
+        line = f"error: {said or type(error).__name__} (DRE_TRACEBACK=1 shows where)"
+        sys.exit(line if is_first_to_say(str(error)) else 1)
     except RuntimeError as error:
         if os.environ.get("DRE_TRACEBACK") or not is_lost_peer(error):
             raise
