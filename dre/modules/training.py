@@ -126,10 +126,6 @@ class MaskTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
-        if classifier.preprocessing.channels != 3:
-            raise ValueError(
-                f"the trainer needs RGB, {classifier.name} reads {classifier.preprocessing.channels} channel"
-            )
         if not classifier.taps:
             raise ValueError(f"{classifier.name} has no maps at strides 4, 8, 16 and 32: name four modules with `taps`")
         channels = tuple(tap.channels for tap in classifier.taps)
