@@ -201,6 +201,15 @@ WIDE = frozenset(
 WIDEST = 10_000
 
 
+NUMBERS: tuple[tuple[object, str], ...] = (
+    (int, "an integer"),
+    (float, "a number"),
+    (int | None, "an integer or none"),
+    (float | None, "a number or none"),
+)
+"""Types of options that are numbers, in words."""
+
+
 def check_options(owner: str, annotations: Mapping[str, object], options: Mapping[str, object]) -> None:
     """Check the numbers among the options of a method: of the right type, finite, and no larger than is of use.
 
@@ -215,14 +224,10 @@ def check_options(owner: str, annotations: Mapping[str, object], options: Mappin
     """
     for name, value in options.items():
         wanted = annotations.get(name)
-        plain = {
-            int: "an integer",
-            float: "a number",
-            int | None: "an integer or none",
-            float | None: "a number or none",
-        }
-        if wanted in plain and not isinstance(value, Number if wanted in (int, float) else Number | None):
-            raise TypeError(f"`{name}` of {owner} must be {plain[wanted]}, got {value!r}")
+        plain = next((word for kind, word in NUMBERS if kind == wanted), None)
+        is_none = value is None and wanted not in (int, float)
+        if plain is not None and not isinstance(value, Number) and not is_none:
+            raise TypeError(f"`{name}` of {owner} must be {plain}, got {value!r}")
         if wanted in (int, int | None) and isinstance(value, float) and not value.is_integer():
             raise TypeError(f"`{name}` of {owner} must be an integer, got {value!r}")
         if name == "seed" and isinstance(value, int) and not 0 <= value < 1 << 63:

@@ -153,7 +153,7 @@ def batch_or_pictures(images: Pictures) -> Tensor | list[Image.Image]:
     if isinstance(images, np.ndarray) and images.ndim < 4:
         return [_picture(images)]
     is_one = isinstance(images, Image.Image | str | PathLike)
-    several = [images] if is_one else list(images) if isinstance(images, Iterable) else []
+    several: list[Any] = [images] if is_one else list(images) if isinstance(images, Iterable) else []
     is_known = [isinstance(one, Image.Image | str | PathLike | np.ndarray) for one in several]
     if (
         not several

@@ -115,7 +115,7 @@ class BlackBox(nn.Module):
         yield from ()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.script._apply(fn)
+        self.script._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
     def named_parameters(
@@ -146,7 +146,7 @@ def own_copy(module: nn.Module) -> nn.Module:
             warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is deprecated is the caller's to know
             torch.jit.save(module, file := io.BytesIO())  # a deep copy has no leaves for parameters
             file.seek(0)
-            return BlackBox(torch.jit.load(file).eval())
+            return BlackBox(torch.jit.load(file).eval())  # type: ignore[no-untyped-call]
     copied = copy.deepcopy(module)
     for part in list(copied.modules()):
         part._compiled_call_impl = None  # of Module.compile()
