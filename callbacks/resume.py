@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dre.checks import check_not_negative
 from dre.models.weights import CHECKSUM_KEY, checksum, reason_of
@@ -50,6 +51,7 @@ class EvaluationResume(pl.Callback):
         self.replaces: list[str] = []
         self.file = Path()
         self.resting_until = 0.0
+        self.written, self.is_whole = 0, False
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up what is there."""
@@ -61,6 +63,7 @@ class EvaluationResume(pl.Callback):
         self.seen = {key for content in found.values() for key in content["keys"]}
         mine = dict(sorted(found.items())[trainer.global_rank :: trainer.world_size])
         self.own = [key for content in mine.values() for key in content["keys"]]
+        self.written, self.is_whole = len(self.own), True
         self.replaces, self.resting_until = list(mine), 0.0
         # names begin with the rank, so that what the first rank drew goes to the first
         self.file = self.folder / f"{trainer.global_rank:05d}-{uuid.uuid4().hex}.pt"
@@ -74,6 +77,7 @@ class EvaluationResume(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Take images that are done out of the batch."""
+        self.is_whole = False
         if self.seen.isdisjoint(batch["key"]):
             return
         left = [place for place, key in enumerate(batch["key"]) if key not in self.seen]
@@ -91,17 +95,30 @@ class EvaluationResume(pl.Callback):
     ) -> None:
         """Write, unless the last time was a moment ago."""
         self.own += batch["key"]
+        self.is_whole = True
         start = time.perf_counter()
         if not batch["key"] or start < self.resting_until:
             return
+        self._write(trainer, pl_module)
+        end = time.perf_counter()
+        self.resting_until = max(self.resting_until, end + self.rest * (end - start))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write what is known, where the run was told to stop between two batches."""
+        if isinstance(exception, SIGTERMException) and trainer.testing and self.is_whole:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the progress of this rank, unless it lies there already."""
+        if len(self.own) == self.written:
+            return
+        self.resting_until, self.written = time.perf_counter(), len(self.own)
         callbacks = {name: one.progress(pl_module) for name, one in self._resumable(trainer).items()}
         try:
             write_progress(self.file, {"keys": self.own, "replaces": self.replaces, "callbacks": callbacks})
         except (OSError, RuntimeError) as error:  # torch.save says the latter of a full disk
             rank_zero_warn(f"cannot write to {self.folder}: {error}; the run goes on, and cannot be resumed after here")
             self.resting_until = math.inf
-            return
-        self.resting_until = time.perf_counter() + self.rest * (time.perf_counter() - start)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget everything: the results are written."""

@@ -1,5 +1,6 @@
 """Functions for notebooks: saliency from a classifier and images in one call, without configuration or Lightning."""
 
+import copy
 import difflib
 import inspect
 import re
@@ -7,22 +8,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from dre import explainers, renamed
-from dre.checks import NonFiniteError, check_images
+from dre.checks import NonFiniteError, check_images, class_indices
 from dre.explainers import Explainer, idgi
 from dre.explainers.base import UnsupportedError
-from dre.images.decode import preprocess
+from dre.images.decode import Pictures, batch_or_pictures, preprocess
 from dre.models import Classifier
+from dre.models.copies import original
 from dre.models.outputs import OutputsName
 
 IDGI = "+idgi"
 
-Pictures = Tensor | Image.Image | Sequence[Image.Image]
-Targets = int | Sequence[int] | Tensor | None
+Targets = int | np.integer[Any] | Sequence[int] | np.ndarray[Any, Any] | Tensor | None
 
 
 def explain(
@@ -35,6 +37,7 @@ def explain(
     std: Sequence[float] | None = None,
     weights: str | None = "pretrained",
     outputs: OutputsName = "logits",
+    device: str | torch.device | None = None,
     **options: Any,
 ) -> Tensor:
     """Explain images: return saliency [B, 1, H, W] on the classifier's device, higher is more relevant.
@@ -42,23 +45,27 @@ def explain(
     A module or a name is wrapped at each call; wrap it once, by `dre.models.Classifier`, to explain many batches.
 
     Args:
-        classifier: A `dre.models.Classifier`; or any module that maps images to logits, of which a copy is explained;
-            or the name of a model, `resnet50` for timm's or `torchvision/resnet50`.
-        images: [B, C, H, W] or [C, H, W] in [0, 1]; or one or several PIL images, which the classifier's own
-            preprocessing resizes and crops (for a plain module: to 224 x 224).
-        targets: Class to explain, for all images or one for each; by default the one that the classifier predicts.
+        classifier: A `dre.models.Classifier`; or any module that maps images to logits, of which a copy is explained,
+            without compilation; or the name of a model, `resnet50` for timm's or `torchvision/resnet50`.
+        images: A tensor or a NumPy array of floating-point numbers, [B, C, H, W] or [C, H, W] in [0, 1]; or pictures,
+            one or several: PIL images, paths, or arrays of 8 bits, [H, W], [H, W, C] or [B, H, W, C] with 1, 3 or 4
+            channels. The classifier's own preprocessing resizes and crops pictures (for a plain module: to 224 x 224).
+        targets: Class to explain, an integer of any type for all images, or one for each; by default the one that the
+            classifier predicts.
         method: A name from `list_explainers()`; `+idgi` appended to a path method sums it by IDGI's rule.
         mean: What is subtracted before a plain module sees the images, one value or one per channel; by default 0.
         std: What the difference is then divided by; by default 1.
         weights: For a name alone: "pretrained" downloads them; a path, "package" or None as in `Classifier`.
         outputs: What a plain module gives; the logarithms of "probabilities" are taken as logits.
+        device: Where to explain, "cuda" or "cpu"; by default where the classifier is, which stays there.
         options: Of the explainer, such as `steps`, `score`, `chunk`, `layer` for methods that read a feature map, or
             `checkpoint` for learned ones.
 
     Raises:
-        ValueError: The method or an option is unknown, or images or targets do not suit the classifier.
+        ValueError: The method, an option or the device is unknown, or images or targets do not suit the classifier.
         NonFiniteError: The classifier gives NaN or infinity for an image; a ValueError.
-        TypeError: `images` are neither tensors nor PIL images.
+        TypeError: `classifier` or `images` are of another type.
+        FileNotFoundError: There is no picture at a path.
         UnsupportedError: The method does not work for this network.
 
     Example:
@@ -68,8 +75,9 @@ def explain(
         torch.Size([2, 1, 8, 8])
     """
     kind, options = _chosen(method, options)
-    given = _checked(images)
+    given = batch_or_pictures(images)
     wrapped = _wrapped(classifier, given, mean, std, weights, outputs, options.get("layer"))
+    wrapped = _on_device(wrapped, device, is_own=classifier)
     with naming_supported():
         explainer = kind(wrapped, **options)
         pixels = _pixels(given, wrapped)
@@ -121,9 +129,15 @@ def _wrapped(
     outputs: OutputsName,
     layer: str | None,
 ) -> Classifier:
+    if not isinstance(classifier, nn.Module | str):
+        raise TypeError(
+            f"`classifier` must be a torch.nn.Module, a dre.models.Classifier or the name of a model, got "
+            f"{type(classifier).__name__}; put a function into a module"
+        )
+    classifier = original(classifier) if isinstance(classifier, nn.Module) else classifier
     if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
         channels, height, width = images.shape[1:] if isinstance(images, Tensor) else (3, 224, 224)
-        mean, std = mean or (0.0,), std or (1.0,)
+        mean, std = (0.0,) if mean is None else mean, (1.0,) if std is None else std
         size = (height, width)
         return Classifier.wrap(classifier, mean, std, size=size, channels=channels, layer=layer, outputs=outputs)
     if mean is not None or std is not None:
@@ -134,20 +148,24 @@ def _wrapped(
     return Classifier(classifier, weights, layer=layer) if isinstance(classifier, str) else classifier
 
 
-def _checked(images: Pictures) -> Tensor | list[Image.Image]:
-    """Return a batch [B, C, H, W] or a list of pictures; raise for anything else."""
-    if isinstance(images, Tensor):
-        batch = images.detach()[None] if images.ndim == 3 else images.detach()
-        check_images(batch)
-        return batch
-    pictures = [images] if isinstance(images, Image.Image) else list(images)
-    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
-        kinds = ", ".join(sorted({type(picture).__name__ for picture in pictures})) or "nothing"
-        raise TypeError(
-            f"`images` must be a tensor [B, C, H, W] in [0, 1] or PIL images, got {type(images).__name__} of {kinds}; "
-            "stack tensors with torch.stack, and turn an array into a tensor first"
-        )
-    return pictures
+def _on_device(classifier: Classifier, device: str | torch.device | None, is_own: object) -> Classifier:
+    """Return a classifier on a device; the caller's own stays where it is, and a copy of it is moved."""
+    if device is None:
+        return classifier
+    try:
+        there = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"`device` {device!r} cannot be used: {reason}; cpu always can") from None
+    if classifier.mean.device == there:
+        return classifier
+    moved: Classifier = (copy.deepcopy(classifier) if classifier is original_of(is_own) else classifier).to(there)
+    return moved
+
+
+def original_of(value: object) -> object:
+    """Return the module that `torch.compile` was given, or the value itself."""
+    return original(value) if isinstance(value, nn.Module) else value
 
 
 def _pixels(images: Tensor | list[Image.Image], classifier: Classifier) -> Tensor:
@@ -162,9 +180,7 @@ def _targets(targets: Targets, pixels: Tensor, explainer: Explainer) -> Tensor:
     predicted = _predicted(pixels, explainer)
     if targets is None:
         return predicted
-    if isinstance(targets, int):
-        return torch.full((len(pixels),), targets, device=pixels.device)
-    return torch.as_tensor(targets, device=pixels.device)
+    return class_indices(targets, len(pixels), pixels.device)
 
 
 @torch.no_grad()

@@ -1,10 +1,13 @@
 """Checks of arguments: shapes, ranges and finite values, with errors that say what to do."""
 
+import inspect
 import math
-from collections.abc import Sequence
-from numbers import Integral, Real
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from numbers import Integral, Number, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +46,28 @@ def check_images(images: Tensor, channels: int | None = None) -> None:
             f"`images` must lie in [0, 1], got [{low.item():.3g}, {high.item():.3g}]; "
             "the classifier normalises inside its own forward, so pass plain pixels"
         )
+
+
+def class_indices(targets: object, batch: int, device: torch.device | None = None) -> Tensor:
+    """Return targets as int64 [B], from integers of any type: a number for all images, or one for each.
+
+    Args:
+        targets: An integer of Python or NumPy, a sequence, an array or a tensor of them, with or without dimensions.
+        batch: How many images there are.
+        device: Where the result shall lie.
+
+    Raises:
+        ValueError: They are no integers.
+    """
+    try:
+        values = targets if isinstance(targets, Tensor) else torch.as_tensor(np.asarray(targets))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"`targets` must be integers, one for all images or one for each, got {targets!r}") from None
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"`targets` must be integers [{batch}], got {values.dtype} {list(values.shape)}")
+    values = values.detach().to(device, torch.int64)
+    values = values.expand(batch) if values.ndim == 0 else values
+    return values.clone() if values.is_inference() else values
 
 
 def check_targets(targets: Tensor, batch: int, classes: int) -> None:
@@ -151,6 +176,80 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ValueError for a word that is not one of the choices."""
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}")
+
+
+LARGEST = 1_000_000
+"""Largest magnitude of a number that is an option of a method; larger ones would take years or overflow."""
+
+WIDE = frozenset(
+    [
+        "blur_radius",
+        "blur_sigma",
+        "cell",
+        "cells",
+        "dilation",
+        "jitter",
+        "kernel_size",
+        "levels",
+        "mask_sigma",
+        "max_sigma",
+        "sigma",
+        "size",
+        "step",
+    ]
+)
+"""Options that are counted in pixels or that memory grows with, at most `WIDEST`."""
+
+WIDEST = 10_000
+
+
+NUMBERS: tuple[tuple[object, str], ...] = (
+    (int, "an integer"),
+    (float, "a number"),
+    (int | None, "an integer or none"),
+    (float | None, "a number or none"),
+)
+"""Types of options that are numbers, in words."""
+
+
+def check_options(owner: str, annotations: Mapping[str, object], options: Mapping[str, object]) -> None:
+    """Check the numbers among the options of a method: of the right type, finite, and no larger than is of use.
+
+    Args:
+        owner: Name of the method.
+        annotations: Types of its options.
+        options: As they were given.
+
+    Raises:
+        TypeError: A number is wanted, and something else is given.
+        ValueError: A number is NaN, infinite or enormous, or a seed is negative.
+    """
+    for name, value in options.items():
+        wanted = annotations.get(name)
+        plain = next((word for kind, word in NUMBERS if kind == wanted), None)
+        is_none = value is None and wanted not in (int, float)
+        if plain is not None and not isinstance(value, Number) and not is_none:
+            raise TypeError(f"`{name}` of {owner} must be {plain}, got {value!r}")
+        if wanted in (int, int | None) and isinstance(value, float) and not value.is_integer():
+            raise TypeError(f"`{name}` of {owner} must be an integer, got {value!r}")
+        if name == "seed" and isinstance(value, int) and not 0 <= value < 1 << 63:
+            raise ValueError(f"`seed` of {owner} must lie in 0..{(1 << 63) - 1}, got {value}")
+        if name == "blur_radius" and isinstance(value, int) and value < 0:
+            raise ValueError(f"`blur_radius` of {owner} must not be negative, got {value}; none follows from the sigma")
+        largest = WIDEST if name in WIDE else LARGEST
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and name not in ("seed", "chunk") and not abs(number) <= largest:
+                raise ValueError(f"`{name}` of {owner} must be finite and at most {largest:,}, got {number}")
+
+
+def check_constructor(kind: type, arguments: Sequence[object], options: Mapping[str, object]) -> None:
+    """Check the numbers that the constructor of a method is given, see `check_options`, before it sees them."""
+    signature = inspect.signature(kind.__init__)  # type: ignore[misc]
+    found = dict(options)
+    with suppress(TypeError):  # the constructor says itself which argument is missing or unknown
+        bound = signature.bind_partial(None, *arguments, **options).arguments
+        found |= {name: value for name, value in bound.items() if name in signature.parameters}
+    check_options(kind.__name__, {one.name: one.annotation for one in signature.parameters.values()}, found)
 
 
 def check_not_negative(**amounts: float) -> None:

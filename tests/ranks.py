@@ -62,9 +62,13 @@ def start_ranks(main: Callable[..., None], ranks: int, *arguments: object) -> li
     return _start([(main, arguments, environment) for environment in environments])
 
 
-def start_script(script: Path, words: list[str], ranks: int) -> list[Ended]:
-    """Run a script on so many ranks, each as `python script words` would, and say how each ended."""
-    return start_ranks(_run_script, ranks, str(script), words)
+def start_script(script: Path, words: list[str], ranks: int, patience: float | None = None) -> list[Ended]:
+    """Run a script on so many ranks, each as `python script words` would, and say how each ended.
+
+    With a patience of 0 all are killed when the first has failed, as `srun --kill-on-bad-exit=1` does.
+    """
+    with patch(f"{__name__}.PATIENCE", PATIENCE if patience is None else patience):
+        return start_ranks(_run_script, ranks, str(script), words)
 
 
 def start_processes(script: Path, words: list[str], environments: list[dict[str, str]]) -> list[Ended]:

@@ -1,5 +1,6 @@
 """Functions for notebooks: what `dre.explain` accepts, returns and refuses."""
 
+import copy
 import io
 import subprocess
 import sys
@@ -56,7 +57,24 @@ def test_it_is_the_explainer_that_it_names_with_the_predicted_class():
     assert torch.equal(dre.explain(classifier, images, steps=5), saliency)  # the method that it falls back on
 
 
-@pytest.mark.parametrize("targets", [2, [2, 2, 2], torch.tensor([2, 2, 2])])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        2,
+        [2, 2, 2],
+        torch.tensor([2, 2, 2]),
+        torch.tensor([2, 2, 2], dtype=torch.uint8),
+        torch.tensor(2),
+        torch.tensor(2, dtype=torch.int16),
+        np.int64(2),
+        np.uint16(2),
+        np.array(2),
+        np.array([2, 2, 2], dtype=np.uint32),
+        [np.int32(2)] * 3,
+        [torch.tensor(2)] * 3,
+        (2, 2, 2),
+    ],
+)
 def test_targets_in_any_spelling(targets):
     classifier = small_classifier()
     images, _ = small_batch()
@@ -155,6 +173,96 @@ def test_a_plain_module_sees_pictures_in_the_usual_size():
     assert dre.explain(network, picture(), method="vanilla_gradient").shape == (1, 1, 224, 224)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_of_8_bits_and_paths_are_pictures_and_arrays_of_floats_are_tensors(tmp_path, channels):
+    classifier = small_classifier(channels=channels)
+    stored = picture(mode="L" if channels == 1 else "RGB")
+    stored.save(tmp_path / "a.png")
+    expected = dre.explain(classifier, stored, 3, "vanilla_gradient")
+    pixels = np.asarray(stored)
+    arrays = [pixels, pixels[:, ::-1][:, ::-1], pixels[None] if channels == 3 else pixels[:, :, None]]
+    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), [pixels], *arrays):
+        assert torch.equal(dre.explain(classifier, given, 3, "vanilla_gradient"), expected)
+    several = dre.explain(classifier, [stored, tmp_path / "a.png", pixels], 3, "vanilla_gradient")
+    torch.testing.assert_close(several, expected.expand(3, -1, -1, -1), rtol=1e-4, atol=1e-7)
+    floats = torch.rand(2, channels, 64, 64)
+    expected = dre.explain(classifier, floats, 3, "vanilla_gradient")
+    for given in (floats.numpy(), floats.double().numpy(), floats.numpy().astype(">f4")):
+        assert torch.equal(dre.explain(classifier, given, 3, "vanilla_gradient"), expected)
+    single = dre.explain(classifier, floats[0].numpy(), 3, "vanilla_gradient")
+    torch.testing.assert_close(single, expected[:1], rtol=1e-4, atol=1e-7)
+    half = dre.explain(classifier, floats.numpy().astype(np.float16), 3, "vanilla_gradient")
+    torch.testing.assert_close(half, expected, rtol=0.05, atol=0.05 * expected.max().item())
+
+
+def test_a_device_is_where_a_copy_is_explained():
+    classifier, images = small_classifier(), small_batch()[0]
+    expected = dre.explain(classifier, images, 1, "grad_cam")
+    assert torch.equal(dre.explain(classifier, images, 1, "grad_cam", device="cpu"), expected)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    assert dre.explain(network, torch.rand(1, 3, 4, 4), 1, "random", device=torch.device("cpu")).device.type == "cpu"
+    elsewhere = dre.api._on_device(classifier, "meta", is_own=classifier)
+    assert (elsewhere.mean.device.type, classifier.mean.device.type) == ("meta", "cpu")
+    for device in ("gpu", 3.5, "cuda:99"):
+        with pytest.raises(ValueError, match=f"`device` '?{device}'? cannot be used: .*; cpu always can"):
+            dre.explain(classifier, images, 1, "grad_cam", device=device)
+
+
+SCRIPTS = {
+    "scripted": torch.jit.script,
+    "traced": lambda network: torch.jit.trace(network, torch.rand(1, 3, 64, 64)),
+    "frozen": lambda network: torch.jit.freeze(torch.jit.script(network)),
+}
+OUTPUTS_ALONE = {"rise": {"masks": 3}, "lime": {"samples": 6, "segments": 4, "segmentation": "slic"}}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_torchscript_module_is_a_black_box(kind):
+    torch.manual_seed(0)
+    network, images = SmallNetwork().eval(), small_batch(2, height=64, width=64)[0]
+    script = SCRIPTS[kind](network)
+    classifier = Classifier.wrap(script, size=(64, 64))
+    needs_nothing = ["centred_gaussian", "edge_detector", "random"]
+    assert sorted(dre.list_explainers(classifier)) == sorted([*OUTPUTS_ALONE, *needs_nothing])
+    assert classifier.name == "SmallNetwork"
+    if kind != "frozen":  # whose weights are part of its code
+        assert classifier.double()(images.double()).dtype == torch.float64
+    for method, options in OUTPUTS_ALONE.items():
+        expected = dre.explain(network, images, 1, method, **options)
+        torch.testing.assert_close(dre.explain(script, images, 1, method, **options), expected)
+    for method in sorted(set(catalogue()) - set(OUTPUTS_ALONE) - set(needs_nothing)):
+        with pytest.raises(ValueError, match=r"is a TorchScript module, .*; these work for SmallNetwork: .*lime"):
+            dre.explain(script, images, 1, method)
+
+
+def test_a_compiled_module_is_explained_through_its_original():
+    torch.manual_seed(0)
+    network, images = SmallNetwork().eval(), small_batch(2, height=64, width=64)[0]
+    within = copy.deepcopy(network)
+    within.stage2 = torch.compile(within.stage2, backend="eager")
+    in_place = copy.deepcopy(network)
+    in_place.compile(backend="eager")
+    for method in ("guided_backprop", "grad_cam", "deep_lift"):
+        expected = dre.explain(network, images, 1, method)
+        for compiled in (torch.compile(network, backend="eager"), within, in_place):
+            assert torch.equal(dre.explain(compiled, images, 1, method), expected)
+    assert type(within.stage2).__name__ == "OptimizedModule"
+    assert in_place._compiled_call_impl is not None
+    classifier = Classifier.wrap(network, size=(64, 64))
+    compiled = torch.compile(classifier, backend="eager")
+    assert torch.equal(dre.explain(compiled, images, 1, "grad_cam"), dre.explain(classifier, images, 1, "grad_cam"))
+    alike = Classifier.wrap(torch.compile(network, backend="eager"), size=(64, 64))
+    assert (alike.identity(), alike.name) == (classifier.identity(), "SmallNetwork")
+
+
+def test_a_function_is_no_classifier():
+    with pytest.raises(
+        TypeError, match=r"`classifier` must be a torch.nn.Module, .* got function; put a function into"
+    ):
+        dre.explain(lambda images: images.mean((2, 3)), torch.rand(1, 3, 8, 8))
+
+
 def test_names_are_snake_case_and_every_public_explainer_joins_by_itself():
     listed = dre.list_explainers()
     assert {method_name(getattr(explainers, name)) for name in NAMES} == set(NAMES.values())
@@ -215,10 +323,29 @@ def test_what_is_not_there_is_refused_by_name(method, options, message):
         (torch.rand(1, 1, 64, 64), 0, ValueError, "reads 3 channels, `images` has 1"),
         (torch.full((3, 64, 64), 255.0), 0, ValueError, r"must lie in \[0, 1\]"),
         (torch.zeros(3, 64, 64, dtype=torch.uint8), 0, TypeError, "divide 8-bit images by 255"),
-        (np.zeros((64, 64, 3)), 0, TypeError, "`images` must be a tensor .* got ndarray of ndarray"),
+        (np.zeros((64, 64, 3)), 0, ValueError, r"\[64, 64, 3\] of float64 have their channels last; .*moveaxis"),
+        (
+            np.zeros((3, 64, 64), np.uint8),
+            0,
+            ValueError,
+            r"of 8 bits must be \[H, W\].* got \[3, 64, 64\]; channels come",
+        ),
+        (np.zeros((0, 64, 3), np.uint8), 0, ValueError, r"of 8 bits must be .* got \[0, 64, 3\]"),
+        (np.zeros((0, 64, 64, 3), np.uint8), 0, TypeError, "got ndarray of nothing"),
+        (np.zeros((64, 64, 3), np.int64), 0, TypeError, "of int64 are neither pictures, .* nor floats in"),
+        (np.zeros((3, 64, 64)) - 1, 0, ValueError, r"must lie in \[0, 1\], got \[-1, -1\]"),
+        ([np.zeros((3, 64, 64))], 0, TypeError, "got list of ndarray; stack .* arrays of floats with numpy.stack"),
+        (["a.png", torch.rand(3, 8, 8)], 0, TypeError, "got list of Tensor, str"),
+        (None, 0, TypeError, "got NoneType of nothing"),
+        ("nowhere/photo.png", 0, FileNotFoundError, "there is no picture at nowhere/photo.png"),
+        (__file__, 0, ValueError, r"test_api\.py cannot be read as a picture: .*; give a PNG or JPEG file"),
         ([torch.rand(3, 64, 64)], 0, TypeError, "got list of Tensor; stack tensors with torch.stack"),
         ([], 0, TypeError, "got list of nothing"),
         (torch.rand(3, 64, 64), 5, ValueError, r"`targets` must lie in 0\.\.4"),
+        (torch.rand(3, 64, 64), "cat", ValueError, "`targets` must be integers, one for all images .* got 'cat'"),
+        (torch.rand(3, 64, 64), 1.5, ValueError, r"`targets` must be integers \[1\], got torch.float64"),
+        (torch.rand(3, 64, 64), True, ValueError, r"`targets` must be integers \[1\], got torch.bool"),
+        (torch.rand(3, 64, 64), [[1]], ValueError, r"`targets` must be integers \[1\], got torch.int64 \[1, 1\]"),
         (torch.rand(3, 64, 64), [0, 1], ValueError, r"`targets` must be integers \[1\], got torch.int64 \[2\]"),
     ],
 )

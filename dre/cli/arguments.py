@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -194,6 +195,47 @@ def settings_within(entry: Namespace) -> Iterator[Namespace]:
     for part in parts_of(entry):
         if part.get("init_args"):
             yield part.init_args
+
+
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "devices": 1,
+    "num_nodes": 1,
+    "limit_train_batches": None,
+    "limit_test_batches": None,
+    "max_epochs": 1,
+    "max_steps": 1,
+    "val_check_interval": None,
+}
+"""Least values of Lightning's counts; None where a share above 0 will do, too. 0 would do nothing, or end in an error
+from within."""
+
+ENDLESS = ("max_epochs", "max_steps", "devices")
+"""Those of them that may be -1, for no end or all there are."""
+
+
+def check_counts(trainer: Namespace) -> None:
+    """Raise ValueError for a count of the trainer with which nothing would be done."""
+    for name, least in LEAST.items():
+        value = trainer.get(name)
+        if not isinstance(value, int | float) or (value == -1 and name in ENDLESS):
+            continue
+        if not (value > 0 if least is None else value >= least):
+            wanted = f"at least {least}" if least is not None else "above 0"
+            raise ValueError(f"--trainer.{name} must be {wanted}, got {value}; leave it out for the default")
+
+
+def check_numbers(section: object, path: str) -> None:
+    """Raise ValueError for a number of a configuration that is NaN or infinite, by its key."""
+    if isinstance(section, Namespace | dict):
+        for name, value in entries_of(section).items():
+            check_numbers(value, f"{path}.{name}")
+    elif isinstance(section, list | tuple):
+        for place, value in enumerate(section):
+            check_numbers(value, f"{path}[{place}]")
+    elif isinstance(section, float) and not math.isfinite(section):
+        raise ValueError(f"{path} must be a finite number, got {section}")
 
 
 def entries_of(section: Namespace | dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,39 +11,36 @@ from typing import Any, ClassVar, Literal
 import pytorch_lightning as pl
 import torch
 from jsonargparse import Namespace
-from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dre.api import naming_supported
-from dre.cli.arguments import CONFIG, OneLineParser, check_roots, forget_files, masked, spelled_out
+from dre.cli.arguments import (
+    CONFIG,
+    OneLineParser,
+    check_counts,
+    check_numbers,
+    check_roots,
+    forget_files,
+    masked,
+    spelled_out,
+)
 from dre.cli.class_paths import check_class_paths
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
-from dre.runs.launch import follow_torchrun, is_restarted, job_name, limit_waiting
+from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
 from dre.runs.locks import replacing
 from dre.runs.process import (
     ALLOW,
-    has_wandb_key,
+    is_lost_peer,
     keep_freed_memory,
     mask_credentials,
-    masked_arguments,
     quiet_known_noise,
 )
 from dre.runs.results import SAVED
-
-
-class MaskedWandbLogger(WandbLogger):
-    """Log to W&B, which records the process's arguments too: without the credentials in them."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """Return W&B's run."""
-        with masked_arguments():
-            return super().experiment
-
+from dre.runs.wandb_run import wandb_logger, wandb_mode
 
 WandbMode = Literal["auto", "online", "offline", "off"]
 
@@ -115,7 +112,10 @@ class CommandLine(LightningCLI):
             help="Seconds that a process of several waits for the others before it gives up.",
         )
         parser.add_argument(
-            "--wandb", type=WandbMode, default="auto", help="'auto' is online with a W&B key and offline without."
+            "--wandb",
+            type=WandbMode,
+            default="auto",
+            help="'auto' is what WANDB_MODE or WANDB_DISABLED say, or else online with a W&B key and offline without.",
         )
         parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
         parser.add_argument(
@@ -152,6 +152,9 @@ class CommandLine(LightningCLI):
                 "--trainer.sync_batchnorm would rewrite the frozen classifier too; the generator's batch norms are "
                 "synchronised over GPUs already (--model.sync_batch_norm)"
             )
+        check_counts(trainer)
+        for section in ("model", "data", "trainer", "score", "peer_timeout"):
+            check_numbers(self.config.get(section), f"--{section}")
         if self.config.peer_timeout <= 0:
             raise ValueError(f"--peer_timeout must be above 0 seconds, got {self.config.peer_timeout}")
         follow_torchrun(trainer)
@@ -232,6 +235,8 @@ class CommandLine(LightningCLI):
         kwargs.setdefault("default_root_dir", str(self.run_directory))
         kwargs.setdefault("logger", self.loggers())
         trainer = super().instantiate_trainer(**kwargs)
+        self.stop = StopTogether()
+        trainer.callbacks.append(self.stop)  # type: ignore[attr-defined]
         limit_waiting(trainer, self.config.peer_timeout)
         return trainer
 
@@ -247,8 +252,27 @@ class CommandLine(LightningCLI):
                 f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
                 f"this run is {self.run_directory}"
             )
-        with not_left_bare(self.run_directory):
+        with not_left_bare(self.run_directory), self.exit_when_stopped():
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+
+    @contextmanager
+    def exit_when_stopped(self, advice: Callable[[], str] | None = None) -> Iterator[None]:
+        """Exit with 143 after SIGTERM and 130 after Ctrl-C, when all ranks have written what they had to write.
+
+        Args:
+            advice: What to say about how to go on.
+        """
+        try:
+            yield
+        except SIGTERMException:
+            code = self.stop.leave()
+            if advice is not None:
+                rank_zero_info(advice())
+            raise SystemExit(code) from None
+        except RuntimeError as error:
+            if self.stop.signal and is_lost_peer(error):  # of several that were told to stop, another was faster
+                raise SystemExit(self.stop.code()) from None
+            raise
 
     def has_written(self) -> bool:
         """Return whether a checkpoint was written, and print its path or that there was nothing to train."""
@@ -260,25 +284,19 @@ class CommandLine(LightningCLI):
     def loggers(self) -> list[Logger]:
         """Return loggers to metrics.csv in the run directory, and to W&B unless it is off."""
         loggers: list[Logger] = [CSVLogger(self.run_directory, name="", version="")]
-        mode = self.config.wandb
-        if mode == "auto":
-            mode = "online" if has_wandb_key() else "offline"
-            if mode == "offline":
-                rank_zero_info("no W&B key: logging offline; `wandb login` or --wandb off changes that")
+        mode = wandb_mode() if self.config.wandb == "auto" else self.config.wandb
         if mode != "off":
-            name = f"{self.config.name}-{self.run_directory.name}"
-            wandb_logger = MaskedWandbLogger(
-                name=name,
+            run = wandb_logger(
+                mode,
+                name=f"{self.config.name}-{self.run_directory.name}",
                 project=self.config.wandb_project,
                 save_dir=self.run_directory.resolve(),  # W&B's process may have started in another folder
-                offline=mode == "offline",
-                mode=mode,
                 config=mask_credentials(self.plain_config()),
                 group=self.config.name,
                 job_type=self.family,
                 tags=self.tags(),
             )
-            loggers.append(wandb_logger)
+            loggers.append(run)
         return loggers
 
     def tags(self) -> list[str]:

@@ -17,6 +17,7 @@ from dre.cli.base import CommandLine
 from dre.modules import ExplainerEvaluation
 from dre.modules.evaluation import OnError
 from dre.runs.directory import (
+    PROGRESS,
     alone_in,
     amend_record,
     check_same_run,
@@ -124,6 +125,11 @@ class EvaluationCommandLine(CommandLine):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.held.enter_context(alone_in(self.run_directory))
 
+    def _how_to_go_on(self) -> str:
+        if (self.run_directory / PROGRESS).is_dir():
+            return f"stopped; go on with: python evaluate.py --resume {self.run_directory}"
+        return "stopped, and nothing was kept: no batch was done, or the trainer has no callbacks.EvaluationResume"
+
     def _record_left_out(self, more: Mapping[str, str], unsupported: list[str]) -> None:
         """Record on the first rank why explainers are left out, and which of them are unsupported."""
         self.left_out |= more
@@ -189,7 +195,7 @@ class EvaluationCommandLine(CommandLine):
         """Evaluate, record the duration unless the run was resumed, and print the directory of the results."""
         start = time.perf_counter()
         kept = nullcontext() if self.is_resumed else not_left_bare(self.run_directory)
-        with self.held, self._saying_needs(), naming_supported(), kept:
+        with self.held, self._saying_needs(), naming_supported(), kept, self.exit_when_stopped(self._how_to_go_on):
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         if rank_zero_only.rank == 0 and not self.is_resumed:  # type: ignore[attr-defined]
             amend_record(self.run_directory, {"seconds": round(time.perf_counter() - start, 1)})

@@ -67,6 +67,33 @@ class Vanished:
             )
 
 
+SCALES = (2.0**10, 1.0, 2.0**-10)
+"""What scores are multiplied by before a backward pass in float16, whose smallest number is 6e-8 and largest 65,504."""
+
+
+def differentiate(scores: Tensor, leaves: Sequence[Tensor], precision: torch.dtype) -> tuple[Tensor, ...]:
+    """Return the gradients of the sum of scores [B] with respect to leaves, in float32 at least.
+
+    Args:
+        scores: In float32 at least.
+        leaves: A leaf that the scores do not depend on has a gradient of zeros.
+        precision: That of the network; in float16 scores are scaled, so that gradients neither vanish nor overflow.
+    """
+    scales = SCALES if precision == torch.float16 else (1.0,)
+    for scale in scales:
+        found = torch.autograd.grad(
+            scores.sum() * scale if scale != 1 else scores.sum(),
+            leaves,
+            retain_graph=scale != scales[-1],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        gradients = tuple(one.to(torch.promote_types(one.dtype, torch.float32)) for one in found)
+        if scale == scales[-1] or all(bool(one.isfinite().all()) for one in gradients):
+            break
+    return tuple(one / scale for one in gradients) if scale != 1 else gradients
+
+
 @dataclass(slots=True)
 class Probe:
     """Compute the scores of a batch's targets and their gradients; precision is the caller's autocast.
@@ -154,7 +181,7 @@ class Probe:
             with torch.enable_grad():
                 leaves, logits = run(images)
                 scores = score(logits, targets, self.score)
-                gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True, materialize_grads=True)
+                gradients = differentiate(scores, leaves, logits.dtype)
             return self._counted(scores, gradients)
 
         return self.chunk.map(pull, images, self.targets)
@@ -196,8 +223,9 @@ class Probe:
     def _gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
-            scores = score(self.classifier(pixels), targets, self.score)
-            gradients = torch.autograd.grad(scores.sum(), pixels)
+            logits = self.classifier(pixels)
+            scores = score(logits, targets, self.score)
+            gradients = differentiate(scores, [pixels], logits.dtype)
         return self._counted(scores, gradients)
 
     def _counted(self, scores: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -210,10 +238,11 @@ class Probe:
     def _feature_distance(self, images: Tensor, reference: Tensor, tap: Tap | None) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             pixels = images.detach().requires_grad_()
-            maps = self.classifier.feature_map(pixels, tap).to(reference.dtype)
+            read = self.classifier.feature_map(pixels, tap)
+            maps = read.to(reference.dtype)
             size = reference.square().flatten(1).sum(1)
             distances = (maps - reference).square().flatten(1).sum(1) / size.where(size > 0, 1.0)
-            (gradient,) = torch.autograd.grad(distances.sum(), pixels)
+            (gradient,) = differentiate(distances, [pixels], read.dtype)
         self.cost.forwards += len(images)
         self.cost.backwards += len(images)
         return distances.detach(), gradient
@@ -239,8 +268,8 @@ class Probe:
         activations, logits = self.classifier.activations(images, tap)
         with torch.enable_grad():
             scores = score(logits, targets, self.score)
-            (gradient,) = torch.autograd.grad(scores.sum(), activations)
+            (gradient,) = differentiate(scores, [activations], logits.dtype)
         self.cost.forwards += len(images)
         self.cost.head_backwards += len(images)
         self.vanished.count(scores.detach(), gradient, self.score)
-        return activations.detach(), gradient
+        return activations.detach().to(gradient.dtype), gradient

@@ -2,16 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from dre import renamed
-from dre.checks import NonFiniteSaliencyError, check_images, check_saliency, check_targets
+from dre.checks import (
+    NonFiniteSaliencyError,
+    check_constructor,
+    check_images,
+    check_saliency,
+    check_targets,
+    class_indices,
+)
 from dre.engine.chunks import Chunk
 from dre.engine.gradients import Cost, Probe, Vanished, image_generators
 from dre.models import Classifier
-from dre.models.hooks import in_eval_mode
+from dre.models.copies import BlackBox
+from dre.models.hooks import in_eval_mode, outside_inference_mode, without_inference
 from dre.types import ScoreName
 
 
@@ -56,6 +65,14 @@ class Explainer(nn.Module, ABC):
         torch.Size([1, 1, 8, 8])
     """
 
+    asks_outputs_alone: ClassVar[bool] = False
+    """Whether it reads nothing of the network but its outputs, so that a TorchScript module can be explained."""
+
+    def __new__(cls, *arguments: object, **options: object) -> Self:
+        """Check the numbers among the options before the constructor sees them."""
+        check_constructor(cls, arguments, options)
+        return super().__new__(cls)
+
     def __init__(
         self,
         classifier: Classifier,
@@ -82,8 +99,13 @@ class Explainer(nn.Module, ABC):
     @classmethod
     def unsupported(cls, classifier: Classifier) -> str:
         """Return the reason why the method does not work for a classifier, in a sentence; empty where it does."""
+        if isinstance(classifier.network, BlackBox) and not cls.asks_outputs_alone:
+            return (
+                f"{cls.__name__} reads gradients or feature maps, and {classifier.name} is a TorchScript module, of "
+                "which only the outputs can be read; explain the module that it was made from"
+            )
         try:
-            with in_eval_mode(classifier):
+            with outside_inference_mode(classifier), in_eval_mode(classifier):
                 cls.require(classifier)
         except ValueError as error:
             return str(error)
@@ -101,17 +123,28 @@ class Explainer(nn.Module, ABC):
             ValueError: Images or targets of a wrong shape or range.
             NonFiniteSaliencyError: The map has NaN or infinity in it; the error holds the maps.
         """
-        check_images(images, self.classifier.preprocessing.channels)
-        check_targets(targets, len(images), self.classifier.num_classes)
-        self.keys = list(keys) if keys is not None else None
-        self.chunk.plan(images, self.classifier.memory_estimate)
-        if self.classifier.one_by_one:
-            self.chunk.size = 1
-        with in_eval_mode(self.classifier):
+        with outside_inference_mode(self), in_eval_mode(self.classifier):
+            images, targets = self.checked(images, targets)
+            self.keys = list(keys) if keys is not None else None
             saliency = self.explain(images, targets).detach().float()
         self.vanished.report(self.score)
         check_saliency(saliency, images)
         return saliency
+
+    def checked(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Check images and targets and plan the chunk; return images in float32, or float64 for such a network.
+
+        What a half-precision network is given is rounded where it enters the network, and nowhere else.
+        """
+        check_images(images, self.classifier.preprocessing.channels)
+        targets = class_indices(targets, len(images), images.device)
+        check_targets(targets, len(images), self.classifier.num_classes)
+        own = next(self.classifier.network.parameters(), images).dtype
+        images = without_inference(images.to(torch.float64 if own == images.dtype == torch.float64 else torch.float32))
+        self.chunk.plan(images, self.classifier.memory_estimate)
+        if self.classifier.one_by_one:
+            self.chunk.size = 1
+        return images, targets
 
     @abstractmethod
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:

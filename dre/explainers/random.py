@@ -28,6 +28,8 @@ class Random(Explainer):
         torch.Size([1, 1, 8, 8])
     """
 
+    asks_outputs_alone = True
+
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", seed: int = 0) -> None:
         super().__init__(classifier, score=score)
         self.seed = seed
@@ -57,6 +59,8 @@ class CentredGaussian(Explainer):
         >>> CentredGaussian(classifier)(images, targets).shape
         torch.Size([1, 1, 8, 8])
     """
+
+    asks_outputs_alone = True
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", width: float = 0.25) -> None:
         super().__init__(classifier, score=score)
@@ -94,6 +98,8 @@ class EdgeDetector(Explainer):
         >>> EdgeDetector(classifier)(images, targets).shape
         torch.Size([1, 1, 8, 8])
     """
+
+    asks_outputs_alone = True
 
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability") -> None:
         super().__init__(classifier, score=score)

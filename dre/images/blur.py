@@ -43,6 +43,7 @@ def _spread(kernel: Tensor, length: int, border: Border) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls, which may need gradients
 def _blur_matrix(length: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Row-stochastic [length, length] matrix that blurs one axis, with the border reflected (edge pixel repeated)."""
     return _spread(_gaussian(sigma, radius), length, "reflect").to(device, dtype)
@@ -142,6 +143,7 @@ class BlurSpectrum:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # kept for later calls, which may need gradients
 def _cosines(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Orthonormal cosines [length, length], one in each row, by ascending frequency."""
     places = torch.arange(length, dtype=torch.float64)

@@ -6,7 +6,10 @@ of evaluation is the centre. Only the formats of `FORMATS` are decoded, and only
 
 import io
 import math
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +17,12 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from dre.checks import check_images
 from dre.types import Preprocessing
+
+Array = np.ndarray[Any, Any]
+Picture = Image.Image | str | PathLike[str] | Array
+Pictures = Tensor | Picture | Sequence[Picture]
 
 EXIF_ORIENTATION = 0x0112
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B")
@@ -206,3 +214,77 @@ def to_tensor(picture: Image.Image) -> Tensor:
 def to_picture(pixels: Tensor) -> Image.Image:
     """Convert uint8 [C, H, W] to a picture, grey for one channel and else RGB."""
     return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
+
+
+def batch_or_pictures(images: Pictures) -> Tensor | list[Image.Image]:
+    """Return a batch [B, C, H, W], or a list of pictures; floats are tensors, channels first, 8 bits are pictures.
+
+    Args:
+        images: A tensor or an array of floats, [B, C, H, W] or [C, H, W] in [0, 1]; or one or several pictures: PIL
+            images, paths, arrays of 8 bits, [H, W] or [H, W, C]; or such an array of several, [B, H, W, C].
+
+    Raises:
+        ValueError: An array has another shape, or a file is no picture.
+        TypeError: They are something else.
+        FileNotFoundError: There is no file at a path.
+    """
+    if isinstance(images, np.ndarray) and images.dtype != np.uint8:
+        images = _tensor(images)
+    if isinstance(images, Tensor):
+        batch = images.detach()[None] if images.ndim == 3 else images.detach()
+        check_images(batch)
+        return batch
+    if isinstance(images, np.ndarray) and images.ndim < 4:
+        return [_picture(images)]
+    is_one = isinstance(images, Image.Image | str | PathLike)
+    several: list[Any] = [images] if is_one else list(images) if isinstance(images, Iterable) else []
+    is_known = [isinstance(one, Image.Image | str | PathLike | np.ndarray) for one in several]
+    if (
+        not several
+        or not all(is_known)
+        or any(isinstance(one, np.ndarray) and one.dtype != np.uint8 for one in several)
+    ):
+        kinds = ", ".join(sorted({type(one).__name__ for one in several})) or "nothing"
+        raise TypeError(
+            f"`images` must be a tensor or an array of floats [B, C, H, W] in [0, 1], or pictures (PIL images, paths, "
+            f"arrays of 8 bits), got {type(images).__name__} of {kinds}; stack tensors with torch.stack, arrays of "
+            "floats with numpy.stack"
+        )
+    return [_picture(one) for one in several]
+
+
+def _tensor(array: Array) -> Tensor:
+    """Return an array [B, C, H, W] or [C, H, W] of floats as a tensor; where channels come last, the error says so."""
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"`images` of {array.dtype} are neither pictures, arrays of 8 bits (uint8) [H, W, C], nor floats in [0, 1] "
+            "[C, H, W]; convert them"
+        )
+    if array.ndim in (3, 4) and array.shape[-1] in (1, 3, 4) and array.shape[-3] not in (1, 3, 4):
+        raise ValueError(
+            f"`images` {list(array.shape)} of {array.dtype} have their channels last; arrays of floats are [C, H, W]: "
+            "move them by numpy.moveaxis(images, -1, -3), or give 8 bits [H, W, C]"
+        )
+    native = array.astype(np.float64 if array.itemsize > 4 else array.dtype.newbyteorder("="))
+    return torch.from_numpy(np.ascontiguousarray(native))
+
+
+def _picture(given: Picture) -> Image.Image:
+    """Return a PIL image of a path, or of an array of 8 bits."""
+    if isinstance(given, Image.Image):
+        return given
+    if not isinstance(given, np.ndarray):
+        try:
+            return open_picture(Path(given))
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"there is no picture at {given!s}; `images` takes paths, arrays and tensors"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{given!s} cannot be read as a picture: {error}; give a PNG or JPEG file") from None
+    if (given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (1, 3, 4))) and given.size:
+        return Image.fromarray(np.ascontiguousarray(given[:, :, 0] if given.shape[2:] == (1,) else given))
+    raise ValueError(
+        f"`images` of 8 bits must be [H, W], [H, W, C] or [B, H, W, C] with 1, 3 or 4 channels, got "
+        f"{list(given.shape)}; channels come last in 8 bits, and first in floats in [0, 1]"
+    )

@@ -157,6 +157,7 @@ def _similarities(images: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls, which may need gradients
 def _window(length: int, device: torch.device) -> Tensor:
     """Return the matrix [length - 10, length] that slides the Gaussian window along one axis."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2

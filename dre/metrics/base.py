@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dre.checks import NonFiniteError, check_saliency
+from dre.checks import NonFiniteError, check_constructor, check_saliency
 from dre.metrics.list_states import unchanged_on_error
 from dre.statistics.curves import NORMAL_QUANTILE, Curve
 from dre.types import Explained, Sweep
@@ -54,6 +54,11 @@ class ImageMean(Metric):
     total: Tensor
     count: Tensor
     dropped: Tensor
+
+    def __new__(cls, *arguments: object, **options: object) -> Self:
+        """Check the numbers among the options before the constructor sees them."""
+        check_constructor(cls, arguments, options)
+        return super().__new__(cls)
 
     def __init__(self) -> None:
         super().__init__(compute_with_cache=False)  # a cached value would outlive `merge_state`

@@ -115,6 +115,10 @@ class InformationCurve(ListStates, ImageMean):
             if settings not in self.presets:
                 raise ValueError(f"no preset {settings!r} of information curves; choose {', '.join(self.presets)}")
             settings = self.presets[settings]
+        if not isinstance(settings, InformationSettings):
+            raise TypeError(
+                f"`settings` must be InformationSettings or one of {', '.join(self.presets)}, got {settings!r}"
+            )
         self.settings = settings
         self.sweeps = {
             "scores": settings.sweep(self.read),

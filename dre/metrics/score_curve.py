@@ -104,6 +104,8 @@ class ScoreCurve(ImageCurve):
                 known = ", ".join(self.presets)
                 raise ValueError(f"{type(self).__name__} has no preset {settings!r}; choose {known}")
             settings = self.presets[settings]
+        if not isinstance(settings, CurveSettings):
+            raise TypeError(f"`settings` must be CurveSettings or one of {', '.join(self.presets)}, got {settings!r}")
         super().__init__(settings.steps + 1)
         self.settings = settings
         self.sweep = settings.sweep(self.kept)

@@ -8,10 +8,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from dre.models.copies import name_of, own_copy
 from dre.models.folding import changed_convolutions, fold_batch_norm
+from dre.models.hooks import outside_inference_mode
 from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
-from dre.models.outputs import OutputsName, as_logits, copy_of, guarded, mixes_images
+from dre.models.outputs import OutputsName, as_logits, guarded, mixes_images
 from dre.models.survey import find_maps, named_layers, named_taps
 from dre.models.taps import Tap, reading
 from dre.models.weights import fingerprint
@@ -78,7 +80,8 @@ class Classifier(nn.Module):
             named = load(name, weights, num_classes, options)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; {origin_of(name, str(weights))}") from None
-        self._adopt(named, taps, fold, layer)
+        with outside_inference_mode(named.module):
+            self._adopt(named, taps, fold, layer)
 
     @classmethod
     def wrap(
@@ -117,9 +120,10 @@ class Classifier(nn.Module):
         """
         self = cls.__new__(cls)
         nn.Module.__init__(self)
-        preprocessing, title = Preprocessing(size=size, resize=min(size), channels=channels), type(module).__name__
-        named = NamedNetwork(name or title, copy_of(module, title), preprocessing, mean, std)
-        self._adopt(named, taps, fold, layer, outputs)
+        preprocessing = Preprocessing(size=size, resize=min(size), channels=channels)
+        named = NamedNetwork(name or name_of(module), own_copy(module), preprocessing, mean, std)
+        with outside_inference_mode(named.module):
+            self._adopt(named, taps, fold, layer, outputs)
         return self
 
     def _adopt(
@@ -182,6 +186,7 @@ class Classifier(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Convert pixels in [0, 1] to the network's own units."""
+        images = images.to(self.scale.dtype) if self.scale.itemsize < images.itemsize == 4 else images  # half precision
         images = images.contiguous(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, images, self.scale)
 

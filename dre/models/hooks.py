@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 See = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
@@ -51,6 +52,42 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def outside_inference_mode(*modules: nn.Module) -> Iterator[None]:
+    """Leave `torch.inference_mode`, in which nothing can be differentiated; gradients stay off until asked for.
+
+    Args:
+        modules: What runs inside; parameters and buffers that were made in inference mode are replaced by copies.
+    """
+    if not torch.is_inference_mode_enabled():
+        replace_inference_tensors(*modules)
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():  # leaving inference mode alone would switch gradients on
+        replace_inference_tensors(*modules)
+        yield
+
+
+def replace_inference_tensors(*modules: nn.Module) -> None:
+    """Replace parameters and buffers that were made in inference mode by copies; shared ones stay shared."""
+    copies: dict[Tensor, Tensor] = {}
+    for part in (part for module in modules for part in module.modules()):
+        for table in (part._parameters, part._buffers):
+            for name, value in table.items():
+                if value is None or not value.is_inference():
+                    continue
+                if value not in copies:
+                    copy = value.clone()
+                    is_parameter = isinstance(value, nn.Parameter)
+                    copies[value] = nn.Parameter(copy, requires_grad=value.requires_grad) if is_parameter else copy
+                table[name] = copies[value]  # type: ignore[assignment]
+
+
+def without_inference(tensor: Tensor) -> Tensor:
+    """Return a tensor that was made in inference mode as a copy that gradients can flow to, any other as it is."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def items(output: Output) -> Iterator[tuple[Key | None, Tensor]]:

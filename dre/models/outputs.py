@@ -1,9 +1,7 @@
 """Outputs of any network as logits: find them, convert probabilities and single logits, and test how they behave."""
 
-import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -185,49 +183,3 @@ def first_line(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def copy_of(module: nn.Module, name: str) -> nn.Module:
-    """Return a copy of a module that shares nothing with it that is changed later.
-
-    Weights that are computed, as pruned ones, are copied as they are. What else cannot be copied is shared.
-
-    Raises:
-        ValueError: The module cannot be copied at all.
-    """
-    try:
-        with _computed_tensors(module) as memo:
-            return copy.deepcopy(module, memo)
-    except Exception as error:
-        try:
-            return _shared(module, {})
-        except Exception:
-            raise ValueError(f"{name} cannot be copied, and it is never changed itself: {first_line(error)}") from None
-
-
-@contextmanager
-def _computed_tensors(module: nn.Module) -> Iterator[dict[int, Any]]:
-    """Give copies of tensors that `copy.deepcopy` refuses: those that were computed from others."""
-    memo: dict[int, Any] = {}
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, Tensor) and value.grad_fn is not None:
-                memo[id(value)] = value.detach().clone()
-    yield memo
-
-
-def _shared(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
-    """Return a module of the same structure with tensors of its own; every other attribute is shared."""
-    if id(module) in known:
-        return known[id(module)]
-    clone = known[id(module)] = copy.copy(module)
-    fresh = {
-        "_parameters": {
-            name: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
-            for name, value in module._parameters.items()
-        },
-        "_buffers": {name: None if one is None else one.detach().clone() for name, one in module._buffers.items()},
-        "_modules": {name: None if one is None else _shared(one, known) for name, one in module._modules.items()},
-    }
-    clone.__dict__.update(fresh)
-    return clone

@@ -41,7 +41,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not all(isinstance(value, Tensor) for value in content.values()):
+    if not content or not all(isinstance(name, str) and isinstance(one, Tensor) for name, one in content.items()):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
     return {name.removeprefix("module."): value for name, value in content.items()}, None
 
@@ -105,12 +105,11 @@ def _read(path: Path) -> dict[str, Any]:
             f"no weights at {path}; `weights` is a .pth or .safetensors file, 'pretrained', 'package' or null"
         )
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             tensors: dict[str, Any] = load_file(path)
-        except (SafetensorError, ValueError, OSError) as error:
+        except Exception as error:  # its own kind, or whatever a damaged header leads to
             raise ValueError(f"{path} is truncated or no safetensors file ({reason_of(error)}); copy it anew") from None
         return tensors
     try:
@@ -122,6 +121,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no state dict of tensors; save it with torch.save(model.state_dict(), path)")
     return content
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_package(name: str) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from dre.checks import check_labels, check_not_negative, check_shares
 from dre.models.heads import find_head, head_size, load_for_training
 from dre.models.trained import TRAINED_KEY, TrainedNetwork, check_trained_alike
-from dre.modules.schedules import half_cosine, refuse_broken_loss, warmed_up
+from dre.modules.schedules import half_cosine, refuse_broken_loss, refuse_half_weights, warmed_up
 from dre.renamed import accepts_old_options
 from dre.types import Batch, Preprocessing
 
@@ -113,6 +113,7 @@ class ClassifierTraining(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take over the names of the data's classes; refuse data of more classes than the network knows."""
+        refuse_half_weights(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         names: Sequence[str] | None = data.class_names() if data is not None else None
         if names is None:

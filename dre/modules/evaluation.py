@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -84,6 +84,10 @@ class ExplainerEvaluation(pl.LightningModule):
         super().__init__()
         if not explainers:
             raise ValueError("no explainer to evaluate; name at least one under `model.explainers`")
+        if metrics is not None and not metrics:
+            raise ValueError("`metrics` is empty; name at least one, or leave it out for M_F, M_E and the skewness")
+        for name in explainers:
+            check_name(name)
         self.classifier = classifier
         self.left_out: dict[str, str] = {}
         self.explainers = self._build(explainers, refuse=unsupported == "refuse")
@@ -119,7 +123,12 @@ class ExplainerEvaluation(pl.LightningModule):
             self._sweeps.append(sweep)
 
     def setup(self, stage: str) -> None:
-        """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added."""
+        """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added.
+
+        The test loop runs without inference mode, whatever the trainer was told: explainers and studies need gradients.
+        """
+        for loop in (self.trainer.test_loop, self.trainer.validate_loop, self.trainer.predict_loop):
+            loop.inference_mode = False
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and (self.target == "label" or self.images != "all"):
             classifier = self.classifier
@@ -134,6 +143,7 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
+        batch = _in_float32(batch)
         if self.on_error == "raise" or not batch["key"]:
             return self._explained(batch)
         tallies = copy.deepcopy({name: meter.tally for name, meter in self.meters.items()})
@@ -285,3 +295,21 @@ def _say(keys: Sequence[str], rows: Tensor, what: str) -> None:
     if rows.any():
         said = ", ".join(key for key, is_meant in zip(keys, rows.tolist(), strict=True) if is_meant)
         rank_zero_warn(f"{what}: {said}")
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for the name of an explainer that tables, files and terminals cannot show."""
+    if not name.strip() or any(character in "[]/\\" or not character.isprintable() for character in name):
+        raise ValueError(
+            f"explainer {name!r} needs another name: one that is not empty and has no brackets [ ], slashes or control "
+            "characters, as results are logged under stage/explainer/metric"
+        )
+
+
+def _in_float32(batch: Batch) -> Batch:
+    """Return a batch whose pixels are float32 where a trainer of half precision rounded them."""
+    wide = {
+        name: value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+        for name, value in batch.items()
+    }
+    return cast(Batch, wide)

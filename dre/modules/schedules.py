@@ -93,3 +93,13 @@ def refuse_broken_loss(loss: Tensor, module: pl.LightningModule, group: int, opt
         f"the loss is {loss.item()} at step {module.global_step} (epoch {module.current_epoch}) with rate {lr:.3g}; "
         f"the last checkpoint is from before it: go on from there with a lower --model.{option}"
     )
+
+
+def refuse_half_weights(trainer: pl.Trainer) -> None:
+    """Raise ValueError where the trainer would keep the weights themselves in half precision."""
+    precision = str(trainer.precision)
+    if precision in ("16-true", "bf16-true"):
+        raise ValueError(
+            f"--trainer.precision {precision} keeps the weights in half precision, which loses steps that are smaller "
+            f"than its rounding; train with {precision.replace('true', 'mixed')}"
+        )

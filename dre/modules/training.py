@@ -38,7 +38,7 @@ from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
 from dre.modules.compiling import compile_in_place
 from dre.modules.mask_sampling import MaskSampling, tuned_mask
-from dre.modules.schedules import ScheduleName, StageSchedules, refuse_broken_loss
+from dre.modules.schedules import ScheduleName, StageSchedules, refuse_broken_loss, refuse_half_weights
 from dre.renamed import accepts_old_options
 from dre.types import Batch
 
@@ -126,10 +126,6 @@ class MaskTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
-        if classifier.preprocessing.channels != 3:
-            raise ValueError(
-                f"the trainer needs RGB, {classifier.name} reads {classifier.preprocessing.channels} channel"
-            )
         if not classifier.taps:
             raise ValueError(f"{classifier.name} has no maps at strides 4, 8, 16 and 32: name four modules with `taps`")
         channels = tuple(tap.channels for tap in classifier.taps)
@@ -243,6 +239,7 @@ class MaskTraining(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Raise ValueError for a run whose generator would never train; compile the generator if that is asked for."""
+        refuse_half_weights(self.trainer)
         epochs = self.trainer.max_epochs
         if epochs is not None and 0 <= epochs <= self.embedding_epochs:
             raise ValueError(

@@ -1,19 +1,26 @@
-"""Launchers (torchrun, SLURM): the job of a process, its restarts, and the number of processes."""
+"""Launchers (torchrun, SLURM): the job of a process, its restarts, the number of processes, and how they stop."""
 
 import hashlib
 import os
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
 from jsonargparse import Namespace
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 NO_ID = "none"
 """torchrun's name of a job without --rdzv_id and --standalone."""
@@ -23,6 +30,12 @@ ENDED = "dre-ended"
 
 KEPT_SECONDS = 60.0
 """Seconds after which such a file is deleted."""
+
+
+STOP_SECONDS = 30.0
+"""Seconds after which an evaluation that was told to stop leaves the batch that it is in."""
+
+STOP_KEY = "dre-stop"
 
 
 def job_name() -> str | None:
@@ -94,3 +107,116 @@ def _delete_old(files: Iterable[Path]) -> None:
     for file in files:
         if time.time() - file.stat().st_mtime > KEPT_SECONDS:
             file.unlink()
+
+
+class StopTogether(pl.Callback):
+    """Stop a run between two batches, on all ranks, when SIGTERM or Ctrl-C reaches any of them; list it last.
+
+    Ranks of a training agree after each batch. Those of an evaluation have different numbers of batches: a rank that is
+    told to stop leaves a note in the store of the job, and all agree once, when they find it or come to their last
+    batch. A second Ctrl-C stops at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.process = os.getpid()
+        self.trainer: pl.Trainer | None = None
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals, in place of Lightning, whose answer is a collective in the middle of others."""
+        self._listen(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals."""
+        self._listen(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to signals."""
+        self._listen(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Agree with the other ranks; Lightning stops where its flag is set."""
+        if trainer.world_size > 1 and self._agree(trainer):
+            trainer._signal_connector.received_sigterm = True
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop where this rank or another was told to."""
+        if trainer.world_size == 1:
+            told = self.signal > 0
+        else:
+            is_last = trainer.test_loop.batch_progress.is_last_batch
+            told = (is_last or self._is_noted()) and self._agree(trainer)
+        if told:
+            raise SIGTERMException
+
+    def code(self) -> int:
+        """Return the exit status of a run that was stopped: 143 after SIGTERM, 130 after Ctrl-C."""
+        return 128 + (self.signal or signal.SIGTERM)
+
+    def leave(self) -> int:
+        """Wait until all ranks have written what they had to write, and return the exit status.
+
+        Of processes that the first rank started itself it is 0: where one fails, Lightning kills the first rank.
+        """
+        if dist.is_available() and dist.is_initialized():
+            with suppress(RuntimeError):  # another is gone already
+                dist.barrier()
+        started = any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_PROCID"))
+        return self.code() if started or int(os.environ.get("LOCAL_RANK", "0")) == 0 else 0
+
+    def _listen(self, trainer: pl.Trainer) -> None:
+        self.trainer = trainer
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._told)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        """Remember the signal; what waits for this process longer than half a minute kills it."""
+        if os.getpid() != self.process:  # a process that was forked from this one
+            os._exit(128 + number)
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
+        trainer = self.trainer
+        if trainer is None:
+            return
+        if trainer.world_size == 1:
+            trainer._signal_connector.received_sigterm = True
+        if trainer.testing and hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._waited)
+            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS, 1.0)
+
+    def _waited(self, number: int, frame: FrameType | None) -> None:
+        """Leave a batch in the middle of its explanation, where nothing is half written."""
+        while frame is not None and frame.f_code.co_name != "test_step":
+            frame = frame.f_back
+        if frame is None:
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.trainer is not None and self.trainer.world_size > 1:
+            self._agree(self.trainer)
+        raise SIGTERMException
+
+    def _is_noted(self) -> bool:
+        """Return whether a rank was told to stop, and leave a note for the others where it is this one."""
+        store = dist.distributed_c10d._get_default_store()
+        if self.signal:
+            store.set(STOP_KEY, str(self.signal))
+        return self.signal > 0 or bool(store.check([STOP_KEY]))
+
+    def _agree(self, trainer: pl.Trainer) -> bool:
+        """Return whether any rank was told to stop, and take over the signal that it was told by; a collective."""
+        signals = torch.tensor([self.signal], device=trainer.strategy.root_device)
+        dist.all_reduce(signals, op=dist.ReduceOp.MAX)
+        self.signal = int(signals)
+        return self.signal > 0

@@ -1,45 +1,41 @@
-"""Advisory locks on files, released when their holder ends, however it ends; files that are replaced in one stroke."""
+"""Advisory locks beside files, on every platform; files that are replaced in one stroke."""
 
-import fcntl
 import json
-import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-_HELD: set[BinaryIO] = set()
-
-
-def _release() -> None:
-    """Close the files in a forked process, so that a worker does not hold a lock longer than its parent lives."""
-    for file in _HELD:
-        file.close()
-    _HELD.clear()
-
-
-os.register_at_fork(after_in_child=_release)
+from filelock import FileLock, Timeout
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock on a file, which is created if it does not exist.
+    """Hold the lock of a file, which need not exist and is left as it is.
+
+    The lock is a file beside it while it is held, `.NAME.lock`: on Windows nobody else can read a file that is locked
+    itself. Processes that are forked meanwhile let go of it, so a worker does not hold it longer than its parent lives.
 
     Args:
-        path: The file; its content is left as it is.
+        path: The file.
         wait: Whether to wait for another holder.
 
     Raises:
         BlockingIOError: Another process holds it, and `wait` is false.
     """
-    with path.open("ab", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _HELD.add(file)
-        try:
-            yield
-        finally:
-            _HELD.discard(file)
+    beside = path.with_name(f".{path.name}.lock")
+    lock = FileLock(beside, thread_local=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise BlockingIOError(f"{path} is locked by another process") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows does not delete a file that is open
+            beside.unlink()  # while it is held: who waits for it looks whether it is still there
+        lock.release()
 
 
 @contextmanager

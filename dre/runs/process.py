@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import logging
-import netrc
 import os
 import platform
 import re
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -95,24 +93,31 @@ def quiet_stacks() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn errors into one line and exit status 1; DRE_TRACEBACK=1 shows where they arose.
+    """Turn errors into one line and exit status 1, Ctrl-C into 130; DRE_TRACEBACK=1 shows where they arose.
 
     Of several processes of a machine that fail for the same reason, the first prints it; that other processes are gone
     is printed only where none of them printed a reason.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning says 1
+            sys.exit(130)
+        raise
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DRE_TRACEBACK"):
             raise
         more = f"; {MORE_FILES}" if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) else ""
-        line = mask_credentials(f"{error}{more}")
+        said = "; ".join(line.strip().rstrip(";") for line in str(error).splitlines() if line.strip())
+        line = mask_credentials(f"{said or type(error).__name__}{more}")
         sys.exit(f"error: {line} (DRE_TRACEBACK=1 shows where)" if is_first_to_say(line) else 1)
     except RuntimeError as error:
         ended = ended_worker(error)
         if ended and not os.environ.get("DRE_TRACEBACK"):
             sys.exit(f"error: {ended} (DRE_TRACEBACK=1 shows where)" if is_first_to_say(ended) else 1)
-        if os.environ.get("DRE_TRACEBACK") or not (isinstance(error, DistError) or LOST_PEER.search(str(error))):
+        if os.environ.get("DRE_TRACEBACK") or not is_lost_peer(error):
             raise
         reason = str(error).strip().splitlines()[0]
         lost = f"error: another process of this job is gone or out of reach; go on with {_way_on()}: {reason}"
@@ -197,15 +202,9 @@ def _way_on() -> str:
     return "--resume and the directory of the run" if is_evaluation else "--ckpt_path last"
 
 
-def has_wandb_key() -> bool:
-    """Return whether there is a W&B key, in the environment or where `wandb login` writes it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Return whether an error says that another process of the job is gone or out of reach."""
+    return isinstance(error, DistError) or LOST_PEER.search(str(error)) is not None
 
 
 def machine() -> str:

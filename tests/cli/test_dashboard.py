@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import sys
+from contextlib import nullcontext
 from itertools import product
 
 import pytest
@@ -16,9 +17,10 @@ from callbacks import SalientPixels, Throughput
 from dre.cli.dashboard import EXPLAINERS, METRICS, check_definition, definition, keys_of, main
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import TrainingCommandLine
+from dre.runs.wandb_run import wandb_mode
 from tests.callbacks.test_artifacts import complete_records, kept
 from tests.classification import classification, labelled_data, quarters
-from tests.command_line import QUIET, REPOSITORY, SMALL, workplace
+from tests.command_line import QUIET, REPOSITORY, SMALL, tiny_run_file, workplace
 from tests.data.trees import packed
 from tests.training import quiet_trainer, small_data, small_training
 
@@ -212,3 +214,66 @@ def test_without_the_package_a_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     with pytest.raises(ValueError, match=r"dashboards need the package wandb-workspaces: pip install"):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("environment", "key", "mode"),
+    [
+        ({}, False, "offline"),
+        ({}, True, "online"),
+        ({"WANDB_MODE": "offline"}, True, "offline"),
+        ({"WANDB_MODE": "dryrun"}, True, "offline"),
+        ({"WANDB_MODE": "disabled"}, True, "off"),
+        ({"WANDB_MODE": "Disabled"}, False, "off"),
+        ({"WANDB_MODE": "online"}, False, "online"),
+        ({"WANDB_DISABLED": "true"}, True, "off"),
+        ({"WANDB_DISABLED": "1", "WANDB_MODE": "online"}, True, "off"),
+        ({"WANDB_DISABLED": "false"}, True, "online"),
+        ({"WANDB_DISABLED": ""}, False, "offline"),
+    ],
+)
+def test_the_environment_decides_over_the_key_where_nothing_was_said(monkeypatch, environment, key, mode):
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("dre.runs.wandb_run.has_wandb_key", lambda: key)
+    assert wandb_mode() == mode
+
+
+def test_a_mode_that_is_none_is_refused_in_a_line(monkeypatch):
+    monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "maybe")
+    with pytest.raises(
+        ValueError, match="WANDB_MODE must be online, offline or disabled, got 'maybe'; unset it, or use"
+    ):
+        wandb_mode()
+
+
+@pytest.mark.parametrize(
+    ("asked", "begun"), [("auto", []), ("online", ["online", "offline"]), ("offline", ["offline"])]
+)
+def test_a_server_that_cannot_be_reached_and_a_disabled_one_cost_no_training(tmp_path, monkeypatch, asked, begun):
+    """The flag decides over the environment; an error of the server makes the run an offline one."""
+    place, modes = workplace(tmp_path), []
+
+    def init(mode, **options):
+        modes.append(mode)
+        if mode == "online":
+            raise wandb.errors.CommError("no route to host\nmore")
+        return wandb.sdk.lib.RunDisabled()
+
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "run", None)
+    path = tiny_run_file(place / "tiny.yaml", packed(place / "photographs", train=8, val=4))
+    said = pytest.warns(UserWarning, match=r"W&B cannot be reached \(no route to host\): logging offline")
+    with said if asked == "online" else nullcontext():
+        run = TrainingCommandLine(["--config", str(path), "--wandb", asked, *QUIET])
+    loggers = run.trainer.loggers
+    for logger in loggers[1:]:
+        logger.experiment  # noqa: B018
+    assert modes == begun
+    assert len(loggers) == 1 + bool(begun)

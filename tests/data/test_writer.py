@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from data.photos import Photo, key_of
 from data.samples import Transform, load_sample
 from data.shards import key_order, open_shards
 from data.writer import About, in_silence, write_dataset
+from dre.runs.locks import locked
 from dre.types import Preprocessing
 from tests.data.trees import encode as encoded
 from tests.data.trees import labelled_folder, photo
@@ -197,10 +197,8 @@ def test_a_journal_of_something_else_is_refused_and_kept(splits, tmp_path, text)
 def test_two_processes_cannot_pack_into_one_folder(splits, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with (out / JOURNAL).open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"another process packs into .*out; wait for it"):
-            write(splits, out)
+    with locked(out / JOURNAL, wait=False), pytest.raises(ValueError, match=r"another process packs into .*out; wait"):
+        write(splits, out)
     write(splits, out)
 
 

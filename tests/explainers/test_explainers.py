@@ -7,6 +7,7 @@ from torch import nn
 from dre import explainers
 from dre.explainers import DRE, CentredGaussian, Explainer, GradCAM, GradCAMPlusPlus, Random, VanillaGradient
 from dre.explainers.gradient import reduce_channels
+from dre.images.blur import gaussian_blur
 from dre.models import Classifier
 from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator
 
@@ -111,14 +112,112 @@ def test_a_batch_equals_its_images_one_by_one(name, keys):
             torch.testing.assert_close(alone, together[place : place + 1], rtol=1e-4, atol=1e-6)
 
 
+ROUNDED = {torch.float16: 0.07, torch.bfloat16: 0.25}
+"""Distance from the map in float32 that a network in half precision may cause, relative to that map."""
+
+
+@pytest.mark.parametrize("precision", ROUNDED)
 @pytest.mark.parametrize("name", NAMES)
-def test_it_works_under_no_grad_and_bfloat16(name):
+def test_a_network_in_half_precision_and_autocast_give_nearly_the_map_in_float32(name, precision):
+    options = {"max_steps": 5} if name == "SAMPPlusPlus" else {}
+    images, targets = small_batch(1, height=64, width=64)
+    exact = build(name, **options)(images, targets, ["a"])
+    with torch.no_grad(), torch.autocast("cpu", precision):
+        mixed = build(name, **options)(images, targets, ["a"])
+    explainer = build(name, small_classifier().to(precision), **options).to(precision)
+    for saliency in (mixed, explainer(images, targets, ["a"]), explainer(images.to(precision), targets, ["a"])):
+        assert saliency.dtype == torch.float32
+        assert saliency.isfinite().all()
+        if name in ADAPTIVE:
+            assert rank_correlation(saliency, exact) > 0.7
+        else:
+            assert (saliency - exact).norm() <= ROUNDED[precision] * exact.norm() + 1e-6
+
+
+class Gated(nn.Module):
+    """Smooth activations, a gate, a residual sum and a maximum: what propagation has rules for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.gate, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+
+    def forward(self, images):
+        maps = nn.functional.silu(self.first(images))
+        maps = nn.functional.max_pool2d(maps + nn.functional.relu6(self.second(maps)), 2)
+        maps = maps * nn.functional.hardsigmoid(self.gate(maps.mean((2, 3), keepdim=True)))
+        return self.head(maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "LRP", "VanillaGradient"])
+def test_quotients_are_formed_in_float32_and_small_gradients_do_not_vanish_in_float16(name):
+    torch.manual_seed(0)
+    network, images = Gated().eval(), small_batch(2, height=16, width=16)[0]
+    images[:, :, :4] = 0
+    with torch.no_grad():
+        network.head.weight *= 1e-3  # gradients of 1e-7
+    options = {"score": "logit"}
+    exact = getattr(explainers, name)(Classifier.wrap(network, size=(16, 16)), **options)(images, torch.tensor([0, 1]))
+    half = getattr(explainers, name)(Classifier.wrap(network, size=(16, 16)).half(), **options)
+    rounding = half(images, torch.tensor([0, 1])) - exact
+    assert rounding.norm() < 0.15 * exact.norm()  # of two values that rounding makes equal, another is the maximum
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inference_mode_is_left_and_what_was_made_in_it_is_copied(name):
+    """The maps are those outside, to the bit, whether images, explainer or network were made in inference mode."""
+    options = {"max_steps": 5} if name == "SAMPPlusPlus" else {}
+    images, targets = small_batch(1, height=64, width=64)
+    expected = build(name, **options)(images, targets, ["a"])
+    with torch.inference_mode():
+        assert torch.equal(build(name, **options)(images.clone(), targets.clone(), ["a"]), expected)
+        explainer = build(name, **options).double().float()  # its tensors are inference tensors again
+        assert any(value.is_inference() for value in explainer.state_dict().values()) or not explainer.state_dict()
+    assert torch.equal(explainer(images, targets, ["a"]), expected)
+
+
+def test_gradients_stay_off_where_inference_mode_is_left():
+    seen = []
+
+    class Looking(VanillaGradient):
+        def explain(self, images, targets):
+            seen.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+            return super().explain(images, targets)
+
+    with torch.inference_mode():
+        Looking(small_classifier())(*small_batch())
+    assert seen == [(False, False)]
+
+
+def test_baselines_and_kernels_that_were_made_in_inference_mode_can_be_used_outside():
+    images, targets = small_batch(1, height=64, width=64)
+    with torch.inference_mode():
+        baseline = images[0] / 2
+        gaussian_blur(images, 3.25)  # a kernel that is kept
+    classifier = small_classifier()
+    for kind in (explainers.IntegratedGradients, explainers.GuidedIG):
+        inside = kind(classifier, steps=3, baseline=baseline)(images, targets)
+        assert torch.equal(inside, kind(classifier, steps=3, baseline=images[0] / 2)(images, targets))
+    gaussian_blur(images.clone().requires_grad_(), 3.25).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["VanillaGradient", "RISE"])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        torch.tensor([1, 4], dtype=torch.uint8),
+        torch.tensor([1, 4], dtype=torch.int16),
+        torch.tensor([1, 4], dtype=torch.int32),
+        torch.tensor([1, 4], dtype=torch.uint16),
+    ],
+)
+def test_targets_of_any_integer_type(name, targets):
+    images, _ = small_batch(2)
     explainer = build(name)
-    images, targets = small_batch()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        saliency = explainer(images, targets)
-    assert saliency.dtype == torch.float32
-    assert saliency.isfinite().all()
+    assert torch.equal(explainer(images, targets, ["a", "b"]), explainer(images, torch.tensor([1, 4]), ["a", "b"]))
+    assert torch.equal(
+        explainer(images, torch.tensor(4), ["a", "b"])[1], explainer(images, torch.tensor([1, 4]), ["a", "b"])[1]
+    )
 
 
 def test_passes_are_listed_of_explainers_that_there_are():

@@ -31,3 +31,22 @@ class Waiting(pl.Callback):
             self.reached.with_suffix(f".{trainer.global_rank}").write_text(str(os.getpid()))
             while not self.go_on.exists():
                 time.sleep(0.1)
+
+
+class Told(pl.Callback):
+    """Send one rank a signal when a batch begins, as a scheduler or a user does."""
+
+    def __init__(self, step: int, rank: int = 0, number: int = signal.SIGTERM) -> None:
+        self.step, self.rank, self.number = step, rank, number
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        self._send(trainer, trainer.global_step)
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, module: object, batch: object, batch_idx: int, *_: object
+    ) -> None:
+        self._send(trainer, batch_idx)
+
+    def _send(self, trainer: pl.Trainer, step: int) -> None:
+        if (trainer.global_rank, step) == (self.rank, self.step):
+            os.kill(os.getpid(), self.number)

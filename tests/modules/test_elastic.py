@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,12 +10,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
 from torch.distributed import DistNetworkError, DistStoreError
 
+from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import TrainingCommandLine
 from dre.runs.directory import newest_checkpoint, write_record
 from dre.runs.launch import follow_torchrun, is_first_to_say, is_restarted, job_name
@@ -24,7 +27,7 @@ from tests.data.trees import packed
 from tests.ranks import free_port, start_processes, start_script
 from tests.training import torchrun
 
-TRAIN = REPOSITORY / "train.py"
+TRAIN, EVALUATE = REPOSITORY / "train.py", REPOSITORY / "evaluate.py"
 NEW_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 STEPS = 2
 """Of an epoch: twelve photographs, six a step."""
@@ -90,6 +93,141 @@ def test_a_job_that_lost_a_rank_is_gone_on_with_by_fewer_and_by_more(place):
         assert done.returncode == 0, done.stderr[-3000:]
         assert reached(place, run)[1] == epochs * STEPS
         assert parent(place, run).startswith(f"runs/tiny/{int(run) - 1:03d}/")
+
+
+def told(step: int, rank: int = 0, number: int = signal.SIGTERM) -> dict:
+    return {"class_path": "tests.modules.mortal.Told", "init_args": {"step": step, "rank": rank, "number": int(number)}}
+
+
+def status_of(call: Callable[[], object]) -> object:
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        call()
+    return stop.value.code
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_training_that_is_told_to_stop_says_so_with_its_exit_status(place, monkeypatch, number, code):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    run = TrainingCommandLine(["--config", str(run_file(place, told(step=STEPS + 1, number=number)))])
+    assert status_of(run.run) == code
+    assert reached(place, "001")[1] == STEPS + 2  # the batch was done
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_ctrl_c_outside_of_the_loops_exits_with_130():
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def as_lightning_does() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    assert [status_of(call) for call in (interrupted, as_lightning_does, lambda: sys.exit(1))] == [130, 130, 1]
+
+
+def evaluation_file(place: Path, *callbacks: dict, **trainer) -> Path:
+    """Write a run file that scores two quick explainers on four batches of one photograph."""
+    content = yaml.safe_load(run_file(place).read_text())
+    for key in ("widths", "embedding_epochs"):
+        del content["model"][key]
+    del content["trainer"]["max_epochs"]
+    content["model"]["explainers"] = {"gradient": "dre.explainers.VanillaGradient", "random": "dre.explainers.Random"}
+    content["data"]["init_args"] |= {"eval_batch_size": 1}
+    resume = {"class_path": "callbacks.EvaluationResume", "init_args": {"rest": 1e6}}
+    metrics = {"class_path": "callbacks.ExplanationMetrics", "init_args": {"show": False}}
+    content["trainer"]["callbacks"] = [metrics, *callbacks, resume]
+    content["trainer"] |= trainer
+    path = place / "evaluation.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_an_evaluation_that_is_told_to_stop_keeps_its_progress_and_names_the_command(place, monkeypatch, caplog):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    path = evaluation_file(place, told(step=1))
+    run = EvaluationCommandLine(["--config", str(path)])
+    with caplog.at_level("INFO"):
+        assert status_of(run.run) == 143
+    assert "go on with: python evaluate.py --resume results/tiny/001" in caplog.text
+    (file,) = (run.run_directory / "progress").glob("*.pt")
+    assert len(torch.load(file, weights_only=True)["keys"]) == 2  # though the next writing was far away
+    resumed = EvaluationCommandLine(["--resume", str(run.run_directory)])
+    monkeypatch.setattr("tests.modules.mortal.Told._send", lambda *_: None)
+    resumed.run()
+    whole = EvaluationCommandLine(["--config", str(path)])
+    whole.run()
+    frames = [pd.read_parquet(one.run_directory / "scores.parquet") for one in (resumed, whole)]
+    pd.testing.assert_frame_equal(*frames, check_exact=True)
+
+
+def test_a_long_batch_of_an_evaluation_is_left_and_what_was_written_before_stays(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    monkeypatch.setattr("dre.runs.launch.STOP_SECONDS", 0.2)
+
+    def slow(self, images, targets):
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            time.sleep(0.05)
+
+    path = evaluation_file(place, told(step=0))
+    run = EvaluationCommandLine(["--config", str(path)])
+    monkeypatch.setattr("dre.explainers.VanillaGradient.explain", slow)
+    began = time.monotonic()
+    assert status_of(run.run) == 143
+    assert time.monotonic() - began < 30
+    assert not list(run.run_directory.glob("progress/*"))
+
+
+@pytest.mark.ddp
+def test_ranks_of_a_training_agree_and_the_checkpoint_is_whole_when_a_launcher_kills_at_the_first_bad_exit(
+    place, monkeypatch
+):
+    monkeypatch.chdir(place)
+    ended = start_script(TRAIN, ["--config", str(run_file(place, told(step=STEPS + 1, rank=1)))], 2, patience=0)
+    assert 143 in [rank.code for rank in ended], ended
+    assert {rank.code for rank in ended} <= {143, -signal.SIGKILL}, ended
+    assert reached(place, "001")[1] == STEPS + 2
+    assert not list((place / "runs" / "tiny" / "001" / "checkpoints").glob("*.part"))
+    assert "interrupted at step 4; go on with" in ended[0].said
+
+
+@pytest.mark.ddp
+def test_ranks_of_an_evaluation_stop_together_and_keep_what_each_has_done(place, monkeypatch):
+    monkeypatch.chdir(place)
+    path = evaluation_file(place, told(step=0, rank=1))
+    ended = start_script(EVALUATE, ["--config", str(path)], 2, patience=0)
+    assert 143 in [rank.code for rank in ended], ended
+    assert {rank.code for rank in ended} <= {143, -signal.SIGKILL}, ended
+    assert "python evaluate.py --resume results/tiny/001" in "".join(rank.said for rank in ended)
+    files = list((place / "results" / "tiny" / "001" / "progress").glob("*.pt"))
+    assert 2 <= sum(len(torch.load(file, weights_only=True)["keys"]) for file in files) <= 4
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_torchrun_does_not_start_a_job_again_that_was_told_to_stop(place):
+    waiting = {"step": STEPS + 1, "reached": str(place / "reached"), "go_on": str(place / "go_on")}
+    path = run_file(place, {"class_path": "tests.modules.mortal.Waiting", "init_args": waiting})
+    words = ["--nproc_per_node=2", "--standalone", "--max-restarts=3", str(TRAIN), "--config", str(path)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **NEW_STORE}
+    job = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *words], env=variables, cwd=place)
+    try:
+        files = [place / f"reached.{rank}" for rank in (0, 1)]
+        assert wait_until(lambda: all(file.exists() for file in files), 240)
+        job.terminate()
+        time.sleep(1.0)
+        (place / "go_on").touch()
+        assert job.wait(60) != 0
+    finally:
+        job.kill()
+    assert [folder.name for folder in (place / "runs" / "tiny").iterdir()] == ["001"]
+    assert reached(place, "001")[1] == STEPS + 2
 
 
 @pytest.fixture

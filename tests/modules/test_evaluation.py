@@ -1,8 +1,11 @@
 import warnings
+from functools import partial
 
+import pandas as pd
 import pytest
 
-from dre.explainers import CAM, DRE, GradCAM, Random, VanillaGradient
+from callbacks import ExplanationMetrics, ProjectionGap
+from dre.explainers import CAM, DRE, GradCAM, IntegratedGradients, Random, VanillaGradient
 from dre.explainers.base import UnsupportedError
 from dre.modules import ExplainerEvaluation
 from tests.data.trees import packed
@@ -60,3 +63,36 @@ def test_labels_that_are_not_used_may_be_of_any_classes(tmp_path, names):
 
 def test_labels_of_the_same_classes_are_used(tmp_path):
     evaluated(tmp_path, ("Cat", "dog, Canis familiaris"), classes=2, target="label")
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("four"), train=4, val=4)
+
+
+def scores_of(root, data, **trainer):
+    """Evaluate explainers and a study that need gradients, by a plain trainer; give the table of scores."""
+    module = ExplainerEvaluation(
+        small_classifier(), {"gradient": VanillaGradient, "ig": partial(IntegratedGradients, steps=3)}
+    )
+    chosen = [ExplanationMetrics(show=False), ProjectionGap(images=2)]
+    defaults = {"inference_mode": True}  # Lightning's own
+    quiet_trainer(root, callbacks=chosen, **defaults | trainer).test(module, small_data(data), verbose=False)
+    return pd.read_parquet(root / "scores.parquet"), pd.read_parquet(root / "projection_gap.parquet")
+
+
+@pytest.fixture(scope="module")
+def exact(four, tmp_path_factory):
+    return scores_of(tmp_path_factory.mktemp("exact"), four, inference_mode=False)
+
+
+def test_a_plain_trainer_whose_inference_mode_is_on_gives_the_same_numbers(tmp_path, four, exact):
+    for found, expected in zip(scores_of(tmp_path, four), exact, strict=True):
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_an_evaluation_in_half_precision_gives_nearly_the_same_numbers(tmp_path, four, exact, precision):
+    found, _ = scores_of(tmp_path, four, precision=precision)
+    assert found["value"].notna().all()
+    assert (found["value"] - exact[0]["value"]).abs().max() < 0.1  # a pixel may change its place

@@ -1,5 +1,6 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dre.modules import MaskTraining
 from tests.modules import distributed_training
 from tests.networks import SmallNetwork, small_classifier
 from tests.ranks import free_port, run_ranks
-from tests.training import SaveEverywhere, quiet_trainer, small_data, small_training, torchrun
+from tests.training import PIXELS, SaveEverywhere, quiet_trainer, small_data, small_training, torchrun
 
 
 def weights(model: MaskTraining) -> dict[str, torch.Tensor]:
@@ -278,9 +279,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rate(five_shards,
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_grey_classifier_cannot_be_trained_on():
-    with pytest.raises(ValueError, match="needs RGB, SmallNetwork reads 1 channel"):
-        MaskTraining(small_classifier(channels=1))
+@pytest.mark.parametrize("options", [{}, {"variant": "mgnet"}])
+def test_grey_images_train_and_pictures_of_other_channels_are_refused_with_the_reason(five_shards, tmp_path, options):
+    def train(channels: int) -> MaskTraining:
+        model = MaskTraining(small_classifier(channels=channels), widths=[8, 8, 8], embedding_epochs=0, **options)
+        data = small_data(five_shards, batch_size=4, preprocessing=replace(PIXELS, channels=channels))
+        quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=2, limit_val_batches=1).fit(model, data)
+        return model
+
+    before = [value.clone() for value in small_training(**options).estimator.parameters()]
+    after = list(train(1).estimator.parameters())
+    assert all(value.isfinite().all() for value in after)
+    assert len(after) == len(before)
+    with pytest.raises(ValueError, match=r"reads 4 channels, and packed pictures have 3, or 1 in grey; .* of your own"):
+        train(4)
+
+
+def test_other_channels_train_on_batches_of_ones_own(tmp_path):
+    model = MaskTraining(small_classifier(channels=5), widths=[8, 8, 8])
+    batch = {"images": torch.rand(4, 5, 64, 64), "labels": torch.zeros(4, dtype=torch.int64), "key": list("abcd")}
+    loader = torch.utils.data.DataLoader([batch], batch_size=None)
+    trainer = quiet_trainer(tmp_path, max_epochs=3)
+    trainer.fit(model, loader)
+    assert trainer.callback_metrics["train/loss"].isfinite()
 
 
 def test_a_checkpoint_of_another_classifier_variant_or_setting_is_refused(five_shards, tmp_path):

@@ -1,6 +1,8 @@
 """Locks: one process at a time, released when it ends."""
 
+import multiprocessing
 import os
+import re
 import signal
 import time
 from contextlib import suppress
@@ -9,6 +11,7 @@ import pytest
 
 from dre.runs.directory import read_record
 from dre.runs.locks import locked, read_json, replacing, write_json, write_whole
+from tests.command_line import REPOSITORY
 
 
 def hold_and_fork(path, told: int) -> None:
@@ -27,6 +30,31 @@ def test_the_lock_is_held_until_the_end_and_the_file_is_left_as_it_is(tmp_path):
         pass
     with locked(tmp_path / "x", wait=False):
         assert (tmp_path / "x").read_text() == "content"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def count_up(file, times: int) -> None:
+    for _ in range(times):
+        with locked(file, wait=True):
+            file.write_text(str(int(file.read_text()) + 1))
+
+
+def test_one_after_the_other_though_the_lock_is_deleted_each_time(tmp_path):
+    (tmp_path / "x").write_text("0")
+    workers = [
+        multiprocessing.get_context("fork").Process(target=count_up, args=(tmp_path / "x", 20)) for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (tmp_path / "x").read_text() == "60"
+
+
+def test_no_module_imports_what_only_unix_has():
+    for package in ("dre", "callbacks", "data"):
+        for file in (REPOSITORY / package).rglob("*.py"):
+            assert not re.search(r"^\s*(import|from) (fcntl|pwd|grp|resource|termios)\b", file.read_text(), re.M), file
 
 
 def test_forked_workers_do_not_hold_the_lock_of_a_parent_that_was_killed(tmp_path):

@@ -201,7 +201,7 @@ class PathExplainer(Explainer):
         chunk: int | None = None,
     ) -> None:
         super().__init__(classifier, score=score, chunk=chunk)
-        if not callable(rule):
+        if not callable(rule) or any(isinstance(part, type) for part in (rule, *getattr(rule, "args", ()))):
             raise TypeError(f"`rule` is a function such as dre.explainers.riemann or dre.explainers.idgi, got {rule!r}")
         self.path = path
         self.rule = rule

@@ -129,6 +129,8 @@ class SampledExplainer(Explainer):
         chunk: Most masked images in one pass; chosen by device when not given.
     """
 
+    asks_outputs_alone = True
+
     def __init__(self, classifier: Classifier, *, score: ScoreName = "probability", chunk: int | None = None) -> None:
         super().__init__(classifier, score=score, chunk=chunk)
         self.engine = SweepEngine(classifier, score=score, chunk=self.chunk)

@@ -86,6 +86,7 @@ class SmoothMax:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # kept for later calls, which may need gradients
 def bump_heights(shape: SmoothMax, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the heights [(2 radius + 1)^2, step^2] of the cells around each place within a cell."""
     cells = torch.arange(2 * shape.radius + 1, dtype=torch.float64)

@@ -174,11 +174,17 @@ def with_gradient(value: Tensor, carriers: Sequence[tuple[Tensor, Tensor]], is_i
     return cast(Tensor, _GivenGradient.apply(_Value(value.detach(), multipliers, is_in_place), *tensors))
 
 
+def wide(values: Tensor) -> Tensor:
+    """Return values in half precision as float32, in which quotients are formed, and any others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def secant(rise: Tensor, run: Tensor, slope: Tensor, name: str) -> Tensor:
     """Return `rise` / `run`, or the slope where the run is next to nothing; both changes are overwritten.
 
     It is the mean of quotient and slope with the weights run^2 and width^2. Choosing one of them by a mask would take
-    more time than the network itself.
+    more time than the network itself. Changes in half precision are divided in float32, in which the widths are not
+    zero.
 
     Args:
         rise: Change of a function's value.
@@ -187,6 +193,7 @@ def secant(rise: Tensor, run: Tensor, slope: Tensor, name: str) -> Tensor:
         name: Of the function.
     """
     square = (KINK if name in PIECEWISE_LINEAR else WIDTHS.get(rise.dtype, COARSE)) ** 2
+    rise, run = wide(rise), wide(run)
     return rise.mul_(run).add_(slope, alpha=square).div_(run.square_().add_(square))
 
 

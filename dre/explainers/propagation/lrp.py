@@ -6,13 +6,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dre.checks import check_choice, check_images, check_targets
+from dre.checks import check_choice
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.explainers.propagation.base import PropagationExplainer
 from dre.explainers.propagation.relevance import FirstLayer, Relevance, Rules
 from dre.explainers.propagation.rules import AlphaBetaRule, EpsilonRule, GammaRule, Leaves, Rule
 from dre.models import Classifier
-from dre.models.hooks import in_eval_mode
+from dre.models.hooks import in_eval_mode, outside_inference_mode
 from dre.types import ScoreName
 
 RuleName = Literal["epsilon", "gamma", "alpha_beta", "composite", "composite_alpha_beta"]
@@ -130,11 +130,9 @@ class LRP(PropagationExplainer):
 
     def conservation(self, images: Tensor, targets: Tensor) -> Conservation:
         """Return how the logit of each image is divided; it costs an explanation of its own."""
-        check_images(images, self.classifier.preprocessing.channels)
-        check_targets(targets, len(images), self.classifier.num_classes)
-        self.chunk.plan(images, self.classifier.memory_estimate)
-        ask = self.probe(targets).leaf_gradients
-        with in_eval_mode(self.classifier):
+        with outside_inference_mode(self), in_eval_mode(self.classifier):
+            images, targets = self.checked(images, targets)
+            ask = self.probe(targets).leaf_gradients
             score, relevance, bias, epsilon = ask(images, lambda chunk: self._run(chunk, counts=True))
         return Conservation(score.double(), relevance.double().sum(dim=(1, 2, 3)), bias.double(), epsilon.double())
 

@@ -16,6 +16,7 @@ from dre.explainers.propagation.function_mode import (
     FunctionMode,
     UnsupportedFunctionError,
     named,
+    wide,
     with_gradient,
 )
 from dre.explainers.propagation.rules import (
@@ -35,7 +36,6 @@ FirstLayer = Literal["same", "z_box", "flat"]
 
 HOMOGENEOUS = named("leaky_relu neg prelu relu rrelu")
 """Functions that are proportional to their input on either side of zero: their gradient passes relevance through."""
-
 CURVES = named("celu clamp clamp_max clamp_min elu gelu hardswish hardtanh mish relu6 selu silu softsign tanh")
 """Other activations that are zero at zero."""
 
@@ -147,7 +147,7 @@ class Relevance(FunctionMode):
         if call.on(features.detach().new_zeros(1)).any():
             self.refuse(call, ", whose bounds exclude zero")
         value = call.value(features.detach())
-        return with_gradient(value, [(features, value / (features.detach() + FLOOR))], call.is_in_place)
+        return with_gradient(value, [(features, wide(value) / (wide(features.detach()) + FLOOR))], call.is_in_place)
 
     def _gate(self, call: Call) -> Tensor:
         """Cut the gradient: what multiplies features is a constant."""
@@ -235,7 +235,7 @@ class Relevance(FunctionMode):
 
     def _share(self, terms: Sequence[Any], like: Tensor, is_in_place: bool) -> Tensor:
         """Add two terms and share relevance between those that vary and, where it is counted, the bias."""
-        first, second = (term.detach() if isinstance(term, Tensor) else like.new_tensor(term) for term in terms)
+        first, second = (wide(term.detach() if isinstance(term, Tensor) else like.new_tensor(term)) for term in terms)
         value = first + second
         signed, unsigned = torch.ones_like(value), torch.zeros_like(value)
         if self.applied.convolutional.splits_signs:
@@ -248,7 +248,8 @@ class Relevance(FunctionMode):
                 carriers.append((term, factor))
             elif self.leaves.bias is not None:
                 carriers.append((per_image(self.leaves.bias, value), factor * constant))
-        return with_gradient(value, carriers + self.leaves.lost(value, carriers), is_in_place)
+        lost = self.leaves.lost(value, carriers)
+        return with_gradient(value.to(torch.result_type(*terms)), carriers + lost, is_in_place)
 
     def _product(self, call: Call) -> Any:
         """Let the features take all beside a gate or a constant, and two signals share equally."""

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dre.explainers.propagation.function_mode import with_gradient
+from dre.explainers.propagation.function_mode import wide, with_gradient
 
 FLOOR = 1e-30
 """Smallest stabiliser: where all contributions are zero, nothing is divided by zero."""
@@ -177,17 +177,17 @@ def spread(features: Tensor, layer: Layer, rule: Rule, epsilon: float, leaves: L
     output = layer.output(features, presence=leaves.bias)
     if not rule.splits_signs and epsilon == 0:
         return output
-    value = output.detach()
+    value = wide(output.detach())
     magnitude = layer.output(features.abs(), Tensor.abs, leaves.bias) if rule.splits_signs else output
-    signed, unsigned = rule.factors(value, magnitude.detach(), stabiliser(value, epsilon))
+    signed, unsigned = rule.factors(value, wide(magnitude.detach()), stabiliser(value, epsilon))
     carriers = [(output, signed), (magnitude, unsigned)] if rule.splits_signs else [(output, signed)]
-    return with_gradient(value, carriers + leaves.lost(value, carriers))
+    return with_gradient(output.detach(), carriers + leaves.lost(value, carriers))
 
 
 def proportional(value: Tensor, carrier: Tensor, epsilon: float, leaves: Leaves) -> Tensor:
     """Return `value`, whose relevance is shared by the contributions to a carrier that is not negative."""
-    sums = carrier.detach() + stabiliser(value, epsilon)
-    carriers = [(carrier, torch.div(value, sums, out=sums))]
+    sums = wide(carrier.detach()) + stabiliser(wide(value), epsilon)
+    carriers = [(carrier, torch.div(wide(value), sums, out=sums))]
     return with_gradient(value, carriers + leaves.lost(value, carriers))
 
 
