@@ -261,3 +261,12 @@ IntegrationRule = Callable[[Waypoint, Waypoint], Tensor]
 
 
 __getattr__ = renamed.getter(__name__)
+
+
+def in_float32(batch: Batch) -> Batch:
+    """Return a batch whose pixels are float32 where a trainer of half precision rounded them."""
+    wide = {
+        name: value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
+        for name, value in batch.items()
+    }
+    return cast(Batch, wide)

@@ -2,8 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,6 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dre.api import naming_supported
 from dre.cli.arguments import (
@@ -34,7 +33,6 @@ from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_nam
 from dre.runs.locks import replacing
 from dre.runs.process import (
     ALLOW,
-    is_lost_peer,
     keep_freed_memory,
     mask_credentials,
     quiet_known_noise,
@@ -252,27 +250,8 @@ class CommandLine(LightningCLI):
                 f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
                 f"this run is {self.run_directory}"
             )
-        with not_left_bare(self.run_directory), self.exit_when_stopped():
+        with not_left_bare(self.run_directory), self.stop.exiting():
             self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint, weights_only=True)
-
-    @contextmanager
-    def exit_when_stopped(self, advice: Callable[[], str] | None = None) -> Iterator[None]:
-        """Exit with 143 after SIGTERM and 130 after Ctrl-C, when all ranks have written what they had to write.
-
-        Args:
-            advice: What to say about how to go on.
-        """
-        try:
-            yield
-        except SIGTERMException:
-            code = self.stop.leave()
-            if advice is not None:
-                rank_zero_info(advice())
-            raise SystemExit(code) from None
-        except RuntimeError as error:
-            if self.stop.signal and is_lost_peer(error):  # of several that were told to stop, another was faster
-                raise SystemExit(self.stop.code()) from None
-            raise
 
     def has_written(self) -> bool:
         """Return whether a checkpoint was written, and print its path or that there was nothing to train."""

@@ -195,7 +195,7 @@ class EvaluationCommandLine(CommandLine):
         """Evaluate, record the duration unless the run was resumed, and print the directory of the results."""
         start = time.perf_counter()
         kept = nullcontext() if self.is_resumed else not_left_bare(self.run_directory)
-        with self.held, self._saying_needs(), naming_supported(), kept, self.exit_when_stopped(self._how_to_go_on):
+        with self.held, self._saying_needs(), naming_supported(), kept, self.stop.exiting(self._how_to_go_on):
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         if rank_zero_only.rank == 0 and not self.is_resumed:  # type: ignore[attr-defined]
             amend_record(self.run_directory, {"seconds": round(time.perf_counter() - start, 1)})

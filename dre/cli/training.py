@@ -53,7 +53,7 @@ class TrainingCommandLine(CommandLine):
         if others:
             learned = partial(LEARNED[name].from_estimator, estimator=self.model.estimator.eval())
             evaluation = ExplainerEvaluation(self.model.classifier, {name: learned, **others})
-            with self.exit_when_stopped(lambda: "stopped while the explainers were scored; the training is complete"):
+            with self.stop.exiting(lambda: "stopped while the explainers were scored; the training is complete"):
                 self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
         if self.has_written():
             self._print_next_step("ckpt_path" if name == "dre" else "mgnet_ckpt_path")

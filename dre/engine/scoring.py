@@ -29,3 +29,15 @@ def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> T
 def check_score_name(name: str) -> None:
     """Raise ValueError for a name that is no score."""
     check_choice("score", name, get_args(ScoreName))
+
+
+def finite_logits(logits: Tensor) -> Tensor:
+    """Return of which images the logits [B, K] give probabilities, bool [B]; a class may have minus infinity."""
+    return logits.float().logsumexp(dim=1).isfinite()
+
+
+def spread(values: Tensor, rows: Tensor) -> Tensor:
+    """Return values [N, ...] at the rows that bool [B] marks, and NaN at the others: [B, ...]."""
+    whole = values.new_full((len(rows), *values.shape[1:]), torch.nan)
+    whole[rows] = values
+    return whole

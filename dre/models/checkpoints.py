@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
+from dre.models.survey import named_taps
 from dre.models.taps import Tap
 from dre.models.taps_of_0_1 import taps_of_0_1
 from dre.models.trained import TRAINED_KEY
@@ -168,7 +169,7 @@ def read_taps(content: Mapping[str, Any], classifier: Classifier, path: str | Pa
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path} is damaged: the layers that its generator reads are {names!r}; train again")
     try:
-        return classifier.tapped_at(names)
+        return named_taps(classifier.network, classifier.normalise(classifier.sample()), names, classifier.name)
     except ValueError as error:
         raise ValueError(f"the layers that the generator of {path} reads are not there: {error}") from None
 

@@ -136,13 +136,12 @@ class Classifier(nn.Module):
     ) -> None:
         network, name, preprocessing = named.module.eval().requires_grad_(False), named.name, named.preprocessing
         like = next(network.parameters(), torch.empty(0))
+        mean, std = (torch.tensor(one).to(like).view(1, -1, 1, 1) for one in (named.mean, named.std))
         self.name, self.preprocessing, self.class_names, self.one_by_one = name, preprocessing, named.class_names, False
         self.options = dict(named.options) if named.options else None
         self.fingerprint = fingerprint(network.state_dict())
-        self.register_buffer("mean", torch.tensor(named.mean).to(like).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(named.std).to(like).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("scale", 1 / self.std, persistent=False)
-        self.register_buffer("shift", -self.mean / self.std, persistent=False)
+        for key, value in {"mean": mean, "std": std, "scale": 1 / std, "shift": -mean / std}.items():
+            self.register_buffer(key, value, persistent=False)
         sample = self.normalise(self.sample())
         with torch.no_grad():
             network, logits = as_logits(network, sample, outputs, name)
@@ -161,10 +160,6 @@ class Classifier(nn.Module):
             self.memory_estimate = estimate_memory(network, sample)
         self.network = network.to(memory_format=torch.channels_last)
         self.eval()
-
-    def tapped_at(self, names: Sequence[str]) -> list[Tap]:
-        """Return the taps at four layers, finest first; raise ValueError where one of them is no feature map."""
-        return named_taps(self.network, self.normalise(self.sample()), names, self.name)
 
     def tap(self, layer: str) -> Tap:
         """Return the feature map at a layer that the user names.

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, cast
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from dre.caching import SaliencyCache
 from dre.checks import NonFiniteError, NonFiniteSaliencyError, check_labels
 from dre.engine.cost import Meter
 from dre.engine.perturbation import SweepBatch, SweepEngine
+from dre.engine.scoring import finite_logits, spread
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
 from dre.explainers.paths.shared import SharedWalks
@@ -21,7 +22,7 @@ from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
 from dre.modules.variants import Variants
 from dre.renamed import accepts_old_options
-from dre.types import Batch, Explained, ScoreName, Sweep, joined, rows_of
+from dre.types import Batch, Explained, ScoreName, Sweep, in_float32, joined, rows_of
 
 OnError = Literal["raise", "skip"]
 """What to do about an image that cannot be read, explained or scored."""
@@ -143,7 +144,7 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:
         """Explain a batch with every explainer; None when none of its images is to be explained."""
-        batch = _in_float32(batch)
+        batch = in_float32(batch)
         if self.on_error == "raise" or not batch["key"]:
             return self._explained(batch)
         tallies = copy.deepcopy({name: meter.tally for name, meter in self.meters.items()})
@@ -278,18 +279,6 @@ class ExplainerEvaluation(pl.LightningModule):
         return {name: Meter(explainer.cost) for name, explainer in self.explainers.items()}
 
 
-def finite_logits(logits: Tensor) -> Tensor:
-    """Return of which images the logits [B, K] give probabilities, bool [B]; a class may have minus infinity."""
-    return logits.float().logsumexp(dim=1).isfinite()
-
-
-def spread(values: Tensor, rows: Tensor) -> Tensor:
-    """Return values [N, ...] at the rows that bool [B] marks, and NaN at the others: [B, ...]."""
-    whole = values.new_full((len(rows), *values.shape[1:]), torch.nan)
-    whole[rows] = values
-    return whole
-
-
 def _say(keys: Sequence[str], rows: Tensor, what: str) -> None:
     """Warn about the images that bool [B] marks, by name."""
     if rows.any():
@@ -304,12 +293,3 @@ def check_name(name: str) -> None:
             f"explainer {name!r} needs another name: one that is not empty and has no brackets [ ], slashes or control "
             "characters, as results are logged under stage/explainer/metric"
         )
-
-
-def _in_float32(batch: Batch) -> Batch:
-    """Return a batch whose pixels are float32 where a trainer of half precision rounded them."""
-    wide = {
-        name: value.float() if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
-        for name, value in batch.items()
-    }
-    return cast(Batch, wide)

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -19,8 +20,9 @@ import torch
 import torch.distributed as dist
 from jsonargparse import Namespace
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.distributed import DistError
 
 NO_ID = "none"
 """torchrun's name of a job without --rdzv_id and --standalone."""
@@ -109,6 +111,15 @@ def _delete_old(files: Iterable[Path]) -> None:
             file.unlink()
 
 
+LOST_PEER = re.compile(r"\bgloo/transport|Gloo \w+ failed|NCCL", re.IGNORECASE)
+"""Text in the errors of collectives, which have no type of their own."""
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Return whether an error says that another process of the job is gone or out of reach."""
+    return isinstance(error, DistError) or LOST_PEER.search(str(error)) is not None
+
+
 class StopTogether(pl.Callback):
     """Stop a run between two batches, on all ranks, when SIGTERM or Ctrl-C reaches any of them; list it last.
 
@@ -162,6 +173,25 @@ class StopTogether(pl.Callback):
     def code(self) -> int:
         """Return the exit status of a run that was stopped: 143 after SIGTERM, 130 after Ctrl-C."""
         return 128 + (self.signal or signal.SIGTERM)
+
+    @contextmanager
+    def exiting(self, advice: Callable[[], str] | None = None) -> Iterator[None]:
+        """Exit with 143 after SIGTERM and 130 after Ctrl-C, when all ranks have written what they had to write.
+
+        Args:
+            advice: What to say about how to go on.
+        """
+        try:
+            yield
+        except SIGTERMException:
+            code = self.leave()
+            if advice is not None:
+                rank_zero_info(advice())
+            raise SystemExit(code) from None
+        except RuntimeError as error:
+            if self.signal and is_lost_peer(error):  # of several that were told to stop, another was faster
+                raise SystemExit(self.code()) from None
+            raise
 
     def leave(self) -> int:
         """Wait until all ranks have written what they had to write, and return the exit status.

@@ -17,15 +17,11 @@ from typing import Any
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch.distributed import DistError
 
-from dre.runs.launch import is_first_to_say
+from dre.runs.launch import is_first_to_say, is_lost_peer
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 1 << 30
-LOST_PEER = re.compile(r"\bgloo/transport|Gloo \w+ failed|NCCL", re.IGNORECASE)
-"""Text in the errors of collectives, which have no type of their own."""
-
 WORKER = re.compile(r"DataLoader worker \(pid")
 """Text in the errors for workers that have ended; they arise wherever the process is at that moment."""
 
@@ -200,11 +196,6 @@ def _way_on() -> str:
     """Return the option by which a run of this command goes on."""
     is_evaluation = Path(sys.argv[0]).stem == "evaluate"
     return "--resume and the directory of the run" if is_evaluation else "--ckpt_path last"
-
-
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Return whether an error says that another process of the job is gone or out of reach."""
-    return isinstance(error, DistError) or LOST_PEER.search(str(error)) is not None
 
 
 def machine() -> str:
