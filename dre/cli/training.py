@@ -42,6 +42,12 @@ class TrainingCommandLine(CommandLine):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; runs of MGnet get a folder of their own, whatever run file they are based on."""
         super().parse_arguments(parser, args)
+        variant = self.config.model.variant
+        if variant in (self.config.score.explainers or {}):
+            raise ValueError(
+                f"--score.explainers.{variant} would stand for the generator that is trained, which is scored under "
+                "that name; give it another one"
+            )
         if self.config.model.variant == "mgnet" and "mgnet" not in self.config.name:
             self.config.name = f"{MGNET}{self.config.name}"
 

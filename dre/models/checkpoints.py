@@ -85,6 +85,15 @@ def _read_plain(path: str | Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def steps_of(path: Path) -> int:
+    """Return how many steps a training had done when it wrote a checkpoint; -1 for a file that cannot be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["global_step"])
+    except Exception:  # a damaged file fails in any way, and is named where it is loaded
+        return -1
+
+
 def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:
     """Raise ValueError for a checkpoint that was trained to explain another classifier.
 

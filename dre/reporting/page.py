@@ -183,6 +183,10 @@ def _cost_cells(cost: Mapping[str, float | None] | None) -> list[Cell]:
     return [Cell(together), Cell(_plain(cost["milliseconds"]))]
 
 
+MOST_SKIPPED = 50
+"""Skipped images that the page names; summary.json has all."""
+
+
 def _failures(report: Report) -> list[str]:
     """Count the images without a value, also when there are none."""
     summary = report.summary
@@ -197,9 +201,11 @@ def _failures(report: Report) -> list[str]:
         *report.failures.items(),
     ]
     counts = [[Cell(what), Cell(str(count), kind="bad" if count else "")] for what, count in others]
+    skipped = [[Cell(key), Cell(reason)] for key, reason in sorted(summary.get("skipped", {}).items())]
     return [
         table("missing", ["explainer", *map(readable, summary["metrics"])], rows, caption) if rows else "",
         table("failed", ["images", "number"], counts),
+        table("skipped", ["skipped image", "reason"], skipped[:MOST_SKIPPED]) if skipped else "",
     ]
 
 

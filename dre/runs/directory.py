@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dre.models.checkpoints import steps_of
 from dre.runs.locks import locked, read_json, write_json
 from dre.runs.process import commit, mask_credentials, own_version
 from dre.runs.results import SAVED, run_file_name
@@ -259,7 +260,7 @@ def newest_checkpoint(
     job: str | None = None,
     saved: SavedConfig | None = None,
 ) -> Path:
-    """Return the newest last.ckpt below `family`, of the same configuration when one is given.
+    """Return the newest last.ckpt below `family`; of a configuration the one that reached the most steps.
 
     Args:
         family: A directory of runs, a run directory, or a checkpoint file.
@@ -276,10 +277,10 @@ def newest_checkpoint(
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     if config is None and found:
         return found[0]
-    for path in found:
-        run = path.parent.parent
-        if is_same_config(run, config or {}, saved) and job in (None, read_record(run).get("job")):
-            return path
+    runs = {path: path.parent.parent for path in found}
+    same = [path for path, run in runs.items() if is_same_config(run, config or {}, saved)]
+    if same := [path for path in same if job in (None, read_record(runs[path]).get("job"))]:
+        return max(same, key=steps_of)  # of equal ones the newest, which comes first
     if found:
         raise FileNotFoundError(
             f"no run under {family} has this configuration (the newest, {found[0].parent.parent}, differs in model, "

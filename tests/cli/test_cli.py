@@ -228,6 +228,11 @@ def test_a_smoke_run_keeps_no_maps_of_random_weights(place):
     assert run.model.cache is None
 
 
+def test_nothing_stands_for_the_generator_that_is_trained(place):
+    with pytest.raises(ValueError, match=r"--score\.explainers\.dre would stand for the generator that is trained"):
+        TrainingCommandLine(["--score.explainers", '{"dre": "dre.explainers.Random"}'])
+
+
 def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
     bare = edited(run_file, place / "bare.yaml", "", "score", {})
     content = yaml.safe_load(bare.read_text())

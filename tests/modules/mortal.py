@@ -50,3 +50,20 @@ class Told(pl.Callback):
     def _send(self, trainer: pl.Trainer, step: int) -> None:
         if (trainer.global_rank, step) == (self.rank, self.step):
             os.kill(os.getpid(), self.number)
+
+
+class Struck(pl.Callback):
+    """Send this process a signal at the event that DRE_TEST_STRIKE names as `event:signal`, counted from its start."""
+
+    def __init__(self) -> None:
+        self.left, _, number = os.environ.get("DRE_TEST_STRIKE", "").partition(":")
+        self.left, self.number = int(self.left or 0), int(number or 0)
+
+    def _count(self, *_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+    on_train_batch_start = on_train_batch_end = on_train_epoch_end = _count
+    on_validation_start = on_validation_batch_start = on_validation_batch_end = on_validation_end = _count
+    on_test_batch_start = on_test_batch_end = on_save_checkpoint = _count

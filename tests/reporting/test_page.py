@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,12 @@ def test_missing_values_are_counted(page):
     assert page.kinds["missing"][3][2] == "bad"
     assert rows["dre"][1] == "0 / 0"
     assert page.tables["failed"][1:] == [["evaluated but not explained", "2"], ["broken in the cache", "3"]]
+    assert "skipped" not in page.tables
+
+
+def test_skipped_images_stand_on_the_page_with_their_reason():
+    said = replace(report(), summary=summary() | {"skipped": {"wren<3": "ValueError: torn"}})
+    assert Page(report_html(said)).tables["skipped"][1:] == [["wren<3", "ValueError: torn"]]
 
 
 def test_pairs_carry_tests_and_effects(page):

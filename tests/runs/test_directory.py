@@ -88,6 +88,15 @@ def test_the_newest_checkpoint_is_found_in_a_run_a_family_or_as_a_file(tmp_path)
         newest_checkpoint(tmp_path, {"model": 3})
 
 
+def test_of_runs_of_one_configuration_the_one_that_came_furthest_is_taken(tmp_path):
+    steps = {"001": 40, "002": 80, "003": 60, "004": None}  # the last one was written last, and is torn
+    for age, (name, done) in zip((400, 300, 200, 100), steps.items(), strict=True):
+        path = fake_run(tmp_path / name, {"model": 1}, age=age)
+        path.write_bytes(b"torn") if done is None else torch.save({"global_step": done}, path)
+    assert newest_checkpoint(tmp_path, {"model": 1}) == tmp_path / "002" / CHECKPOINT
+    assert newest_checkpoint(tmp_path / "003", {"model": 1}) == tmp_path / "003" / CHECKPOINT
+
+
 @pytest.mark.parametrize(
     ("place", "line"),
     [
