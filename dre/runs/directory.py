@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from dre.models.checkpoints import steps_of
-from dre.runs.locks import locked, read_json, write_json
+from dre.runs.locks import lock_of, locked, read_json, write_json
 from dre.runs.process import commit, mask_credentials, own_version
 from dre.runs.results import SAVED, run_file_name
 
 RECORD = "run.json"
-LOCK = ".lock"
-"""Empty file that the process which works on a run holds locked; the record itself is replaced while it runs."""
+LOCK = lock_of(Path(RECORD)).name
+"""File that is there while a process works on a run."""
 
 MADE = "made.json"
 """Record of charts that do not lie in a run directory."""
@@ -119,13 +119,13 @@ def unfinished_config(directory: Path) -> Path:
 
 @contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run directory.
+    """Hold the lock of a run directory, which lies beside its record.
 
     Raises:
         ValueError: Another process holds it.
     """
     try:
-        with locked(directory / LOCK, wait=False):
+        with locked(directory / RECORD, wait=False):
             yield
     except BlockingIOError:
         raise ValueError(

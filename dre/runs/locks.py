@@ -10,6 +10,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file that is there while a file is locked."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock of a file, which need not exist and is left as it is.
@@ -24,7 +29,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     Raises:
         BlockingIOError: Another process holds it, and `wait` is false.
     """
-    beside = path.with_name(f".{path.name}.lock")
+    beside = lock_of(path)
     lock = FileLock(beside, thread_local=False)
     try:
         lock.acquire(blocking=wait)
