@@ -57,7 +57,9 @@ class Place:
 
     @classmethod
     def parse(cls, name: str) -> "Place":
-        """Read what `str` gave; raise ValueError for anything else."""
+        """Read what `str` gave; raise ValueError, or TypeError, for anything else."""
+        if not isinstance(name, str):
+            raise TypeError(f"a layer is named by a text such as 'layer4.2', got {name!r}")
         module, slash, function = name.partition("/")
         module, bracket, item = module.partition("[")
         module, mark, call = module.partition("#")

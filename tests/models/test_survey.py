@@ -340,6 +340,11 @@ def test_a_layer_that_is_none_is_refused(layer, said):
         small_classifier().tap(layer)
 
 
+def test_a_layer_that_is_no_text_is_refused():
+    with pytest.raises(TypeError, match=r"a layer is named by a text such as 'layer4\.2', got 7"):
+        dre.explain(small_classifier(), images(), 1, "grad_cam", layer=7)
+
+
 def test_a_layer_that_decides_nothing_is_refused():
     with pytest.raises(ValueError, match=r"the logits of Held do not depend on 'side'"):
         Classifier.wrap(Held("side_branch").eval(), size=(64, 64)).tap("side")
