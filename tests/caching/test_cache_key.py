@@ -115,7 +115,7 @@ def other_values(kind: type, option: str, default) -> list:
         case int() | float():
             values += [default + 1, default * 3, default / 2]
         case None:
-            values += ["stage3.2"] if option == "layer" else [2, 0.5]
+            values += ["stage3.2", "stage4.2"] if option == "layer" else [2, 0.5]
         case tuple():
             values.append(tuple(value / 2 for value in default))
         case _ if callable(default):
