@@ -235,11 +235,7 @@ class ShardDataModule(pl.LightningDataModule):
     def _preprocessing(self) -> Preprocessing:
         if self.preprocessing is None:
             raise ValueError("`preprocessing` is not set; pass the classifier's own, `classifier.preprocessing`")
-        if self.preprocessing.channels not in (1, 3):
-            raise ValueError(
-                f"the classifier reads {self.preprocessing.channels} channels, and packed pictures have 3, or 1 in "
-                "grey; train and evaluate it with a data module of your own, which yields `dre.types.Batch`"
-            )
+        check_preprocessing(self.preprocessing)
         return self.preprocessing
 
     def _rank(self) -> Rank:

@@ -1,6 +1,6 @@
 """Data loaders: worker processes, collation, and the position in the data at which training stands."""
 
-import resource
+import importlib
 import signal
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -132,6 +132,10 @@ def _load(stream: Stream, workers: int, collate: Callable[[Drawn], Batch]) -> It
 
 def _check_open_files(workers: int) -> None:
     """Raise the limit of open files to what the workers need, or say that it is too low: they would wait for ever."""
+    try:
+        resource: Any = importlib.import_module("resource")
+    except ImportError:  # on Windows, which has no such limit
+        return
     folder = Path("/proc/self/fd")
     held = len(list(folder.iterdir())) if folder.is_dir() else SPARE_FILES
     needed = held + SPARE_FILES + FILES_OF_WORKER * workers

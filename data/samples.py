@@ -171,7 +171,10 @@ def check_preprocessing(preprocessing: Preprocessing) -> None:
     for name, side in (*(("size", side) for side in preprocessing.size), ("resize", preprocessing.resize)):
         check_number(name, side, 1, LONGEST_SIDE)
     if preprocessing.channels not in (1, 3):
-        raise ValueError(f"`channels` of the preprocessing must be 1 or 3, got {preprocessing.channels!r}")
+        raise ValueError(
+            f"`channels` of the preprocessing is {preprocessing.channels!r}, and packed pictures have 3, or 1 in grey; "
+            "train and evaluate such a classifier with a data module of your own, which yields `dre.types.Batch`"
+        )
 
 
 def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Random | None = None) -> Sample:

@@ -356,7 +356,7 @@ def test_images_and_targets_that_do_not_fit_are_refused(images, targets, error, 
 
 def test_a_module_that_cannot_read_the_images_is_named():
     network = nn.Sequential(nn.Flatten(), nn.Linear(7, 2))
-    with pytest.raises(ValueError, match=r"Sequential does not run on images \[1, 3, 8, 8\]: .*mat1 and mat2"):
+    with pytest.raises(ValueError, match=r"Sequential fails on images \[1, 3, 8, 8\]: .*mat1 and mat2"):
         dre.explain(network, torch.rand(3, 8, 8))
 
 

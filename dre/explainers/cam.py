@@ -7,6 +7,7 @@ from dre.explainers.base import Explainer
 from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.models.hooks import in_eval_mode
+from dre.models.outputs import BATCH_TOLERANCE
 from dre.models.taps import Tap
 from dre.types import ScoreName
 
@@ -14,7 +15,8 @@ SMALLEST_DENOMINATOR = 1e-6
 """Smallest denominator of Grad-CAM++'s ratio, as in the widely used implementations."""
 
 HEAD_TOLERANCE = 1e-3
-"""Largest difference, relative to the largest logit, between the logits and a linear head on the averaged map."""
+"""Largest difference, relative to the largest logit, between the logits and a linear head on the averaged map; wider in
+half precision."""
 
 
 def feature_map(classifier: Classifier, method: str, layer: str | None = None) -> Tap:
@@ -50,7 +52,8 @@ def pooled_head(classifier: Classifier, layer: str | None = None) -> tuple[Tap, 
     if weights is not None and weights.shape == (classifier.num_classes, tap.channels):
         activations, logits = classifier.activations(classifier.sample(), tap)
         pooled = tap.read(activations, classifier.preprocessing.size).mean(dim=(2, 3))
-        if bool((pooled @ weights.T + biases - logits).abs().max() <= HEAD_TOLERANCE * logits.abs().max()):
+        tolerance = BATCH_TOLERANCE.get(logits.dtype, HEAD_TOLERANCE)
+        if bool((pooled @ weights.T + biases - logits).abs().max() <= tolerance * logits.abs().max()):
             return tap, weights
     raise ValueError(
         f"CAM needs a linear head on the average of the last feature map, and the head of {classifier.name} reads "

@@ -63,7 +63,7 @@ def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
     return rows, tokens // rows
 
 
-def grids(network: nn.Module, seen: Observation, sample: Tensor, wide: Tensor | None) -> dict[int, Grid | None]:
+def find_grids(network: nn.Module, seen: Observation, sample: Tensor, wide: Tensor | None) -> dict[int, Grid | None]:
     """Describe what was seen in a pass, by rank: None where a layout cannot be told; what is no map is left out.
 
     Where the network takes a wider image too, the axis that grows holds the columns. Where it does not, the layout that

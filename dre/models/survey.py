@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dre.models.grids import Grid, grids, out_of_order, power_of_two
+from dre.models.grids import Grid, find_grids, out_of_order, power_of_two
 from dre.models.hooks import Output, items, with_item
 from dre.models.observation import Observation, Place, Recorder, Sight, observe
 from dre.models.outputs import first_line
@@ -51,7 +51,7 @@ class Survey:
     def __init__(self, network: nn.Module, sample: Tensor, wide: Tensor | None) -> None:
         self.network, self.size = network, (sample.shape[-2], sample.shape[-1])
         self.seen: Observation = observe(network, sample)
-        self.grids = grids(network, self.seen, sample, wide)
+        self.grids = find_grids(network, self.seen, sample, wide)
         for rank in out_of_order(network, sample, self.seen.path, self.grids):
             del self.grids[rank]
 

@@ -33,7 +33,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
         check_finite_weights(state, path)
         try:
             return state, TrainedNetwork.from_dict(content[TRAINED_KEY])
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} does not say what network it holds ({reason_of(error)}): damaged, or of another version; "
                 "take another checkpoint"

@@ -31,6 +31,7 @@ from dre.metrics.base import MapComparison, feed
 from dre.modules import ExplainerEvaluation
 from tests.callbacks import distributed_evaluation
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
+from tests.data.trees import with_broken
 from tests.metrics.examples import metric_classes
 from tests.networks import small_classifier
 from tests.ranks import run_ranks
@@ -397,14 +398,17 @@ def test_a_run_without_any_image_left_is_an_error(five_shards, tmp_path):
         evaluate(tmp_path, small_data(five_shards), module)
 
 
-def test_images_that_the_data_skipped_count_against_the_manifest(five_shards, tmp_path, monkeypatch):
-    data = small_data(five_shards, eval_batch_size=4)
-    data.skipped = [("val_099", "truncated")]
-    monkeypatch.setattr(type(data), "expected_images", lambda self, stage: 19)
+def test_images_that_the_data_skipped_count_against_the_manifest(tmp_path):
+    data = small_data(with_broken(tmp_path, "val", 2), eval_batch_size=4, on_error="skip")
     evaluate(tmp_path, data)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["skipped"] == {"val_099": "truncated"}
-    assert summary["evaluated"] == 18
-    data.skipped = []
+    assert summary["skipped"].keys() == {"val_000", "val_001"}
+    assert all("truncated" in reason for reason in summary["skipped"].values())
+    assert summary["evaluated"] == 5
+
+
+def test_images_that_are_missing_without_a_reason_are_an_error(five_shards, tmp_path, monkeypatch):
+    data = small_data(five_shards, eval_batch_size=4)
+    monkeypatch.setattr(type(data), "expected_images", lambda self, stage: 19)
     with pytest.raises(ValueError, match="18 images were evaluated, the data has 19"):
         evaluate(tmp_path, data)

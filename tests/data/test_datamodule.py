@@ -1,5 +1,4 @@
 import errno
-import io
 import os
 import signal
 import tarfile
@@ -7,11 +6,9 @@ from itertools import chain
 
 import pytest
 import torch
-from PIL import Image
 
 from callbacks import Throughput
 from data.datamodule import ShardDataModule
-from data.folder import read_labels
 from data.photos import Photo
 from data.samples import BrokenSampleError, Transform
 from data.shards import count, key_order, open_shards
@@ -19,19 +16,7 @@ from data.streams import EvaluationStream, Position, Rank, ResampledStream, Trai
 from data.transfer import Remote
 from dre.runs.process import one_line_errors
 from dre.types import Preprocessing
-from tests.data.trees import SMALL, keys_of, labelled_folder, module, pack, packed, photo
-
-
-def with_broken(tmp_path, split: str, broken: int = 1):
-    """Pack photographs of which some are cut off behind their header."""
-    splits = read_labels(labelled_folder(tmp_path / "source"))
-    for one in splits[split][:broken]:
-        one.path.write_bytes(one.path.read_bytes()[:700])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.packing._check_readable", lambda data: Image.open(io.BytesIO(data)).size[::-1])
-        pack(splits, tmp_path / "packed")
-    return tmp_path / "packed"
-
+from tests.data.trees import SMALL, keys_of, labelled_folder, module, packed, photo, with_broken
 
 # Evaluation
 

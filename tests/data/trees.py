@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from data.datamodule import ShardDataModule
@@ -67,3 +68,14 @@ def module(root: Path, **options) -> ShardDataModule:
 
 def keys_of(loader) -> list[list[str]]:
     return [batch["key"] for batch in loader]
+
+
+def with_broken(tmp_path, split: str, broken: int = 1):
+    """Pack photographs of which some are cut off behind their header."""
+    splits = read_labels(labelled_folder(tmp_path / "source"))
+    for one in splits[split][:broken]:
+        one.path.write_bytes(one.path.read_bytes()[:700])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.packing._check_readable", lambda data: Image.open(io.BytesIO(data)).size[::-1])
+        pack(splits, tmp_path / "packed")
+    return tmp_path / "packed"

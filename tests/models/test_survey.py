@@ -467,7 +467,7 @@ def test_a_network_that_mixes_images_gives_each_its_own_map(method):
     classifier = Classifier.wrap(Ends("mixes"), size=(16, 16))
     if method not in dre.list_explainers(classifier):
         pytest.skip("does not work for this network")
-    few = {"iterations": 2, "steps": 2, "samples": 4, "walks": 1}
+    few = {"iterations": 2, "steps": 2, "samples": 4, "masks": 4, "points": 2, "ascents": 2, "fragments": 2}
     options = {name: value for name, value in few.items() if name in dre.api.options_of(dre.api.catalogue()[method])}
     both = images((16, 16))
     together = classifier and dre.explain(classifier, both, [1, 2], method, **options)

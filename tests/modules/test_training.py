@@ -291,7 +291,7 @@ def test_grey_images_train_and_pictures_of_other_channels_are_refused_with_the_r
     after = list(train(1).estimator.parameters())
     assert all(value.isfinite().all() for value in after)
     assert len(after) == len(before)
-    with pytest.raises(ValueError, match=r"reads 4 channels, and packed pictures have 3, or 1 in grey; .* of your own"):
+    with pytest.raises(ValueError, match=r"is 4, and packed pictures have 3, or 1 in grey; .* of your own"):
         train(4)
 
 
