@@ -202,7 +202,7 @@ class Survey:
         return [replace(tap, stride=stride, enlarge=True) for tap, stride in zip(picks, STRIDES, strict=True)]
 
 
-def survey(network: nn.Module, sample: Tensor, name: str) -> Survey:
+def survey_of(network: nn.Module, sample: Tensor, name: str) -> Survey:
     """Observe a network on an image and on a wider one; raise ValueError where it cannot be differentiated."""
     more = max(32, round(sample.shape[-1] / 96) * 32)  # whole cells at all strides
     columns = sample.shape[-1] + more
@@ -247,14 +247,14 @@ def find_maps(network: nn.Module, sample: Tensor, name: str) -> Taps:
         name: Of the network, for messages.
     """
     try:
-        return survey(network, sample, name).find()
+        return survey_of(network, sample, name).find()
     except ValueError as error:
         return Taps([], None, str(error))
 
 
 def named_layers(network: nn.Module, sample: Tensor, names: Sequence[str], name: str) -> list[Tap]:
     """Describe layers that the user names; raise ValueError for one that is no map, or that the logits do not read."""
-    seen = survey(network, sample, name)
+    seen = survey_of(network, sample, name)
     taps = [seen.named(layer) for layer in names]
     for layer, tap in zip(names, taps, strict=True):
         if not seen.carries(tap):
@@ -270,7 +270,7 @@ def named_taps(network: nn.Module, sample: Tensor, names: Sequence[str], name: s
     """
     if len(names) != len(STRIDES):
         raise ValueError(f"`taps` names four modules, for strides 4, 8, 16 and 32, got {len(names)}: {list(names)}")
-    taps = [seen.named(layer) for seen in [survey(network, sample, name)] for layer in names]
+    taps = [seen.named(layer) for seen in [survey_of(network, sample, name)] for layer in names]
     if len({tap.stride for tap in taps}) == 1 and taps[0].layout.startswith("tokens"):
         return [replace(tap, stride=stride, enlarge=True) for tap, stride in zip(taps, STRIDES, strict=True)]
     return taps

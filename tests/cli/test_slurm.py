@@ -60,6 +60,7 @@ def test_the_script_is_a_script_that_requeues_and_ends_all_tasks_with_one():
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_a_requeued_job_of_two_tasks_goes_on(tmp_path, monkeypatch):
     place = workplace(tmp_path)
     path = tiny_run_file(place / "tiny.yaml", packed(place / "photographs", train=8, val=4))

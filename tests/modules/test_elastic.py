@@ -65,6 +65,7 @@ def parent(place: Path, run: str) -> str | None:
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_torchrun_starts_a_job_again_that_lost_a_rank_and_it_goes_on_by_itself(place):
     path = run_file(place, mortal(rank=1, step=2 * STEPS + 1))
     words = [str(TRAIN), "--config", str(path)]

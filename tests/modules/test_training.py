@@ -361,6 +361,7 @@ def test_validation_numbers_agree_on_one_two_and_three_ranks(five_shards, tmp_pa
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_two_nodes_train_together(five_shards, tmp_path):
     nodes = ["--nnodes=2", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}", "--rdzv_id=two"]
     words = ["-m", "tests.modules.distributed_training", str(five_shards), str(tmp_path)]
