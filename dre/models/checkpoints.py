@@ -13,7 +13,7 @@ from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
 from dre.models.survey import named_taps
 from dre.models.taps import Tap
-from dre.models.taps_of_0_1 import taps_of_0_1
+from dre.models.taps_of_0_1 import names_of_0_1
 from dre.models.trained import TRAINED_KEY
 from dre.models.weights import check_content, check_finite_weights, reason_of
 
@@ -166,7 +166,7 @@ def read_taps(content: Mapping[str, Any], classifier: Classifier, path: str | Pa
     """
     names, own = content.get(TAPS_KEY), [tap.name for tap in classifier.taps]
     if names is None:
-        names = taps_of_0_1(
+        names = names_of_0_1(
             classifier.network, classifier.normalise(classifier.sample()), "vgg" in classifier.name.lower()
         )
         names = names or own

@@ -143,6 +143,6 @@ def _token_blocks(network: nn.Module, tokens: list[Tap]) -> list[Tap]:
     return [tap for tap in tokens if type(network.get_submodule(tap.module)) is block]
 
 
-def taps_of_0_1(network: nn.Module, sample: Tensor, pooled: bool) -> list[str]:
+def names_of_0_1(network: nn.Module, sample: Tensor, pooled: bool) -> list[str]:
     """Return the names of the layers that 0.1 tapped at strides 4, 8, 16 and 32; empty where it found none."""
     return [tap.module for tap in find_taps(network, sample, pooled)[0]]

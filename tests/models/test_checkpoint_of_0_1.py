@@ -54,7 +54,7 @@ def test_the_layers_that_0_1_tapped_are_read_again_and_said_where_they_are_other
     own = [tap.name for tap in classifier.taps]
     assert [tap.name for tap in read_taps(content, classifier, CHECKPOINT)] == own  # of a plain residual network
     others = [own[0], own[1], own[2], "layer4"]
-    monkeypatch.setattr("dre.models.checkpoints.taps_of_0_1", lambda *_: others)
+    monkeypatch.setattr("dre.models.checkpoints.names_of_0_1", lambda *_: others)
     with pytest.warns(UserWarning, match=r"does not name the layers that its generator reads; as in 0\.1 .*layer4$"):
         assert [tap.name for tap in read_taps(content, classifier, CHECKPOINT)] == others
 
