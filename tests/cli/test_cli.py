@@ -43,6 +43,8 @@ MASK_TRAININGS = [path for path in RUN_FILES if path.parent.name == "train" and 
 HALF = '{"size": [168, 168], "resize": 168}'
 READS_MS_SSIM = ("evaluate/demo_metrics", "evaluate/idgi_table3", "evaluate/idgi_table4", "evaluate/idgi_tables")
 """MS-SSIM needs sides above 160 pixels."""
+WIDE = ("train/birds_resnet50", "train/places_resnet50", "train/birds_googlenet", "train/imagenet_googlenet")
+"""Smoke runs that are slow tests; `train/imagenet_resnet50` and `train/imagenet_vgg19` stand for them."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
 """What a new user runs, and networks that read 28 x 28 pixels."""
 
@@ -126,7 +128,17 @@ def small_words(path: Path) -> list[str]:
     return [option, HALF if kind in READS_MS_SSIM else SIXTH]
 
 
-@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if name_of(path) in WIDE else [], id=name_of(path))
+        for path in RUN_FILES
+    ],
+)
 def test_every_run_file_runs_with_smoke(path, small_networks):
     arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
     run = COMMANDS[path.parent.name]([*arguments, *small_words(path)])

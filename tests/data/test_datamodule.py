@@ -363,14 +363,14 @@ def test_a_killed_worker_is_one_line(five_shards, monkeypatch):
 def test_too_few_open_files_are_named_not_waited_for(five_shards, monkeypatch, kind):
     data = module(five_shards, workers=2)
     limits = []
-    monkeypatch.setattr("data.loader.resource.setrlimit", lambda _, pair: limits.append(pair))
-    monkeypatch.setattr("data.loader.resource.getrlimit", lambda _: (60, 90))
+    monkeypatch.setattr("resource.setrlimit", lambda _, pair: limits.append(pair))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (60, 90))
     loader = data.train_dataloader() if kind == "walk" else data.val_dataloader()
     with pytest.raises(
         ValueError, match=r"^2 workers need about \d+ open files, this process may have 90; raise.*ulimit"
     ):
         list(loader)
-    monkeypatch.setattr("data.loader.resource.getrlimit", lambda _: (60, 4096))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (60, 4096))
     assert list(loader)
     assert limits == [(4096, 4096)]
     assert len(keys_of(module(five_shards, workers=0).val_dataloader())) == 2

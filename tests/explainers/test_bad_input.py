@@ -161,7 +161,7 @@ def test_a_classifier_in_training_mode_with_gradients_on_is_left_as_found(name):
         (torch.rand(2, 3, 64, 64), [0, 5], r"`targets` must lie in 0\.\.4, the classes of this classifier, got 0\.\.5"),
         (torch.rand(2, 3, 64, 64), [-1, 0], r"`targets` must lie in 0\.\.4.*got -1\.\.0"),
         (torch.rand(2, 3, 64, 64) + 0.5, [0, 0], r"`images` must lie in \[0, 1\], got"),
-        (torch.rand(2, 3, 64, 64).log(), [0, 0], r"`images` must lie in \[0, 1\], got"),
+        ((torch.rand(2, 3, 64, 64) + 0.01).log(), [0, 0], r"`images` must lie in \[0, 1\], got"),
         (torch.rand(2, 3, 64, 64).index_fill(0, torch.tensor(1), torch.nan), [0, 0], "non-finite values in 1 of 2"),
         (torch.rand(0, 3, 64, 64), [], "`images` is empty"),
     ],
