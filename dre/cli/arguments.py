@@ -5,6 +5,7 @@ import difflib
 import itertools
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -15,6 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from dre import renamed
 from dre.runs.process import ALLOW, MASK, PIPE, mask_credentials, refuse_pipes
+from dre.runs.results import SAVED
 
 Training = Literal["masks", "classifier"]
 
@@ -56,7 +58,9 @@ class OneLineParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         said = mask_credentials(plain(message))
-        self.exit(2, f"error: {said}{self._suggestion(message)}; `python {self.prog} --help` lists all keys\n")
+        saved = [word.rpartition("=")[2] for word in sys.argv[1:] if word.endswith(f"/{SAVED}")]  # of an earlier run
+        where = f" (read from {saved[0]}, which may be damaged)" if saved else ""
+        self.exit(2, f"error: {said}{self._suggestion(message)}{where}; `python {self.prog} --help` lists all keys\n")
 
     def _suggestion(self, message: str) -> str:
         """Return the options that an unrecognised one resembles, as a question."""
