@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dre.models.graph import depths
 from dre.models.hooks import Key, Output, items, watching
 
 ACTIVATIONS = frozenset(
@@ -22,7 +23,10 @@ ACTIVATIONS = frozenset(
 JOINS = frozenset({"add", "cat", "concat", "concatenate"})
 """Functions that join a branch to the main path: the end of a block that is no module of its own."""
 
-FUNCTIONS = ACTIVATIONS | JOINS
+PRODUCTS = frozenset({"mul", "multiply", "sub", "div", "maximum", "minimum", "where"})
+"""Functions that join two branches, unless one of the two is the main path itself: then the other is its gate."""
+
+FUNCTIONS = ACTIVATIONS | JOINS | PRODUCTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Sight:
         shape: Its shape.
         kind: Class of the module that gave it; None for a function.
         is_pooled: Whether a pooling without parameters gave it.
+        is_gated: Whether it is a map of the path times a gate, whose features are those of the map.
         is_modified: Whether the network overwrites it later in the same pass.
         depth: Position on the path from the image to the logits when all of them depend on it, else -1.
         gradient: Of a random combination of the logits, where `depth` is not negative.
@@ -92,6 +97,7 @@ class Sight:
     shape: tuple[int, ...]
     kind: type[nn.Module] | None
     is_pooled: bool = False
+    is_gated: bool = False
     is_modified: bool = False
     depth: int = -1
     gradient: Tensor | None = None
@@ -124,14 +130,20 @@ def canonical(func: Callable[..., Any]) -> str:
 
 
 class Recorder(TorchFunctionMode):
-    """Note each output of a module and of some functions while a network runs."""
+    """Note each output of a module and of some functions while a network runs.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: What runs.
+        kept: Numbers of axes of the tensors that are held; those of a whole pass may take gigabytes.
+    """
+
+    def __init__(self, network: nn.Module, kept: tuple[int, ...] = (3, 4)) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.kept = network, kept
         self.running: list[tuple[str, Counter[str]]] = []
         self.runs: Counter[str] = Counter()
         self.seen: list[tuple[Place, Tensor, type[nn.Module] | None, bool, tuple[int, ...], int, Any, int]] = []
+        self.factors: dict[int, list[tuple[Any, int]]] = {}
 
     def enter(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         """Note that a module starts."""
@@ -151,20 +163,24 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run a function as it is and note its result."""
-        result = func(*args, **(kwargs or {}))
         name = canonical(func)
+        given = [
+            (one.grad_fn, one.output_nr, one.shape) for one in args if isinstance(one, Tensor) and name in PRODUCTS
+        ]
+        result = func(*args, **(kwargs or {}))
         if name in FUNCTIONS and isinstance(result, Tensor) and self.running:
             for _, counts in self.running:
                 counts[name] += 1
             owner, counts = self.running[-1]
-            place = Place(owner, self.runs[owner], None, name, counts[name])
-            self._note(place, result, None, False)
+            self.factors[len(self.seen)] = [(node, nr) for node, nr, shape in given if shape == result.shape]
+            self._note(Place(owner, self.runs[owner], None, name, counts[name]), result, None, False)
         return result
 
     def _note(self, place: Place, value: Tensor, kind: type[nn.Module] | None, is_pooled: bool) -> None:
         if value.ndim in (3, 4) and value.is_floating_point():
             node, number = (value.grad_fn, value.output_nr) if value.grad_fn is not None else (None, 0)
-            self.seen.append((place, value, kind, is_pooled, tuple(value.shape), value._version, node, number))
+            held = value if value.ndim in self.kept else value.new_empty(0)
+            self.seen.append((place, held, kind, is_pooled, tuple(value.shape), value._version, node, number))
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -184,15 +200,15 @@ class Recorder(TorchFunctionMode):
 
 def shapes(network: nn.Module, sample: Tensor) -> dict[Place, tuple[int, ...]]:
     """Run one forward pass and return the shape of each tensor by place."""
-    recorder = Recorder(network)
+    recorder = Recorder(network, kept=())
     with torch.no_grad(), recorder.recording():
         network(sample)
     return {place: one[4] for place, one in zip(recorder.places(), recorder.seen, strict=True)}
 
 
 def values(network: nn.Module, sample: Tensor, places: set[Place]) -> dict[Place, Tensor]:
-    """Run one forward pass and return the tensors at some places."""
-    recorder = Recorder(network)
+    """Run one forward pass and return the tokens at some places, [1, N, C] or [1, C, N]."""
+    recorder = Recorder(network, kept=(3,))
     with torch.no_grad(), recorder.recording():
         network(sample)
     pairs = zip(recorder.places(), recorder.seen, strict=True)
@@ -218,7 +234,7 @@ def observe(network: nn.Module, sample: Tensor) -> Observation:
             raise RuntimeError("its logits have no gradient")
         draws = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
         total = (logits * draws).sum()
-        depths, flowing = _depths(total, pixels)
+        depth_of, flowing = depths(total, pixels)
         gradients: dict[tuple[Any, int], Tensor] = {}
         nodes = {(one[6], one[7]) for one in recorder.seen if one[6] is not None and (one[6], one[7]) in flowing}
         handles = [node.register_prehook(_keep(node, gradients)) for node in {node for node, _ in nodes}]
@@ -230,9 +246,11 @@ def observe(network: nn.Module, sample: Tensor) -> Observation:
     sights, flows = [], {}
     for rank, (place, one) in enumerate(zip(recorder.places(), recorder.seen, strict=True)):
         _, value, kind, is_pooled, shape, version, node, number = one
-        depth, slope = depths.get((node, number), -1), gradients.get((node, number))
+        depth, slope = depth_of.get((node, number), -1), gradients.get((node, number))
+        is_gated = any(factor in depth_of for factor in recorder.factors.get(rank, ()))
         is_modified = value._version != version
-        sight = Sight(place, shape, kind, is_pooled, is_modified, depth, slope if depth >= 0 else None, rank)
+        slope_of_path = slope if depth >= 0 else None
+        sight = Sight(place, shape, kind, is_pooled, is_gated, is_modified, depth, slope_of_path, rank)
         sights.append(sight)
         if depth < 0 and slope is not None and bool(slope.any()):
             flows[rank] = sight
@@ -246,48 +264,6 @@ def _keep(node: Any, gradients: dict[tuple[Any, int], Tensor]) -> Callable[[tupl
                 gradients[node, number] = slope.detach()
 
     return keep
-
-
-def _depths(total: Tensor, pixels: Tensor) -> tuple[dict[tuple[Any, int], int], set[tuple[Any, int]]]:
-    """Return the tensors that every way from the pixels to the total passes, by depth, and all that lie on some way.
-
-    A tensor is its node of the autograd graph with the number of its output. It lies on every way when as many ways
-    pass it as there are.
-    """
-    root = (total.grad_fn, 0)
-    order = _in_order(root)
-    below = dict.fromkeys(order, 0)  # ways from the pixels
-    for vertex in order:
-        node = vertex[0]
-        is_pixels = getattr(node, "variable", None) is pixels
-        below[vertex] = 1 if is_pixels else sum(below[following] for following in _next(node))
-    above = dict.fromkeys(order, 0)  # ways to the total
-    above[root] = 1
-    for vertex in reversed(order):
-        for following in _next(vertex[0]):
-            above[following] += above[vertex]
-    everywhere = [vertex for vertex in order if below[vertex] * above[vertex] == below[root] > 0]
-    return {vertex: depth for depth, vertex in enumerate(everywhere)}, {v for v in order if below[v] and above[v]}
-
-
-def _next(node: Any) -> list[tuple[Any, int]]:
-    return [(following, number) for following, number in node.next_functions if following is not None]
-
-
-def _in_order(root: tuple[Any, int]) -> list[tuple[Any, int]]:
-    """Return all tensors that the root was computed from, each behind those that it was computed from."""
-    order: list[tuple[Any, int]] = []
-    known: set[tuple[Any, int]] = set()
-    stack = [(root, False)]
-    while stack:
-        vertex, is_done = stack.pop()
-        if is_done:
-            order.append(vertex)
-        elif vertex not in known:
-            known.add(vertex)
-            stack.append((vertex, True))
-            stack.extend((following, False) for following in _next(vertex[0]) if following not in known)
-    return order
 
 
 def _is_pool(module: nn.Module, before: tuple[int, ...] | None, value: Tensor) -> bool:

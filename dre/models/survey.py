@@ -62,7 +62,7 @@ class Survey:
         that is not zero at them. A pooling without parameters gives none. Where several branches follow it that come
         together only in the head, no single map explains the logits, and none is read.
         """
-        maps = [sight for sight in self._named(self.seen.path) if self.grids.get(sight.rank)]
+        maps = [one for one in self._named(self.seen.path) if self.grids.get(one.rank) and not one.is_gated]
         taps = self._at_strides(maps) or self._of_stack(maps)
         if self.seen.is_flat:
             return Taps(taps, None, "no pixel changes its logits; are its weights loaded?")
