@@ -180,8 +180,8 @@ class ExplainerEvaluation(pl.LightningModule):
         images, labels, targets, finite = images[kept], labels[kept], targets[kept], finite[kept]
         saliency, scores = self._of_finite(images, targets, keys, finite)
         broken = {name: ~maps.isfinite().flatten(1).all(dim=1) for name, maps in saliency.items()}
-        for name, maps in saliency.items():
-            maps[broken[name]] = 0  # it can be drawn, and compared, like any other
+        for name, flaws in broken.items():  # a broken map can be drawn, and compared, like any other
+            saliency[name] = saliency[name].masked_fill(flaws[:, None, None, None], 0)
         explained = Explained(
             images=images, labels=labels, targets=targets, key=keys, saliency=saliency, broken=broken, scores=scores
         )
