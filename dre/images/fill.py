@@ -23,6 +23,10 @@ Baseline = FillName | Tensor
 DrawnFill = FillName | Literal["mixture"]
 """A fill of masks that are optimised: constant, or drawn anew at each iteration."""
 
+TrainingFill = Literal["blur", "blur25", "image_mean", "black", "noise", "coloured_noise"]
+"""A fill that training can draw: `blur25` has a standard deviation of 25 pixels, `noise` is uniform and
+`coloured_noise` that of Fu et al. 2021."""
+
 FILLS: tuple[DrawnFill, ...] = (*get_args(FillName), "mixture")
 
 
@@ -162,6 +166,44 @@ def mixture_fill(images: Tensor, blur_share: float = 0.5, generator: torch.Gener
     fill[blurred] = gaussian_blur(images[blurred], BLUR.sigma, BLUR.radius)
     fill[noisy] = coloured_noise(images[noisy], generator=generator)
     return fill
+
+
+def drawn_fills(images: Tensor, fills: Sequence[TrainingFill], generator: torch.Generator | None = None) -> Tensor:
+    """Return for each image one of several fills, drawn with even chances: [B, C, H, W].
+
+    Args:
+        images: [B, C, H, W] in [0, 1].
+        fills: Names to draw from; one that is named twice has twice the chance.
+        generator: Source of randomness on the images' device.
+
+    Raises:
+        ValueError: A name is unknown, or there is none.
+
+    Source: our choice. A mask that is trained over one fill is good over that one (`docs/experiments.md`).
+    """
+    check_fills(fills)
+    draws = torch.randint(len(fills), (len(images),), device=images.device, generator=generator)
+    shown = torch.empty_like(images)
+    for place, name in enumerate(fills):
+        rows = (draws == place).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        if name == "noise":
+            some = images[rows]
+            shown[rows] = torch.rand(some.shape, dtype=some.dtype, device=some.device, generator=generator)
+        elif name == "coloured_noise":
+            shown[rows] = coloured_noise(images[rows], generator=generator)
+        else:
+            shown[rows] = fill_images(images[rows], Blur(25.0) if name == "blur25" else name)
+    return shown
+
+
+def check_fills(fills: Sequence[str]) -> None:
+    """Raise ValueError unless all names are fills that training can draw, at least one."""
+    unknown = [name for name in fills if name not in get_args(TrainingFill)]
+    if unknown or not fills:
+        known = ", ".join(get_args(TrainingFill))
+        raise ValueError(f"`fills` must name at least one of {known}, got {unknown or list(fills)}")
 
 
 def checkerboard(images: Tensor, cell: int = 16) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dre.images.maps import upsample
 from dre.models.controller import SkewController
-from dre.models.generator import Filtered, MaskGenerator, SpatialFilter, UpsampleName
+from dre.models.generator import Evidence, Filtered, MaskGenerator, SpatialFilter, UpsampleName
 from dre.models.taps import Tap
 
 Variant = Literal["dre", "mgnet"]
@@ -33,7 +33,8 @@ class EstimatorSettings:
     monotone: bool = True
     upsample: UpsampleName = "pixelshuffle"
     filter_gain: float = 0.0
-    evidence: bool = False
+    evidence: Evidence = False
+    residual_weight: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return plain lists, numbers and strings, which a checkpoint can hold without code."""
@@ -75,7 +76,12 @@ class MaskEstimator(nn.Module):
         self.taps: list[Tap] | None = None
         self.filter = SpatialFilter(settings.classes, settings.tap_channels[-1], settings.filter_gain)
         self.generator = MaskGenerator(
-            settings.tap_channels, settings.widths, 1 if is_dre else 2, settings.upsample, settings.evidence
+            settings.tap_channels,
+            settings.widths,
+            1 if is_dre else 2,
+            settings.upsample,
+            settings.evidence,
+            settings.residual_weight,
         )
         self.to_scores = SkewController(settings.eta, settings.h, settings.monotone) if is_dre else PairRatio()
 

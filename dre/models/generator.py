@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 UpsampleName = Literal["pixelshuffle", "transposed"]
+Evidence = bool | Literal["balanced"]
+"""Whether the class evidence is part of the raw scores: not, added to them, or balanced with them."""
 
 PRINTED_WIDTHS = {
     "resnet50": (64, 128, 256),
@@ -17,7 +19,10 @@ PRINTED_WIDTHS = {
 """Cell widths at strides 4, 8 and 16 as printed in Fu et al. 2021 for three classifiers."""
 
 EVIDENCE_HEAD_START = 0.1
-"""Share of its usual start that the head begins with beside the evidence, which then decides the first masks."""
+"""Share of its usual start that the head begins with beside added evidence, which then decides the first masks."""
+
+RESIDUAL_START = 0.12
+"""Weight of the residual beside balanced evidence that training starts from, where it is learnt."""
 
 
 def cell_widths(classifier_name: str, tap_channels: Sequence[int]) -> tuple[int, int, int]:
@@ -150,7 +155,10 @@ class MaskGenerator(nn.Module):
         outputs: 1 for DRE's scores, 2 for MGnet's pair.
         upsample: Pixel shuffle as in the published code, or the transposed convolution of the paper's text.
         evidence: Add the enlarged class evidence, times a learnt weight, to the one output, so that training starts
-            from the activation map of the class and learns what is missing.
+            from the activation map of the class and learns what is missing. With `balanced` both parts, the evidence
+            and the residual that is learnt, are standardised over each image before they are added, so that the
+            residual cannot outgrow the evidence.
+        residual_weight: Of the residual beside `balanced` evidence, in [0, 1]; learnt, from 0.12, when not given.
 
     Source: Fu et al. 2021, section 3.2.2 and the published code; the evidence is our choice.
 
@@ -168,9 +176,15 @@ class MaskGenerator(nn.Module):
         widths: Sequence[int],
         outputs: int = 1,
         upsample: UpsampleName = "pixelshuffle",
-        evidence: bool = False,
+        evidence: Evidence = False,
+        residual_weight: float | None = None,
     ) -> None:
         super().__init__()
+        if residual_weight is not None and (evidence != "balanced" or not 0 <= residual_weight <= 1):
+            raise ValueError(
+                "`residual_weight` is the weight in [0, 1] of the residual beside `evidence: balanced`, got "
+                f"{residual_weight} with `evidence: {str(evidence).lower()}`"
+            )
         if evidence and outputs != 1:
             raise ValueError("`evidence` is added to the one score map of the variant dre; mgnet has a pair of maps")
         if len(tap_channels) != 4 or len(widths) != 3 or min(widths) < 4:
@@ -187,10 +201,18 @@ class MaskGenerator(nn.Module):
         )
         kernel = 3 if outputs == 1 else 1
         self.head = nn.Conv2d(fine, outputs, kernel, padding=kernel // 2)
-        self.evidence = nn.Parameter(torch.ones(())) if evidence else None
-        if evidence:
+        self.evidence = nn.Parameter(torch.ones(())) if evidence is True else None
+        self.is_balanced, self.fixed_weight = evidence == "balanced", residual_weight
+        if self.is_balanced and residual_weight is None:
+            self.residual = nn.Parameter(torch.tensor(RESIDUAL_START).logit())
+        if evidence is True:
             self.head.weight.data.mul_(EVIDENCE_HEAD_START)
             self.head.bias.data.zero_()  # type: ignore[union-attr]  # the head has a bias
+
+    @property
+    def residual_weight(self) -> Tensor | float:
+        """Return the weight of the residual beside balanced evidence, in [0, 1]."""
+        return self.residual.sigmoid() if self.fixed_weight is None else self.fixed_weight
 
     def forward(self, features: Sequence[Tensor], filtered: Filtered) -> Tensor:
         """Return raw scores [B, outputs, H / 4, W / 4] from the taps (finest first) and the filtered last tap."""
@@ -198,7 +220,8 @@ class MaskGenerator(nn.Module):
         for cell, tap in zip(self.cells, reversed(features[:3]), strict=True):
             scores = cell(scores, tap)
         raw: Tensor = self.head(scores)
-        if self.evidence is not None:
-            size = (raw.shape[-2], raw.shape[-1])
-            raw = raw + self.evidence * F.interpolate(filtered.evidence, size, mode="bilinear", align_corners=False)
-        return raw
+        size = (raw.shape[-2], raw.shape[-1])
+        evidence = F.interpolate(filtered.evidence, size, mode="bilinear", align_corners=False)
+        if self.is_balanced:
+            return standardise(evidence.float()) + self.residual_weight * standardise(raw.float())
+        return raw if self.evidence is None else raw + self.evidence * evidence

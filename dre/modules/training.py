@@ -21,6 +21,7 @@ from dre.engine.objectives import (
     PUBLISHED_MGNET,
     Constraints,
     ObjectiveName,
+    contrast_targets,
     embedding_bce,
     embedding_loss,
     fake_targets,
@@ -28,14 +29,14 @@ from dre.engine.objectives import (
     target_probability,
 )
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import mixture_fill
+from dre.images.fill import TrainingFill, check_fills, drawn_fills, mixture_fill
 from dre.images.maps import upsample
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
 from dre.metrics.distribution import pearson_skewness
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible, check_state
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX, TAPS_KEY, read_taps
 from dre.models.estimator import Variant
-from dre.models.generator import UpsampleName
+from dre.models.generator import Evidence, UpsampleName
 from dre.modules.compiling import compile_in_place
 from dre.modules.mask_sampling import MaskSampling, tuned_mask
 from dre.modules.schedules import ScheduleName, StageSchedules, refuse_broken_loss, refuse_half_weights
@@ -56,7 +57,9 @@ class MaskTraining(pl.LightningModule):
         widths: Channels of the cells at strides 4, 8 and 16; the paper's for its classifiers, else half of the taps'.
         upsample: Pixel shuffle (published code) or transposed convolution (the paper's text).
         filter_gain: 0 is the paper's spatial filter; above, the filter reads the standardised resemblance times this.
-        evidence: Add the class's own activation map to the raw scores, so that training starts from it.
+        evidence: Add the class's own activation map to the raw scores, so that training starts from it; `balanced`
+            standardises both parts over each image first, so that the map cannot be outgrown.
+        residual_weight: Of the trained part beside `balanced` evidence, in [0, 1]; learnt when not given.
         mask_sampling: Which masks training shows: those of the `controller`, as in the paper; of a `random_area`,
             which trains the ranking at every share of kept pixels; or `tuned`, weighted as by DRE+ (nine more passes
             an image, an experiment of the paper's appendix C). Explanations always come from the controller.
@@ -74,6 +77,9 @@ class MaskTraining(pl.LightningModule):
         lr_factor: What a step multiplies the learning rate with.
         weight_decay: Of the generator.
         blur_share: Share of images blended with their blurred copy; the others get coloured noise.
+        fills: What images are blended with instead, drawn for each image from these names.
+        contrast_share: Share of images for which DRE is asked for another class, the runner-up or any, and must keep
+            what speaks for it against the predicted one.
         objective: Loss of stage 2; by default `cross_entropy` for DRE and `published_mgnet` for MGnet.
         constraints: Weights of the terms of the loss; by default those that belong to the objective.
         mgnet_fake_share: Share of stage-2 images for which `published_mgnet` asks for a class that is not there.
@@ -103,7 +109,8 @@ class MaskTraining(pl.LightningModule):
         widths: list[int] | None = None,
         upsample: UpsampleName = "pixelshuffle",
         filter_gain: float = 0.0,
-        evidence: bool = False,
+        evidence: Evidence = False,
+        residual_weight: float | None = None,
         mask_sampling: MaskSampling = "controller",
         area_softness: float = 0.2,
         embedding_start: Literal["random", "head"] = "random",
@@ -118,6 +125,8 @@ class MaskTraining(pl.LightningModule):
         lr_factor: float = 0.5,
         weight_decay: float = 0.0,
         blur_share: float = 0.5,
+        fills: list[TrainingFill] | None = None,
+        contrast_share: float = 0.0,
         objective: ObjectiveName | None = None,
         constraints: Constraints | None = None,
         mgnet_fake_share: float = 0.3,
@@ -125,7 +134,12 @@ class MaskTraining(pl.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
+        check_shares(
+            fake_share=fake_share,
+            blur_share=blur_share,
+            mgnet_fake_share=mgnet_fake_share,
+            contrast_share=contrast_share,
+        )
         if not classifier.taps:
             raise ValueError(f"{classifier.name} has no maps at strides 4, 8, 16 and 32: name four modules with `taps`")
         channels = tuple(tap.channels for tap in classifier.taps)
@@ -140,10 +154,15 @@ class MaskTraining(pl.LightningModule):
             upsample=upsample,
             filter_gain=filter_gain,
             evidence=evidence,
+            residual_weight=residual_weight,
         )
         if variant != "dre" and (mask_sampling != "controller" or not monotone):
             option = "monotone: false" if mask_sampling == "controller" else f"mask_sampling: {mask_sampling}"
             raise ValueError(f"`{option}` is about DRE's scores, which the variant mgnet does not have")
+        if variant != "dre" and contrast_share:
+            raise ValueError("`contrast_share` is about DRE; the variant mgnet has `mgnet_fake_share`")
+        if fills is not None:
+            check_fills(fills)
         if area_softness <= 0:
             raise ValueError(f"`area_softness` must be positive, got {area_softness}")
         self.mask_sampling, self.area_softness = mask_sampling, area_softness
@@ -155,6 +174,7 @@ class MaskTraining(pl.LightningModule):
             embedding_epochs, embedding_lr, embedding_decay, lr, weight_decay, schedule, lr_epochs, lr_factor
         )
         self.embedding_epochs, self.embedding_loss, self.fake_share = embedding_epochs, embedding_loss, fake_share
+        self.fills, self.contrast_share = fills, contrast_share
         self.blur_share, self.sync_batch_norm, self.compiled = blur_share, sync_batch_norm, compiled
         is_mgnet = variant == "mgnet"
         self.objective: ObjectiveName = objective or ("published_mgnet" if is_mgnet else "cross_entropy")
@@ -175,14 +195,14 @@ class MaskTraining(pl.LightningModule):
         """Return the loss of one batch, a scalar: of the embeddings in stage 1, of the generator in stage 2."""
         with torch.no_grad():
             features, logits = self.classifier.features(batch["images"])
-        targets = logits.argmax(dim=1)
         step = self._embedding_step if self.trains_embeddings else self._mask_step
-        loss = step(batch, features, targets, self._draws(batch_idx))
+        loss = step(batch, features, logits, self._draws(batch_idx))
         group, option = (0, "embedding_lr") if self.trains_embeddings else (1, "lr")
         refuse_broken_loss(loss, self, group, option)
         return loss + self._touch_idle_parameters()
 
-    def _embedding_step(self, batch: Batch, features: list[Tensor], targets: Tensor, draws: torch.Generator) -> Tensor:
+    def _embedding_step(self, batch: Batch, features: list[Tensor], logits: Tensor, draws: torch.Generator) -> Tensor:
+        targets = logits.argmax(dim=1)
         asked = fake_targets(targets, self.classifier.num_classes, self.fake_share, draws)
         resemblance = self.estimator.filter.resemblance(features[-1], asked)
         criterion = embedding_loss if self.embedding_loss == "eq4" else embedding_bce
@@ -190,11 +210,15 @@ class MaskTraining(pl.LightningModule):
         self.log("train/embedding_loss", loss, prog_bar=True)
         return loss
 
-    def _mask_step(self, batch: Batch, features: list[Tensor], targets: Tensor, draws: torch.Generator) -> Tensor:
-        images = batch["images"]
+    def _mask_step(self, batch: Batch, features: list[Tensor], logits: Tensor, draws: torch.Generator) -> Tensor:
+        images, targets = batch["images"], logits.argmax(dim=1)
         asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
+        if self.contrast_share:
+            asked = contrast_targets(logits, self.contrast_share, draws)
         with torch.no_grad():
-            background = mixture_fill(images, self.blur_share, draws)
+            background = (
+                drawn_fills(images, self.fills, draws) if self.fills else mixture_fill(images, self.blur_share, draws)
+            )
             filtered = self.estimator.filter(features[-1], asked)  # stage 2 does not train the embeddings
         raw = self.estimator.raw(features, filtered)
         scores = self.estimator.to_scores(raw)
@@ -206,18 +230,11 @@ class MaskTraining(pl.LightningModule):
         mask = upsample(shown, (images.shape[-2], images.shape[-1]))
         if self.mask_sampling == "tuned":
             mask = tuned_mask(mask, batch, targets, self.sweeps)
-        loss, logits = objective(
-            self.objective,
-            self.classifier,
-            images,
-            mask,
-            background,
-            targets,
-            asked == targets,
-            self.constraints,
+        loss, shown_logits = objective(
+            self.objective, self.classifier, images, mask, background, targets, asked, self.constraints
         )
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/target_probability", target_probability(logits.detach(), targets).mean())
+        self.log("train/target_probability", target_probability(shown_logits.detach(), targets).mean())
         self.log("train/pearson_skewness", pearson_skewness(scores.detach()).mean())
         self.log("train/mask_mean", scores.detach().mean())
         return loss

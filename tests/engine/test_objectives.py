@@ -6,6 +6,7 @@ from dre.engine.objectives import (
     PUBLISHED_MGNET,
     Constraints,
     area,
+    contrast_targets,
     embedding_bce,
     embedding_loss,
     fake_targets,
@@ -107,7 +108,7 @@ def test_fake_targets_never_equal_the_target():
 def batch():
     torch.manual_seed(0)
     images, background = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
-    return images, torch.rand(2, 1, 8, 8), background, torch.tensor([0, 2]), torch.tensor([True, True])
+    return images, torch.rand(2, 1, 8, 8), background, torch.tensor([0, 2])
 
 
 def classify(images):
@@ -115,29 +116,30 @@ def classify(images):
 
 
 def test_dre_is_pure_cross_entropy_and_each_term_of_equation_2_adds_to_it():
-    images, mask, background, asked, present = batch()
+    images, mask, background, asked = batch()
     shown = classify(blend(images, mask, background))
     hidden = classify(blend(images, 1 - mask, background))
-    plain, logits = objective("cross_entropy", classify, images, mask, background, asked, present, Constraints())
+    plain, logits = objective("cross_entropy", classify, images, mask, background, asked, asked, Constraints())
     torch.testing.assert_close(plain, F.cross_entropy(shown, asked))
     torch.testing.assert_close(logits, shown)
     weights = Constraints(background=0.5, area=2.0, smoothness=0.1)
-    added, _ = objective("cross_entropy", classify, images, mask, background, asked, present, weights)
+    added, _ = objective("cross_entropy", classify, images, mask, background, asked, asked, weights)
     terms = 0.5 * target_probability(hidden, asked).mean() + 2 * area(mask) + 0.1 * smoothness(mask)
     torch.testing.assert_close(added, plain + terms)
-    bounded, _ = objective("generalised_cross_entropy", classify, images, mask, background, asked, present, weights)
+    bounded, _ = objective("generalised_cross_entropy", classify, images, mask, background, asked, asked, weights)
     torch.testing.assert_close(bounded, generalised_cross_entropy(shown, asked) + terms)
-    equation2, _ = objective("eq2", classify, images, mask, background, asked, present, weights)
+    equation2, _ = objective("eq2", classify, images, mask, background, asked, asked, weights)
     torch.testing.assert_close(equation2, -target_probability(shown, asked).mean() + terms)
 
 
 @pytest.mark.parametrize("present", [[True, True], [False, False], [True, False]])
 def test_published_mgnet_shows_the_target_inside_when_asked_for_it_and_outside_when_not(present):
-    images, mask, background, targets, _ = batch()
+    images, mask, background, targets = batch()
     present = torch.tensor(present)
     shown = classify(blend(images, mask, background))
     hidden = classify(blend(images, 1 - mask, background))
-    loss, _ = objective("published_mgnet", classify, images, mask, background, targets, present, PUBLISHED_MGNET)
+    asked = torch.where(present, targets, (targets + 1) % 3)
+    loss, _ = objective("published_mgnet", classify, images, mask, background, targets, asked, PUBLISHED_MGNET)
     expected = 8 * area(mask) + 0.005 * smoothness(mask)
     for image in range(2):
         others = torch.arange(3) != targets[image]
@@ -148,3 +150,33 @@ def test_published_mgnet_shows_the_target_inside_when_asked_for_it_and_outside_w
         else:
             expected = expected + (0.3 * F.relu(1 + lead) + F.relu(1 - lead_outside)) / 2
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "generalised_cross_entropy", "eq2"])
+def test_another_class_is_asked_for_against_the_target_alone(name):
+    images, mask, background, targets = batch()
+    asked = torch.tensor([1, 2])  # of the first image another class, of the second its own
+    loss, logits = objective(name, classify, images, mask, background, targets, asked, Constraints(background=0.5))
+    hidden = classify(blend(images, 1 - mask, background))
+
+    def probability(row, image):
+        rivals = [0, 1] if image == 0 else [0, 1, 2]
+        return row[asked[image]].exp() / row[rivals].exp().sum()
+
+    expected = 0.0
+    for image in range(2):
+        shown, left = probability(logits[image], image), probability(hidden[image], image)
+        term = {"cross_entropy": -shown.log(), "generalised_cross_entropy": 2 * (1 - shown.sqrt()), "eq2": -shown}[name]
+        expected = expected + (term + 0.5 * left) / 2
+    torch.testing.assert_close(loss, expected)
+
+
+def test_contrast_asks_for_the_runner_up_or_for_any_other_class():
+    logits = torch.tensor([[0.0, 3.0, 2.0, -1.0, -2.0]]).expand(4000, -1)
+    asked = contrast_targets(logits, 0.4, torch.Generator().manual_seed(0))
+    shares = asked.bincount(minlength=5) / 4000
+    expected = torch.tensor([0.05, 0.6, 0.2 + 0.05, 0.05, 0.05])  # another class is the runner-up by a fourth
+    torch.testing.assert_close(shares, expected, rtol=0, atol=0.03)  # four standard errors
+    assert (contrast_targets(logits, 0.0) == 1).all()
+    assert (contrast_targets(logits[:, :2], 1.0) == 0).all()
+    assert (contrast_targets(torch.zeros(50, 3), 0.0) == 0).all()  # ties are broken as by argmax

@@ -101,6 +101,49 @@ def test_evidence_decides_the_masks_where_the_generator_says_nothing():
         MaskEstimator(settings(evidence=True, variant="mgnet"))
 
 
+def balanced(**changes) -> tuple[MaskEstimator, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    estimator = MaskEstimator(settings(evidence="balanced", **changes)).eval()
+    sides = zip((8, 8, 16, 16), (16, 8, 4, 2), strict=True)
+    return estimator, [torch.rand(2, channels, side, side + side // 2) for channels, side in sides]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, None])
+def test_balanced_evidence_and_residual_are_added_in_standard_deviations(weight):
+    estimator, features = balanced(residual_weight=weight)
+    filtered = estimator.filter(features[-1], torch.tensor([1, 2]))
+    plain = MaskEstimator(settings()).eval()
+    plain.load_state_dict(estimator.state_dict(), strict=False)
+
+    def in_deviations(maps):
+        flat = maps.double().flatten(1)
+        deviation = (flat.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()  # a constant map stays zero
+        return ((flat - flat.mean(1, True)) / deviation).view_as(maps)
+
+    evidence = F.interpolate(filtered.evidence, (16, 24), mode="bilinear")
+    expected = in_deviations(evidence) + (0.12 if weight is None else weight) * in_deviations(
+        plain.raw(features, filtered)
+    )
+    torch.testing.assert_close(estimator.raw(features, filtered).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_weight_of_the_residual_learns_unless_it_is_given():
+    for weight, learns in ((None, True), (0.5, False)):
+        estimator, features = balanced(residual_weight=weight)
+        estimator.raw(features, estimator.filter(features[-1], torch.tensor([1, 2]))).square().sum().backward()
+        found = dict(estimator.generator.named_parameters()).get("residual")
+        assert (found is not None and bool(found.grad != 0)) == learns
+        assert EstimatorSettings(**estimator.settings.to_dict()) == EstimatorSettings(
+            4, [8, 8, 16, 16], [8, 8, 16], evidence="balanced", residual_weight=weight
+        )
+
+
+@pytest.mark.parametrize(("evidence", "weight"), [(True, 0.5), (False, 0.5), ("balanced", 1.5), ("balanced", -0.1)])
+def test_a_weight_without_balanced_evidence_or_out_of_range_is_refused(evidence, weight):
+    with pytest.raises(ValueError, match=rf"residual_weight.*balanced.*{weight}"):
+        MaskEstimator(settings(evidence=evidence, residual_weight=weight))
+
+
 def settings(**changes) -> EstimatorSettings:
     return EstimatorSettings(**{"classes": 4, "tap_channels": (8, 8, 16, 16), "widths": (8, 8, 16), **changes})
 

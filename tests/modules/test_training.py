@@ -111,6 +111,12 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
         ),
         ({"eta": 1.5, "h": 0.5, "embedding_loss": "bce", "upsample": "transposed"}, "cross_entropy", Constraints()),
         ({"mask_sampling": "tuned", "monotone": False}, "cross_entropy", Constraints()),
+        (
+            {"evidence": "balanced", "contrast_share": 0.5, "fills": ["blur25", "image_mean", "black", "noise"]},
+            "cross_entropy",
+            Constraints(),
+        ),
+        ({"evidence": "balanced", "residual_weight": 0.5, "fills": ["coloured_noise"]}, "cross_entropy", Constraints()),
     ],
 )
 def test_variants_and_ablations_train(five_shards, tmp_path, options, objective, constraints):
@@ -148,6 +154,9 @@ def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shard
         ({"mask_sampling": "tuned", "variant": "mgnet"}, "mask_sampling: tuned"),
         ({"monotone": False, "variant": "mgnet"}, "monotone: false"),
         ({"area_softness": 0.0}, "area_softness"),
+        ({"contrast_share": 0.5, "variant": "mgnet"}, "contrast_share.*mgnet_fake_share"),
+        ({"fills": []}, r"`fills` must name at least one of blur, .*, got \[\]"),
+        ({"fills": ["blur", "mean"]}, r"`fills` must name at least one of blur, .*, got \['mean'\]"),
     ],
 )
 def test_masks_of_a_random_area_refuse_what_they_cannot_use(options, message):
@@ -233,6 +242,7 @@ def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
         ({"lr_epochs": 0}, "`lr_epochs` must be at least 1, got 0"),
         ({"lr": -1.0}, "`lr` must not be negative, got -1.0"),
         ({"embedding_epochs": -1}, "`embedding_epochs` must not be negative, got -1"),
+        ({"contrast_share": -0.5}, r"`contrast_share` is a share in \[0, 1\], got -0.5"),
         ({"blur_share": 5.0}, r"`blur_share` is a share in \[0, 1\], got 5.0"),
     ],
 )
