@@ -1,4 +1,7 @@
-"""LightningDataModule over shards or folders: training batches and evaluation batches with their boxes."""
+"""LightningDataModule over shards or folders: training batches and evaluation batches with their boxes.
+
+The module has more than 300 lines because one class documents every option of the command line.
+"""
 
 import hashlib
 import os
@@ -8,9 +11,10 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch.distributed as dist
-from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from data.augment import Augmentation
+from data.held_out import VAL_SHARE, HeldOut, refuse_train_images
 from data.loader import EvaluationLoader, TrainingLoader, to_float
 from data.manifest import ATTRIBUTION, FILE_NAME, Verify, read_credits
 from data.roots import Root, open_root
@@ -60,6 +64,11 @@ class ShardDataModule(pl.LightningDataModule):
         val_range: Take the evaluation images from the first place up to, but without, the second, in the order of
             sha256(key): (0, 200) and (200, 700) share no image.
         limit: At most so many evaluation images, the first in that order.
+        val_share: Share of the images of a folder without splits, neither a labels.csv nor folders `train` and `val`,
+            that are the evaluation images, by a hash of their keys; the others are trained on. With 1 all are
+            evaluated. A folder that `val_root` names serves whole.
+        allow_train_images_in_val: Evaluate on images that are trained on, too; a folder without splits serves whole
+            for both. Refused by default, since it hides overfitting.
         seed: Of the order and of the crops; the run's own when not given.
         verify: What is compared with the manifest before a run: "sha256" of every shard, or its "size" alone.
         remote: Cache and retries of sets that lie elsewhere.
@@ -89,6 +98,8 @@ class ShardDataModule(pl.LightningDataModule):
         remote: Remote | None = None,
         preprocessing: Preprocessing | None = None,
         on_error: OnError = "raise",
+        val_share: float = VAL_SHARE,
+        allow_train_images_in_val: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
@@ -101,6 +112,8 @@ class ShardDataModule(pl.LightningDataModule):
             raise ValueError(f"`on_error` must be 'raise' or 'skip', got {on_error!r}")
         self.roots = _open_roots(root, remote or Remote())
         self.val_roots = _open_roots(val_root, remote or Remote()) if val_root is not None else self.roots
+        self.held_out = HeldOut(val_share, whole=allow_train_images_in_val or val_root is not None)
+        self.allow_train_images_in_val = allow_train_images_in_val
         self.train_split = train_split
         self.val_split = val_split
         self.batch_size = batch_size
@@ -127,20 +140,24 @@ class ShardDataModule(pl.LightningDataModule):
         """Verify the shards of both splits once on each node, and fetch those that training reads at random."""
         stage = None if self.trainer is None or self.trainer.state.fn is None else self.trainer.state.fn.value
         if stage in (None, "fit"):
-            shards = open_shards(self.roots, self.train_split, self.verify)
+            shards = open_shards(self.roots, self.train_split, self.verify, self.held_out.train)
             if not self._is_resampled(count(shards)):
                 fetch_all(shards)
-        open_shards(self.val_roots, self.val_split, self.verify)
+        open_shards(self.val_roots, self.val_split, self.verify, self.held_out.val)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the shards that the stage needs, in every process; without a trainer, verify them too."""
         verify: Verify = "size" if self.trainer is not None else self.verify
         if stage in (None, "fit") and "train" not in self._shards:
-            self._shards["train"] = open_shards(self.roots, self.train_split, verify)
+            self._shards["train"] = open_shards(self.roots, self.train_split, verify, self.held_out.train)
         if "val" not in self._shards:
-            self._shards["val"] = open_shards(self.val_roots, self.val_split, verify)
+            self._shards["val"] = open_shards(self.val_roots, self.val_split, verify, self.held_out.val)
+            for line in self.held_out.notes(self.roots):
+                rank_zero_info(f"{line}; --data.init_args.val_share 1 evaluates all")
             refuse_overlap(self._shards["val"])
             self._selected = select_keys(self._shards["val"], self.val_range, self.limit)
+        if "train" in self._shards and not self.allow_train_images_in_val:
+            refuse_train_images(self._shards["train"], self._shards["val"])
 
     def train_dataloader(self) -> TrainingLoader:
         """Load training batches of this rank; their global order does not depend on ranks or workers."""

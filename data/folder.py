@@ -6,7 +6,7 @@ suffix in a tree.
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from data.samples import IMAGE_SUFFIXES
 LABELS = "labels.csv"
 
 SPLITS = ("train", "val", "test")
-"""Sub-folders of these names divide a tree into splits; a tree without them serves every split."""
+"""Sub-folders of these names divide a tree into splits; a tree without them is divided by `data.held_out`."""
 
 SIDES = ("x0", "y0", "x1", "y1")
 
@@ -24,6 +24,14 @@ FileBoxes = list[tuple[float, ...]]
 
 PIECE = 1000
 """Photographs in one pseudo-shard."""
+
+Part = Callable[[list[Photo], Path], list[Photo]]
+"""Takes some of the photographs of a folder."""
+
+
+def everything(photos: list[Photo], root: Path) -> list[Photo]:
+    """Return all photographs of a folder."""
+    return photos
 
 
 class FolderShard:
@@ -68,10 +76,16 @@ class FolderShard:
         }
 
 
-def list_photos(root: Path, split: str) -> list[Photo]:
-    """List the photographs of a split in a folder without manifest; refuse a split that is unknown or empty."""
-    if not _is_divided(root):
-        return read_tree(root)
+def list_photos(root: Path, split: str, part: Part = everything) -> list[Photo]:
+    """List the photographs of a split in a folder without manifest; refuse a split that is unknown or empty.
+
+    Args:
+        root: The folder.
+        split: Which one, where split folders or a labels.csv divide them.
+        part: Takes some of the photographs of a folder that nothing divides.
+    """
+    if not is_divided(root):
+        return part(read_tree(root), root)
     splits, where = _list_splits(root), root / LABELS if (root / LABELS).is_file() else root
     if split not in splits:
         raise ValueError(f"{where} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
@@ -80,10 +94,11 @@ def list_photos(root: Path, split: str) -> list[Photo]:
 
 def folder_class_names(root: Path) -> list[str] | None:
     """Name the classes of a folder without manifest by index, over all its splits."""
-    return names_by_index(_list_splits(root) if _is_divided(root) else {"": read_tree(root)})
+    return names_by_index(_list_splits(root) if is_divided(root) else {"": read_tree(root)})
 
 
-def _is_divided(root: Path) -> bool:
+def is_divided(root: Path) -> bool:
+    """Return whether split folders or a labels.csv divide the photographs of a folder."""
     return (root / LABELS).is_file() or any((root / name).is_dir() for name in SPLITS)
 
 

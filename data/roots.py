@@ -206,3 +206,8 @@ def open_root(root: str | Path | Root, remote: Remote = HERE) -> Root:
     if SHARDS.search(str(path)) and not path.is_dir():
         raise ValueError(f"{path} names shards, no folder with a {FILE_NAME}; `{INDEX.format(path)}` writes one")
     return LocalRoot(path, remote)
+
+
+def is_folder(root: Root) -> bool:
+    """Return whether a root is a plain folder of images, without a manifest."""
+    return isinstance(root, LocalRoot) and not (root.path / FILE_NAME).is_file()

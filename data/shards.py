@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from rich.progress import track
 from webdataset.tariterators import base_plus_ext, group_by_keys
 
-from data.folder import FolderShard, folder_class_names, list_photos
+from data.folder import FolderShard, Part, everything, folder_class_names, list_photos
 from data.manifest import FILE_NAME, INDEX, ShardInfo, Verify
 from data.photos import check_names, is_hidden
-from data.roots import LocalRoot, Root, open_root
+from data.roots import LocalRoot, Root, is_folder, open_root
 
 FETCHERS = 4
 """Shards that are fetched at the same time."""
@@ -188,7 +188,7 @@ class TarShard:
         return f"{self.root.name}/{self.name}"
 
 
-def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) -> list[Shard]:
+def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify, part: Part = everything) -> list[Shard]:
     """List the shards of a split in every root, each checked against its manifest.
 
     Args:
@@ -196,18 +196,19 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify) 
         split: Which part of the data.
         verify: `"sha256"` reads every shard once; `"size"` only looks at sizes. Remote shards are verified when they
             arrive, and with `"sha256"` those that are in the cache are too, and fetched again where they have changed.
+        part: Takes some of the photographs of a folder that nothing divides into splits.
     """
     shards: list[Shard] = []
     for root in map(open_root, roots):
         if isinstance(root, LocalRoot) and not root.path.is_dir():
             raise FileNotFoundError(f"no folder {root.path}; set `root` to where the images are")
-        if isinstance(root, LocalRoot) and not (root.path / FILE_NAME).is_file():
+        if isinstance(root, LocalRoot) and is_folder(root):
             if any(root.path.glob("*.tar")):
                 raise FileNotFoundError(
                     f"{root.path} holds shards and no {FILE_NAME}; `{INDEX.format(root.path)}` writes one, "
                     "without packing them again; then set `root` to that folder"
                 )
-            shards.extend(FolderShard.cut(list_photos(root.path, split)))
+            shards.extend(FolderShard.cut(list_photos(root.path, split, part)))
             continue
         start = 0
         for info in root.manifest().shards(split):
@@ -236,7 +237,7 @@ def class_names(roots: Sequence[Root]) -> list[str] | None:
 
 
 def _class_names(root: Root) -> list[str] | None:
-    if isinstance(root, LocalRoot) and not (root.path / FILE_NAME).is_file():
+    if isinstance(root, LocalRoot) and is_folder(root):
         return folder_class_names(root.path)
     return root.manifest().classes
 

@@ -3,8 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from data.folder import LABELS, SPLITS, read_boxes, read_labels, read_splits, read_tree
-from data.photos import is_hidden
+from data.folder import LABELS, SPLITS, FileBoxes, read_boxes, read_labels, read_splits, read_tree
+from data.held_out import VAL_SHARE, HeldOut
+from data.photos import Photo, is_hidden
 from data.recipes.recipe import Collection, Recipe
 
 NOT_STATED = "not stated"
@@ -21,15 +22,28 @@ def read_folder(source: Path, options: Namespace) -> Collection:
     """Read a tree of images, by split folders where there are any; refuse a class folder without images."""
     known = [name for name in SPLITS if (source / name).is_dir()]
     boxes_of = read_boxes(options.boxes) if options.boxes else {}
-    splits = read_splits(source, boxes_of) if known else {options.split: read_tree(source, boxes_of)}
-    for split, photos in splits.items():
-        root = source / split if known else source
+    splits = read_splits(source, boxes_of) if known else _divided(source, boxes_of, options)
+    below = splits.items() if known else [("", [photo for photos in splits.values() for photo in photos])]
+    for split, photos in below:
+        root = source / split
         names = {photo.class_name for photo in photos}
         folders = (path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
         empty = sorted(path for path in folders if path.name not in names)
         if empty and names != {""}:
             raise ValueError(f"{empty[0]} holds no images, but lies among the class folders; fill or remove it")
-    return Collection(splits)
+    if known or set(splits) != {"train", "val"}:
+        return Collection(splits)
+    note = HeldOut(options.val_share).note([*splits["train"], *splits["val"]], source)
+    return Collection(splits, notes=(f"{note}; --split train packs all as one split",))
+
+
+def _divided(source: Path, boxes_of: dict[str, FileBoxes], options: Namespace) -> dict[str, list[Photo]]:
+    """Divide a tree without split folders, unless all of it is to be one split."""
+    photos = read_tree(source, boxes_of)
+    if options.split or len(photos) == 1:
+        return {options.split or "train": photos}
+    sides = HeldOut(options.val_share)
+    return {"train": sides.train(photos, source), "val": sides.val(photos, source)}
 
 
 def _add_labels_options(parser: ArgumentParser) -> None:
@@ -37,7 +51,14 @@ def _add_labels_options(parser: ArgumentParser) -> None:
 
 
 def _add_folder_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--split", default="train", help="name of the split where the tree has no split folders")
+    parser.add_argument("--split", help="one split for all images of a tree without split folders")
+    parser.add_argument(
+        "--val-share",
+        "--val_share",
+        type=float,
+        default=VAL_SHARE,
+        help="share of the images of such a tree that become the split val (default %(default)s)",
+    )
     parser.add_argument("--boxes", type=Path, help="CSV with the columns file (path below the source), x0, y0, x1, y1")
 
 

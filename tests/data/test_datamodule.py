@@ -3,6 +3,7 @@ import os
 import signal
 import tarfile
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,10 +214,45 @@ def test_plain_folder_trains_and_validates(tmp_path):
     for number in range(4):
         photo(number).save(tmp_path / f"{number}.png")
     data = module(tmp_path)
+    data.batch_size = 3
     (batch,) = data.train_dataloader()
-    assert batch["labels"].tolist() == [-1] * 4
-    (batch,) = data.val_dataloader()
-    assert not batch["objects"].any()
+    assert batch["labels"].tolist() == [-1] * 3
+    (held,) = data.val_dataloader()
+    assert not held["objects"].any()
+    assert sorted([*batch["key"], *held["key"]]) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.9])
+def test_a_folder_without_splits_is_divided_by_a_hash_of_the_keys(tmp_path, share):
+    for number in range(60):
+        photo(number).save(tmp_path / f"{number}.png")
+    data = module(tmp_path, val_share=share)
+
+    def kept(root: Path) -> set[str]:
+        return {key for shard in open_shards([root], "val", "size", data.held_out.val) for key in shard.list_keys()}
+
+    train = {key for shard in data._shards["train"] for key in shard.list_keys()}
+    val = {key for shard in data._shards["val"] for key in shard.list_keys()}
+    assert (train & val, len(train | val), val) == (set(), 60, kept(tmp_path))
+    assert abs(len(val) / 60 - share) < 0.2
+    photo(60).save(tmp_path / "more.png")
+    assert kept(tmp_path) - {"more"} == val  # nothing changes its side
+
+
+def test_training_images_are_evaluated_on_only_where_that_is_allowed(tmp_path, five_shards):
+    for number in range(4):
+        photo(number).save(tmp_path / f"{number}.png")
+    whole = module(tmp_path, allow_train_images_in_val=True)
+    assert (whole.expected_images("train"), whole.expected_images("val")) == (4, 4)
+    assert module(five_shards, val_root=str(tmp_path)).expected_images("val") == 4  # a folder of its own serves whole
+    for options in ({"val_root": str(tmp_path)}, {"val_share": 1.0}):
+        with pytest.raises(ValueError, match=r"trained on are among|so that none are left to train on; lower it"):
+            module(tmp_path, **options)
+    with pytest.raises(ValueError, match=r"no photograph of .* is kept for evaluation: `val_share` is 0"):
+        module(tmp_path, val_share=0.0)
+    with pytest.raises(ValueError, match=r"trained on are among the evaluation images, as .*allow_train_images_in_val"):
+        module(five_shards, val_split="train")
+    assert module(five_shards, val_split="train", allow_train_images_in_val=True).expected_images("val") > 0
 
 
 def test_too_many_ranks_are_refused(five_shards, monkeypatch):

@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from data.held_out import HeldOut
 from data.manifest import Manifest
 from data.prepare import main
 from data.shards import open_shards
@@ -71,7 +72,7 @@ def test_command_line_packs_labels_and_copies_credits(tmp_path, capsys):
 def test_broken_images_are_refused_or_skipped_by_name(tmp_path, capsys):
     source = tree(tmp_path / "tree", "a/1.png", "a/2.png", "b/1.png")
     (source / "a" / "2.png").write_bytes(b"")
-    command = ["folder", "--source", str(source), "--out", str(tmp_path / "out")]
+    command = ["folder", "--source", str(source), "--out", str(tmp_path / "out"), "--split", "train"]
     assert main(command) == 1
     assert capsys.readouterr().err == f"error: {source}/a/2.png: not a readable image (cannot identify image file)\n"
     assert main([*command, "--skip-broken"]) == 0
@@ -80,9 +81,25 @@ def test_broken_images_are_refused_or_skipped_by_name(tmp_path, capsys):
     assert "train: 2 images in 1 shards" in output.out
 
 
+def test_a_tree_without_splits_is_divided_unless_one_split_is_named(tmp_path, capsys):
+    source = tree(tmp_path / "tree", *(f"a/{number}.png" for number in range(20)))
+    assert main(["folder", "--source", str(source), "--out", str(tmp_path / "out"), "--val-share", "0.5"]) == 0
+    output = capsys.readouterr()
+    assert "no split folders" in output.err
+    assert "of its 20 images" in output.err
+    found = {split: open_shards([tmp_path / "out"], split, "size")[0].list_keys() for split in ("train", "val")}
+    assert sorted(found["train"] + found["val"]) == sorted(f"a/{number}" for number in range(20))
+    unpacked = [key for shard in open_shards([source], "val", "size", HeldOut(0.5).val) for key in shard.list_keys()]
+    assert sorted(found["val"]) == sorted(unpacked)  # as the folder itself is divided
+    assert main(["folder", "--source", str(source), "--out", str(tmp_path / "one"), "--split", "train"]) == 0
+    assert "train: 20 images" in capsys.readouterr().out
+    assert main(["folder", "--source", str(source), "--out", str(tmp_path / "bad"), "--val-share", "1.5"]) == 1
+    assert "`val_share` is a share in [0, 1], got 1.5" in capsys.readouterr().err
+
+
 def test_resize_and_shard_size_reach_the_shards(tmp_path):
     source = tree(tmp_path / "tree", *(f"{number}.png" for number in range(5)))
-    prepare("folder", source, tmp_path / "out", "--resize", "10", "--shard-size", "2")
+    prepare("folder", source, tmp_path / "out", "--resize", "10", "--shard-size", "2", "--split", "train")
     shards = open_shards([tmp_path / "out"], "train", "sha256")
     assert [shard.samples for shard in shards] == [2, 2, 1]
     assert all("jpg" in raw for shard in shards for raw in shard.stream())
