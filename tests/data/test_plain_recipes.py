@@ -185,5 +185,5 @@ def test_output_that_is_no_folder_of_its_own_is_refused_and_kept(tmp_path, capsy
 
 def test_shards_smaller_than_a_photograph_hold_one_each(tmp_path):
     source = tree(tmp_path / "tree", *(f"{number}.png" for number in range(3)))
-    prepare("folder", source, tmp_path / "out", "--shard-megabytes", "1e-9")
+    prepare("folder", source, tmp_path / "out", "--shard-megabytes", "1e-9", "--split", "train")
     assert [info.samples for info in Manifest.load(tmp_path / "out").splits["train"]] == [1, 1, 1]
