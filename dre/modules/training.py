@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from dre.checks import check_labels, check_shares
+from dre.checks import check_shares
 from dre.engine.areas import mask_of_area, random_shares
 from dre.engine.objectives import (
     EQUATION_2,
@@ -291,7 +291,6 @@ class MaskTraining(pl.LightningModule):
         features, logits = self.classifier.features(images)
         targets = logits.argmax(dim=1)
         mask = self.estimator.mask(features, targets, (images.shape[-2], images.shape[-1]))
-        check_labels(batch["labels"], self.classifier.num_classes, batch["key"])
         (scores,) = self.sweeps.run(images, targets, mask, [Faithfulness.sweep])
         self.faithfulness.update(scores)
         self.skewness.update(mask)
