@@ -2,7 +2,7 @@
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
 TAPS_KEY = "taps"
 STATE_PREFIX = "estimator."
+
+LOGITS_TOLERANCE = 0.05
+"""Share of the largest logit by which those of one network may differ between machines and precisions."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -102,12 +105,40 @@ def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: s
         >>> classifier = Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), size=(8, 8))
         >>> check_compatible({"classifier": classifier.identity()}, classifier, "last.ckpt")  # the same one
     """
-    trained_for, given = content[CLASSIFIER_KEY], classifier.identity()
-    if trained_for != given:
+    theirs, ours = content[CLASSIFIER_KEY], classifier.identity()
+    differing = _difference(theirs, ours)
+    if differing:
         raise ValueError(
-            f"{path} explains {_describe(trained_for)}, not {_describe(given)}; "
-            "a mask generator reads its own classifier's features, so train one for this classifier"
+            f"{path} explains {_describe(theirs)}, not {_describe(ours)}: {differing}; a mask generator reads its own "
+            "classifier's features, so give that classifier, or train a generator for this one"
         )
+
+
+def _difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Say in what a checkpoint's classifier differs from ours; empty where it is the same. Names do not count."""
+    for key, what in (("num_classes", "number of classes"), ("fingerprint", "weights")):
+        if theirs.get(key) != ours[key]:
+            return f"another {what} ({theirs.get(key)}, here {ours[key]})"
+    for key, what in (("mean", "normalisation, its mean"), ("std", "normalisation, its standard deviation")):
+        if key in theirs and not _alike(theirs[key], ours[key], 1e-4):
+            return f"the same weights, but another {what} ({theirs[key]}, here {ours[key]})"
+    if theirs.get("size") == ours["size"] and not _alike(theirs.get("logits"), ours["logits"], LOGITS_TOLERANCE):
+        return "the same weights, but other logits, as with another padding or activation"
+    options = [one.get("options", "none") for one in (theirs, ours)]
+    if "logits" not in theirs and theirs.get("name") == ours["name"] and options[0] != options[1]:
+        return f"other options ({options[0]}, here {options[1]})"
+    return ""
+
+
+def _alike(theirs: Any, ours: Sequence[float], tolerance: float) -> bool:
+    """Compare two lists of numbers, to a share of the largest of ours."""
+    if not isinstance(theirs, list) or len(theirs) != len(ours):
+        return False
+    size = max(1e-6, *(abs(one) for one in ours))
+    return all(
+        isinstance(one, int | float) and abs(one - two) <= tolerance * size
+        for one, two in zip(theirs, ours, strict=True)
+    )
 
 
 def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -> MaskEstimator:
@@ -205,5 +236,4 @@ def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str
 
 
 def _describe(identity: Mapping[str, object]) -> str:
-    name, classes, weights = (identity.get(key, "unknown") for key in ("name", "num_classes", "fingerprint"))
-    return f"{name} ({classes} classes, weights {weights})"
+    return str(identity.get("name", "an unknown classifier"))

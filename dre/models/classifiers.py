@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from dre.models.copies import name_of, own_copy
 from dre.models.folding import changed_convolutions, fold_batch_norm
+from dre.models.heads import last_linear
 from dre.models.hooks import outside_inference_mode
 from dre.models.memory_estimate import estimate_memory
 from dre.models.networks import NamedNetwork, load, origin_of
 from dre.models.outputs import OutputsName, as_logits, guarded, mixes_images
 from dre.models.survey import find_maps, named_layers, named_taps
 from dre.models.taps import Tap, reading
-from dre.models.weights import fingerprint
+from dre.models.weights import KNOWN_LOGITS, fingerprint, normalisation
 from dre.types import MemoryEstimate, Preprocessing
 
 
@@ -59,6 +60,7 @@ class Classifier(nn.Module):
     class_names: tuple[str, ...] | None
     options: dict[str, Any] | None
     fingerprint: str
+    known_logits: list[float]
     memory_estimate: MemoryEstimate
     mean: Tensor
     std: Tensor
@@ -147,6 +149,7 @@ class Classifier(nn.Module):
             network, logits = as_logits(network, sample, outputs, name)
             self.one_by_one = mixes_images(network, sample, logits, name)
         self.num_classes = logits.shape[1]
+        self.known_logits = [float(one) for one in logits[0, :KNOWN_LOGITS]]
         found = find_maps(network, sample, name)
         self.taps, self.activation_tap, self.no_activation_tap = found.taps, found.last, found.reason
         if taps is not None:
@@ -275,25 +278,23 @@ class Classifier(nn.Module):
         channels = self.taps[-1].channels if self.taps else 0
         weights, _ = self.linear_head()
         if weights is None or weights.shape != (self.num_classes, channels):
-            got = None if weights is None else list(weights.shape)
             raise ValueError(
                 f"the head of {self.name} is no linear layer on its last tap: wanted {[self.num_classes, channels]} "
-                f"weights, got {got}; use --model.embedding_start random"
+                f"weights, got {None if weights is None else list(weights.shape)}; use --model.embedding_start random"
             )
         return weights
 
     def linear_head(self) -> tuple[Tensor | None, Tensor]:
         """Return the weights [K, C] and biases [K] of the last linear layer; of one logit, halved and signed."""
-        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
-        if not linear:
-            return None, torch.zeros(0)
-        weights = linear[-1].weight.detach()
-        biases = weights.new_zeros(len(weights)) if linear[-1].bias is None else linear[-1].bias.detach()
-        if len(weights) == 1 and self.num_classes == 2:
-            weights, biases = torch.cat([-weights / 2, weights / 2]), torch.cat([-biases / 2, biases / 2])
-        return weights, biases
+        return last_linear(self.network, self.num_classes)
 
-    def identity(self) -> dict[str, str | int]:
-        """Return name, weights' hash and number of classes, so that a checkpoint can refuse another classifier."""
-        built_with = {"options": json.dumps(self.options, sort_keys=True)} if self.options else {}
-        return {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes, **built_with}
+    def identity(self) -> dict[str, Any]:
+        """Return what a checkpoint knows its classifier by: weights' hash, classes, normalisation and some logits.
+
+        The logits are of `sample()`; they differ where the same weights are computed with otherwise, as with another
+        padding. The name is for messages.
+        """
+        identity = {"name": self.name, "fingerprint": self.fingerprint, "num_classes": self.num_classes}
+        options = {"options": json.dumps(self.options, sort_keys=True)} if self.options else {}
+        known = {"size": list(self.preprocessing.size), "logits": list(self.known_logits)}
+        return {**identity, **options, **normalisation(self.mean, self.std, self.preprocessing.channels), **known}

@@ -84,3 +84,18 @@ def _try_out(network: NamedNetwork) -> None:
     network.module.train()
     if not isinstance(logits, Tensor) or logits.shape != (1, head_size(network.module)):
         raise ValueError(f"{network.name} does not end in its last layer, {find_head(network.module)}: choose another")
+
+
+def last_linear(network: nn.Module, classes: int) -> tuple[Tensor | None, Tensor]:
+    """Return the weights [K, C] and biases [K] of the last linear layer; of one logit, halved and signed.
+
+    Without such a layer the weights are None.
+    """
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        return None, torch.zeros(0)
+    weights = linear[-1].weight.detach()
+    biases = weights.new_zeros(len(weights)) if linear[-1].bias is None else linear[-1].bias.detach()
+    if len(weights) == 1 and classes == 2:
+        weights, biases = torch.cat([-weights / 2, weights / 2]), torch.cat([-biases / 2, biases / 2])
+    return weights, biases

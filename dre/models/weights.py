@@ -15,6 +15,9 @@ from dre.models.trained import TRAINED_KEY, TrainedNetwork, trained_state
 CHECKSUM_KEY = "checksum"
 """Of a file's other entries, in checkpoints and progress files."""
 
+KNOWN_LOGITS = 8
+"""Logits of one image of noise that a checkpoint stores of its classifier."""
+
 EFFICIENTNET_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 
 
@@ -177,6 +180,13 @@ def _stage_and_block(flat: int) -> tuple[int, int]:
             return stage, flat
         flat -= repeats
     raise ValueError(f"EfficientNet-Lite0 has {sum(EFFICIENTNET_LITE0_REPEATS)} blocks, got one more")
+
+
+def normalisation(mean: Tensor, std: Tensor, channels: int) -> dict[str, list[float]]:
+    """Return mean and standard deviation of a normalisation as plain numbers, one for each channel."""
+    lists = {"mean": mean, "std": std}
+    each = {key: value.float().expand(1, channels, 1, 1).flatten().tolist() for key, value in lists.items()}
+    return {key: [round(one, 6) for one in values] for key, values in each.items()}
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:

@@ -311,7 +311,7 @@ def test_a_checkpoint_of_another_classifier_variant_or_setting_is_refused(five_s
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
     trainer.fit(model, small_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
-    with pytest.raises(ValueError, match=r"explains SmallNetwork .*, not SmallNetwork .*train one for this classifier"):
+    with pytest.raises(ValueError, match=r"explains SmallNetwork, not SmallNetwork: another weights .*for this one"):
         load_estimator(path, small_classifier(seed=1), "dre")
     with pytest.raises(ValueError, match="holds a generator of variant 'dre', asked for 'mgnet'"):
         load_estimator(path, small_classifier(), "mgnet")
