@@ -17,6 +17,10 @@ renamed.install()
 
 def __getattr__(name: str) -> Any:
     """Import `dre.explain` and `dre.list_explainers` on first use."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dre")
     if name not in __all__:
         raise AttributeError(f"module 'dre' has no attribute {name!r}")
     from dre import api

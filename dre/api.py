@@ -2,44 +2,74 @@
 
 import copy
 import difflib
-import inspect
-import re
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dre import explainers, renamed
+from dre import renamed
 from dre.checks import NonFiniteError, check_images, class_indices
 from dre.explainers import Explainer, idgi
 from dre.explainers.base import UnsupportedError
+from dre.explainers.methods import catalogue, first_line, method_name, options_of, supported_explainers
 from dre.images.decode import Pictures, batch_or_pictures, preprocess
-from dre.models import Classifier
+from dre.models import Classifier, variant_of
+from dre.models.class_names import class_index
 from dre.models.copies import original
 from dre.models.outputs import OutputsName
 
+__all__ = ["catalogue", "explain", "list_explainers", "method_name", "options_of", "supported_explainers"]
+
+log = logging.getLogger("dre")
+
 IDGI = "+idgi"
 
-Targets = int | np.integer[Any] | Sequence[int] | np.ndarray[Any, Any] | Tensor | None
+Targets = int | str | np.integer[Any] | Sequence[int] | Sequence[str] | np.ndarray[Any, Any] | Tensor | None
+
+
+@overload
+def explain(
+    classifier: nn.Module | str,
+    images: Pictures,
+    targets: Targets = None,
+    method: str | None = None,
+    *,
+    return_target: Literal[False] = False,
+    **options: Any,
+) -> Tensor: ...
+
+
+@overload
+def explain(
+    classifier: nn.Module | str,
+    images: Pictures,
+    targets: Targets = None,
+    method: str | None = None,
+    *,
+    return_target: Literal[True],
+    **options: Any,
+) -> tuple[Tensor, Tensor]: ...
 
 
 def explain(
     classifier: nn.Module | str,
     images: Pictures,
     targets: Targets = None,
-    method: str = "guided_ig",
+    method: str | None = None,
     *,
+    return_target: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     weights: str | None = "pretrained",
     outputs: OutputsName = "logits",
     device: str | torch.device | None = None,
     **options: Any,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Explain images: return saliency [B, 1, H, W] on the classifier's device, higher is more relevant.
 
     A module or a name is wrapped at each call; wrap it once, by `dre.models.Classifier`, to explain many batches.
@@ -50,9 +80,12 @@ def explain(
         images: A tensor or a NumPy array of floating-point numbers, [B, C, H, W] or [C, H, W] in [0, 1]; or pictures,
             one or several: PIL images, paths, or arrays of 8 bits, [H, W], [H, W, C] or [B, H, W, C] with 1, 3 or 4
             channels. The classifier's own preprocessing resizes and crops pictures (for a plain module: to 224 x 224).
-        targets: Class to explain, an integer of any type for all images, or one for each; by default the one that the
-            classifier predicts.
-        method: A name from `list_explainers()`; `+idgi` appended to a path method sums it by IDGI's rule.
+        targets: Class to explain, an integer of any type or a name, for all images, or one for each; by default the
+            one that the classifier predicts.
+        method: A name from `list_explainers()`; `+idgi` appended to a path method sums it by IDGI's rule. By default
+            the one that a given `checkpoint` holds, else Grad-CAM, or integrated gradients where the network has no
+            feature map; the logger `dre` says which.
+        return_target: Return the class that was explained, int64 [B], behind the saliency.
         mean: What is subtracted before a plain module sees the images, one value or one per channel; by default 0.
         std: What the difference is then divided by; by default 1.
         weights: For a name alone: "pretrained" downloads them; a path, "package" or None as in `Classifier`.
@@ -64,7 +97,7 @@ def explain(
     Raises:
         ValueError: The method, an option or the device is unknown, or images or targets do not suit the classifier.
         NonFiniteError: The classifier gives NaN or infinity for an image; a ValueError.
-        TypeError: `classifier` or `images` are of another type.
+        TypeError: `classifier`, `images` or `targets` are of another type.
         FileNotFoundError: There is no picture at a path.
         UnsupportedError: The method does not work for this network.
 
@@ -74,31 +107,57 @@ def explain(
         >>> dre.explain(network, torch.rand(2, 3, 8, 8), method="integrated_gradients+idgi", steps=4).shape
         torch.Size([2, 1, 8, 8])
     """
-    kind, options = _chosen(method, options)
+    _refuse_slips(targets, options)
+    if method is not None:
+        _chosen(method, options)  # before a network is built
     given = batch_or_pictures(images)
     wrapped = _wrapped(classifier, given, mean, std, weights, outputs, options.get("layer"))
     wrapped = _on_device(wrapped, device, is_own=classifier)
+    kind, options = _chosen(method or _default_method(wrapped, options), options)
     with naming_supported():
         explainer = kind(wrapped, **options)
         pixels = _pixels(given, wrapped)
-        saliency: Tensor = explainer(pixels, _targets(targets, pixels, explainer))
-    return saliency
+        explained = _targets(targets, pixels, explainer)
+        saliency: Tensor = explainer(pixels, explained)
+    return (saliency, explained) if return_target else saliency
 
 
-def list_explainers(classifier: Classifier | None = None) -> dict[str, str]:
+def list_explainers(classifier: nn.Module | str | None = None, size: int | tuple[int, int] = 224) -> dict[str, str]:
     """Return the name of each method with a description of one line.
 
     Args:
-        classifier: If given, methods that do not work for it are left out.
+        classifier: A classifier, a plain module or the name of a model; methods that do not work for it are left out.
+        size: Of the images of a plain module, (height, width) or one number for both.
 
     Example:
         >>> list_explainers()["vanilla_gradient"]
         'Compute the magnitude of the gradient of the score at each pixel; one forward and one backward pass.'
     """
     kinds = catalogue()
-    return {
-        name: first_line(kinds[name]) for name in (supported_explainers(classifier) if classifier else sorted(kinds))
-    }
+    if classifier is None:
+        return {name: first_line(kinds[name]) for name in sorted(kinds)}
+    if isinstance(classifier, nn.Module) and not isinstance(original(classifier), Classifier):
+        classifier = Classifier.wrap(original(classifier), size=size)
+    wrapped = _wrapped(classifier, [], None, None, None, "logits", None)
+    return {name: first_line(kinds[name]) for name in supported_explainers(wrapped)}
+
+
+def _refuse_slips(targets: Targets, options: Mapping[str, Any]) -> None:
+    """Raise for arguments that stand in each other's place."""
+    if isinstance(targets, str) and targets.removesuffix(IDGI) in catalogue():
+        raise TypeError(f"`targets` is {targets!r}, the name of a method; write method={targets!r}")
+    if "target" in options:
+        raise TypeError("`target` is called `targets`; write targets=...")
+
+
+def _default_method(classifier: Classifier, options: Mapping[str, Any]) -> str:
+    """Return the method that explains where none is named, and log it."""
+    if options.get("checkpoint") is not None:
+        method: str = variant_of(options["checkpoint"])
+    else:
+        method = "grad_cam" if classifier.activation_tap is not None else "integrated_gradients"
+    log.info("no `method` is named: %s explains", method)
+    return method
 
 
 def _chosen(method: str, options: dict[str, Any]) -> tuple[type[Explainer], dict[str, Any]]:
@@ -132,7 +191,7 @@ def _wrapped(
     if not isinstance(classifier, nn.Module | str):
         raise TypeError(
             f"`classifier` must be a torch.nn.Module, a dre.models.Classifier or the name of a model, got "
-            f"{type(classifier).__name__}; put a function into a module"
+            f"{type(classifier).__name__}; {_way_out(classifier)}"
         )
     classifier = original(classifier) if isinstance(classifier, nn.Module) else classifier
     if isinstance(classifier, nn.Module) and not isinstance(classifier, Classifier):
@@ -146,6 +205,12 @@ def _wrapped(
     if outputs != "logits":
         raise ValueError("`outputs` belongs to a plain module; give it to `Classifier.wrap` where that is used")
     return Classifier(classifier, weights, layer=layer) if isinstance(classifier, str) else classifier
+
+
+def _way_out(classifier: object) -> str:
+    if isinstance(classifier, Mapping):
+        return "a state dict is loaded into a module by `load_state_dict`, or its path given as `weights=` of a name"
+    return "put a function into a module"
 
 
 def _on_device(classifier: Classifier, device: str | torch.device | None, is_own: object) -> Classifier:
@@ -180,6 +245,11 @@ def _targets(targets: Targets, pixels: Tensor, explainer: Explainer) -> Tensor:
     predicted = _predicted(pixels, explainer)
     if targets is None:
         return predicted
+    names = [targets] if isinstance(targets, str) else targets
+    if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+        classifier = explainer.classifier
+        indices = [class_index(str(name), classifier.class_names, classifier.name) for name in names]
+        targets = indices[0] if isinstance(targets, str) else indices
     return class_indices(targets, len(pixels), pixels.device)
 
 
@@ -202,35 +272,6 @@ def _predicted(pixels: Tensor, explainer: Explainer) -> Tensor:
     return predicted
 
 
-IRREGULAR = {"MGnet": "mgnet"}
-"""Names of methods that do not follow from the words of their class."""
-
-WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-def method_name(kind: type[Explainer]) -> str:
-    """Return the method name of an explainer's class, its words in snake_case.
-
-    Example:
-        >>> from dre.explainers import SAMPPlusPlus
-        >>> method_name(SAMPPlusPlus)
-        'samp_plus_plus'
-    """
-    return IRREGULAR.get(kind.__name__) or WORD_STARTS.sub("_", kind.__name__).lower()
-
-
-def catalogue() -> dict[str, type[Explainer]]:
-    """Return every public explainer of `dre.explainers` that needs nothing but a classifier, by method name."""
-    public = (getattr(explainers, name) for name in explainers.__all__)
-    kinds = [kind for kind in public if isinstance(kind, type) and issubclass(kind, Explainer)]
-    return {method_name(kind): kind for kind in kinds if not inspect.isabstract(kind) and not _asks_for_more(kind)}
-
-
-def supported_explainers(classifier: Classifier) -> list[str]:
-    """Return the methods that work for a classifier, learned ones too, whether or not a checkpoint for it exists."""
-    return [name for name, kind in sorted(catalogue().items()) if not kind.unsupported(classifier)]
-
-
 @contextmanager
 def naming_supported() -> Iterator[None]:
     """Add to an `UnsupportedError` which methods work for the network."""
@@ -240,27 +281,3 @@ def naming_supported() -> Iterator[None]:
         supported = ", ".join(supported_explainers(error.classifier))
         message = f"{error}; these work for {error.classifier.name}: {supported}"
         raise UnsupportedError(message, error.classifier) from None
-
-
-def options_of(kind: type[Explainer]) -> list[str]:
-    """Return the arguments of an explainer beside the classifier, with those of its parents that it passes on."""
-    names: dict[str, None] = {}
-    for owner in kind.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        parameters = [one for one in inspect.signature(owner).parameters.values() if one.name != "classifier"]
-        names |= {one.name: None for one in parameters if one.kind is not one.VAR_KEYWORD}
-        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-            break
-    return list(names)
-
-
-def first_line(kind: type[Explainer]) -> str:
-    """Return the first line of an explainer's docstring."""
-    return (inspect.getdoc(kind) or "").partition("\n")[0]
-
-
-def _asks_for_more(kind: type[Explainer]) -> bool:
-    """Return whether the constructor requires more than the classifier."""
-    parameters = list(inspect.signature(kind).parameters.values())[1:]
-    return any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters)

@@ -1,7 +1,9 @@
 """Functions for notebooks: what `dre.explain` accepts, returns and refuses."""
 
 import copy
+import importlib.metadata
 import io
+import logging
 import subprocess
 import sys
 
@@ -19,7 +21,7 @@ from dre.explainers import GuidedIG, Random, VanillaGradient, idgi
 from dre.images.decode import preprocess
 from dre.models import Classifier
 from dre.types import Preprocessing
-from tests.networks import SmallNetwork, small_batch, small_classifier
+from tests.networks import SmallNetwork, small_batch, small_classifier, small_estimator
 
 NAMES = {
     "BlurIG": "blur_ig",
@@ -54,7 +56,115 @@ def test_it_is_the_explainer_that_it_names_with_the_predicted_class():
     images, _ = small_batch()
     saliency = dre.explain(classifier, images, method="guided_ig", steps=5)
     torch.testing.assert_close(saliency, GuidedIG(classifier, steps=5)(images, classifier(images).argmax(1)))
-    assert torch.equal(dre.explain(classifier, images, steps=5), saliency)  # the method that it falls back on
+
+
+@pytest.mark.parametrize("variant", ["dre", "mgnet"])
+def test_without_a_method_the_learned_one_of_the_checkpoint_explains(tmp_path, caplog, variant):
+    classifier, (images, _) = small_classifier(), small_batch()
+    estimator = small_estimator(classifier, variant)
+    path = tmp_path / "001" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save(
+        {
+            "estimator": estimator.settings.to_dict(),
+            "classifier": classifier.identity(),
+            "taps": [tap.name for tap in classifier.taps],
+            "state_dict": {f"estimator.{name}": value for name, value in estimator.state_dict().items()},
+        },
+        path,
+    )
+    caplog.set_level(logging.INFO, "dre")
+    found = dre.explain(classifier, images, checkpoint=str(path))
+    assert torch.equal(found, dre.explain(classifier, images, method=variant, checkpoint=str(path)))
+    assert f"{variant} explains" in caplog.text
+    for place in (tmp_path / "001", tmp_path):  # a run directory, and a directory of runs
+        assert torch.equal(dre.explain(classifier, images, method=variant, checkpoint=str(place)), found)
+
+
+def test_without_a_method_and_a_checkpoint_the_feature_map_decides(caplog):
+    caplog.set_level(logging.INFO, "dre")
+    classifier, (images, _) = small_classifier(), small_batch()
+    assert torch.equal(dre.explain(classifier, images), dre.explain(classifier, images, method="grad_cam"))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    few = torch.rand(1, 3, 8, 8)
+    assert torch.equal(dre.explain(flat, few), dre.explain(flat, few, method="integrated_gradients"))
+    assert ["grad_cam explains" in line or "integrated_gradients explains" in line for line in caplog.messages] == [
+        True
+    ] * 2
+
+
+def named_classifier() -> Classifier:
+    torch.manual_seed(0)
+    names = ["tench, Tinca tinca", "Siamese cat", "crane", "crane", "n04146614"]
+    return Classifier.wrap(SmallNetwork().eval(), size=64, class_names=names)
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        ("siamese CAT", [1, 1]),
+        ("Tinca tinca", [0, 0]),
+        ("school bus", [4, 4]),
+        (["tench", "Siamese cat"], [0, 1]),
+        (3, [3, 3]),
+        (None, None),
+    ],
+)
+def test_classes_are_named_and_the_one_that_is_explained_is_returned(targets, expected):
+    classifier, (images, _) = named_classifier(), small_batch(2)
+    saliency, target = dre.explain(classifier, images, targets, "vanilla_gradient", return_target=True)
+    assert (classifier.preprocessing.size, target.dtype) == ((64, 64), torch.int64)
+    assert target.tolist() == (classifier(images).argmax(1).tolist() if expected is None else expected)
+    assert torch.equal(saliency, dre.explain(classifier, images, target, "vanilla_gradient"))
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ("siamese rat", r"SmallNetwork has no class 'siamese rat'; did you mean 'siamese cat'\?"),
+        ("zzz", "SmallNetwork has no class 'zzz'; see its `class_names`"),
+        ("crane", r"'crane' is the name of 2 classes of SmallNetwork, \[2, 3\]; give the index"),
+        (["tench", 1], "`targets` must be integers"),
+    ],
+)
+def test_names_of_no_class_or_of_several_are_refused(targets, message):
+    with pytest.raises(ValueError, match=message):
+        dre.explain(named_classifier(), small_batch(2)[0], targets, "vanilla_gradient")
+
+
+def test_a_name_for_each_output_or_none():
+    with pytest.raises(ValueError, match="`class_names` has 2 names, SmallNetwork has 5 outputs"):
+        Classifier.wrap(SmallNetwork().eval(), size=64, class_names=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("grad_cam",), {}, "`targets` is 'grad_cam', the name of a method; write method='grad_cam'"),
+        (("samp+idgi",), {}, r"the name of a method; write method='samp\+idgi'"),
+        ((), {"target": 2}, r"`target` is called `targets`; write targets="),
+    ],
+)
+def test_arguments_in_each_others_place_are_refused_in_one_line(arguments, options, message):
+    with pytest.raises(TypeError, match=message):
+        dre.explain(small_classifier(), small_batch()[0], *arguments, **options)
+
+
+def test_a_state_dict_is_no_classifier():
+    with pytest.raises(TypeError, match=r"got OrderedDict; a state dict is loaded into a module by `load_state_dict`"):
+        dre.explain(SmallNetwork().state_dict(), small_batch()[0])
+
+
+def test_the_list_is_that_of_a_plain_module_or_of_a_name():
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4))
+    assert "grad_cam" not in dre.list_explainers(flat, size=8)
+    assert "integrated_gradients" in dre.list_explainers(flat, size=8)
+    assert dre.list_explainers(SmallNetwork().eval(), size=(64, 64)) == dre.list_explainers(small_classifier())
+    assert "grad_cam" in dre.list_explainers("test_resnet")
+
+
+def test_the_version_is_that_of_the_package():
+    assert dre.__version__ == importlib.metadata.version("dre")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +452,8 @@ def test_what_is_not_there_is_refused_by_name(method, options, message):
         ([torch.rand(3, 64, 64)], 0, TypeError, "got list of Tensor; stack tensors with torch.stack"),
         ([], 0, TypeError, "got list of nothing"),
         (torch.rand(3, 64, 64), 5, ValueError, r"`targets` must lie in 0\.\.4"),
-        (torch.rand(3, 64, 64), "cat", ValueError, "`targets` must be integers, one for all images .* got 'cat'"),
+        (torch.rand(3, 64, 64), "cat", ValueError, "SmallNetwork does not name its classes, so 'cat' cannot be looked"),
+        (torch.rand(3, 64, 64), {"cat"}, ValueError, r"`targets` must be integers, one for all images .* got \{'cat'"),
         (torch.rand(3, 64, 64), 1.5, ValueError, r"`targets` must be integers \[1\], got torch.float64"),
         (torch.rand(3, 64, 64), True, ValueError, r"`targets` must be integers \[1\], got torch.bool"),
         (torch.rand(3, 64, 64), [[1]], ValueError, r"`targets` must be integers \[1\], got torch.int64 \[1, 1\]"),

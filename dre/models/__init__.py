@@ -6,6 +6,7 @@ from dre.models.checkpoints import (
     load_estimator,
     read_checkpoint,
     read_classifier_checkpoint,
+    variant_of,
 )
 from dre.models.class_names import check_class_names
 from dre.models.classifiers import Classifier
@@ -29,4 +30,5 @@ __all__ = [
     "load_estimator",
     "read_checkpoint",
     "read_classifier_checkpoint",
+    "variant_of",
 ]

@@ -4,7 +4,7 @@ import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -22,12 +22,18 @@ CLASSIFIER_KEY = "classifier"
 TAPS_KEY = "taps"
 STATE_PREFIX = "estimator."
 
+LAST = Path("checkpoints") / "last.ckpt"
+"""Where a run keeps its last checkpoint."""
+
 LOGITS_TOLERANCE = 0.05
 """Share of the largest logit by which those of one network may differ between machines and precisions."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint of mask training as plain data.
+
+    Args:
+        path: A file, a run directory, or a directory of runs, of which the newest is taken.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -75,6 +81,8 @@ def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _read_plain(path: str | Path) -> dict[str, Any]:
     """Load a file as plain data; refuse a missing, truncated or code-carrying one."""
+    if Path(path).is_dir():
+        path = next(iter(files_within(Path(path))), path)
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; `python train.py` makes one under runs/")
     try:
@@ -86,6 +94,26 @@ def _read_plain(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file fails in any way
         raise ValueError(f"{path} is truncated or not a checkpoint: {reason_of(error)}; take another one") from None
     return content if isinstance(content, dict) else {}
+
+
+def files_within(place: Path) -> list[Path]:
+    """List the last checkpoints of a run directory or of a directory of runs, the newest first."""
+    found = [path for pattern in (LAST, Path("*") / LAST) for path in place.glob(str(pattern))]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def variant_of(path: str | Path) -> Variant:
+    """Return which learned explainer a checkpoint holds, `dre` or `mgnet`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint of mask training.
+    """
+    variant = read_checkpoint(path)[ESTIMATOR_KEY].get("variant", "dre")
+    if variant not in get_args(Variant):
+        raise ValueError(f"{path} holds a generator of the unknown variant {variant!r}; take another checkpoint")
+    known: Variant = variant
+    return known
 
 
 def steps_of(path: Path) -> int:

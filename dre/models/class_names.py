@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from itertools import zip_longest
 
@@ -59,6 +60,47 @@ def check_class_names(data: Sequence[str] | None, known: Sequence[str] | None, c
             f"the data name {len(data)} classes, {classifier} has {classes} outputs and does not say what they are: "
             "labels are right only if both number the same classes"
         )
+
+
+def check_count_of_names(names: Sequence[str] | None, classes: int, classifier: str) -> None:
+    """Raise ValueError unless there is a name for each output of a classifier, or none at all."""
+    if names is not None and len(names) != classes:
+        raise ValueError(
+            f"`class_names` has {len(names)} names, {classifier} has {classes} outputs; give one name for each, "
+            "empty where there is none"
+        )
+
+
+def class_index(name: str, known: Sequence[str] | None, classifier: str) -> int:
+    """Return the index of a class by its name, by one of its words, or by its wnid.
+
+    Args:
+        name: In any case, such as `school bus` or `n04146614`.
+        known: Name of each class of the classifier.
+        classifier: What messages call it.
+
+    Raises:
+        ValueError: The classifier names no classes, or none or several by this name.
+
+    Example:
+        >>> class_index("dog", ["tabby, cat", "Dog"], "mine")
+        1
+    """
+    if known is None or not any(known):
+        raise ValueError(
+            f"{classifier} does not name its classes, so {name!r} cannot be looked up; give its index, or "
+            "`class_names` to Classifier.wrap"
+        )
+    words = spellings(name)
+    exact = [index for index, one in enumerate(known) if one.lower() == name.lower()]
+    found = exact or [index for index, one in enumerate(known) if one and spellings(one) & words]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"{name!r} is the name of {len(found)} classes of {classifier}, {found}; give the index")
+    near = get_close_matches(name.lower(), [one.lower() for one in known if one], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see its `class_names`"
+    raise ValueError(f"{classifier} has no class {name!r}; {hint}")
 
 
 def _compare(data: Sequence[str], known: Sequence[str], classifier: str) -> None:

@@ -1,4 +1,7 @@
-"""Frozen classifier that is explained: a timm or torchvision network, or a module of the user's own."""
+"""Frozen classifier that is explained: a timm or torchvision network, or a module of the user's own.
+
+The module has more than 300 lines because one class documents two ways to build it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -8,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from dre.models.class_names import check_count_of_names
 from dre.models.copies import name_of, own_copy
 from dre.models.folding import changed_convolutions, fold_batch_norm
 from dre.models.heads import last_linear
@@ -92,12 +96,13 @@ class Classifier(nn.Module):
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         taps: list[str] | None = None,
-        size: tuple[int, int] = (224, 224),
+        size: int | tuple[int, int] = 224,
         channels: int = 3,
         name: str | None = None,
         fold: bool = True,
         layer: str | None = None,
         outputs: OutputsName = "logits",
+        class_names: Sequence[str] | None = None,
     ) -> Self:
         """Freeze a copy of any module that maps normalised images to logits [B, K]; the module itself is left alone.
 
@@ -109,21 +114,24 @@ class Classifier(nn.Module):
             mean: One value, or one per channel.
             std: One value, or one per channel.
             taps: Names of the layers to read at strides 4, 8, 16 and 32; found in one pass when not given.
-            size: (height, width) of the images that it was trained on.
+            size: (height, width) of the images that it was trained on, or one number for both.
             channels: Channels of these images.
             name: What to call it in checkpoints and reports; the class name when not given.
             fold: Fold batch norms into the convolutions before them.
             layer: Name of the layer that class activation methods and feature inversion read; the last feature map when
                 not given.
             outputs: What it returns; the logarithms of probabilities are taken as logits.
+            class_names: Name of each class by index, for targets by name, tables and pictures.
 
         Raises:
             ValueError: The module does not run on such images, does not return logits, or `taps` or `layer` do not fit.
         """
         self = cls.__new__(cls)
         nn.Module.__init__(self)
+        size = (size, size) if isinstance(size, int) else size
         preprocessing = Preprocessing(size=size, resize=min(size), channels=channels)
-        named = NamedNetwork(name or name_of(module), own_copy(module), preprocessing, mean, std)
+        names = None if class_names is None else tuple(map(str, class_names))
+        named = NamedNetwork(name or name_of(module), own_copy(module), preprocessing, mean, std, names)
         with outside_inference_mode(named.module):
             self._adopt(named, taps, fold, layer, outputs)
         return self
@@ -149,6 +157,7 @@ class Classifier(nn.Module):
             network, logits = as_logits(network, sample, outputs, name)
             self.one_by_one = mixes_images(network, sample, logits, name)
         self.num_classes = logits.shape[1]
+        check_count_of_names(self.class_names, self.num_classes, name)
         self.known_logits = [float(one) for one in logits[0, :KNOWN_LOGITS]]
         found = find_maps(network, sample, name)
         self.taps, self.activation_tap, self.no_activation_tap = found.taps, found.last, found.reason

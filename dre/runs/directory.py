@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dre.models.checkpoints import steps_of
+from dre.models.checkpoints import LAST, files_within, steps_of
 from dre.runs.locks import lock_of, locked, read_json, write_json
 from dre.runs.process import commit, mask_credentials, own_version
 from dre.runs.results import SAVED, run_file_name
@@ -29,7 +29,7 @@ MADE = "made.json"
 PROGRESS = "progress"
 """Folder in the directory of an unfinished evaluation, with a file of each process that worked on it."""
 
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
+CHECKPOINT = LAST
 DEFAULT_TRAINING = Path("configs/train/demo.yaml")
 LOADING = ("workers", "verify", "eval_batch_size", "on_error")
 RECORDED_PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "webdataset", "wandb")
@@ -273,8 +273,7 @@ def newest_checkpoint(
     """
     if family.is_file():
         return family
-    found = [path for pattern in (CHECKPOINT, Path("*") / CHECKPOINT) for path in family.glob(str(pattern))]
-    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    found = files_within(family)
     if config is None and found:
         return found[0]
     runs = {path: path.parent.parent for path in found}

@@ -1,0 +1,60 @@
+"""Methods: the name of each explainer, its options, and the ones that work for a classifier."""
+
+import inspect
+import re
+
+from dre import explainers
+from dre.explainers.base import Explainer
+from dre.models import Classifier
+
+IRREGULAR = {"MGnet": "mgnet"}
+"""Names of methods that do not follow from the words of their class."""
+
+WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def method_name(kind: type[Explainer]) -> str:
+    """Return the method name of an explainer's class, its words in snake_case.
+
+    Example:
+        >>> from dre.explainers import SAMPPlusPlus
+        >>> method_name(SAMPPlusPlus)
+        'samp_plus_plus'
+    """
+    return IRREGULAR.get(kind.__name__) or WORD_STARTS.sub("_", kind.__name__).lower()
+
+
+def catalogue() -> dict[str, type[Explainer]]:
+    """Return every public explainer of `dre.explainers` that needs nothing but a classifier, by method name."""
+    public = (getattr(explainers, name) for name in explainers.__all__)
+    kinds = [kind for kind in public if isinstance(kind, type) and issubclass(kind, Explainer)]
+    return {method_name(kind): kind for kind in kinds if not inspect.isabstract(kind) and not _asks_for_more(kind)}
+
+
+def supported_explainers(classifier: Classifier) -> list[str]:
+    """Return the methods that work for a classifier, learned ones too, whether or not a checkpoint for it exists."""
+    return [name for name, kind in sorted(catalogue().items()) if not kind.unsupported(classifier)]
+
+
+def options_of(kind: type[Explainer]) -> list[str]:
+    """Return the arguments of an explainer beside the classifier, with those of its parents that it passes on."""
+    names: dict[str, None] = {}
+    for owner in kind.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = [one for one in inspect.signature(owner).parameters.values() if one.name != "classifier"]
+        names |= {one.name: None for one in parameters if one.kind is not one.VAR_KEYWORD}
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break
+    return list(names)
+
+
+def first_line(kind: type[Explainer]) -> str:
+    """Return the first line of an explainer's docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+def _asks_for_more(kind: type[Explainer]) -> bool:
+    """Return whether the constructor requires more than the classifier."""
+    parameters = list(inspect.signature(kind).parameters.values())[1:]
+    return any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters)
