@@ -13,8 +13,8 @@ BELOW_ONE = 1 - 1e-12
 TIE = 1e-12
 """Added to the squared distance to each seed after the first, so that rounding does not decide between equal ones."""
 
-GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
-"""Steps of the angle from one four of components to the next: they cover the quarter circle evenly."""
+TURNS = (math.pi * 3 / 8, math.pi / 8)
+"""Angles of the fours of components to the longer axis, in turns from the inside outwards."""
 
 ROUND = 1e-12
 """Difference of the variances along both axes, over their sum, below which an ellipse is a circle."""
@@ -45,13 +45,11 @@ def ellipse_start(features: Tensor, counts: Tensor, components: int, regularisat
 def _symmetric_places(components: int) -> Tensor:
     """Return K points [2, K] of a standard Gaussian that a mirror at either axis maps onto each other.
 
-    One lies in the middle where K is odd, two on the first axis where that leaves a pair, the others by fours. Each
-    group lies at the quantile of its place among the K.
+    One lies in the middle where K is odd, the others by fours, and two on the first axis, outermost, where that leaves
+    a pair. Each group lies at the quantile of its place among the K.
     """
-    middle, pair = components % 2, components % 4 // 2
-    places = [(0.0, 0.0)] * middle
-    groups = [(2, 0.0)] * pair
-    groups += [(4, math.pi / 2 * ((four + 0.5) / GOLDEN_RATIO % 1)) for four in range(components // 4)]
+    places = [(0.0, 0.0)] * (components % 2)
+    groups = [(4, TURNS[four % 2]) for four in range(components // 4)] + [(2, 0.0)] * (components % 4 // 2)
     for size, angle in groups:
         radius = math.sqrt(-2 * math.log1p(-(len(places) + size / 2) / components))
         down, across = radius * math.cos(angle), radius * math.sin(angle)

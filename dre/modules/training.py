@@ -28,19 +28,27 @@ from dre.engine.objectives import (
     target_probability,
 )
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import mixture_fill
+from dre.images.fill import BLUR, add_noise, mixture_fill
 from dre.images.maps import upsample
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
 from dre.metrics.distribution import pearson_skewness
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible, check_state
-from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX, TAPS_KEY, read_taps
+from dre.models.checkpoints import (
+    CLASSIFIER_KEY,
+    ESTIMATOR_KEY,
+    RECIPE_KEY,
+    STATE_PREFIX,
+    TAPS_KEY,
+    plain_recipe,
+    read_taps,
+)
 from dre.models.estimator import Variant
 from dre.models.generator import UpsampleName
 from dre.modules.compiling import compile_in_place
 from dre.modules.mask_sampling import MaskSampling, tuned_mask
 from dre.modules.schedules import ScheduleName, StageSchedules, refuse_broken_loss, refuse_half_weights
 from dre.renamed import accepts_old_options
-from dre.types import Batch
+from dre.types import Batch, Blur
 
 
 @accepts_old_options
@@ -69,11 +77,16 @@ class MaskTraining(pl.LightningModule):
         embedding_decay: Weight decay of stage 1.
         fake_share: Share of stage-1 images that are shown another class than their target.
         lr: Learning rate of stage 2, for Adam.
-        schedule: `step` multiplies the learning rate by `lr_factor` every `lr_epochs`, `cosine` lowers it to zero.
+        schedule: `step` multiplies the learning rate by `lr_factor` every `lr_epochs`, `cosine` lowers it to zero,
+            `constant` leaves it.
         lr_epochs: Epochs of stage 2 between steps.
         lr_factor: What a step multiplies the learning rate with.
         weight_decay: Of the generator.
         blur_share: Share of images blended with their blurred copy; the others get coloured noise.
+        blur_sigma: Standard deviation of that blur in pixels: 10 as the published code reads the paper's "variance of
+            10"; to the letter it is 3.16.
+        image_noise: Standard deviation of the noise that is added to an image before it is masked; 0.015 in the
+            published code, whose 0.03 is in [-1, 1] units.
         objective: Loss of stage 2; by default `cross_entropy` for DRE and `published_mgnet` for MGnet.
         constraints: Weights of the terms of the loss; by default those that belong to the objective.
         mgnet_fake_share: Share of stage-2 images for which `published_mgnet` asks for a class that is not there.
@@ -118,12 +131,15 @@ class MaskTraining(pl.LightningModule):
         lr_factor: float = 0.5,
         weight_decay: float = 0.0,
         blur_share: float = 0.5,
+        blur_sigma: float = BLUR.sigma,
+        image_noise: float = 0.0,
         objective: ObjectiveName | None = None,
         constraints: Constraints | None = None,
         mgnet_fake_share: float = 0.3,
         sync_batch_norm: bool = True,
         compiled: bool = False,
     ) -> None:
+        options = {name: value for name, value in locals().items() if name not in ("self", "classifier", "__class__")}
         super().__init__()
         check_shares(fake_share=fake_share, blur_share=blur_share, mgnet_fake_share=mgnet_fake_share)
         if not classifier.taps:
@@ -146,6 +162,10 @@ class MaskTraining(pl.LightningModule):
             raise ValueError(f"`{option}` is about DRE's scores, which the variant mgnet does not have")
         if area_softness <= 0:
             raise ValueError(f"`area_softness` must be positive, got {area_softness}")
+        if blur_sigma <= 0:
+            raise ValueError(f"`blur_sigma` must be positive, got {blur_sigma}; --model.blur_share 0 shows no blur")
+        if image_noise < 0:
+            raise ValueError(f"`image_noise` must not be negative, got {image_noise}; 0 adds none")
         self.mask_sampling, self.area_softness = mask_sampling, area_softness
         self.classifier = classifier
         self.estimator = MaskEstimator(settings).to(memory_format=torch.channels_last)
@@ -155,12 +175,16 @@ class MaskTraining(pl.LightningModule):
             embedding_epochs, embedding_lr, embedding_decay, lr, weight_decay, schedule, lr_epochs, lr_factor
         )
         self.embedding_epochs, self.embedding_loss, self.fake_share = embedding_epochs, embedding_loss, fake_share
-        self.blur_share, self.sync_batch_norm, self.compiled = blur_share, sync_batch_norm, compiled
+        self.blur = Blur(blur_sigma, BLUR.radius if blur_sigma == BLUR.sigma else None)
+        self.blur_share, self.image_noise = blur_share, image_noise
+        self.sync_batch_norm, self.compiled = sync_batch_norm, compiled
         is_mgnet = variant == "mgnet"
         self.objective: ObjectiveName = objective or ("published_mgnet" if is_mgnet else "cross_entropy")
         usual = {"eq2": EQUATION_2, "published_mgnet": PUBLISHED_MGNET}
         self.constraints = constraints or usual.get(self.objective, Constraints())
         self.mgnet_fake_share = mgnet_fake_share if self.objective == "published_mgnet" else 0.0
+        settled = {"widths": settings.widths, "objective": self.objective, "constraints": self.constraints}
+        self.recipe = plain_recipe(options | settled)
         self.sweeps = SweepEngine(classifier)
         self.faithfulness, self.explainability = Faithfulness(), Explainability()
         self.skewness = PearsonSkewness()
@@ -194,7 +218,7 @@ class MaskTraining(pl.LightningModule):
         images = batch["images"]
         asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
         with torch.no_grad():
-            background = mixture_fill(images, self.blur_share, draws)
+            background = mixture_fill(images, self.blur_share, draws, self.blur)
             filtered = self.estimator.filter(features[-1], asked)  # stage 2 does not train the embeddings
         raw = self.estimator.raw(features, filtered)
         scores = self.estimator.to_scores(raw)
@@ -209,7 +233,7 @@ class MaskTraining(pl.LightningModule):
         loss, logits = objective(
             self.objective,
             self.classifier,
-            images,
+            add_noise(images, self.image_noise, draws),
             mask,
             background,
             targets,
@@ -295,12 +319,13 @@ class MaskTraining(pl.LightningModule):
                 self.log(f"val/{name}", value, prog_bar=name == "faithfulness")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the estimator and its classifier's identity; leave the classifier out."""
+        """Store the estimator, its recipe and its classifier's identity; leave the classifier out."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith(STATE_PREFIX)}
         checkpoint[ESTIMATOR_KEY] = self.estimator.settings.to_dict()
         checkpoint[CLASSIFIER_KEY] = self.classifier.identity()
         checkpoint[TAPS_KEY] = [tap.name for tap in self.classifier.taps]
+        checkpoint[RECIPE_KEY] = self.recipe
 
     def _check_taps(self, checkpoint: dict[str, Any]) -> None:
         """Read the layers that 0.1 tapped for a checkpoint of 0.1; refuse one that was trained on other layers."""

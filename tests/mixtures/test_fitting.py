@@ -190,7 +190,7 @@ def test_the_ellipse_is_covered_by_components_of_equal_weight():
     covariance = 10 * begun.covariances[0, 0]
     torch.testing.assert_close(covariance, fit_mixtures(GRID, mass, Fitting(1)).mixtures.covariances[0, 0])
     squared = (spread @ torch.linalg.inv(covariance) * spread).sum(dim=1)
-    shares = torch.tensor([1] * 2 + [4] * 4 + [8] * 4).double() / 10  # a pair and two fours, each at its middle
+    shares = torch.tensor([2] * 4 + [6] * 4 + [9] * 2).double() / 10  # two fours and a pair, each at its middle
     torch.testing.assert_close(squared, -2 * (1 - shares).log())
     torch.testing.assert_close(spread.sum(dim=0), torch.zeros(2, dtype=torch.float64))
     assert begun.weights.tolist() == [[0.1] * 10]

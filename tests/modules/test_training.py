@@ -1,3 +1,5 @@
+import inspect
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,9 +10,10 @@ import pytest
 import torch
 
 from callbacks import RunCheckpoints, Throughput
-from dre.engine.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints
+from dre.engine.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints, objective
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, load_estimator
+from dre.models.checkpoints import read_recipe
 from dre.modules import MaskTraining
 from tests.modules import distributed_training
 from tests.networks import SmallNetwork, small_classifier
@@ -82,6 +85,49 @@ def test_the_checkpoint_holds_the_estimator_and_loads_without_running_code(five_
     torch.testing.assert_close(explainer(images, torch.tensor([0, 1])), expected)
 
 
+def test_the_checkpoint_holds_the_whole_recipe_as_plain_values(five_shards, tmp_path):
+    options = {"constraints": Constraints(area=8.0), "lr": 0.005, "image_noise": 0.01, "blur_sigma": 3.16}
+    model = small_training(**options)
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    recipe = read_recipe(path)
+    arguments = inspect.signature(MaskTraining.__init__).parameters
+    assert recipe.keys() == arguments.keys() - {"self", "classifier"}
+    assert recipe["constraints"] == {"background": 0.0, "area": 8.0, "smoothness": 0.0}
+    assert json.loads(json.dumps(recipe)) == recipe
+    again = {name: value for name, value in recipe.items() if name != "constraints"}
+    assert small_training(**again, constraints=Constraints(**recipe["constraints"])).recipe == recipe
+    content = torch.load(path, weights_only=True)
+    del content["recipe"], content["checksum"]
+    torch.save(content, path)
+    with pytest.warns(UserWarning, match="no checksum"):
+        assert read_recipe(path) is None
+    with pytest.warns(UserWarning, match="no checksum"):
+        assert isinstance(DRE(small_classifier(), checkpoint=str(path)), DRE)
+
+
+def test_image_noise_is_added_before_the_mask_and_alone(five_shards, tmp_path, monkeypatch):
+    """Masks and fills are those without it; what lies under the mask is noisy, in [0, 1]."""
+    seen = []
+
+    def spy(name, classifier, images, mask, background, *others):
+        seen.append((images.detach(), mask.detach(), background.detach()))
+        return objective(name, classifier, images, mask, background, *others)
+
+    monkeypatch.setattr("dre.modules.training.objective", spy)
+    for amount in (0.0, 0.015):
+        model = small_training(embedding_epochs=0, image_noise=amount)
+        quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(
+            model, small_data(five_shards)
+        )
+    (clean, mask, fill), (noisy, same_mask, same_fill) = seen
+    assert torch.equal(mask, same_mask)
+    assert torch.equal(fill, same_fill)
+    inner = (clean > 0.1) & (clean < 0.9)
+    assert (noisy - clean)[inner].std() == pytest.approx(0.015, rel=0.05)
+    assert 0 <= noisy.amin() <= noisy.amax() <= 1
+
+
 @pytest.mark.parametrize("stop_after", [2, 5, 7])  # in stage 1, at its end, in the middle of stage 2
 def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, stop_after):
     whole = small_training()
@@ -93,7 +139,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
 
 
 @pytest.mark.parametrize(
-    ("options", "objective", "constraints"),
+    ("options", "loss", "constraints"),
     [
         ({}, "cross_entropy", Constraints()),
         ({"constraints": Constraints(area=8.0)}, "cross_entropy", Constraints(area=8.0)),
@@ -113,9 +159,9 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
         ({"mask_sampling": "tuned", "monotone": False}, "cross_entropy", Constraints()),
     ],
 )
-def test_variants_and_ablations_train(five_shards, tmp_path, options, objective, constraints):
+def test_variants_and_ablations_train(five_shards, tmp_path, options, loss, constraints):
     model = small_training(**options)
-    assert (model.objective, model.constraints) == (objective, constraints)
+    assert (model.objective, model.constraints) == (loss, constraints)
     start = weights(model)
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
     trainer.fit(model, small_data(five_shards))
@@ -215,6 +261,8 @@ def test_learning_rates_follow_the_paper():
     of_embeddings, of_generator = small_training(embedding_epochs=2).rates.factors(max_epochs=12)
     assert [of_embeddings(epoch) for epoch in range(4)] == [1, 1, 0, 0]
     assert [of_generator(epoch) for epoch in range(9)] == [0, 0, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    _, constant = small_training(embedding_epochs=2, schedule="constant").rates.factors(max_epochs=12)
+    assert [constant(epoch) for epoch in range(9)] == [0, 0, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
@@ -233,6 +281,8 @@ def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
         ({"lr_epochs": 0}, "`lr_epochs` must be at least 1, got 0"),
         ({"lr": -1.0}, "`lr` must not be negative, got -1.0"),
         ({"embedding_epochs": -1}, "`embedding_epochs` must not be negative, got -1"),
+        ({"image_noise": -0.1}, r"`image_noise` must not be negative, got -0\.1; 0 adds none"),
+        ({"blur_sigma": 0.0}, r"`blur_sigma` must be positive, got 0\.0"),
         ({"blur_share": 5.0}, r"`blur_share` is a share in \[0, 1\], got 5.0"),
     ],
 )
