@@ -180,10 +180,8 @@ class EvaluationCommandLine(CommandLine):
         """Set the checkpoints of the learned explainers; leave out those that need one of OTHERS which is not given."""
         explainers = self.config.model.explainers
         given = {whose: self.config[option] for whose, (option, _) in OTHERS.items()} | {"dre": self.config.ckpt_path}
-        needed = set()
         for name in list(explainers):
             wanted = list(_missing(name, explainers[name]))
-            needed |= {whose for _, _, whose in wanted}
             lacking = [OTHERS[whose][1] for _, _, whose in wanted if whose in OTHERS and given[whose] is None]
             if lacking:
                 self.left_out[name] = lacking[0]
@@ -194,10 +192,9 @@ class EvaluationCommandLine(CommandLine):
         parts = [part for entry in explainers.values() for part in parts_of(entry)]
         if given["mgnet"] is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
             raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
-        if given["published"] is not None and "published" not in needed:
+        if given["published"] is not None and not any(name.endswith(PUBLISHED) for name in explainers):
             raise ValueError(
-                f"--published_ckpt_path is given, but no explainer of the configuration is named ...{PUBLISHED} and "
-                "lacks a checkpoint"
+                f"--published_ckpt_path is given, but no explainer of the configuration is named ...{PUBLISHED}"
             )
         self._find_named(explainers)
         callbacks = [str(callback.get("class_path")) for callback in self.config.trainer.callbacks or []]
