@@ -24,7 +24,7 @@ from dre.metrics.list_states import unchanged_on_error
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
-from dre.runs.locks import replacing, write_json, write_whole
+from dre.runs.locks import read_json, replacing, write_json, write_whole
 from dre.statistics import summarise
 from dre.statistics.curves import Curve, curves_frame, merged_curve
 from dre.types import Batch, Explained, explained_rows
@@ -237,6 +237,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         }
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
         summary["reference"] = choose_reference(list(self.metrics), self.reference)
+        summary["recipes"] = read_json(directory / "run.json").get("recipes", {})
         text = f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'])}"
         write_rank_diagrams(summary, directory)
         write_json(directory / "summary.json", summary)

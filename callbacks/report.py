@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from callbacks.image_selection import BestWorst
 from callbacks.outputs import OutputsCallback
 from callbacks.panels import authors
-from dre.reporting import Example, Report, report_html
+from dre.reporting import Example, Report, recipe_lines, report_html
 from dre.reporting.cells import choose_reference
 from dre.reporting.style import readable
 from dre.runs.locks import read_json, write_whole
@@ -173,6 +173,7 @@ def _facts(pl_module: pl.LightningModule, summary: dict[str, Any], directory: Pa
     data = summary.get("data") or {}
     facts["data"] = ", ".join(data.get("val_roots", []))
     facts["manifest sha256"] = ", ".join(data.get("manifest_sha256", {}).values())
+    facts |= {f"recipe of {name}": line for name, line in recipe_lines(summary.get("recipes", {})).items()}
     record = read_json(directory / "run.json")
     for name in ("command", "started", "commit", "config_hash", "parent"):
         facts[name] = str(record.get(name) or "")

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from dre.api import naming_supported
 from dre.cli.arguments import parts_of, settings_within
 from dre.cli.base import CommandLine
+from dre.models.checkpoints import read_recipe
 from dre.modules import ExplainerEvaluation
 from dre.modules.evaluation import OnError
 from dre.runs.directory import (
@@ -29,10 +30,21 @@ from dre.runs.directory import (
 )
 
 CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
+LEARNED = (".DRE", ".MGnet")
+"""Explainers that are a generator and nothing else: the recipe of its training is recorded."""
+
+PUBLISHED = "_published"
+"""The name of an explainer ends so whose generator was trained by the recipe of the paper that the run compares."""
+
+OTHERS = {
+    "mgnet": ("mgnet_ckpt_path", "it needs a checkpoint of MGnet: --mgnet_ckpt_path"),
+    "published": ("published_ckpt_path", "it needs a checkpoint of the published recipe: --published_ckpt_path"),
+}
+"""By whose a checkpoint is, where not that of --ckpt_path: its option, and why an explainer is left out without it."""
 
 
 class EvaluationCommandLine(CommandLine):
-    """Evaluate explainers; --ckpt_path and --mgnet_ckpt_path are the checkpoints of the learned ones."""
+    """Evaluate explainers; --ckpt_path, --published_ckpt_path and --mgnet_ckpt_path are those of the learned ones."""
 
     short: ClassVar[Mapping[str, str]] = {"--limit": "--data.limit"}
 
@@ -46,6 +58,12 @@ class EvaluationCommandLine(CommandLine):
         super().add_arguments_to_parser(parser)
         parser.add_argument(
             "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
+        )
+        parser.add_argument(
+            "--published_ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint of a DRE by the paper's recipe, or a folder: the explainers that are named ..._published.",
         )
         parser.add_argument(
             "--resume",
@@ -95,6 +113,7 @@ class EvaluationCommandLine(CommandLine):
         with self._saying_needs():
             super().instantiate_classes()
         self._record_left_out(self.model.left_out, unsupported=list(self.model.left_out))
+        self._record_recipes()
 
     @contextmanager
     def _saying_needs(self) -> Iterator[None]:
@@ -137,6 +156,16 @@ class EvaluationCommandLine(CommandLine):
             known = read_record(self.run_directory).get("left_out", {})  # of the run that is resumed
             amend_record(self.run_directory, {"left_out": known | self.left_out, "unsupported": unsupported})
 
+    def _record_recipes(self) -> None:
+        """Record on the first rank by which recipe the generator of each learned explainer was trained, where known."""
+        recipes = {}
+        for name, entry in self.config.model.explainers.items():
+            path = (entry.get("init_args") or {}).get("checkpoint") if isinstance(entry, Namespace) else None
+            if path and name in self.model.explainers and str(entry.get("class_path")).endswith(LEARNED):
+                recipes[name] = read_recipe(path)
+        if recipes and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            amend_record(self.run_directory, {"recipes": recipes})
+
     def checkpoint_hashes(self) -> dict[str, str]:
         """Return the sha256 of the learned explainers' checkpoints."""
         hashes = {}
@@ -148,20 +177,25 @@ class EvaluationCommandLine(CommandLine):
         return hashes
 
     def settle_checkpoint(self) -> None:
-        """Set the checkpoints of the learned explainers; leave out those that need MGnet's when none is given."""
+        """Set the checkpoints of the learned explainers; leave out those that need one of OTHERS which is not given."""
         explainers = self.config.model.explainers
-        mgnet = self.config.mgnet_ckpt_path
+        given = {whose: self.config[option] for whose, (option, _) in OTHERS.items()} | {"dre": self.config.ckpt_path}
         for name in list(explainers):
-            wanted = list(_missing(explainers[name]))
-            if mgnet is None and any(whose == "mgnet" for _, _, whose in wanted):
-                self.left_out[name] = "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
+            wanted = list(_missing(name, explainers[name]))
+            lacking = [OTHERS[whose][1] for _, _, whose in wanted if whose in OTHERS and given[whose] is None]
+            if lacking:
+                self.left_out[name] = lacking[0]
                 del explainers[name]
                 continue
             for settings, option, whose in wanted:
-                settings[option] = self._checkpoint(name, mgnet if whose == "mgnet" else self.config.ckpt_path)
+                settings[option] = self._checkpoint(name, given[whose])
         parts = [part for entry in explainers.values() for part in parts_of(entry)]
-        if mgnet is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
+        if given["mgnet"] is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
             raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
+        if given["published"] is not None and not any(name.endswith(PUBLISHED) for name in explainers):
+            raise ValueError(
+                f"--published_ckpt_path is given, but no explainer of the configuration is named ...{PUBLISHED}"
+            )
         self._find_named(explainers)
         callbacks = [str(callback.get("class_path")) for callback in self.config.trainer.callbacks or []]
         if self.config.tables and not any(path.endswith("PaperTables") for path in callbacks):
@@ -202,15 +236,16 @@ class EvaluationCommandLine(CommandLine):
         rank_zero_info(f"results in {self.run_directory}")
 
 
-def _missing(entry: Namespace) -> Iterator[tuple[Namespace, str, str]]:
-    """Yield the settings of an explainer that lack a checkpoint, the option, and whose it is: `dre` or `mgnet`.
+def _missing(name: str, entry: Namespace) -> Iterator[tuple[Namespace, str, str]]:
+    """Yield the settings of an explainer that lack a checkpoint, the option, and whose it is: `dre` or one of OTHERS.
 
     MGnet's is left out where an option says that it is not read.
     """
+    ours = "published" if name.endswith(PUBLISHED) else "dre"
     for part in parts_of(entry):
         settings = part.get("init_args") or Namespace()  # type: ignore[no-untyped-call]
         is_mgnet = str(part.get("class_path", "")).endswith(".MGnet")
         if "checkpoint" in settings and settings["checkpoint"] is None:
-            yield settings, "checkpoint", "mgnet" if is_mgnet else "dre"
+            yield settings, "checkpoint", "mgnet" if is_mgnet else ours
         if settings.get("by") == "mgnet" and settings.get("mgnet_checkpoint") is None:
             yield settings, "mgnet_checkpoint", "mgnet"

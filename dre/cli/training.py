@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.cli import LightningArgumentParser
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.cli.arguments import add_choice_of_training, chosen_training
 from dre.cli.base import CommandLine
 from dre.explainers import DRE, Explainer, MGnet
 from dre.models import Classifier, read_checkpoint, read_classifier_checkpoint
 from dre.modules import ClassifierTraining, ExplainerEvaluation, MaskTraining
-from dre.runs.directory import CHECKPOINT, DEFAULT_TRAINING
+from dre.runs.directory import CHECKPOINT, DEFAULT_TRAINING, amend_record
 
 LEARNED = {"dre": DRE, "mgnet": MGnet}
 MGNET = "mgnet_"
@@ -50,6 +50,12 @@ class TrainingCommandLine(CommandLine):
             )
         if self.config.model.variant == "mgnet" and "mgnet" not in self.config.name:
             self.config.name = f"{MGNET}{self.config.name}"
+
+    def instantiate_classes(self) -> None:
+        """Build everything and record the recipe: the options of the training, those that were not given too."""
+        super().instantiate_classes()
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            amend_record(self.run_directory, {"recipe": self.model.recipe})
 
     def run(self) -> None:
         """Train, then score the last checkpoint and print where the results are."""

@@ -14,6 +14,7 @@ from dre.engine.chunks import Chunk
 from dre.engine.perturbation import SweepEngine, rank
 from dre.engine.scoring import score
 from dre.explainers.base import Explainer, maps_below
+from dre.images.maps import scale_in_order
 from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
 from dre.models.estimator import Variant
 from dre.models.folding import fold_batch_norm
@@ -25,6 +26,9 @@ Refinement = Literal["self", "mgnet"]
 
 REFINEMENT_STEPS = 32
 """Masked copies of the image that DRE+ scores: Delta = 1/32, as in M_F."""
+
+LEAST_GAIN = 2.0**-12
+"""Least weight of DRE+, where the published code adds 1e-15, which float16 maps of the saliency cache round to ties."""
 
 
 def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEstimator:
@@ -142,10 +146,10 @@ class MGnet(DRE):
 
 
 def remaining_gain(scores: Tensor, ranks: Tensor) -> Tensor:
-    """Return how much the score still grows once all pixels before this one are shown: [B, H*W], from 1 down to 0.
+    """Return how much the score still grows once all pixels before this one are shown: [B, H*W], from 1 to 2^-12.
 
     Scores are made monotone by their running maximum and interpolated linearly between the copies. An image whose
-    score never grows has weight 1 everywhere.
+    score never grows has weight 1 everywhere. At zero the last pixels of the ranking would tie: see `LEAST_GAIN`.
 
     Args:
         scores: [B, R + 1] of the copies that show the first 0, 1/R, ..., 1 of the pixels.
@@ -158,14 +162,15 @@ def remaining_gain(scores: Tensor, ranks: Tensor) -> Tensor:
     place = ranks / ranks.shape[1] * (scores.shape[1] - 1)
     before = place.long().clamp_max(scores.shape[1] - 2)
     reached = torch.lerp(best.gather(1, before), best.gather(1, before + 1), (place - before).to(best))
-    return torch.where(gain > 0, (best[:, -1:] - reached) / gain.where(gain > 0, 1.0), 1.0)
+    return torch.where(gain > 0, (best[:, -1:] - reached) / gain.where(gain > 0, 1.0), 1.0).clamp_min(LEAST_GAIN)
 
 
 class DREPlus(DRE):
     """Refine DRE's mask by what its own ranking does to the score, or by MGnet's mask.
 
     `self` weights each pixel by the score that is still to be gained when the pixels before it are shown on the blurred
-    image: 33 forward passes. `mgnet` multiplies both masks: one forward pass for both.
+    image: 33 forward passes. The weights fall along DRE's ranking, so the ranking stays and M_E with it; M_F changes by
+    its smoothing alone. `mgnet` multiplies both masks: one forward pass for both.
 
     Args:
         classifier: The classifier that the checkpoint was trained to explain.
@@ -228,7 +233,9 @@ class DREPlus(DRE):
         mask, logits = self.chunk.map(self._look, images, targets, backward=False)
         if self.partner is not None:
             return mask
-        return mask * self._gain(images, targets, mask.detach().float(), logits.detach()).view_as(mask)
+        fixed = mask.detach().float()
+        ranks = rank(fixed)
+        return scale_in_order(fixed, self._gain(images, targets, fixed, ranks, logits.detach()), ranks)
 
     def _look(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """Return masks, times those of the partner if there is one, and logits; both read the same pass."""
@@ -239,14 +246,14 @@ class DREPlus(DRE):
             mask = mask * other
         return mask, logits
 
-    def _gain(self, images: Tensor, targets: Tensor, mask: Tensor, logits: Tensor) -> Tensor:
+    def _gain(self, images: Tensor, targets: Tensor, mask: Tensor, ranks: Tensor, logits: Tensor) -> Tensor:
         """Return the weights of the pixels; the copy that shows everything is the image, whose logits are known."""
         before = self.engine.forwards
         partly = Sweep(tuple(step / REFINEMENT_STEPS for step in range(REFINEMENT_STEPS)))
         (scores,) = self.engine.run(images, targets, mask, [partly])
         self.cost.forwards += self.engine.forwards - before
         whole = score(logits, targets, self.score)[:, None]
-        return remaining_gain(torch.cat([scores, whole], dim=1), rank(mask))
+        return remaining_gain(torch.cat([scores, whole], dim=1), ranks)
 
 
 class ControlledExplainer(Explainer):

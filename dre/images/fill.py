@@ -149,13 +149,16 @@ def coloured_noise(
     return (colour + noise * torch.randn(images.shape, dtype=dtype, device=device, generator=generator)).clamp(0, 1)
 
 
-def mixture_fill(images: Tensor, blur_share: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+def mixture_fill(
+    images: Tensor, blur_share: float = 0.5, generator: torch.Generator | None = None, blur: Blur = BLUR
+) -> Tensor:
     """Return for each image its blur with probability `blur_share`, coloured noise otherwise: [B, C, H, W].
 
     Args:
         images: [B, C, H, W] in [0, 1].
         blur_share: In [0, 1].
         generator: Source of randomness on the images' device.
+        blur: Its width.
 
     Source: Fu et al. 2021; the even chance is that of their code.
     """
@@ -163,7 +166,7 @@ def mixture_fill(images: Tensor, blur_share: float = 0.5, generator: torch.Gener
     blurred = (draw < blur_share).nonzero()[:, 0]
     noisy = (draw >= blur_share).nonzero()[:, 0]
     fill = torch.empty_like(images)
-    fill[blurred] = gaussian_blur(images[blurred], BLUR.sigma, BLUR.radius)
+    fill[blurred] = gaussian_blur(images[blurred], blur.sigma, blur.radius)
     fill[noisy] = coloured_noise(images[noisy], generator=generator)
     return fill
 
@@ -204,6 +207,27 @@ def check_fills(fills: Sequence[str]) -> None:
     if unknown or not fills:
         known = ", ".join(get_args(TrainingFill))
         raise ValueError(f"`fills` must name at least one of {known}, got {unknown or list(fills)}")
+
+
+def add_noise(images: Tensor, amount: float, generator: torch.Generator | None = None) -> Tensor:
+    """Add Gaussian noise to images [B, C, H, W], clipped to [0, 1]; an amount of 0 returns them as they are.
+
+    Args:
+        images: [B, C, H, W] in [0, 1].
+        amount: Standard deviation.
+        generator: Source of randomness on the images' device; an amount of 0 draws nothing.
+
+    Source: the published code of Fu et al. 2021 adds 0.03 in [-1, 1] units, 0.015 here; the clipping is our choice.
+
+    Example:
+        >>> import torch
+        >>> add_noise(torch.full((1, 1, 1, 2), 0.5), 0.0)
+        tensor([[[[0.5000, 0.5000]]]])
+    """
+    if amount == 0:
+        return images
+    noise = torch.randn(images.shape, dtype=images.dtype, device=images.device, generator=generator)
+    return (images + amount * noise).clamp(0, 1)
 
 
 def checkerboard(images: Tensor, cell: int = 16) -> Tensor:

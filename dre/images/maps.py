@@ -1,4 +1,4 @@
-"""Maps [B, 1, H, W]: resize them, and scale them to [0, 1] by their own range."""
+"""Maps [B, 1, H, W]: resize them, scale them to [0, 1] by their own range, or by factors that keep their order."""
 
 import torch
 import torch.nn.functional as F
@@ -17,3 +17,29 @@ def min_max(saliency: Tensor) -> Tensor:
     low = saliency.amin(dim=(1, 2, 3), keepdim=True)
     spread = saliency.amax(dim=(1, 2, 3), keepdim=True) - low
     return torch.where(spread > 0, (saliency - low) / spread.where(spread > 0, 1.0), 0.0)
+
+
+def scale_in_order(saliency: Tensor, factors: Tensor, ranks: Tensor) -> Tensor:
+    """Multiply maps by factors that fall along their own ranking; the stable ranking of the products is the same.
+
+    Rounded products of pixels that differ by a last digit may tie: these are taken apart by a last digit again.
+
+    Args:
+        saliency: float32 [B, 1, H, W], not negative.
+        factors: Positive, [B, H*W]; no pixel has a larger one than a pixel that ranks higher.
+        ranks: int64 [B, H*W], 0 for the highest pixel, ties by place.
+
+    Source: our choice.
+
+    Example:
+        >>> import torch
+        >>> scale_in_order(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[0.5, 1.0]]), torch.tensor([[1, 0]]))
+        tensor([[[[0.5000, 3.0000]]]])
+    """
+    order = ranks.argsort(dim=1)
+    values = saliency.flatten(1).gather(1, order)
+    bits = (values * factors.gather(1, order)).view(torch.int32).long()  # positive floats are ordered as their bits are
+    falls = torch.zeros_like(bits)
+    falls[:, 1:] = (values[:, 1:] < values[:, :-1]).cumsum(dim=1)
+    apart = ((bits + falls).cummin(dim=1).values - falls).clamp_min(0)
+    return apart.int().view(torch.float32).gather(1, ranks).view_as(saliency)

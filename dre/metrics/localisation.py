@@ -1,4 +1,4 @@
-"""Pointing game and energy-based pointing game: the share of hits, and of saliency, on the annotated object."""
+"""Pointing games, the share of saliency in the background, and the contrast of saliency along the object's edge."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -72,18 +72,20 @@ def widen(objects: Tensor, tolerance: float) -> Tensor:
 class Localisation(ImageMean, ABC):
     """Compute the mean over images of one number for a map and the object in its image.
 
-    Images without an object are left out and counted in `dropped`.
+    Images without an object, or whose number is not defined for another reason (NaN), are left out and counted in
+    `dropped`.
     """
 
     def update(self, saliency: Tensor, objects: Tensor) -> None:
         """Add a batch of maps and object masks, both [B, 1, H, W]."""
         check_saliency(saliency)
         check_objects(objects, like=saliency)
-        self.accumulate(self.measure(saliency, objects), keep=objects.flatten(1).any(dim=1))
+        values = self.measure(saliency, objects)
+        self.accumulate(values, keep=~values.isnan())
 
     @abstractmethod
     def measure(self, saliency: Tensor, objects: Tensor) -> Tensor:
-        """Return a number for each image, [B]; NaN without an object."""
+        """Return a number for each image, [B]; NaN without an object, and where it is not defined."""
 
 
 class PointingGame(Localisation):
@@ -168,6 +170,83 @@ def background_share(saliency: Tensor, objects: Tensor) -> Tensor:
     """
     normalised = normalised_saliency(saliency)
     return (1 - energy_pointing_game(normalised, objects)).where(normalised.flatten(1).any(dim=1), torch.nan)
+
+
+class BackgroundShare(Localisation):
+    """Compute the mean over images of the share of the normalised saliency outside the object: in [0, 1].
+
+    Lower is better. It depends on the values and not on their order alone, as M_E does. Images without an object and
+    constant maps are left out and counted in `dropped`.
+
+    Source: our choice, for what Fu et al. 2021 (Section 4.4.1) call low but redundant scores on backgrounds.
+
+    Example:
+        >>> import torch
+        >>> metric = BackgroundShare()
+        >>> metric.update(torch.tensor([[[[4.0, 1.0, 0.0, 0.0]]]]), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]]))
+        >>> metric.compute()
+        tensor(0.2000, dtype=torch.float64)
+    """
+
+    higher_is_better = False
+
+    def measure(self, saliency: Tensor, objects: Tensor) -> Tensor:
+        """Return the share of each map, [B]."""
+        return background_share(saliency, objects)
+
+
+EDGE_WIDTH = 1 / 16
+"""Width of the bands on both sides of an edge, as a share of the shorter side of the image: 14 of 224 pixels."""
+
+
+def edge_contrast(saliency: Tensor, objects: Tensor) -> Tensor:
+    """Return the contrast of the normalised saliency along the object's edge: float64 [B] in [-1, 1].
+
+    It is (a - b) / (a + b), a the mean in a band inside the edge, b outside: 1 where nothing lies outside, 0 where the
+    edge is not seen. NaN without an object, for one that fills the image, and for a map without saliency at the edge.
+
+    Args:
+        saliency: [B, 1, H, W], any range; `dre.metrics.distribution.normalised_saliency` says how it is normalised.
+        objects: [B, 1, H, W], 1 inside the object, 0 elsewhere.
+
+    Source: our choice; the contrast is Michelson's.
+
+    Example:
+        >>> import torch
+        >>> edge_contrast(torch.tensor([[[[9.0, 3.0, 1.0, 0.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]]))
+        tensor([0.5000], dtype=torch.float64)
+    """
+    width = max(1.0, EDGE_WIDTH * min(saliency.shape[-2:]))
+    objects = (objects > 0).to(torch.float64)
+    outer, inner = widen(objects, width) * (1 - objects), widen(1 - objects, width) * objects
+    normalised = normalised_saliency(saliency)
+    within, beyond = (
+        (normalised * band).sum(dim=(1, 2, 3)) / band.sum(dim=(1, 2, 3)) for band in (inner, outer)
+    )  # 0 / 0 without an edge
+    return (within - beyond) / (within + beyond)
+
+
+class EdgeContrast(Localisation):
+    """Compute the mean over images of the contrast of the saliency along the object's edge: in [-1, 1].
+
+    Higher is sharper. It reads two bands, a sixteenth of the shorter side wide, inside and outside the edge of the box.
+    Images without an object or an edge, and maps without saliency there, are left out and counted in `dropped`.
+
+    Source: our choice, for what Fu et al. 2021 (Section 4.4.1) say of DRE+: less noise around the boundaries.
+
+    Example:
+        >>> import torch
+        >>> metric = EdgeContrast()
+        >>> metric.update(torch.tensor([[[[9.0, 3.0, 1.0, 0.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]]))
+        >>> metric.compute()
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    higher_is_better = True
+
+    def measure(self, saliency: Tensor, objects: Tensor) -> Tensor:
+        """Return the contrast of each map, [B]."""
+        return edge_contrast(saliency, objects)
 
 
 def inside(compare: Comparison, saliency: Tensor, reference: Tensor, objects: Tensor) -> Tensor:

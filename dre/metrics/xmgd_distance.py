@@ -52,8 +52,10 @@ def xmgd(saliency: Tensor, reference: Tensor, model: MapMixtures | None = None) 
 class XMGD(ListStates):
     """Compute the matrix of XMGD between groups of maps, such as those of explainers, classifiers or data sets.
 
-    A distance is 0 for equal groups and has no upper bound. It is in sides of the image: maps that differ by a
-    translation t have the distance |t|. The groups' order and names are fixed beforehand, so that ranks agree on them.
+    A distance is 0 for equal groups and has no upper bound. It is in sides of the image: at one level, maps that differ
+    by a translation t have the distance |t|; at several only where t is a multiple of window^(levels - 1) pixels, as
+    averages over other windows are no translation of each other. Mirroring and transposing all maps changes nothing
+    where the windows divide their sides. The groups' order and names are fixed beforehand, so that ranks agree on them.
     States are not sums of scalars: a mean map is the sum of a group's maps, and the mean over pairs needs every map's
     mixtures, 8 x 6 x levels x components bytes of them.
 

@@ -13,16 +13,19 @@ BELOW_ONE = 1 - 1e-12
 TIE = 1e-12
 """Added to the squared distance to each seed after the first, so that rounding does not decide between equal ones."""
 
-GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-"""Angle between one component and the next: a sunflower's spiral covers the ellipse evenly."""
+TURNS = (math.pi * 3 / 8, math.pi / 8)
+"""Angles of the fours of components to the longer axis, in turns from the inside outwards."""
+
+ROUND = 1e-12
+"""Difference of the variances along both axes, over their sum, below which an ellipse is a circle."""
 
 
 def ellipse_start(features: Tensor, counts: Tensor, components: int, regularisation: float) -> Mixtures:
-    """Spread equal components over the ellipse of the points' mean and covariance, in a sunflower's spiral.
+    """Spread equal components over the ellipse of the points' mean and covariance, alike on both sides of its axes.
 
-    Their distances from the middle are quantiles of the Gaussian with the points' mean and covariance, of which each
-    component has a K-th. The start moves and stretches with the points, so similar maps are fitted by similar
-    mixtures, which random starts do not ensure.
+    Their distances from the middle are quantiles of the Gaussian with the points' mean and covariance. The start moves,
+    stretches, turns and is mirrored with the points, so similar maps are fitted by similar mixtures, which random
+    starts do not ensure, and mirrored maps by mirrored ones.
 
     Args:
         features: `monomials` of the points, [B, 6, P].
@@ -33,13 +36,40 @@ def ellipse_start(features: Tensor, counts: Tensor, components: int, regularisat
     Source: our choice.
     """
     whole = maximise(torch.bmm(features, counts[..., None]).mT, regularisation)
-    place = torch.arange(components, dtype=features.dtype, device=features.device)
-    radius = (-2 * torch.log1p(-(place + 0.5) / components)).sqrt()
-    flower = torch.stack([radius * (GOLDEN_ANGLE * place).cos(), radius * (GOLDEN_ANGLE * place).sin()])
-    factor = torch.linalg.cholesky(whole.covariances[:, 0])
-    means = whole.means + (factor @ flower).mT
+    places = _symmetric_places(components).to(features)
+    means = whole.means + (_half_axes(whole.covariances[:, 0]) @ places).mT
     weights = torch.full_like(means[..., 0], 1 / components)
     return Mixtures(weights, means, (whole.covariances / components).expand(-1, components, -1, -1))
+
+
+def _symmetric_places(components: int) -> Tensor:
+    """Return K points [2, K] of a standard Gaussian that a mirror at either axis maps onto each other.
+
+    One lies in the middle where K is odd, the others by fours, and two on the first axis, outermost, where that leaves
+    a pair. Each group lies at the quantile of its place among the K.
+    """
+    places = [(0.0, 0.0)] * (components % 2)
+    groups = [(4, TURNS[four % 2]) for four in range(components // 4)] + [(2, 0.0)] * (components % 4 // 2)
+    for size, angle in groups:
+        radius = math.sqrt(-2 * math.log1p(-(len(places) + size / 2) / components))
+        down, across = radius * math.cos(angle), radius * math.sin(angle)
+        signs = [(1, 1), (-1, -1), (1, -1), (-1, 1)][:size]
+        places += [(one * down, other * across) for one, other in signs]
+    return torch.tensor(places, dtype=torch.float64).T
+
+
+def _half_axes(covariances: Tensor) -> Tensor:
+    """Return the half axes of ellipses, the longer first, as columns: [B, 2, 2] of covariances [B, 2, 2].
+
+    Either direction of an axis may come out. A circle has the directions of the grid.
+    """
+    vertical, horizontal, mixed = covariances[:, 0, 0], covariances[:, 1, 1], covariances[:, 0, 1]
+    difference, total = vertical - horizontal, vertical + horizontal
+    gap = torch.hypot(difference, 2 * mixed)
+    angle = torch.atan2(2 * mixed, difference).where(gap > ROUND * total, 0.0) / 2
+    axes = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).view(-1, 2, 2)
+    variances = torch.stack([total + gap, (total - gap).clamp_min(0)], dim=-1) / 2
+    return axes * variances.sqrt()[:, None]
 
 
 def draws(restarts: int, components: int, seed: int) -> Tensor:
@@ -51,16 +81,18 @@ def draws(restarts: int, components: int, seed: int) -> Tensor:
 def spread_seeds(points: Tensor, counts: Tensor, uniform: Tensor) -> Tensor:
     """Draw seeds [B, K, 2] among the points, with probabilities count x squared distance to the nearest earlier seed.
 
-    Equal draws at the same shares of the mass: a map that is moved has its seeds moved. With fewer different points
-    than seeds, points are repeated.
+    Equal draws at the same shares of the mass, counted outwards from where most of the spread lies: a map that is moved
+    or mirrored has its seeds moved or mirrored. With fewer different points than seeds, points are repeated.
 
     Args:
-        points: [B, P, 2].
+        points: [B, P, 2], around their centre of mass.
         counts: [B, P], float64; a point of count 0 is never drawn.
         uniform: [K] in [0, 1).
 
     Source: Arthur and Vassilvitskii 2007 (k-means++), with weighted points.
     """
+    outwards = _outwards(points, counts)
+    points, counts = points.gather(1, outwards[..., None].expand(-1, -1, 2)), counts.gather(1, outwards)
     seeds: list[Tensor] = []
     distance = torch.ones_like(counts)
     for draw in uniform.tolist():
@@ -72,6 +104,18 @@ def spread_seeds(points: Tensor, counts: Tensor, uniform: Tensor) -> Tensor:
         squared = (points - seeds[-1]).square().sum(dim=2)
         distance = torch.minimum(distance, squared) if len(seeds) > 1 else squared
     return torch.cat(seeds, dim=1)
+
+
+def _outwards(points: Tensor, counts: Tensor) -> Tensor:
+    """Return an order of the points, int64 [B, P], that does not depend on the directions of the axes.
+
+    They go by their distance from the mean weighted by count x squared distance: pixels that lie alike around the
+    centre of mass, which is often half-way between pixels, do not tie there unless the map itself is symmetric.
+    """
+    pull = (counts * points.square().sum(dim=2))[..., None]
+    total = pull.sum(dim=1, keepdim=True)
+    middle = (pull * points).sum(dim=1, keepdim=True) / total.where(total > 0, 1.0)
+    return (points - middle).square().sum(dim=2).argsort(dim=1, stable=True)
 
 
 def nearest_parts(features: Tensor, counts: Tensor, seeds: Tensor, regularisation: float, pixels: int) -> Mixtures:

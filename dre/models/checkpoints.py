@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from dre.models.weights import check_content, check_finite_weights, reason_of
 ESTIMATOR_KEY = "estimator"
 CLASSIFIER_KEY = "classifier"
 TAPS_KEY = "taps"
+RECIPE_KEY = "recipe"
 STATE_PREFIX = "estimator."
 
 LAST = Path("checkpoints") / "last.ckpt"
@@ -114,6 +116,36 @@ def variant_of(path: str | Path) -> Variant:
         raise ValueError(f"{path} holds a generator of the unknown variant {variant!r}; take another checkpoint")
     known: Variant = variant
     return known
+
+
+def plain_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a mask training as plain values, which a checkpoint and JSON can hold.
+
+    Example:
+        >>> plain_recipe({"lr": 0.01, "widths": (24, 32)})
+        {'lr': 0.01, 'widths': [24, 32]}
+    """
+    plain: dict[str, Any] = {}
+    for name, value in options.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            value = asdict(value)
+        plain[name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def read_recipe(path: str | Path) -> dict[str, Any] | None:
+    """Return the options of the training that wrote a checkpoint; None where it does not hold them, as those of 0.1.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no checkpoint of mask training, or its recipe is none.
+    """
+    recipe = read_checkpoint(path).get(RECIPE_KEY)
+    if recipe is None:
+        return None
+    if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
+        raise ValueError(f"{path} is damaged: the recipe of its training is {recipe!r}; take another checkpoint")
+    return recipe
 
 
 def steps_of(path: Path) -> int:

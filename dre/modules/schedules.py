@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.nn import Parameter
 
-ScheduleName = Literal["step", "cosine"]
+ScheduleName = Literal["step", "cosine", "constant"]
 
 
 def half_cosine(done: int, total: int) -> float:
@@ -60,6 +60,8 @@ class StageSchedules:
             done = epoch - self.embedding_epochs
             if done < 0:
                 return 0.0
+            if self.schedule == "constant":
+                return 1.0
             if self.schedule == "step":
                 return self.lr_factor ** (done // self.lr_epochs)
             return half_cosine(done, max_epochs - self.embedding_epochs)

@@ -3,7 +3,7 @@
 from dre.reporting.figures import write_rank_diagrams
 from dre.reporting.gallery import Example
 from dre.reporting.heat_map import comparisons_figure, distances_figure
-from dre.reporting.markdown import details_markdown, summary_markdown
+from dre.reporting.markdown import details_markdown, recipe_lines, summary_markdown
 from dre.reporting.page import Report, report_html
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "comparisons_figure",
     "details_markdown",
     "distances_figure",
+    "recipe_lines",
     "report_html",
     "summary_markdown",
     "write_rank_diagrams",

@@ -106,9 +106,41 @@ def origins(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def recipe_lines(recipes: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
+    """Say how the trainings of learned explainers of one kind differ, a line for each; no line without two of a kind.
+
+    Args:
+        recipes: Options of the training by explainer; None where its checkpoint does not hold them.
+
+    Example:
+        >>> recipe_lines({"dre": {"variant": "dre", "lr": 0.01}, "dre_published": {"variant": "dre", "lr": 0.1}})
+        {'dre': 'lr 0.01', 'dre_published': 'lr 0.1'}
+    """
+    lines = {}
+    for name, recipe in recipes.items():
+        if recipe is None:
+            if len(recipes) > 1:
+                lines[name] = "not in its checkpoint, which is of an earlier version"
+            continue
+        alike = [one for one in recipes.values() if one is not None and one.get("variant") == recipe.get("variant")]
+        options = dict.fromkeys(option for one in alike for option in one)
+        differing = [option for option in options if any(one.get(option) != recipe.get(option) for one in alike)]
+        said = ", ".join(f"{option} {_option(recipe.get(option))}" for option in differing)
+        if len(alike) > 1:
+            lines[name] = said or "that of the others"
+    return lines
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} {_option(one)}" for name, one in value.items()) + "}"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
     """List what the numbers depend on and what is missing from them."""
     lines = origins(summary)
+    lines += [f"Recipe of `{name}`: {line}." for name, line in recipe_lines(summary.get("recipes", {})).items()]
     for metric in summary["metrics"]:
         if metric not in summary["normalised"]:
             lines += _missing(summary, metric, names)

@@ -205,7 +205,12 @@ def test_run_files_are_varied_by_others_after_them(name):
     is_mgnet, is_kept = name.startswith("mgnet"), CHAINS[name][-1] not in TAKING_BACK
     assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", kept["evidence"] and is_kept)
     assert run.model.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
-    assert list(settings.widths) == kept["widths"]
+    by_paper = CHAINS[name][-1].endswith("paper_recipe.yaml")
+    assert list(settings.widths) == ([16, 20, 56] if by_paper else kept["widths"])
+    published = (0.015, "random", 1)  # two epochs of stage 1, but for --smoke
+    found = (run.model.image_noise, run.model.recipe["embedding_start"], run.model.embedding_epochs)
+    assert found == ((0, "head", 0) if is_kept else published)
+    assert run.model.rates.schedule == (kept["schedule"] if is_kept else "step" if by_paper else "constant")
 
 
 def test_every_file_that_varies_run_files_is_tried():
@@ -388,13 +393,17 @@ def test_the_scripts_themselves_say_it_in_one_line(place):
 
 
 def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_file, photographs):
-    for _ in range(2):
-        TrainingCommandLine(["--config", str(run_file), *QUIET]).run()
+    for lr in ("0.01", "0.005"):
+        training = TrainingCommandLine(["--config", str(run_file), "--model.lr", lr, *QUIET])
+        training.run()
+        recipe = json.loads((training.run_directory / "run.json").read_text())["recipe"]
+        assert (recipe["lr"], recipe) == (float(lr), training.model.recipe)
     content = yaml.safe_load(run_file.read_text())
     content["model"] = {
         "classifier": content["model"]["classifier"],
         "explainers": {
             "dre": {"class_path": "dre.explainers.DRE", "init_args": {"checkpoint": None}},
+            "dre_published": {"class_path": "dre.explainers.DRE", "init_args": {"checkpoint": None}},
             "mgnet": {"class_path": "dre.explainers.MGnet", "init_args": {"checkpoint": None}},
             "random": "dre.explainers.Random",
         },
@@ -403,13 +412,17 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
     content["trainer"]["callbacks"] = content["trainer"]["callbacks"][-3:]
     del content["trainer"]["max_epochs"]
     (place / "score.yaml").write_text(yaml.safe_dump(content))
-    run = EvaluationCommandLine(["--config", "score.yaml", "--ckpt_path", "runs/tiny", "--limit", "3", *QUIET])
+    words = ["--ckpt_path", "runs/tiny", "--published_ckpt_path", "runs/tiny/001", "--limit", "3"]
+    run = EvaluationCommandLine(["--config", "score.yaml", *words, *QUIET])
     assert yaml.safe_load((run.run_directory / "config.yaml").read_text())["data"]["init_args"]["limit"] == 3
-    assert set(run.model.explainers) == {"dre", "random"}  # MGnet has no checkpoint
+    assert set(run.model.explainers) == {"dre", "dre_published", "random"}  # MGnet has no checkpoint
     assert run.config.model.explainers["dre"]["init_args"]["checkpoint"] == "runs/tiny/002/checkpoints/last.ckpt"
     run.run()
     assert json.loads((run.run_directory / "summary.json").read_text())["explained"] == 3
     assert run.run_directory == Path("results/tiny/001")
+    written = (run.run_directory / "summary.md").read_text()
+    assert "Recipe of `dre`: lr 0.005." in written
+    assert "Recipe of `dre_published`: lr 0.01." in written
 
 
 @pytest.fixture
@@ -440,6 +453,7 @@ def paper_file(score_file):
 
 LEARNED = """
 dre: {class_path: dre.explainers.DRE, init_args: {checkpoint: null}}
+dre_published: {class_path: dre.explainers.DRE, init_args: {checkpoint: null}}
 controlled:
   class_path: dre.explainers.ControlledExplainer
   init_args: {explainer: {class_path: dre.explainers.MGnet, init_args: {checkpoint: null}}}
@@ -465,11 +479,14 @@ def settled(score_file, *arguments) -> EvaluationCommandLine:
 
 
 def test_checkpoints_reach_explainers_within_explainers(score_file):
-    for name in ("dre.ckpt", "mgnet.ckpt"):
+    for name in ("dre.ckpt", "published.ckpt", "mgnet.ckpt"):
         (score_file.parent / name).write_bytes(name.encode())
-    run = settled(score_file, "--ckpt_path", "dre.ckpt", "--mgnet_ckpt_path", "mgnet.ckpt")
+    others = ["--mgnet_ckpt_path", "mgnet.ckpt", "--published_ckpt_path", "published.ckpt"]
+    run = settled(score_file, "--ckpt_path", "dre.ckpt", *others)
     explainers = run.config.model.explainers
-    assert set(explainers) == {"dre", "controlled", "by_mgnet", "by_self", "random"}
+    assert set(explainers) == {"dre", "dre_published", "controlled", "by_mgnet", "by_self", "random"}
+    checkpoints = [explainers[name].init_args.checkpoint for name in ("dre", "dre_published")]
+    assert checkpoints == ["dre.ckpt", "published.ckpt"]
     assert explainers["controlled"].init_args.explainer.init_args.checkpoint == "mgnet.ckpt"
     both = explainers["by_mgnet"].init_args
     assert (both.checkpoint, both.mgnet_checkpoint) == ("dre.ckpt", "mgnet.ckpt")
@@ -477,12 +494,19 @@ def test_checkpoints_reach_explainers_within_explainers(score_file):
     assert run.checkpoint_hashes()["by_mgnet (mgnet_checkpoint)"] == file_hash(Path("mgnet.ckpt"))
 
 
-def test_what_needs_mgnet_is_left_out_and_recorded(score_file):
+def test_what_needs_another_checkpoint_is_left_out_and_recorded(score_file):
     (score_file.parent / "dre.ckpt").write_bytes(b"dre")
     run = settled(score_file, "--ckpt_path", "dre.ckpt")
     assert set(run.config.model.explainers) == {"dre", "by_self", "random"}
-    assert set(run.left_out) == {"controlled", "by_mgnet"}
+    assert set(run.left_out) == {"controlled", "by_mgnet", "dre_published"}
     assert run.left_out["controlled"] == "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
+    reason = "it needs a checkpoint of the published recipe: --published_ckpt_path"
+    assert run.left_out["dre_published"] == reason
+
+
+def test_a_published_checkpoint_that_nothing_takes_is_refused(score_file):
+    words = ["--config", str(score_file), "--published_ckpt_path", "runs/a"]
+    assert "no explainer of the configuration is named ..._published" in refusal(EvaluationCommandLine, words)
 
 
 def test_what_does_not_work_for_the_classifier_is_a_hole_with_its_reason(paper_file):

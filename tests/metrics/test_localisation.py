@@ -5,9 +5,12 @@ from scipy import stats
 from scipy.ndimage import binary_dilation
 
 from dre.metrics import (
+    BackgroundShare,
+    EdgeContrast,
     EnergyPointingGame,
     PointingGame,
     background_share,
+    edge_contrast,
     energy_pointing_game,
     inside,
     pointing_game,
@@ -16,6 +19,7 @@ from dre.metrics import (
 from dre.metrics.localisation import widen
 
 METRICS = {PointingGame: pointing_game, EnergyPointingGame: energy_pointing_game}
+BY_VALUE = {BackgroundShare: background_share, EdgeContrast: edge_contrast}
 
 
 def batch(size=6, height=14, width=9):
@@ -105,7 +109,7 @@ def test_a_peak_beside_the_object_counts_within_the_tolerance():
         assert metric.compute() == expected
 
 
-@pytest.mark.parametrize("metric_class", METRICS)
+@pytest.mark.parametrize("metric_class", [*METRICS, *BY_VALUE])
 def test_images_without_object_are_left_out_and_counted(metric_class):
     saliency, objects = batch()
     objects[2] = 0
@@ -113,11 +117,12 @@ def test_images_without_object_are_left_out_and_counted(metric_class):
     metric.update(saliency, objects)
     assert (metric.count, metric.dropped) == (5, 1)
     kept = [0, 1, 3, 4, 5]
-    torch.testing.assert_close(metric.compute(), METRICS[metric_class](saliency[kept], objects[kept]).mean())
+    expected = (METRICS | BY_VALUE)[metric_class](saliency[kept], objects[kept]).mean()
+    torch.testing.assert_close(metric.compute(), expected)
     assert metric.latest.isnan().tolist() == [False, False, True, False, False, False]
 
 
-@pytest.mark.parametrize("metric_class", METRICS)
+@pytest.mark.parametrize("metric_class", [*METRICS, *BY_VALUE])
 def test_what_does_not_fit_is_refused(metric_class):
     saliency, objects = batch()
     with pytest.raises(ValueError, match="threshold soft masks"):
@@ -170,3 +175,42 @@ def test_what_has_no_share_is_undefined():
     assert background_share(one, objects).isnan().tolist() == [False, True, False]
     assert inside(spearman, one, other, objects).isnan().tolist() == [False, True, False]
     assert background_share(torch.ones(3, 1, 8, 10), objects).isnan().all()  # constant: spread evenly, or nowhere?
+
+
+def test_the_contrast_at_the_edge_equals_a_loop_over_pixels():
+    generator = torch.Generator().manual_seed(0)
+    saliency = torch.rand(2, 1, 40, 33, generator=generator)
+    objects = torch.zeros(2, 1, 40, 33)
+    objects[0, 0, 8:30, 5:20] = objects[1, 0, :9, :9] = objects[1, 0, 20:26, 20:] = 1
+    places = [(y, x) for y in range(40) for x in range(33)]
+    for one, box, found in zip(saliency[:, 0], objects[:, 0], edge_contrast(saliency, objects), strict=True):
+        scaled = (one - one.min()) / (one.max() - one.min())
+        sides = {1: [], 0: []}
+        for y, x in places:
+            others = [(v - y) ** 2 + (u - x) ** 2 for v, u in places if box[v, u] != box[y, x]]
+            if min(others) <= (33 / 16) ** 2:
+                sides[int(box[y, x])].append(float(scaled[y, x]))
+        inner, outer = (sum(sides[side]) / len(sides[side]) for side in (1, 0))
+        assert float(found) == pytest.approx((inner - outer) / (inner + outer), rel=1e-5)
+
+
+def test_the_contrast_is_one_for_the_object_itself_and_sees_no_order_alone():
+    _, _, objects = example()
+    assert edge_contrast(objects, objects).tolist() == [1, 1, 1]
+    assert edge_contrast(1 - objects, objects).tolist() == [-1, -1, -1]
+    soft = 0.6 * objects + 0.2 * torch.eye(8, 10)
+    torch.testing.assert_close(edge_contrast(5 * soft, objects), edge_contrast(soft, objects))
+    assert (edge_contrast(soft.square(), objects) > edge_contrast(soft, objects)).all()  # the same ranking
+    assert (background_share(soft.square(), objects) < background_share(soft, objects)).all()
+
+
+def test_what_has_no_edge_is_left_out():
+    saliency, objects = torch.rand(4, 1, 8, 10), example(4)[2]
+    objects[1], saliency[2], saliency[3] = 1.0, 0.5, 0.0
+    saliency[3, 0, 0, 9] = 1  # far from the edge
+    metric = EdgeContrast()
+    metric.update(saliency, objects)
+    assert (metric.count, metric.dropped) == (1, 3)
+    shares = BackgroundShare()
+    shares.update(saliency, objects)
+    assert (shares.count, shares.dropped) == (3, 1)  # without the constant one

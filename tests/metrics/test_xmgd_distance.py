@@ -2,6 +2,8 @@ import pytest
 import torch
 from scipy import ndimage
 
+from dre.images.blur import gaussian_blur
+from dre.images.maps import min_max
 from dre.metrics import XMGD, MapMixtures, xmgd
 from dre.mixtures import unit_grid
 
@@ -39,6 +41,33 @@ def test_at_one_level_a_translation_by_t_is_its_length(down, across):
     expected = (down / 24) ** 2 + (across / 32) ** 2
     torch.testing.assert_close(squared, torch.full((3,), expected, dtype=torch.float64), rtol=1e-6, atol=0)
     torch.testing.assert_close(root, squared.sqrt())
+
+
+MIRRORS = {
+    "left-right": lambda maps: maps.flip(-1),
+    "up-down": lambda maps: maps.flip(-2),
+    "transposed": lambda maps: maps.transpose(-1, -2),
+}
+
+
+@pytest.mark.parametrize("begin", ["ellipse", "k-means++"])
+@pytest.mark.parametrize("mirror", MIRRORS.values(), ids=MIRRORS)
+def test_mirroring_both_maps_changes_nothing(mirror, begin):
+    """Of smooth random maps, wide and narrow; less than a thousandth is allowed, rounding alone is seen."""
+    noise = torch.rand(24, 1, 28, 28, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps = min_max(torch.cat([gaussian_blur(noise[:12], 2.0).square(), gaussian_blur(noise[12:], 3.0) ** 4]))
+    one, other = maps, maps.roll(5, dims=0)
+    model = MapMixtures(begin=begin)
+    expected, found = xmgd(one, other, model), xmgd(mirror(one), mirror(other), model)
+    assert (expected[0] > 0.01).all()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_at_several_levels_a_translation_by_t_is_its_length_for_whole_windows_alone(shift):
+    one = blobs(1, 32, 32)
+    root = xmgd(one, one.roll(shift, dims=3), MapMixtures(levels=2))[0].item()
+    assert (root == pytest.approx(shift / 32, rel=1e-6)) == (shift == 2)
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1 / 3, 7.0, 1e20])

@@ -190,20 +190,47 @@ def test_the_ellipse_is_covered_by_components_of_equal_weight():
     covariance = 10 * begun.covariances[0, 0]
     torch.testing.assert_close(covariance, fit_mixtures(GRID, mass, Fitting(1)).mixtures.covariances[0, 0])
     squared = (spread @ torch.linalg.inv(covariance) * spread).sum(dim=1)
-    torch.testing.assert_close(squared, -2 * (1 - (torch.arange(10).double() + 0.5) / 10).log())
+    shares = torch.tensor([2] * 4 + [6] * 4 + [9] * 2).double() / 10  # two fours and a pair, each at its middle
+    torch.testing.assert_close(squared, -2 * (1 - shares).log())
+    torch.testing.assert_close(spread.sum(dim=0), torch.zeros(2, dtype=torch.float64))
     assert begun.weights.tolist() == [[0.1] * 10]
+
+
+@pytest.mark.parametrize("components", [1, 2, 3, 4, 7, 10])
+def test_the_start_is_mirrored_and_turned_with_the_points(components):
+    mass = counts(8, 9, 9, seed=2).double()
+    around = unit_grid(9, 9) - 0.5
+    given = ellipse_start(monomials(around[None].expand(8, -1, -1)), mass, components, 1e-6).means
+    turn = torch.tensor(0.3, dtype=torch.float64)
+    for matrix in (
+        [[1, 0], [0, -1]],
+        [[-1, 0], [0, 1]],
+        [[0, 1], [1, 0]],
+        [[turn.cos(), -turn.sin()], [turn.sin(), turn.cos()]],
+    ):
+        turned = around @ torch.tensor(matrix, dtype=torch.float64).T
+        found = ellipse_start(monomials(turned[None].expand(8, -1, -1)), mass, components, 1e-6).means
+        apart = torch.cdist(found, given @ torch.tensor(matrix, dtype=torch.float64).T)
+        assert (apart.min(dim=2).values < 1e-9).all()
+        assert (apart.min(dim=1).values < 1e-9).all()
+
+
+def test_a_circle_is_spread_along_the_axes_of_the_grid():
+    mass = torch.ones(1, 49, dtype=torch.float64)
+    means = ellipse_start(monomials(unit_grid(7, 7)[None] - 0.5), mass, 2, 1e-6).means[0]
+    torch.testing.assert_close(means[:, 1], torch.zeros(2, dtype=torch.float64))
 
 
 def test_seeds_are_drawn_by_count_and_squared_distance():
     points = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [0.0, 3.0], [9.0, 9.0]]], dtype=torch.float64)
     mass = torch.tensor([[3.0, 2.0, 1.0, 0.0]], dtype=torch.float64)
 
-    def second_seed(draw):  # the first falls on the first point: its share of the mass is 3 / 6
-        return spread_seeds(points, mass, torch.tensor([0.49, draw], dtype=torch.float64))[0, 1].tolist()
+    def second_seed(draw):  # the order is 3, 1, 0, and the first seed falls on 0: its share of the mass is 3 / 6
+        return spread_seeds(points, mass, torch.tensor([0.51, draw], dtype=torch.float64))[0, 1].tolist()
 
-    assert second_seed(2 / 11 - 1e-6) == [0, 1]  # 2 x 1^2 against 1 x 3^2
-    assert second_seed(2 / 11 + 1e-6) == [0, 3]
-    assert second_seed(1 - 1e-12) == [0, 3]  # a point that counts nothing is never drawn
+    assert second_seed(9 / 11 - 1e-6) == [0, 3]  # 1 x 3^2 against 2 x 1^2
+    assert second_seed(9 / 11 + 1e-6) == [0, 1]
+    assert second_seed(1 - 1e-12) == [0, 1]  # a point that counts nothing is never drawn
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64])

@@ -1,6 +1,8 @@
+import inspect
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import pytest
 import torch
 
 from callbacks import RunCheckpoints, Throughput
-from dre.engine.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints
+from dre.engine.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints, objective
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, load_estimator
+from dre.models.checkpoints import read_recipe
 from dre.modules import MaskTraining
 from tests.modules import distributed_training
 from tests.networks import SmallNetwork, small_classifier
@@ -83,6 +86,49 @@ def test_the_checkpoint_holds_the_estimator_and_loads_without_running_code(five_
     torch.testing.assert_close(explainer(images, torch.tensor([0, 1])), expected)
 
 
+def test_the_checkpoint_holds_the_whole_recipe_as_plain_values(five_shards, tmp_path):
+    options = {"constraints": Constraints(area=8.0), "lr": 0.005, "image_noise": 0.01, "blur_sigma": 3.16}
+    model = small_training(**options)
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    recipe = read_recipe(path)
+    arguments = inspect.signature(MaskTraining.__init__).parameters
+    assert recipe.keys() == arguments.keys() - {"self", "classifier"}
+    assert recipe["constraints"] == asdict(Constraints(area=8.0))
+    assert json.loads(json.dumps(recipe)) == recipe
+    again = {name: value for name, value in recipe.items() if name != "constraints"}
+    assert small_training(**again, constraints=Constraints(**recipe["constraints"])).recipe == recipe
+    content = torch.load(path, weights_only=True)
+    del content["recipe"], content["checksum"]
+    torch.save(content, path)
+    with pytest.warns(UserWarning, match="no checksum"):
+        assert read_recipe(path) is None
+    with pytest.warns(UserWarning, match="no checksum"):
+        assert isinstance(DRE(small_classifier(), checkpoint=str(path)), DRE)
+
+
+def test_image_noise_is_added_before_the_mask_and_alone(five_shards, tmp_path, monkeypatch):
+    """Masks and fills are those without it; what lies under the mask is noisy, in [0, 1]."""
+    seen = []
+
+    def spy(name, classifier, images, mask, background, *others):
+        seen.append((images.detach(), mask.detach(), background.detach()))
+        return objective(name, classifier, images, mask, background, *others)
+
+    monkeypatch.setattr("dre.modules.training.objective", spy)
+    for amount in (0.0, 0.015):
+        model = small_training(embedding_epochs=0, image_noise=amount)
+        quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(
+            model, small_data(five_shards)
+        )
+    (clean, mask, fill), (noisy, same_mask, same_fill) = seen
+    assert torch.equal(mask, same_mask)
+    assert torch.equal(fill, same_fill)
+    inner = (clean > 0.1) & (clean < 0.9)
+    assert (noisy - clean)[inner].std() == pytest.approx(0.015, rel=0.05)
+    assert 0 <= noisy.amin() <= noisy.amax() <= 1
+
+
 @pytest.mark.parametrize("stop_after", [2, 5, 7])  # in stage 1, at its end, in the middle of stage 2
 def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, stop_after):
     whole = small_training()
@@ -94,7 +140,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
 
 
 @pytest.mark.parametrize(
-    ("options", "objective", "constraints"),
+    ("options", "loss", "constraints"),
     [
         ({}, "cross_entropy", Constraints()),
         ({"constraints": Constraints(area=8.0)}, "cross_entropy", Constraints(area=8.0)),
@@ -120,9 +166,9 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
         ({"evidence": "balanced", "residual_weight": 0.5, "fills": ["coloured_noise"]}, "cross_entropy", Constraints()),
     ],
 )
-def test_variants_and_ablations_train(five_shards, tmp_path, options, objective, constraints):
+def test_variants_and_ablations_train(five_shards, tmp_path, options, loss, constraints):
     model = small_training(**options)
-    assert (model.objective, model.constraints) == (objective, constraints)
+    assert (model.objective, model.constraints) == (loss, constraints)
     start = weights(model)
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
     trainer.fit(model, small_data(five_shards))
@@ -146,6 +192,24 @@ def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shard
     content["taps"][0] = "stem.1"
     with pytest.raises(ValueError, match=r"trained on the layers \['stem\.1', .*give --model\.classifier\.taps"):
         small_training().on_load_checkpoint(content)
+
+
+@pytest.mark.parametrize("without", [(), ("recipe", "checksum")])
+def test_a_training_is_built_again_from_its_checkpoint_and_its_classifier(five_shards, tmp_path, without):
+    model = small_training(lr=1e-3, evidence="balanced", constraints=Constraints(area=2.0), fills=["black", "blur"])
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    torch.save({key: value for key, value in content.items() if key not in without}, path)
+    again = MaskTraining.load_from_checkpoint(tmp_path, classifier=small_classifier())
+    torch.testing.assert_close(weights(again), weights(model), rtol=0, atol=0)
+    if not without:
+        assert (again.constraints, again.fills, again.rates.lr) == (Constraints(area=2.0), ["black", "blur"], 1e-3)
+    assert MaskTraining.load_from_checkpoint(path, classifier=small_classifier(), lr=0.5).rates.lr == 0.5
+    with pytest.raises(ValueError, match=r"last\.ckpt explains SmallNetwork, not SmallNetwork: another weights"):
+        MaskTraining.load_from_checkpoint(path, classifier=small_classifier(seed=3))
+    with pytest.raises(ValueError, match=r"no recipe that this version can follow: .*`lr` must not be negative"):
+        MaskTraining.load_from_checkpoint(path, classifier=small_classifier(), lr=-1.0)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +289,8 @@ def test_learning_rates_follow_the_paper():
     of_embeddings, of_generator = small_training(embedding_epochs=2).rates.factors(max_epochs=12)
     assert [of_embeddings(epoch) for epoch in range(4)] == [1, 1, 0, 0]
     assert [of_generator(epoch) for epoch in range(9)] == [0, 0, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    _, constant = small_training(embedding_epochs=2, schedule="constant").rates.factors(max_epochs=12)
+    assert [constant(epoch) for epoch in range(9)] == [0, 0, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
@@ -244,6 +310,8 @@ def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
         ({"lr": -1.0}, "`lr` must not be negative, got -1.0"),
         ({"embedding_epochs": -1}, "`embedding_epochs` must not be negative, got -1"),
         ({"contrast_share": -0.5}, r"`contrast_share` is a share in \[0, 1\], got -0.5"),
+        ({"image_noise": -0.1}, r"`image_noise` must not be negative, got -0\.1; 0 adds none"),
+        ({"blur_sigma": 0.0}, r"`blur_sigma` must be positive, got 0\.0"),
         ({"blur_share": 5.0}, r"`blur_share` is a share in \[0, 1\], got 5.0"),
     ],
 )

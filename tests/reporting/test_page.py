@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from dre.reporting import report_html
+from dre.reporting import recipe_lines, report_html
 from dre.statistics import summarise
 from tests.reporting.examples import NAMES, report, scores, summary
 from tests.reporting.pages import Page, as_shown, find_browser, pixels
@@ -145,3 +145,23 @@ def test_chromium_shows_every_table_and_picture(tmp_path):
     folded = {name for name in shown.sizes if name.startswith("pairs-")}
     assert all(float(size.split()[1]) > 100 for name, size in shown.sizes.items() if name not in folded)
     assert float(shown.body["data-overflow"]) <= 0  # wide tables scroll within themselves
+
+
+def test_recipes_of_one_kind_are_told_apart_by_what_differs():
+    ours = {"variant": "dre", "lr": 0.01, "widths": [24, 32, 64], "constraints": {"area": 0.0}, "evidence": True}
+    published = ours | {"widths": [16, 20, 56], "evidence": False}
+    mgnet = {"variant": "mgnet", "lr": 0.001}
+    lines = recipe_lines({"dre": ours, "dre_published": published, "mgnet": mgnet})
+    assert lines == {
+        "dre": "widths [24, 32, 64], evidence true",
+        "dre_published": "widths [16, 20, 56], evidence false",
+    }
+    assert recipe_lines({"dre": ours, "mgnet": mgnet}) == {}
+    assert recipe_lines({"dre": ours, "again": dict(ours)}) == {
+        "dre": "that of the others",
+        "again": "that of the others",
+    }
+    older = recipe_lines({"dre": ours, "old": None})
+    assert older == {"old": "not in its checkpoint, which is of an earlier version"}
+    of_before = {name: value for name, value in ours.items() if name != "evidence"}  # an option that came later
+    assert recipe_lines({"dre": ours, "before": of_before})["before"] == "evidence none"
