@@ -10,7 +10,9 @@ from dre.engine.scoring import score as class_score
 from dre.explainers import SAMP, GuidedIG, GuidedPath, SampPath, SAMPPlusPlus
 from dre.explainers.paths.samp import top_pixels
 from dre.images.blur import gaussian_blur
+from dre.images.fill import fill_images
 from dre.models import Classifier
+from dre.types import Blur
 from tests.explainers.analytic import ZERO, formula_classifier, linear_classifier, random_image
 from tests.networks import SmallNetwork, rank_correlation, small_batch, small_classifier
 
@@ -169,6 +171,15 @@ def test_samp_against_a_slow_loop(direction, fragments, momentum):
             slow += slow_samp(look, blurred, image, 1, 20, fragments, momentum)
         assert rank_correlation(saliency[place, 0], slow) >= 0.99
         torch.testing.assert_close(saliency[place, 0], slow.float(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_blur_of_its_own_is_what_insertion_starts_from():
+    classifier, (images, targets) = small_classifier(), small_batch(height=8, width=12)
+    blur = Blur(5.0, 5, "dataset_mean", "folded")
+    options = {"direction": "insertion", "pixels": 20}
+    found = SAMP(classifier, insertion_baseline=blur, **options)(images, targets)
+    start = fill_images(images, blur, classifier.mean)
+    torch.testing.assert_close(found, SAMP(classifier, insertion_baseline=start, **options)(images, targets))
 
 
 def smooth_classifier() -> Classifier:
