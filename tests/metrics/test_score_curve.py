@@ -234,7 +234,10 @@ def test_another_number_of_points_is_refused():
 
 
 def test_unknown_presets_and_empty_curves_are_refused():
-    with pytest.raises(ValueError, match="Deletion has no preset 'idgi'; choose shared, samp, samp_cifar10, samp_enlarged, samp_mnist, rise"):
+    with pytest.raises(
+        ValueError,
+        match=r"Deletion has no preset 'idgi'; choose shared, samp, .*, rise",
+    ):
         Deletion("idgi")
     with pytest.raises(ValueError, match="`steps` must be at least 1, got 0"):
         CurveSettings(0)

@@ -207,6 +207,29 @@ def test_samp_with_the_infinitesimal_constraint_becomes_complete(direction):
     assert gaps[3] < 0.1 * gaps[1]  # sixteen times shorter steps
 
 
+SMOOTH = {"softplus": nn.Softplus, "tanh": nn.Tanh}
+
+
+def toy_gap(activation: str, fragments: int) -> float:
+    """Largest completeness gap of an insertion on an 8 x 8 network of two layers, in float64."""
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(64, 16), SMOOTH[activation](), nn.Linear(16, 2)]
+    classifier = Classifier.wrap(nn.Sequential(*layers).double(), size=(8, 8), channels=1).double()
+    images = torch.rand(2, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"direction": "insertion", "insertion_baseline": "black", "pixels": 1, "fragments": fragments}
+    return SAMP(classifier, **options).completeness_gap(images, torch.tensor([0, 1])).max().item()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("activation", list(SMOOTH))
+@pytest.mark.parametrize("start", [10, pytest.param(1000, marks=pytest.mark.slow)])
+def test_ten_times_as_many_fragments_leave_a_tenth_of_the_gap(activation, start):
+    """Above about a hundred fragments, from where on no pixel moves at once."""
+    gaps = [toy_gap(activation, start * factor) for factor in ((1, 10, 100) if start == 10 else (1, 10))]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] == pytest.approx(gaps[-2] / 10, rel=0.3)
+
+
 @pytest.mark.parametrize("rule_keeps", ["select", "both"])
 def test_momentum_that_only_selects_keeps_true_gradients(rule_keeps):
     images, targets = small_batch()
