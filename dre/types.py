@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, Protocol, TypedDict, cast
+from typing import Any, Literal, NotRequired, Protocol, TypedDict, cast, get_args
 
 import torch
 from torch import Tensor
@@ -20,22 +20,45 @@ Readout = ScoreName | Literal["correct"] | InformationName
 """What is read of a masked image: a score of the target, whether it is the best class, or how much is still to see."""
 
 
+BlurBorder = Literal["reflect", "black", "dataset_mean"]
+"""What a blur sees beyond the border: the image mirrored (edge pixel repeated), or one colour. Code that pads with
+zeros sees black where its images are not normalised, and the classifier's mean colour where they are."""
+
+Tails = Literal["cut", "folded"]
+"""What becomes of a Gaussian beyond its kernel: cut off and made up for, or folded back at the ends of the kernel."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blur:
-    """A fill: the image under a Gaussian, borders reflected.
+    """A fill: the image under a Gaussian.
 
     Args:
         sigma: Standard deviation in pixels.
         radius: Half width of the kernel; four standard deviations when not given.
+        border: What lies beyond the border.
+        tails: `folded` is the kernel of the published code of Petsiuk et al. 2018 and Zhang et al. 2024, which blurs
+            one point in a window of the kernel's size: 11 taps of sigma 5 are nearly a plain mean.
+
+    Example:
+        >>> import torch
+        >>> from dre.images.fill import fill_images
+        >>> white = torch.ones(1, 1, 3, 3)
+        >>> fill_images(white, Blur(1.0, 1, border="black", tails="folded"))[0, 0, 1]
+        tensor([0.7039, 1.0000, 0.7039])
     """
 
     sigma: float
     radius: int | None = None
+    border: BlurBorder = "reflect"
+    tails: Tails = "cut"
 
     def __post_init__(self) -> None:
-        """Refuse a blur that shows the image itself."""
+        """Refuse a blur that shows the image itself, and unknown choices."""
         if self.sigma <= 0:
             raise ValueError(f"`sigma` of a blur must be positive, got {self.sigma}")
+        for name, value, known in (("border", self.border, BlurBorder), ("tails", self.tails, Tails)):
+            if value not in get_args(known):
+                raise ValueError(f"`{name}` of a blur must be {', '.join(get_args(known))}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)

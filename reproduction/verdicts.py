@@ -14,6 +14,7 @@ from dre.statistics import (
     Drawing,
     Interval,
     bootstrap_mean,
+    crossed_mean,
     median_difference,
     normalise_across_explainers,
     paired_difference,
@@ -41,8 +42,8 @@ candidates of which one is enough share it where any can make it hold."""
 SMALL = 0.0005
 """Below this three decimals show nothing."""
 
-Values: TypeAlias = "pd.Series | str"
-"""One value for each image, or the reason why there are none."""
+Values: TypeAlias = "pd.Series | pd.DataFrame | str"
+"""One value for each image, or one for each image and draw, or the reason why there are none."""
 
 Difference = Callable[..., Interval]
 """The interval of the difference between two lists of values for the same images."""
@@ -208,7 +209,8 @@ def _single(text: str, values: Values, bounds: tuple[float | None, float | None]
     if isinstance(values, str):
         return Finding(text, None, *bounds, missing=values)
     found = values.to_numpy(dtype=np.float64)
-    return Finding(text, bootstrap_mean(found), *bounds, strict=bootstrap_mean(found, strict))
+    mean = crossed_mean if found.ndim == 2 else bootstrap_mean
+    return Finding(text, mean(found), *bounds, strict=mean(found, strict))
 
 
 def _paired(
@@ -222,8 +224,12 @@ def _paired(
 ) -> Finding:
     if isinstance(one, str) or isinstance(other, str):
         return Finding(text, None, *bounds, missing=one if isinstance(one, str) else str(other))
-    common = pd.concat({"one": sign * one, "other": sign * other}, axis=1, join="inner")
     text = text if sign > 0 else f"-({text})"
+    if isinstance(one, pd.DataFrame):
+        gaps = (sign * (one - other)).dropna(how="all").to_numpy(dtype=np.float64)
+        strict, chosen = (None if level is None else crossed_mean(gaps, level) for level in levels)
+        return Finding(text, crossed_mean(gaps), *bounds, strict=strict, chosen=chosen)
+    common = pd.concat({"one": sign * one, "other": sign * other}, axis=1, join="inner")
     pair = common["one"], common["other"]
     strict, chosen = (None if level is None else difference(*pair, level) for level in levels)
     return Finding(text, difference(*pair), *bounds, strict=strict, chosen=chosen)
@@ -257,7 +263,12 @@ def _values(test: Mapping[str, Any], run: RunResults, explainer: str) -> Values:
         return f"{test['study']} is not part of {run.directory}"
     frame = pd.read_parquet(path)
     frame = frame[(frame["explainer"] == explainer) & (frame["quantity"] == test["quantity"])]
-    found = frame[frame["x"] == test["x"]].set_index("key")["value"]
+    found = _by_image(frame[frame["x"] == test["x"]])
     if "since" in test:
-        found = found - frame[frame["x"] == test["since"]].set_index("key")["value"]
+        found = found - _by_image(frame[frame["x"] == test["since"]])
     return "not measured in this run" if found.empty else found
+
+
+def _by_image(rows: pd.DataFrame) -> "pd.Series | pd.DataFrame":
+    """Return the value of each image, or a table of images and draws."""
+    return rows.pivot(index="key", columns="draw", values="value") if "draw" in rows else rows.set_index("key")["value"]

@@ -35,10 +35,11 @@ class SmallNetwork(nn.Module):
 
 
 def small_classifier(
-    classes: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64), seed: int = 0
+    classes: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64), seed: int = 0, fold: bool = True
 ) -> Classifier:
     torch.manual_seed(seed)
-    return Classifier.wrap(SmallNetwork(classes, channels).eval(), mean=[0.5], std=[0.5], size=size, channels=channels)
+    network = SmallNetwork(classes, channels).eval()
+    return Classifier.wrap(network, mean=[0.5], std=[0.5], size=size, channels=channels, fold=fold)
 
 
 def small_estimator(classifier: Classifier, variant: Variant = "dre", seed: int = 0) -> MaskEstimator:

@@ -39,22 +39,26 @@ CLASSIFIER = "classifier"
 
 
 class Row(NamedTuple):
-    """Hold one value of one image; `x` is the position on the curve, such as the number of redrawn layers."""
+    """Hold one value of one image; `x` is the position on the curve, such as the number of redrawn layers.
+
+    `draw` counts where a condition is drawn several times.
+    """
 
     key: str
     explainer: str
     quantity: str
     x: float
     value: float
+    draw: int = 0
 
 
 class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
     Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
-    number. Writes `NAME.parquet` (a row for each image and point), `NAME.json` (means, intervals, what was left out),
-    `NAME.png` and, for studies that keep maps, `NAME_maps.png` into the run directory. Logs `test/EXPLAINER/QUANTITY`,
-    and curves and maps to W&B.
+    number. Writes `NAME.parquet` (a row for each image, point and draw), `NAME.json` (means, intervals, what was left
+    out), `NAME.png` and, for studies that keep maps, `NAME_maps.png` into the run directory. Logs
+    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
 
     Args:
         images: Images to study.
@@ -66,6 +70,8 @@ class Study(OutputsCallback, ABC):
     name: ClassVar[str]
     panels_in_a_line: ClassVar[int] = 3
     with_objects: ClassVar[bool] = False
+    draws: int = 1
+    """How often each condition is drawn; intervals are over images and draws."""
 
     def __init__(
         self,
@@ -167,18 +173,20 @@ class Study(OutputsCallback, ABC):
 
     def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
         """Return the rows of all ranks, sorted."""
-        labels = [_label(quantity, x) for quantity, x in self.points(evaluation)]
+        draws = range(self.draws)
+        labels = [_label(quantity, x, draw) for quantity, x in self.points(evaluation) for draw in draws]
         table = ScoreTable([*self.names(evaluation), CLASSIFIER], labels).to(evaluation.device)
         images = self.selection.share()
         with trainer.precision_plugin.test_step_context(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the gradient of the")  # that it vanishes is what is counted here
             for row in self.measure(evaluation, images):
                 value = torch.tensor([row.value], dtype=torch.float64)
-                table.update([row.key], row.explainer, _label(row.quantity, row.x), value)
+                table.update([row.key], row.explainer, _label(row.quantity, row.x, row.draw), value)
         frame = table.to_frame()
         parts = frame["metric"].str.rpartition("@")
-        frame = frame.assign(quantity=parts[0].astype(object), x=parts[2].astype(float))
-        columns = ["key", "explainer", "quantity", "x"]
+        places = parts[2].str.partition("#")
+        frame = frame.assign(quantity=parts[0].astype(object), x=places[0].astype(float), draw=places[2].astype(int))
+        columns = ["key", "explainer", "quantity", "x", *(["draw"] if self.draws > 1 else [])]
         return frame[[*columns, "value"]].sort_values(columns, kind="stable").reset_index(drop=True)
 
     def _headlines(self, points: pd.DataFrame) -> dict[str, float]:
@@ -245,9 +253,9 @@ def probability(classifier: Classifier, image: StudyImage, pixels: Tensor) -> fl
     return float(score(classifier(pixels), image.target.to(pixels.device), "probability"))
 
 
-def _label(quantity: str, x: float) -> str:
-    """Name a point so that its place can be read back exactly."""
-    return f"{quantity}@{float(x)!r}"
+def _label(quantity: str, x: float, draw: int) -> str:
+    """Name a point and a draw so that both can be read back exactly."""
+    return f"{quantity}@{float(x)!r}#{draw}"
 
 
 def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:

@@ -4,9 +4,10 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import pandas as pd
+import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.image_selection import StudyImage
@@ -19,6 +20,7 @@ from dre.modules import ExplainerEvaluation
 
 Order = Literal["top_down", "bottom_up", "independent"]
 ORDERS = ("top_down", "bottom_up", "independent")
+BatchNorms = Literal["as_built", "folded", "both"]
 
 SIMILARITIES: dict[str, Compare] = {
     "spearman": spearman,
@@ -30,11 +32,12 @@ SIMILARITIES: dict[str, Compare] = {
 
 
 class Condition(NamedTuple):
-    """Hold how far the classifier is changed (`x`), and a function that builds the changed copy."""
+    """Hold how far the classifier is changed (`x`), a function that builds the changed copy, and the draws it is."""
 
     prefix: str
     x: float
     build: Callable[[], Classifier]
+    draws: tuple[int, ...] = (0,)
 
 
 class ChangedClassifier(Study):
@@ -54,12 +57,13 @@ class ChangedClassifier(Study):
         conditions = self.conditions(evaluation)
         prefixes = dict.fromkeys(condition.prefix for condition in conditions)
         named = [(prefix, f"{prefix}_{end}") for prefix in prefixes for end in (*SIMILARITIES, "probability")]
-        return [(quantity, one.x) for prefix, quantity in named for one in conditions if one.prefix == prefix]
+        places = [(quantity, one.x) for prefix, quantity in named for one in conditions if one.prefix == prefix]
+        return list(dict.fromkeys(places))
 
     def drawn(self, evaluation: ExplainerEvaluation) -> set[tuple[str, float]]:
         """Choose the conditions whose maps are drawn: some of the first kind, from the first to the last."""
         first, *_ = conditions = self.conditions(evaluation)
-        places = [one.x for one in conditions if one.prefix == first.prefix]
+        places = list(dict.fromkeys(one.x for one in conditions if one.prefix == first.prefix))
         return {(first.prefix, x) for x in spread(places)}
 
     def measure(self, evaluation: ExplainerEvaluation, images: Sequence[StudyImage]) -> Iterator[Row]:
@@ -80,10 +84,11 @@ class ChangedClassifier(Study):
             for image in images:
                 pixels = image.pixels.to(evaluation.device)
                 value = probability(classifier, image, pixels)
-                yield Row(image.key, CLASSIFIER, f"{condition.prefix}_probability", condition.x, value)
+                for draw in condition.draws:
+                    yield Row(image.key, CLASSIFIER, f"{condition.prefix}_probability", condition.x, value, draw)
                 for name, explainer in explainers.items():
                     saliency = explain(explainer, image, pixels)
-                    if condition[:2] in drawn:
+                    if condition[:2] in drawn and condition.draws[0] == 0:
                         self.maps.keep(image, name, f"{condition.x:g}", saliency, pixels)
                     yield from _similarities(image.key, name, condition, saliency, references[name, image.key])
 
@@ -194,8 +199,13 @@ class WeightPerturbation(ChangedClassifier):
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
         levels: Standard deviations of the noise, as shares of sigma, ascending from 0.
+        draws: How often the noise of a level is drawn. Intervals are over images and draws: those over the images of
+            one draw do not see that another draw makes another classifier.
         sigma: Standard deviation of all parameters together (`global`, as the paper has it), or of each `tensor`.
-        seed: With the level and the name of a parameter it decides what is drawn.
+        batch_norms: Add the noise to the parameters `as_built`; to those with batch norms `folded` into the
+            convolutions before them, which have another sigma; or to `both`, where what was folded is
+            `perturbed_folded_...`. The last needs a classifier that keeps its batch norms (`fold: false`).
+        seed: With the level, the draw and the name of a parameter it decides what is drawn.
         photographs: Images whose maps are drawn, into `weight_perturbation_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
@@ -209,7 +219,9 @@ class WeightPerturbation(ChangedClassifier):
         images: int = 16,
         explainers: list[str] | None = None,
         levels: list[float] | None = None,
+        draws: int = 3,
         sigma: Literal["global", "tensor"] = "global",
+        batch_norms: BatchNorms = "as_built",
         seed: int = 0,
         photographs: int = 4,
         colours: str | None = None,
@@ -223,16 +235,35 @@ class WeightPerturbation(ChangedClassifier):
         if alike is not None:
             raise ValueError(f"`levels` draw their noise by six digits, in which {alike[0]} and {alike[1]} are equal")
         check_choice("sigma", sigma, ("global", "tensor"))
+        check_choice("batch_norms", batch_norms, get_args(BatchNorms))
+        check_count("draws", draws)
         check_count("seed", seed, 0)
-        self.sigma, self.seed = sigma, seed
+        self.draws, self.sigma, self.batch_norms, self.seed = draws, sigma, batch_norms, seed
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse batch norms that are folded already where they are studied unfolded as well."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "test" and self.batch_norms == "both" and cast(ExplainerEvaluation, pl_module).classifier.folded:
+            raise ValueError(
+                "`batch_norms` of WeightPerturbation is both, and the classifier was built with them folded; "
+                "give --model.classifier.init_args.fold false, or batch_norms: as_built"
+            )
 
     def conditions(self, evaluation: ExplainerEvaluation) -> list[Condition]:
-        """See `ChangedClassifier`."""
+        """See `ChangedClassifier`; a level of 0 is the same in all draws and built once."""
 
-        def build(level: float) -> Callable[[], Classifier]:
-            return lambda: evaluation.variants.noisy(level, self.seed, self.sigma)
+        def build(level: float, draw: int, folded: bool) -> Callable[[], Classifier]:
+            return lambda: evaluation.variants.noisy(level, self.seed, self.sigma, draw, folded)
 
-        return [Condition("perturbed", level, build(level)) for level in self.levels]
+        every = tuple(range(self.draws))
+        kinds = {"as_built": [("perturbed", False)], "folded": [("perturbed", True)]}
+        kinds["both"] = [*kinds["as_built"], ("perturbed_folded", True)]
+        return [
+            Condition(prefix, level, build(level, draws[0], folded), draws)
+            for prefix, folded in kinds[self.batch_norms]
+            for level in self.levels
+            for draws in ([(draw,) for draw in every] if level > 0 else [every])
+        ]
 
     def x_label(self, quantity: str) -> str:
         """Say what the noise is a share of."""
@@ -240,10 +271,18 @@ class WeightPerturbation(ChangedClassifier):
 
     def settings(self, evaluation: ExplainerEvaluation) -> dict[str, Any]:
         """See `Study`."""
-        return {"sigma": self.sigma, "seed": self.seed, "chance": 1 / evaluation.classifier.num_classes}
+        return {
+            "sigma": self.sigma,
+            "draws": self.draws,
+            "batch_norms": self.batch_norms,
+            "built_folded": bool(evaluation.classifier.folded),
+            "seed": self.seed,
+            "chance": 1 / evaluation.classifier.num_classes,
+        }
 
 
 def _similarities(key: str, name: str, condition: Condition, saliency: Tensor, reference: Tensor) -> Iterator[Row]:
     for end, compare in SIMILARITIES.items():
         value = compared(compare, saliency, reference)
-        yield Row(key, name, f"{condition.prefix}_{end}", condition.x, value)
+        for draw in condition.draws:
+            yield Row(key, name, f"{condition.prefix}_{end}", condition.x, value, draw)

@@ -1,14 +1,19 @@
 """GGIG: the largest gradient that points between a baseline and the image see while they climb the score."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
-from dre.checks import check_count
+from dre.checks import check_choice, check_count
 from dre.engine.chunks import chunk_slices
 from dre.explainers.base import Explainer
 from dre.explainers.gradient import Reduction, reduce_channels
 from dre.models import Classifier
 from dre.types import ScoreName
+
+Units = Literal["normalised", "pixels"]
+"""In which units a step is taken: of the classifier's normalised images, or of pixels in [0, 1]."""
 
 
 class GGIG(Explainer):
@@ -24,13 +29,15 @@ class GGIG(Explainer):
         reduce: How the channels become one value.
         points: Points on the straight line from black to the image, ends included.
         ascents: Gradients taken at each point.
-        lr: Step of the ascent, in units of pixels in [0, 1].
+        lr: Step of the ascent.
+        units: What `lr` acts on: `normalised` images, where a pixel moves by `lr` times the gradient times the square
+            of its channel's standard deviation, or `pixels` in [0, 1]. Gradients are of pixels in either.
         magnitude: Keep the largest magnitude instead of the largest signed value.
         chunk: Most points in one pass; chosen by device when not given.
 
     Source: Rahman et al. 2022, Algorithm 1, which does not say how many points it uses, if magnitudes are meant, or
-    how channels are reduced. It climbs in its network's normalised units, where `lr` is larger by the square of the
-    channel's standard deviation.
+    how channels are reduced. Its `lr` acts in the units of its networks, which are normalised. Compare a signed maximum
+    with signed gradients (`reduce="max"`), and `magnitude` with magnitudes (`max_abs`).
 
     Example:
         >>> import torch
@@ -52,6 +59,7 @@ class GGIG(Explainer):
         points: int = 25,
         ascents: int = 200,
         lr: float = 1e-4,
+        units: Units = "normalised",
         magnitude: bool = False,
         chunk: int | None = None,
     ) -> None:
@@ -60,7 +68,9 @@ class GGIG(Explainer):
         check_count("ascents", ascents)
         if lr < 0:
             raise ValueError(f"`lr` must not be negative, got {lr}: it would descend")
+        check_choice("units", units, get_args(Units))
         self.reduce: Reduction = reduce
+        self.units: Units = units
         self.points, self.ascents, self.lr, self.magnitude = points, ascents, lr, magnitude
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -78,8 +88,9 @@ class GGIG(Explainer):
         """Return the largest gradient [N, C, H, W] of each of N points on its way; the points move in place."""
         probe = self.probe(targets)
         peak = torch.full_like(climbers, -torch.inf)
+        pace = self.lr * (probe.unit.square() if self.units == "normalised" else torch.ones_like(probe.unit))
         for _ in range(self.ascents):
             _, gradient = probe.gradient(climbers)
             torch.maximum(peak, gradient.abs() if self.magnitude else gradient, out=peak)
-            climbers += self.lr * gradient
+            climbers += pace.to(gradient) * gradient
         return peak

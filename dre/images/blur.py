@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dre.types import Tails
+
 BLUR_SIGMA = 10.0
 """Standard deviation of a blur by default, in pixels, as in the code of Fu et al. 2021."""
 
@@ -18,6 +20,13 @@ def _gaussian(sigma: float, radius: int) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     return kernel / kernel.sum()
+
+
+def _folded_gaussian(sigma: float, radius: int) -> Tensor:
+    """Blur a point in a window of the kernel's size, whose borders are reflected: its values sum to one."""
+    point = torch.zeros(2 * radius + 1, dtype=torch.float64)
+    point[radius] = 1.0
+    return _spread(_gaussian(sigma, int(4 * sigma + 0.5)), len(point), "reflect") @ point
 
 
 def _gaussian_slope(sigma: float, radius: int) -> Tensor:
@@ -44,13 +53,23 @@ def _spread(kernel: Tensor, length: int, border: Border) -> Tensor:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for later calls, which may need gradients
-def _blur_matrix(length: int, sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Row-stochastic [length, length] matrix that blurs one axis, with the border reflected (edge pixel repeated)."""
-    return _spread(_gaussian(sigma, radius), length, "reflect").to(device, dtype)
+def _blur_matrix(
+    length: int, sigma: float, radius: int, border: Border, tails: Tails, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Matrix [length, length] that blurs one axis; its rows sum to one but beside a constant border."""
+    kernel = _folded_gaussian(sigma, radius) if tails == "folded" else _gaussian(sigma, radius)
+    return _spread(kernel, length, border).to(device, dtype)
 
 
-def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None = None) -> Tensor:
-    """Blur both axes with a Gaussian, borders reflected, for any size and any radius.
+def gaussian_blur(
+    images: Tensor,
+    sigma: float = BLUR_SIGMA,
+    radius: int | None = None,
+    border: Border = "reflect",
+    value: Tensor | float = 0.0,
+    tails: Tails = "cut",
+) -> Tensor:
+    """Blur both axes with a Gaussian, for any size and any radius.
 
     One matrix product an axis: on this workload faster than a depthwise convolution, and exact at the borders.
 
@@ -58,20 +77,27 @@ def gaussian_blur(images: Tensor, sigma: float = BLUR_SIGMA, radius: int | None 
         images: [B, C, H, W], any range.
         sigma: Standard deviation in pixels; 0 returns the images.
         radius: Half width of the kernel; four standard deviations when not given.
+        border: What the blur sees beyond the border.
+        value: What a constant border shows; broadcasts to the images.
+        tails: What becomes of the Gaussian beyond the kernel, see `dre.types.Tails`.
     """
     if sigma < 0:
         raise ValueError(f"`sigma` must not be negative, got {sigma}")
     if sigma == 0:
         return images
     radius = int(4 * sigma + 0.5) if radius is None else radius
-    rows = _blur_matrix(images.shape[-2], float(sigma), radius, images.dtype, images.device)
-    columns = _blur_matrix(images.shape[-1], float(sigma), radius, images.dtype, images.device)
+    rows, columns = (
+        _blur_matrix(length, float(sigma), radius, border, tails, images.dtype, images.device)
+        for length in images.shape[-2:]
+    )
     with torch.autocast(images.device.type, enabled=False):  # what is shown must not depend on the precision
-        return rows @ (images @ columns.T)
+        if border != "constant":
+            return rows @ (images @ columns.T)
+        return rows @ ((images - value) @ columns.T) + value  # around the border's value a border of zeros is right
 
 
 def blur_with_slope(
-    images: Tensor, sigma: float, radius: int, border: Border = "reflect", value: float = 0.0
+    images: Tensor, sigma: float, radius: int, border: Border = "reflect", value: Tensor | float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Give the blurred images and the derivative of the blur in sigma, both [B, C, H, W].
 
@@ -82,7 +108,7 @@ def blur_with_slope(
         sigma: Standard deviation in pixels.
         radius: Half width of the kernel; keep it fixed along a path, or the blur jumps where it grows.
         border: What the blur sees beyond the border.
-        value: What a constant border shows.
+        value: What a constant border shows; broadcasts to the images.
     """
     if sigma == 0:
         return images, torch.zeros_like(images)

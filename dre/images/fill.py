@@ -54,7 +54,7 @@ def fill_images(
     if isinstance(fill, Tensor):
         return torch.empty_like(images).copy_(_checked(fill, images))
     if isinstance(fill, Blur):
-        return torch.empty_like(images).copy_(gaussian_blur(images, fill.sigma, fill.radius))
+        return torch.empty_like(images).copy_(_blurred(images, fill, dataset_mean))
     if fill == "blur":
         return torch.empty_like(images).copy_(gaussian_blur(images, blur_sigma, blur_radius))
     if fill == "black":
@@ -74,6 +74,17 @@ def fill_images(
     raise ValueError(
         f"unknown fill or baseline {fill!r}; choose {', '.join(get_args(FillName))}, or give a Blur or a tensor"
     )
+
+
+def _blurred(images: Tensor, blur: Blur, dataset_mean: Tensor | None) -> Tensor:
+    if blur.border == "reflect":
+        return gaussian_blur(images, blur.sigma, blur.radius, tails=blur.tails)
+    value: Tensor | float = 0.0
+    if blur.border == "dataset_mean":
+        if dataset_mean is None:
+            raise ValueError("a blur with a border of `dataset_mean` needs a classifier's; give it, or another border")
+        value = dataset_mean.to(images)
+    return gaussian_blur(images, blur.sigma, blur.radius, "constant", value, blur.tails)
 
 
 def _checked(fill: Tensor, images: Tensor) -> Tensor:

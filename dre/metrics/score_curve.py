@@ -13,7 +13,7 @@ from dre.renamed import accepts_old_options
 from dre.types import Blur, Fill, Kept, Sweep
 
 Integral = Literal["trapezoid", "mean"]
-PresetName = Literal["shared", "idgi", "idgi_ratio", "samp", "rise"]
+PresetName = Literal["shared", "idgi", "idgi_ratio", "samp", "samp_cifar10", "samp_enlarged", "samp_mnist", "rise"]
 
 
 @accepts_old_options
@@ -28,13 +28,17 @@ class CurveSettings:
         ratio: Divide each curve by the score of the whole image; images whose score is not positive are left out.
         integral: `trapezoid` with steps of 1 / steps, or the plain `mean` of all points.
         smoothing: Weight of the smoothed map in the ranking; 0 ranks the map itself.
+        pixels: How many pixels each step takes, in place of `steps`; the last takes what is left. Needs `area`.
+        area: Pixels of the images; of others `pixels` stands for the same share.
 
     Raises:
-        ValueError: There is no step.
+        ValueError: There is no step; `pixels` without `area`; or with `trapezoid`, whose steps are of one length.
 
     Example:
         >>> CurveSettings(steps=4, read="logit").sweep("top").ratios
         (0.0, 0.25, 0.5, 0.75, 1.0)
+        >>> CurveSettings(integral="mean", pixels=4, area=10).sweep("top").ratios
+        (0.0, 0.4, 0.8, 1.0)
     """
 
     steps: int = STEPS
@@ -43,24 +47,60 @@ class CurveSettings:
     ratio: bool = False
     integral: Integral = "trapezoid"
     smoothing: float = SMOOTHING
+    pixels: int | None = None
+    area: int | None = None
 
     def __post_init__(self) -> None:
         """Check that there is a step."""
         if self.steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {self.steps}")
+        if (self.pixels is None) != (self.area is None):
+            raise ValueError(f"`pixels` and `area` need each other, got {self.pixels} and {self.area}; give both")
+        if self.pixels is not None and self.area is not None and not 1 <= self.pixels <= self.area:
+            raise ValueError(f"`pixels` must be at least 1 and at most `area`, {self.area}, got {self.pixels}")
+        if self.pixels is not None and self.integral == "trapezoid":
+            raise ValueError("`pixels` may leave a shorter last step, and `trapezoid` has none; use `mean` with it")
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Return the shares of the pixels at the points of the curve."""
+        if self.pixels is not None and self.area is not None:
+            return (*(count / self.area for count in range(0, self.area, self.pixels)), 1.0)
+        return tuple(step / self.steps for step in range(self.steps + 1))
 
     def sweep(self, kept: Kept) -> Sweep:
         """Return the perturbation sweep of this curve."""
-        ratios = tuple(step / self.steps for step in range(self.steps + 1))
-        return Sweep(ratios, self.fill, kept, self.smoothing, self.read)
+        return Sweep(self.ratios, self.fill, kept, self.smoothing, self.read)
 
 
 SHARED = CurveSettings()
 """The versions of M_F: insertion beside M_F costs no pass."""
 
-SAMP_INSERTION = CurveSettings(28, Blur(5.0, 15), "logit", ratio=True, integral="mean", smoothing=0)
-SAMP_DELETION = CurveSettings(28, "dataset_mean", "logit", ratio=True, integral="mean", smoothing=0)
-"""224 x 8 of 224 x 224 pixels a step; 31 taps; what normalised images call zeros."""
+WIDE = Blur(5.0, 15, "dataset_mean", "folded")
+NARROW = Blur(5.0, 5, "dataset_mean", "folded")
+"""31 taps for photographs and 11 for small images, padded with the zeros of normalised images."""
+
+
+def _samp(fill: Fill, pixels: int, area: int) -> CurveSettings:
+    """Zhang et al. 2024, by their code; what zeros are, in a fill and beyond a border, is up to the loader of the data.
+
+    Photographs and CIFAR-10 are normalised there, so that zeros are the mean colour; digits are not: they are black.
+    """
+    return CurveSettings(fill=fill, read="logit", ratio=True, integral="mean", smoothing=0, pixels=pixels, area=area)
+
+
+SAMP_INSERTION = {
+    "samp": _samp(WIDE, 224 * 8, 224 * 224),
+    "samp_cifar10": _samp(NARROW, 10, 32 * 32),
+    "samp_enlarged": _samp(Blur(20.0, 22, "dataset_mean", "folded"), 160, 128 * 128),
+    "samp_mnist": _samp(Blur(5.0, 5, "black", "folded"), 10, 28 * 28),
+}
+SAMP_DELETION = {
+    "samp": _samp("dataset_mean", 224 * 8, 224 * 224),
+    "samp_cifar10": _samp("dataset_mean", 10, 32 * 32),
+    "samp_enlarged": _samp("dataset_mean", 160, 128 * 128),
+    "samp_mnist": _samp("black", 10, 28 * 28),
+}
 
 
 def area_under_curve(scores: Tensor, integral: Integral = "trapezoid") -> Tensor:
@@ -106,7 +146,7 @@ class ScoreCurve(ImageCurve):
             settings = self.presets[settings]
         if not isinstance(settings, CurveSettings):
             raise TypeError(f"`settings` must be CurveSettings or one of {', '.join(self.presets)}, got {settings!r}")
-        super().__init__(settings.steps + 1)
+        super().__init__(len(settings.ratios))
         self.settings = settings
         self.sweep = settings.sweep(self.kept)
         self.sweeps = {"scores": self.sweep}
@@ -144,8 +184,11 @@ class Insertion(ScoreCurve):
     In [0, 1] for probabilities; ratios to the whole image may exceed 1, logits have no bounds. Higher is better.
 
     Presets: `shared` (M_F's blurred background, ranking and 32 steps, trapezoid: no pass beside M_F), `idgi` and
-    `idgi_ratio` (Singhi and Kumari 2024: black, 20 steps), `samp` (Zhang et al. 2024: logits over the image's, slightly
-    blurred, 28 steps, plain mean), `rise` (Petsiuk et al. 2018: probability, slightly blurred, 28 steps).
+    `idgi_ratio` (Singhi and Kumari 2024: black, 20 steps), `samp` (Zhang et al. 2024: logits over the image's, blurred
+    by 31 taps, 224 x 8 pixels of 224 x 224 a step, plain mean), `samp_cifar10` and `samp_mnist` (the same by 11 taps,
+    10 pixels a step of 32 x 32 and of 28 x 28), `samp_enlarged` (`samp_cifar10` at 128 x 128), `rise` (Petsiuk et al.
+    2018: probability, blurred by 11 taps, 28 steps). The last five pad their blur with `dataset_mean`, on digits with
+    black: the zeros of their code.
 
     Args:
         settings: Your own, or the name of a preset.
@@ -171,8 +214,8 @@ class Insertion(ScoreCurve):
         "shared": SHARED,
         "idgi": CurveSettings(20, "black", smoothing=0),
         "idgi_ratio": CurveSettings(20, "black", ratio=True, smoothing=0),
-        "samp": SAMP_INSERTION,
-        "rise": CurveSettings(28, Blur(5.0, 5), smoothing=0),
+        **SAMP_INSERTION,
+        "rise": CurveSettings(28, NARROW, smoothing=0),
     }
 
 
@@ -182,8 +225,9 @@ class Deletion(ScoreCurve):
     In [0, 1] for probabilities; ratios and logits may be negative. Lower is better.
 
     Presets: `shared` (M_F's blurred background and ranking, 32 steps), `samp` (Zhang et al. 2024: logits over the
-    image's, `dataset_mean`, 28 steps, plain mean), `rise` (Petsiuk et al. 2018: probability, `dataset_mean`, 28 steps).
-    Singhi and Kumari 2024 report no deletion.
+    image's, `dataset_mean`, 28 steps, plain mean), `samp_cifar10` (10 pixels of 32 x 32 a step), `samp_enlarged` (160
+    of 128 x 128), `samp_mnist` (black, 10 pixels of 28 x 28 a step), `rise` (Petsiuk et al. 2018: probability,
+    `dataset_mean`, 28 steps). Singhi and Kumari 2024 report no deletion.
 
     Args:
         settings: Your own, or the name of a preset.
@@ -207,6 +251,6 @@ class Deletion(ScoreCurve):
     whole = 0
     presets: ClassVar[Mapping[str, CurveSettings]] = {
         "shared": SHARED,
-        "samp": SAMP_DELETION,
+        **SAMP_DELETION,
         "rise": CurveSettings(28, "dataset_mean", smoothing=0),
     }

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from dre.checks import check_choice
 from dre.images.randomness import named_generator
 from dre.models.classifiers import Classifier
+from dre.models.folding import changed_convolutions, fold_batch_norm
 from dre.models.hooks import watching
 
 Redraw = Literal["initial", "shuffled"]
@@ -91,7 +92,9 @@ def randomise(
 
 
 @torch.no_grad()
-def add_noise(classifier: Classifier, level: float, seed: int = 0, sigma: Deviation = "global") -> Classifier:
+def add_noise(
+    classifier: Classifier, level: float, seed: int = 0, sigma: Deviation = "global", draw: int = 0
+) -> Classifier:
     """Return a copy of a classifier with normal noise of standard deviation level x sigma on every parameter.
 
     Buffers, as a batch norm's running statistics, stay. Level 0 copies bit by bit.
@@ -99,8 +102,9 @@ def add_noise(classifier: Classifier, level: float, seed: int = 0, sigma: Deviat
     Args:
         classifier: Left as it is. Folded, the noise is that of its folded convolutions.
         level: Share of sigma, not negative.
-        seed: With the level and the name of a tensor it decides what is drawn.
+        seed: With the level, the draw and the name of a tensor it decides what is drawn.
         sigma: Standard deviation of all parameters of the network together, as in the paper, or of each tensor.
+        draw: Number of the draw.
 
     Source: Rahman et al. 2022, section 4. Their N(0, eps I) makes eps the variance and bounds it by a standard
     deviation; here eps is the standard deviation.
@@ -112,10 +116,29 @@ def add_noise(classifier: Classifier, level: float, seed: int = 0, sigma: Deviat
     parameters = dict(changed.network.named_parameters())
     overall = standard_deviation(parameters.values()) if sigma == "global" else 0.0
     for name, parameter in parameters.items() if level > 0 else ():
-        generator = named_generator(seed, f"noise of level {level:.6g} on {name}".encode())
+        place = f"noise of level {level:.6g} on {name}" + (f", draw {draw}" if draw else "")
+        generator = named_generator(seed, place.encode())
         deviation = overall if sigma == "global" else standard_deviation([parameter])
         parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=level * deviation)
     return changed
+
+
+def fold(classifier: Classifier) -> Classifier:
+    """Return a copy of a classifier in which batch norms are part of the convolutions before them, with its logits.
+
+    Folding changes the parameters, hence their standard deviation and what noise on them does. Convolutions whose own
+    output a tap reads are left alone.
+
+    Args:
+        classifier: Left as it is.
+    """
+    changed = copy.deepcopy(classifier)
+    kept = {tap.module for tap in (*changed.taps, changed.activation_tap) if tap is not None}
+    sample = changed.normalise(changed.sample())
+    network = fold_batch_norm(changed.network, lambda one: one(sample), kept)
+    changed.folded = changed.folded | changed_convolutions(changed.network, network)
+    changed.network = network
+    return changed.eval()
 
 
 def standard_deviation(tensors: Iterable[Tensor]) -> float:

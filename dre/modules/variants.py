@@ -12,7 +12,7 @@ from dre.explainers import Explainer, PathExplainer
 from dre.explainers.paths.projection_gap import StepGaps
 from dre.explainers.paths.shared import SharedWalks
 from dre.models import Classifier
-from dre.models.randomisation import Deviation, Redraw, WeightLayer, add_noise, randomise, weight_layers
+from dre.models.randomisation import Deviation, Redraw, WeightLayer, add_noise, fold, randomise, weight_layers
 
 Explain = Callable[[Tensor, Tensor, list[str]], Tensor]
 Measure = Callable[[Tensor, Tensor, list[str]], tuple[Tensor, Tensor]]
@@ -86,9 +86,14 @@ class Variants:
         known = self._known_layers()
         return randomise(self.classifier, [known[name] for name in layers], seed, redraw)
 
-    def noisy(self, level: float, seed: int = 0, sigma: Deviation = "global") -> Classifier:
-        """Return a copy of the classifier with noise on its parameters, see `dre.models.randomisation`."""
-        return add_noise(self.classifier, level, seed, sigma)
+    def noisy(
+        self, level: float, seed: int = 0, sigma: Deviation = "global", draw: int = 0, folded: bool = False
+    ) -> Classifier:
+        """Return a copy of the classifier with noise on its parameters, see `dre.models.randomisation`.
+
+        With `folded` its batch norms become part of the convolutions before the noise is added.
+        """
+        return add_noise(fold(self.classifier) if folded else self.classifier, level, seed, sigma, draw)
 
     def on_device(self, device: torch.device) -> Classifier:
         """Return a copy of the classifier on another device."""

@@ -4,7 +4,7 @@ A table has one row per image, explainer and metric, with columns key, explainer
 tests; these modules decide which images enter them.
 """
 
-from dre.statistics.intervals import Drawing, Interval, bootstrap_mean, bootstrap_means
+from dre.statistics.intervals import Drawing, Interval, bootstrap_mean, bootstrap_means, crossed_mean
 from dre.statistics.paired import holm, median_difference, paired_difference, rank_biserial, wilcoxon_p
 from dre.statistics.ranks import Ranking, critical_difference, rank_explainers
 from dre.statistics.summary import Directions, summarise, summarise_points
@@ -19,6 +19,7 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_means",
     "critical_difference",
+    "crossed_mean",
     "holm",
     "median_difference",
     "normalise_across_explainers",

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_means, bootstrap_tables
+from dre.statistics.intervals import (
+    DRAWING,
+    Drawing,
+    Interval,
+    bootstrap_means,
+    bootstrap_tables,
+    crossed_mean,
+)
 from dre.statistics.paired import compare
 from dre.statistics.ranks import rank_explainers
 from dre.statistics.tables import pivot, scale_across_explainers
@@ -114,6 +121,16 @@ def _provenance(scaled: pd.DataFrame, degenerate: int, incomplete: int) -> dict[
     }
 
 
+def _over_images(frame: pd.DataFrame, drawing: Drawing) -> dict[Any, Interval]:
+    """Return the interval of each point."""
+    if "draw" in frame:
+        drawn = frame.pivot(index=[*POINT, "key"], columns="draw", values="value")
+        return {point: crossed_mean(group.to_numpy(dtype=np.float64), drawing) for point, group in drawn.groupby(POINT)}
+    wide = frame.pivot(index="key", columns=POINT, values="value").sort_index(axis=1)
+    intervals = bootstrap_means(wide.to_numpy(dtype=np.float64), drawing)
+    return dict(zip(wide.columns, intervals, strict=True))
+
+
 POINT = ["explainer", "quantity", "x"]
 """Columns that identify a point."""
 
@@ -122,10 +139,13 @@ def summarise_points(frame: pd.DataFrame, drawing: Drawing = DRAWING) -> pd.Data
     """Summarise values over the images: one row for each explainer, quantity and x.
 
     Mean, median and the bootstrap interval are those of the finite values, whose number is `count`; `undefined` counts
-    NaN values and `infinite` infinite ones. A statistic without enough values is NaN.
+    NaN values and `infinite` infinite ones. A statistic without enough values is NaN. Where points were drawn several
+    times, the mean is that of the images that have a finite value in every draw, and its interval is over images and
+    draws, see `crossed_mean`.
 
     Args:
-        frame: Columns key, explainer, quantity, x and value, a row for each image and point.
+        frame: Columns key, explainer, quantity, x and value, a row for each image and point; with a column `draw`, one
+            for each draw as well.
         drawing: How resamples are drawn.
 
     Example:
@@ -139,11 +159,9 @@ def summarise_points(frame: pd.DataFrame, drawing: Drawing = DRAWING) -> pd.Data
     columns = [*POINT, "mean", "low", "high", "standard_error", "median", "count", "undefined", "infinite"]
     if frame.empty:
         return pd.DataFrame(columns=columns)
-    wide = frame.pivot(index="key", columns=POINT, values="value").sort_index(axis=1)
-    intervals = bootstrap_means(wide.to_numpy(dtype=np.float64), drawing)
     values = {point: group.to_numpy(dtype=np.float64) for point, group in frame.groupby(POINT)["value"]}
     rows = []
-    for point, interval in zip(wide.columns, intervals, strict=True):
+    for point, interval in _over_images(frame, drawing).items():
         found = values[point]
         finite = found[np.isfinite(found)]
         median = float(np.median(finite)) if len(finite) else np.nan

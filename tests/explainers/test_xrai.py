@@ -235,3 +235,31 @@ def test_ranking_of_the_saliency_package(saliency_xrai, mode, area, seed):
     np.testing.assert_allclose(found, theirs.attribution_mask, atol=1e-9)  # the grid of exact sums
     order = np.argsort(-np.round(found, 9), axis=None, kind="stable")
     assert (order == np.argsort(-np.round(theirs.attribution_mask, 9), axis=None, kind="stable")).all()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("mode", ["full", "fast"])
+def test_xrai_of_the_saliency_package_from_the_image_to_the_map(mode):
+    """The base, the regions and their ranks, on images whose darkest and brightest values are black and white."""
+    core = pytest.importorskip("saliency.core")
+    classifier = small_classifier(size=(48, 48)).double()
+    for seed in range(2):
+        pixels = picture(48, 48, seed)
+        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())
+        images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+        def gradients(stops, call_model_args=None, expected_keys=None):
+            inputs = torch.from_numpy(np.stack(stops)).permute(0, 3, 1, 2).requires_grad_()
+            (found,) = torch.autograd.grad(classifier(inputs).softmax(1)[:, 2].sum(), inputs)
+            return {core.INPUT_OUTPUT_GRADIENTS: found.permute(0, 2, 3, 1).numpy()}
+
+        settings = core.XRAIParameters(algorithm=mode)
+        expected = core.XRAI().GetMask(pixels, gradients, batch_size=25, extra_parameters=settings)
+        found = XRAI(classifier, as_published, mode=mode).explain(images, torch.tensor([2]))[0, 0].numpy()
+        assert len(np.unique(found)) > 3
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def as_published(classifier):
+    """Build integrated gradients with the quadrature of that package."""
+    return IntegratedGradients(classifier, steps=100, baseline=["black", "white"], quadrature="pair", reduce="max")

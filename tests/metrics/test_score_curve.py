@@ -1,10 +1,13 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 
 from dre.engine.perturbation import SweepEngine
-from dre.images.blur import gaussian_blur
+from dre.images.fill import fill_images
 from dre.metrics import CurveSettings, Deletion, Faithfulness, Insertion, area_under_curve
 from dre.types import Blur
 from tests.metrics.scorers import measure, white_share
@@ -58,6 +61,55 @@ def test_the_area_is_that_of_scikit_learn():
     torch.testing.assert_close(area_under_curve(scores, "mean"), scores.mean(dim=1))
 
 
+def published_blur(image, taps, zero=0.5):
+    """Blur as the code of RISE and of SAMP does: one point blurred in its window, then a padded convolution."""
+    point = np.zeros((taps, taps))
+    point[taps // 2, taps // 2] = 1
+    kernel = torch.from_numpy(gaussian_filter(point, 5.0))
+    planes = [
+        torch.nn.functional.conv2d(one[None, None].double() - zero, kernel[None, None], padding=taps // 2)
+        for one in image
+    ]
+    return (torch.cat(planes)[:, 0] + zero).float()
+
+
+@pytest.mark.parametrize(("border", "zero"), [("dataset_mean", 0.5), ("black", 0.0)])
+@pytest.mark.parametrize("taps", [11, 31])
+def test_the_blur_of_the_presets_is_the_published_one(border, zero, taps):
+    images, _ = batch(2, 14, 12)
+    blur = Blur(5.0, taps // 2, border, "folded")
+    found = fill_images(images, blur, torch.full((1, 3, 1, 1), 0.5))
+    expected = torch.stack([published_blur(image, taps, zero) for image in images])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="a border of `dataset_mean` needs a classifier's"):
+        fill_images(images, Blur(5.0, 5, "dataset_mean"))
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "pixels", "taps", "zero"),
+    [("samp_mnist", (28, 28), 10, 11, 0.0), ("samp_cifar10", (32, 32), 10, 11, 0.5)],
+)
+def test_samp_on_small_images_is_the_published_loop(preset, size, pixels, taps, zero):
+    """Zhang et al. 2024, by the loop of their code: pixels change hands step by step, the last takes what is left."""
+    images, saliency = batch(1, *size)
+    classifier, target = small_classifier(size=size), torch.tensor([2])
+    order = saliency[0].flatten().argsort(descending=True, stable=True)
+    for metric, start, end in (
+        (Insertion(preset), published_blur(images[0], taps, zero), images[0]),
+        (Deletion(preset), images[0], torch.full_like(images[0], zero)),
+    ):
+        measure(metric, images, saliency, classifier, target)
+        shown, scores = start.clone().flatten(1), []
+        for step in range(math.ceil(order.numel() / pixels) + 1):
+            with torch.no_grad():
+                scores.append(classifier(shown.view_as(images))[0, 2].double())
+            moved = order[step * pixels : (step + 1) * pixels]
+            shown[:, moved] = end.flatten(1)[:, moved]
+        whole = scores[metric.whole]
+        assert whole > 0
+        assert metric.compute().item() == pytest.approx((torch.stack(scores) / whole).mean().item(), rel=1e-4)
+
+
 def slow_curve(classifier, image, saliency, steps, fill, deletes):
     """One pixel set after the other, with lists."""
     values = saliency.flatten().tolist()
@@ -77,7 +129,7 @@ def slow_curve(classifier, image, saliency, steps, fill, deletes):
     [
         (Insertion("idgi"), "black", False),
         (Insertion("idgi_ratio"), "black", True),
-        (Insertion("rise"), Blur(5.0, 5), False),
+        (Insertion("rise"), "blur", False),
         (Deletion("rise"), "dataset_mean", False),
     ],
 )
@@ -89,7 +141,7 @@ def test_presets_equal_a_slow_reference(metric, fill, ratio):
     expected = []
     for image, one, target in zip(images, saliency[:, 0], targets, strict=True):
         filled = {"black": torch.zeros_like(image), "dataset_mean": torch.full_like(image, 0.5)}.get(fill)
-        filled = gaussian_blur(image[None], 5.0, 5)[0] if filled is None else filled
+        filled = published_blur(image, 11) if filled is None else filled
         steps = metric.settings.steps
         with torch.no_grad():
             curve = slow_curve(classifier, image, one, steps, filled, isinstance(metric, Deletion))[:, target].double()
@@ -106,7 +158,20 @@ def test_samp_divides_logits_by_the_whole_image_and_takes_the_plain_mean():
     expected = ((28 / 4 + 1) / 29 + 1) / 2
     assert insertion.compute().item() == deletion.compute().item() == pytest.approx(expected)
     assert insertion.sweep.read == deletion.sweep.read == "logit"
-    assert (insertion.sweep.fill, deletion.sweep.fill) == (Blur(5.0, 15), "dataset_mean")
+    assert (insertion.sweep.fill, deletion.sweep.fill) == (Blur(5.0, 15, "dataset_mean", "folded"), "dataset_mean")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"pixels": 3}, "`pixels` and `area` need each other, got 3 and None"),
+        ({"pixels": 5, "area": 4, "integral": "mean"}, "`pixels` must be at least 1 and at most `area`, 4, got 5"),
+        ({"pixels": 2, "area": 4}, "`pixels` may leave a shorter last step"),
+    ],
+)
+def test_settings_that_make_no_curve_are_refused(options, line):
+    with pytest.raises(ValueError, match=line):
+        CurveSettings(**options)
 
 
 def test_images_without_a_positive_score_have_no_ratio_and_are_counted():
@@ -169,7 +234,10 @@ def test_another_number_of_points_is_refused():
 
 
 def test_unknown_presets_and_empty_curves_are_refused():
-    with pytest.raises(ValueError, match="Deletion has no preset 'idgi'; choose shared, samp, rise"):
+    with pytest.raises(
+        ValueError,
+        match=r"Deletion has no preset 'idgi'; choose shared, samp, .*, rise",
+    ):
         Deletion("idgi")
     with pytest.raises(ValueError, match="`steps` must be at least 1, got 0"):
         CurveSettings(0)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dre.models import Classifier
-from dre.models.randomisation import WeightLayer, add_noise, randomise, standard_deviation, weight_layers
+from dre.models.randomisation import WeightLayer, add_noise, fold, randomise, standard_deviation, weight_layers
 from tests.networks import SmallNetwork, small_batch, small_classifier
 
 REDRAWS = ("initial", "shuffled")
@@ -177,13 +177,26 @@ def test_noise_is_decided_by_seed_level_and_name():
             (add_noise(classifier, 0.3), 0.3),
             (add_noise(classifier, 0.6), 0.6),
             (add_noise(classifier, 0.3, seed=1), 0.3),
+            (add_noise(classifier, 0.3, draw=1), 0.3),
         )
     ]
     assert not torch.allclose(drawn[0], drawn[1])  # not one direction, stretched
     assert not torch.allclose(drawn[0], drawn[2])
+    assert not torch.allclose(drawn[0], drawn[3])
     nothing = add_noise(classifier, 0.0)
     assert nothing is not classifier
     assert changed(classifier, nothing) == set()
+
+
+def test_folding_afterwards_gives_the_classifier_that_was_built_folded():
+    built, later = small_classifier(), small_classifier(fold=False)
+    folded = fold(later)
+    assert not later.folded
+    assert folded.folded == built.folded
+    expected = built.network.state_dict()
+    for name, tensor in folded.network.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+    torch.testing.assert_close(folded(small_batch()[0]), later(small_batch()[0]), rtol=1e-4, atol=1e-5)
 
 
 def test_much_noise_leaves_no_trace_of_the_class():

@@ -240,6 +240,26 @@ def test_studies_decide_by_their_own_images(tmp_path):
     assert "jpeg_stability is not part of" in row.findings[0].figure()
 
 
+@pytest.mark.parametrize(("spread", "verdict"), [(0.0, "holds"), (0.05, "undecided")])
+def test_draws_that_differ_as_much_as_the_bound_is_away_decide_nothing(tmp_path, spread, verdict):
+    """All images are alike, so an interval over images alone would decide."""
+    run = run_of(tmp_path, {"ig": 0.5})
+    rows = [
+        {"key": str(image), "explainer": name, "quantity": "q", "x": 1.0, "draw": draw, "value": value + spread * draw}
+        for name, value in (("ig", 0.0), ("other", 0.03 * 2))
+        for draw in range(3)
+        for image in range(20)
+    ]
+    pd.DataFrame(rows).to_parquet(run.directory / "weight_perturbation.parquet")
+    test = {"study": "weight_perturbation", "quantity": "q", "x": 1, "mean_of": ["ig"], "below": 0.1}
+    (row,) = evaluate([claim() | {"tests": [test]}], [run])
+    assert row.verdict == verdict
+    pair = {key: test[key] for key in ("study", "quantity", "x")} | {"better": ["other"], "than": ["ig"]}
+    (row,) = evaluate([claim() | {"tests": [pair]}], [run])
+    assert row.verdict == "holds"  # the draws are common to both
+    assert row.findings[0].interval.mean == pytest.approx(0.06)
+
+
 def test_the_study_of_distances_decides_where_it_has_deviations(tmp_path):
     content = {"spread": {"a": {"q": 0.5}, "b": {"q": 0.2}}, "spread deviation": {"a": {"q": 0.01}, "b": {"q": 0.01}}}
     content["resamples"] = 8

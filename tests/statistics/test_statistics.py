@@ -12,6 +12,7 @@ from dre.statistics import (
     bootstrap_mean,
     bootstrap_means,
     critical_difference,
+    crossed_mean,
     holm,
     intervals,
     median_difference,
@@ -58,6 +59,36 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     intervals = [bootstrap_mean(values, Drawing(resamples=500)) for values in draws]
     covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
     assert 0.88 <= covered <= 0.99  # three binomial standard deviations around 0.94
+
+
+def test_draws_that_agree_leave_the_interval_of_the_images_and_images_that_agree_that_of_the_draws():
+    values = np.random.default_rng(0).normal(size=12)
+    for table, count in ((np.repeat(values[:, None], 3, axis=1), 12), (np.tile(values[:3], (12, 1)), 3)):
+        sample = table.mean(axis=1) if count == 12 else table[0]
+        low, high = stats.t.interval(0.95, count - 1, sample.mean(), stats.sem(sample))
+        found = crossed_mean(table)
+        assert (found.mean, found.low, found.high) == pytest.approx((sample.mean(), low, high))
+
+
+def test_the_interval_over_images_and_draws_is_not_that_of_either():
+    generator = np.random.default_rng(1)
+    table = generator.normal(size=(20, 1)) + generator.normal(size=(1, 3)) + 0.1 * generator.normal(size=(20, 3))
+    found = crossed_mean(table)
+    assert found.high - found.low > 1.5 * (crossed_mean(table[:, :1]).high - crossed_mean(table[:, :1]).low)
+    assert crossed_mean(table.T).low == pytest.approx(found.low)  # neither of the two is special
+    assert crossed_mean(np.vstack([table, [np.nan, 0.0, 0.0]])).count == 20
+    assert crossed_mean(table[:, :1]) == bootstrap_mean(table[:, 0])
+    with pytest.raises(ValueError, match="one row per image and one column per draw"):
+        crossed_mean([1.0, 2.0])
+
+
+def test_intervals_over_images_and_draws_cover_the_truth():
+    generator, covered = np.random.default_rng(2), 0
+    for _ in range(300):
+        table = generator.normal(size=(16, 1)) + generator.normal(size=(1, 3)) + generator.normal(size=(16, 3))
+        found = crossed_mean(table)
+        covered += found.low <= 0 <= found.high
+    assert 0.92 <= covered / 300 <= 1
 
 
 def test_same_seed_same_interval_whatever_fits_in_memory(monkeypatch):

@@ -32,7 +32,7 @@ class BlurPath:
         grid: `linear` in sigma, or in its square (`sqrt`). PAIR's square-root grid calls the largest *variance*
             max_sigma: its max_sigma=50 is 7.07 here. (PAIR is the saliency package of the authors' group.)
         border: What the blur sees beyond the border; PAIR's is `constant`, black.
-        border_value: What a constant border shows.
+        border_value: What a constant border shows: a level, or `dataset_mean`, the zero of normalised images.
         quadrature: As for the straight line; PAIR's is `right`, counted from the blurred end.
         grad_step: Width in pixels of a finite difference in place of the derivative, 0.01 in PAIR's code; for parity.
         from_sharp: Walk from the image to its blur, and negate the map. Only rules that treat the two ends of a step
@@ -55,7 +55,7 @@ class BlurPath:
     max_sigma: float = 50.0
     grid: Grid = "linear"
     border: Border = "reflect"
-    border_value: float = 0.0
+    border_value: float | Literal["dataset_mean"] = 0.0
     quadrature: Quadrature = "trapezoid"
     grad_step: float | None = None
     from_sharp: bool = False
@@ -67,6 +67,8 @@ class BlurPath:
             raise ValueError(f"`max_sigma` must be positive, got {self.max_sigma}")
         check_choice("grid", self.grid, get_args(Grid))
         check_choice("border", self.border, get_args(Border))
+        if isinstance(self.border_value, str):
+            check_choice("border_value", self.border_value, ("dataset_mean",))
         if self.grad_step is not None and self.grad_step <= 0:
             raise ValueError(f"`grad_step` must be positive, got {self.grad_step}; null takes the derivative itself")
 
@@ -90,24 +92,23 @@ class BlurPath:
         """Yield the waypoints from blurred to sharp, or the other way round."""
         is_weighed = self.border == "reflect" and self.grad_step is None
         spectrum = BlurSpectrum(images, self.radius) if is_weighed else None
+        value = probe.dataset_mean.to(images) if self.border_value == "dataset_mean" else self.border_value
 
         def place(t: float) -> tuple[Tensor, Tensor]:
             sigma, pace = self.sigma(1 - t if self.from_sharp else t)
-            blurred, slope = self.blur(images, sigma) if spectrum is None else spectrum.blur(sigma)
+            blurred, slope = self.blur(images, sigma, value) if spectrum is None else spectrum.blur(sigma)
             return blurred, slope * (-pace if self.from_sharp else pace)
 
         nodes, weights = quadrature(self.quadrature, self.steps)
         return walk_nodes(place, nodes, weights, probe)
 
-    def blur(self, images: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    def blur(self, images: Tensor, sigma: float, value: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return the blurred images and their derivative in sigma, [B, C, H, W] each."""
         if self.grad_step is None:
-            return blur_with_slope(images, sigma, self.radius, self.border, self.border_value)
+            return blur_with_slope(images, sigma, self.radius, self.border, value)
         exact = images.double()  # in float32 so small a difference keeps hardly a digit
         sigmas = (sigma, sigma + self.grad_step)
-        here, further = (
-            blur_with_slope(exact, each, self.radius, self.border, self.border_value)[0] for each in sigmas
-        )
+        here, further = (blur_with_slope(exact, each, self.radius, self.border, value)[0] for each in sigmas)
         return here.to(images), ((further - here) / self.grad_step).to(images)
 
 
@@ -120,7 +121,7 @@ class BlurIG(PathExplainer):
         max_sigma: Standard deviation of the start, in pixels.
         grid: `linear` in sigma, or in its square (`sqrt`).
         border: What the blur sees beyond the border.
-        border_value: What a constant border shows.
+        border_value: What a constant border shows: a level, or `dataset_mean`, the zero of normalised images.
         quadrature: Where the gradients are taken and what they weigh.
         grad_step: Width in pixels of a finite difference in place of the blur's derivative; for parity.
         from_sharp: Walk from the image to its blur, and negate the map.
@@ -150,7 +151,7 @@ class BlurIG(PathExplainer):
         max_sigma: float = 50.0,
         grid: Grid = "linear",
         border: Border = "reflect",
-        border_value: float = 0.0,
+        border_value: float | Literal["dataset_mean"] = 0.0,
         quadrature: Quadrature = "trapezoid",
         grad_step: float | None = None,
         from_sharp: bool = False,

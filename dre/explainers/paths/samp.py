@@ -18,7 +18,7 @@ from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
-from dre.types import IntegrationPath, IntegrationRule, Probe, ScoreName, Waypoint
+from dre.types import Blur, IntegrationPath, IntegrationRule, Probe, ScoreName, Waypoint
 
 Direction = Literal["deletion", "insertion", "both"]
 Momentum = Literal["select", "both"]
@@ -61,8 +61,8 @@ class SampPath:
         momentum_for: The averaged gradient is used to `select` pixels only, or for the map as well (`both`, as
             published, which gives completeness up).
         deletion_baseline: What deletion leaves; `dataset_mean` is the zero of normalised images, as published.
-        insertion_baseline: What insertion starts from.
-        blur_sigma: Of a `blur`, in pixels.
+        insertion_baseline: What insertion starts from; the published `Blur` is padded with zeros, see `dre.types.Blur`.
+        blur_sigma: Of the fill named `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of a baseline of `noise`.
         max_steps: Takes all the rest in one step when it is reached; by default the most that can be needed.
@@ -82,8 +82,8 @@ class SampPath:
     fragments: int | None = None
     momentum: float | None = None
     momentum_for: Momentum = "both"
-    deletion_baseline: Baseline = "black"
-    insertion_baseline: Baseline = "blur"
+    deletion_baseline: Baseline | Blur = "black"
+    insertion_baseline: Baseline | Blur = "blur"
     blur_sigma: float = 5.0
     seed: int = 0
     max_steps: int | None = None
@@ -215,8 +215,8 @@ class SAMP(PathExplainer):
         momentum: Weight of the new gradient in a running average with those before.
         momentum_for: The averaged gradient is used to `select` pixels only, or for the map as well (`both`).
         deletion_baseline: What deletion leaves, see `dre.images.fill.fill_images`.
-        insertion_baseline: What insertion starts from.
-        blur_sigma: Of a `blur`, in pixels.
+        insertion_baseline: What insertion starts from; the published `Blur` is padded with zeros, see `dre.types.Blur`.
+        blur_sigma: Of the fill named `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of a baseline of `noise`.
         max_steps: Takes all the rest in one step when it is reached.
@@ -249,8 +249,8 @@ class SAMP(PathExplainer):
         fragments: int | None = None,
         momentum: float | None = None,
         momentum_for: Momentum = "both",
-        deletion_baseline: Baseline = "black",
-        insertion_baseline: Baseline = "blur",
+        deletion_baseline: Baseline | Blur = "black",
+        insertion_baseline: Baseline | Blur = "blur",
         blur_sigma: float = 5.0,
         blur_radius: int | None = None,
         seed: int = 0,

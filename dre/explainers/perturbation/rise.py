@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dre.checks import check_choice, check_count
@@ -19,6 +18,8 @@ from dre.renamed import accepts_old_options
 from dre.types import FillName, ScoreName
 
 Divisor = Literal["expected", "drawn"]
+CellBorder = Literal["repeat", "reflect"]
+"""What lies beyond the centres of the outermost cells: their own value, or the cells mirrored at these centres."""
 
 MASKS_AT_ONCE = 64
 """Masks that are held while scores are added up."""
@@ -44,15 +45,22 @@ class CellMasks:
     size: tuple[int, int]
 
     @classmethod
-    def draw(cls, masks: int, cells: int, keep: float, size: tuple[int, int], seed: int, like: Tensor) -> Self:
+    def draw(
+        cls,
+        masks: int,
+        cells: int,
+        keep: float,
+        size: tuple[int, int],
+        seed: int,
+        like: Tensor,
+        border: CellBorder = "repeat",
+    ) -> Self:
         """Draw masks for images of `size`; the draws depend on the seed and on these numbers alone."""
         generator = torch.Generator().manual_seed(seed)
         kept = torch.rand(masks, cells, cells, generator=generator) < keep
         sides = [math.ceil(side / cells) for side in size]
         shifts = torch.stack([torch.randint(side, (masks,), generator=generator) for side in sides], dim=1)
-        unit = torch.eye(cells, dtype=torch.float64)[:, None]
-        wide = [F.interpolate(unit, size=(cells + 1) * side, mode="linear", align_corners=False) for side in sides]
-        rows, columns = (matrix[:, 0].T.to(like) for matrix in wide)
+        rows, columns = (enlarging(cells, (cells + 1) * side, border).to(like) for side in sides)
         return cls(kept.to(like), shifts.to(like.device), (rows, columns), size)
 
     def build(self, part: slice) -> Tensor:
@@ -63,6 +71,20 @@ class CellMasks:
         )
         with torch.autocast(self.cells.device.type, enabled=False):
             return (rows @ self.cells[part] @ columns.mT)[:, None]
+
+
+def enlarging(cells: int, length: int, border: CellBorder = "repeat") -> Tensor:
+    """Return how each of `length` places mixes the cells linearly, float64 [length, cells]; the rows sum to one.
+
+    Example:
+        >>> enlarging(2, 4)[0], enlarging(2, 4, "reflect")[0]
+        (tensor([1., 0.], dtype=torch.float64), tensor([0.7500, 0.2500], dtype=torch.float64))
+    """
+    places = (torch.arange(length, dtype=torch.float64) + 0.5) * cells / length - 0.5
+    places = places.abs() if border == "reflect" else places.clamp_min(0)
+    beyond = places - (cells - 1)
+    places = torch.where(beyond > 0, cells - 1 - (beyond if border == "reflect" else 0.0), places).clamp_min(0)
+    return (1 - (places[:, None] - torch.arange(cells)).abs()).clamp_min(0)
 
 
 def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:
@@ -183,6 +205,8 @@ class RISE(SampledExplainer):
         divide_by: How often a pixel is shown: as `expected`, which is published, or as counted in the masks that were
             `drawn`. Where the score is high under most masks, the first map mainly shows how often each pixel was
             drawn, the same for all images, until there are very many masks; the second leaves that out.
+        border: What lies beyond the centres of the outermost cells: they `repeat`; the published code, which resizes by
+            scikit-image, has them mirrored there (`reflect`).
         seed: Of the masks.
         chunk: Most masked images in one pass; chosen by device when not given.
 
@@ -209,6 +233,7 @@ class RISE(SampledExplainer):
         keep: float = 0.5,
         fill: FillName = "dataset_mean",
         divide_by: Divisor = "expected",
+        border: CellBorder = "repeat",
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
@@ -219,14 +244,16 @@ class RISE(SampledExplainer):
             raise ValueError(f"`keep` must be a probability above 0, got {keep}")
         check_choice("fill", fill, get_args(FillName))
         check_choice("divide_by", divide_by, get_args(Divisor))
+        check_choice("border", border, get_args(CellBorder))
         self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
         self.fill: FillName = fill
         self.divide_by: Divisor = divide_by
+        self.border: CellBorder = border
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
-        masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, like=images)
+        masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, images, self.border)
         fill = self.filled(images, self.fill, self.seed)
         scores = self.score_masked(images, targets, fill, lambda _, part: masks.build(part)[None], self.masks)
         scores = scores.to(images)

@@ -8,6 +8,7 @@ from PIL import Image
 from callbacks import ModelRandomisation, WeightPerturbation
 from dre.explainers import Random, VanillaGradient
 from dre.modules import ExplainerEvaluation
+from dre.statistics import crossed_mean
 from tests.callbacks.studies.conditions import EXPLAINERS, Fragile, content, evaluation, first_keys, frame, run
 from tests.networks import small_classifier
 from tests.training import small_data
@@ -15,7 +16,7 @@ from tests.training import small_data
 SIMILARITIES = ("spearman", "spearman_abs", "ssim", "hog")
 STUDIES = {
     "randomisation": lambda: ModelRandomisation(images=4, depths=2, orders=["top_down", "bottom_up", "independent"]),
-    "perturbation": lambda: WeightPerturbation(images=4, levels=[0.0, 0.5, 3.0]),
+    "perturbation": lambda: WeightPerturbation(images=4, levels=[0.0, 0.5, 3.0], draws=1),
 }
 POINTS = {"randomisation": 3 + 3 + 2, "perturbation": 3}
 
@@ -120,7 +121,11 @@ def test_everything_redrawn_is_the_same_from_either_end(done):
 
 
 def test_the_probability_is_that_of_the_changed_classifier(five_shards, tmp_path):
-    study, data, module = WeightPerturbation(images=18, levels=[0.0, 2.0]), small_data(five_shards), evaluation()
+    study, data, module = (
+        WeightPerturbation(images=18, levels=[0.0, 2.0], draws=1),
+        small_data(five_shards),
+        evaluation(),
+    )
     run(study, data, tmp_path, module)
     rows = frame(study, tmp_path).query("explainer == 'classifier'").set_index(["x", "key"])["value"]
     noisy = module.variants.noisy(2.0)
@@ -132,6 +137,38 @@ def test_the_probability_is_that_of_the_changed_classifier(five_shards, tmp_path
                 expected = classifier(batch["images"]).softmax(dim=1).gather(1, targets[:, None])[:, 0]
                 found = [rows[level, key] for key in batch["key"]]
                 assert found == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_each_draw_is_a_classifier_of_its_own_and_intervals_are_over_images_and_draws(five_shards, tmp_path):
+    names = ["vanilla_gradient"]
+    study = WeightPerturbation(images=4, explainers=names, levels=[0.0, 2.0], draws=3, batch_norms="both")
+    module = ExplainerEvaluation(small_classifier(fold=False), {"vanilla_gradient": VanillaGradient})
+    run(study, small_data(five_shards), tmp_path, module)
+    rows = frame(study, tmp_path)
+    assert sorted(set(rows["draw"])) == [0, 1, 2]
+    assert not rows.duplicated(["key", "explainer", "quantity", "x", "draw"]).any()
+    table = rows.pivot(index=["quantity", "x", "key"], columns="draw", values="value")
+    assert (table.xs(0.0, level="x").nunique(axis=1) == 1).all()  # nothing is drawn there
+    assert (table.xs(2.0, level="x").nunique(axis=1) == 3).all()
+    for quantity, folded in (("perturbed_probability", False), ("perturbed_folded_probability", True)):
+        drawn = module.variants.noisy(2.0, draw=2, folded=folded)
+        assert bool(drawn.folded) == folded
+        (image, *_) = study.selection.share()
+        with torch.no_grad():
+            expected = drawn(image.pixels).softmax(1)[0, image.target].item()
+        assert table.loc[quantity, 2.0, image.key][2] == pytest.approx(expected, rel=1e-5)
+    for point in content(study, tmp_path)["points"]:
+        values = table.loc[point["quantity"]].loc[point["x"]].to_numpy()
+        expected = crossed_mean(values)
+        found = (point["mean"], point["low"], point["high"], point["count"])
+        assert found == pytest.approx((expected.mean, expected.low, expected.high, values.size), rel=1e-9)
+
+
+def test_batch_norms_that_are_gone_cannot_be_studied_unfolded(five_shards, tmp_path):
+    study, module = WeightPerturbation(batch_norms="both"), evaluation()
+    assert module.classifier.folded
+    with pytest.raises(ValueError, match=r"give --model\.classifier\.init_args\.fold false"):
+        run(study, small_data(five_shards), tmp_path, module)
 
 
 def test_maps_that_are_not_finite_are_counted_and_not_averaged(five_shards, tmp_path):
@@ -180,6 +217,8 @@ def test_only_the_named_explainers_are_studied(five_shards, tmp_path):
         (lambda: WeightPerturbation(levels=[0.0, math.nan]), r"must ascend from 0 on, got \[0\.0, nan\]"),
         (lambda: WeightPerturbation(levels=[0.5, 0.5]), r"must ascend from 0 on, got \[0\.5, 0\.5\]"),
         (lambda: WeightPerturbation(levels=[0.1, 0.10000001]), "six digits, in which 0.1 and 0.10000001 are equal"),
+        (lambda: WeightPerturbation(draws=0), "`draws` must be at least 1, got 0"),
+        (lambda: WeightPerturbation(batch_norms="none"), "`batch_norms` must be one of .*, got 'none'"),
         (lambda: WeightPerturbation(sigma="layer"), "`sigma` must be one of global, tensor, got 'layer'"),
     ],
 )

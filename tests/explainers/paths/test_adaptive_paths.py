@@ -10,7 +10,9 @@ from dre.engine.scoring import score as class_score
 from dre.explainers import SAMP, GuidedIG, GuidedPath, SampPath, SAMPPlusPlus
 from dre.explainers.paths.samp import top_pixels
 from dre.images.blur import gaussian_blur
+from dre.images.fill import fill_images
 from dre.models import Classifier
+from dre.types import Blur
 from tests.explainers.analytic import ZERO, formula_classifier, linear_classifier, random_image
 from tests.networks import SmallNetwork, rank_correlation, small_batch, small_classifier
 
@@ -171,6 +173,15 @@ def test_samp_against_a_slow_loop(direction, fragments, momentum):
         torch.testing.assert_close(saliency[place, 0], slow.float(), rtol=1e-3, atol=1e-6)
 
 
+def test_a_blur_of_its_own_is_what_insertion_starts_from():
+    classifier, (images, targets) = small_classifier(), small_batch(height=8, width=12)
+    blur = Blur(5.0, 5, "dataset_mean", "folded")
+    options = {"direction": "insertion", "pixels": 20}
+    found = SAMP(classifier, insertion_baseline=blur, **options)(images, targets)
+    start = fill_images(images, blur, classifier.mean)
+    torch.testing.assert_close(found, SAMP(classifier, insertion_baseline=start, **options)(images, targets))
+
+
 def smooth_classifier() -> Classifier:
     """The small network with tanh for its rectifiers."""
     torch.manual_seed(0)
@@ -194,6 +205,29 @@ def test_samp_with_the_infinitesimal_constraint_becomes_complete(direction):
     ]
     assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
     assert gaps[3] < 0.1 * gaps[1]  # sixteen times shorter steps
+
+
+SMOOTH = {"softplus": nn.Softplus, "tanh": nn.Tanh}
+
+
+def toy_gap(activation: str, fragments: int) -> float:
+    """Largest completeness gap of an insertion on an 8 x 8 network of two layers, in float64."""
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(64, 16), SMOOTH[activation](), nn.Linear(16, 2)]
+    classifier = Classifier.wrap(nn.Sequential(*layers).double(), size=(8, 8), channels=1).double()
+    images = torch.rand(2, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"direction": "insertion", "insertion_baseline": "black", "pixels": 1, "fragments": fragments}
+    return SAMP(classifier, **options).completeness_gap(images, torch.tensor([0, 1])).max().item()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("activation", list(SMOOTH))
+@pytest.mark.parametrize("start", [10, pytest.param(1000, marks=pytest.mark.slow)])
+def test_ten_times_as_many_fragments_leave_a_tenth_of_the_gap(activation, start):
+    """Above about a hundred fragments, from where on no pixel moves at once."""
+    gaps = [toy_gap(activation, start * factor) for factor in ((1, 10, 100) if start == 10 else (1, 10))]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] == pytest.approx(gaps[-2] / 10, rel=0.3)
 
 
 @pytest.mark.parametrize("rule_keeps", ["select", "both"])

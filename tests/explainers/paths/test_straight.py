@@ -113,6 +113,17 @@ def test_sin_applied_to_pixels():
             torch.testing.assert_close(explainer(images, ZERO), (images.sin() - blurred.sin()).float())
 
 
+def test_zeros_of_normalised_images_lie_beyond_the_border():
+    classifier = formula_classifier(lambda images: images.sin().sum((1, 2, 3)), size=(9, 14))
+    images = random_image(height=9, width=14)
+    options = {"steps": 8, "max_sigma": 4.0, "border": "constant", "score": "logit"}
+    mean = BlurIG(classifier, border_value="dataset_mean", **options)(images, ZERO)
+    level = classifier.mean.flatten()[0].item()
+    torch.testing.assert_close(mean, BlurIG(classifier, border_value=level, **options)(images, ZERO))
+    with pytest.raises(ValueError, match="`border_value` must be one of dataset_mean, got 'black'"):
+        BlurIG(classifier, border_value="black", **options)
+
+
 @pytest.mark.parametrize("border", ["reflect", "replicate", "constant"])
 @pytest.mark.parametrize("sigma", [0.4, 1.0, 7.0])
 def test_the_slope_of_a_blur_is_its_derivative(border, sigma):

@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from skimage.transform import resize
 from torch import nn
 
 from dre.explainers import RISE
-from dre.explainers.perturbation.rise import CellMasks
+from dre.explainers.perturbation.rise import CellMasks, enlarging
 from dre.models import Classifier
 from tests.networks import small_batch, small_classifier
 
@@ -165,6 +166,27 @@ def test_a_pixel_that_no_mask_shows_gets_nothing():
     assert not explainer.standard_error.any()
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize(("border", "theirs"), [("reflect", "reflect"), ("repeat", "edge")])
+@pytest.mark.parametrize(("cells", "length"), [(8, 9 * 28), (7, 8 * 3), (2, 12)])
+def test_cells_are_enlarged_as_scikit_image_resizes_them(border, theirs, cells, length):
+    """The published code resizes by scikit-image, order 1, mode reflect, without smoothing before it."""
+    grid = (torch.rand(cells, cells, generator=torch.Generator().manual_seed(0)) < 0.5).double()
+    enlarge = enlarging(cells, length, border)
+    expected = resize(grid.numpy(), (length, length), order=1, mode=theirs, anti_aliasing=False)
+    torch.testing.assert_close(enlarge @ grid @ enlarge.T, torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_the_border_of_the_published_masks_mixes_the_outer_cells():
+    size, like = (16, 24), torch.zeros(1)
+    repeated, mirrored = (CellMasks.draw(40, 4, 0.5, size, 0, like, border) for border in ("repeat", "reflect"))
+    assert torch.equal(repeated.cells, mirrored.cells)  # the draws are the same
+    assert not torch.allclose(repeated.build(slice(None)), mirrored.build(slice(None)))
+    classifier, (images, targets) = small_classifier(), small_batch()
+    maps = [RISE(classifier, masks=20, border=border)(images, targets) for border in ("repeat", "reflect")]
+    assert not torch.allclose(*maps)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -175,6 +197,7 @@ def test_a_pixel_that_no_mask_shows_gets_nothing():
         ({"keep": 1.5}, "`keep` must be a probability above 0, got 1.5"),
         ({"fill": "grey"}, "`fill` must be one of blur, black, .*, got 'grey'"),
         ({"divide_by": "none"}, "`divide_by` must be one of expected, drawn, got 'none'"),
+        ({"border": "edge"}, "`border` must be one of repeat, reflect, got 'edge'"),
         ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
     ],
 )

@@ -1,12 +1,14 @@
-"""DeepLIFT and LRP against captum, where it is installed, on networks of modules that it has rules for.
+"""DeepLIFT and LRP against captum and zennit, where they are installed, on networks that these have rules for.
 
-It has none for ReLU6, reused or functional activations, nor for sums, padding and flattening: what is beyond these
+Captum has none for ReLU6, reused or functional activations, nor for sums, padding and flattening: what is beyond these
 networks is tested against slow references and by what the maps must sum to.
 """
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision import models
 
 from dre.explainers import LRP, DeepLift
 from dre.models import Classifier
@@ -136,3 +138,53 @@ def test_lrp_composites_of_captum(options, rule, arguments):
     expected = captum_relevance(classifier, images, targets, own)
     near = 1e-6 * expected.abs().max().item()  # its rules for convolutions have an epsilon of 1e-9
     torch.testing.assert_close(saliency, expected, rtol=1e-6, atol=near)
+
+
+def zennit_network(name: str) -> nn.Module:
+    """Random weights, and batch norms that do something; VGG with a small head."""
+    torch.manual_seed(0)
+    network = getattr(models, name)(num_classes=10)
+    if name == "vgg11_bn":
+        network.classifier = nn.Sequential(nn.Linear(512 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for values in (norm.running_var, norm.weight.data):
+                values.uniform_(0.5, 1.5)
+            for values in (norm.running_mean, norm.bias.data):
+                values.normal_(0, 0.1)
+    return network.double().eval()
+
+
+COMPOSITES = {
+    "EpsilonGammaBox": {"rule": "composite", "first_layer": "z_box"},
+    "EpsilonPlus": {"rule": "composite_alpha_beta", "first_layer": "same"},
+    "EpsilonPlusFlat": {"rule": "composite_alpha_beta", "first_layer": "flat"},
+    "EpsilonAlpha2Beta1": {"rule": "composite_alpha_beta", "first_layer": "same", "alpha": 2.0, "beta": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18"])
+def test_lrp_composites_of_zennit(name):
+    """It shares a residual sum by contribution, ours by the rule of convolutions: it is given that rule here."""
+    attribution, composites, layer, rules, canonizers = (
+        pytest.importorskip(f"zennit.{part}") for part in ("attribution", "composites", "layer", "rules", "torchvision")
+    )
+    images = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    targets, network = torch.tensor([1, 7]), zennit_network(name)
+    classifier = Classifier.wrap(network, size=(64, 64)).double()
+    canonizer = canonizers.VGGCanonizer if name == "vgg11_bn" else canonizers.ResNetCanonizer
+    sums = {"EpsilonGammaBox": rules.Gamma(0.25), "EpsilonAlpha2Beta1": rules.AlphaBeta(2, 1)}
+    pixels = {"low": torch.zeros_like(images[:1]), "high": torch.ones_like(images[:1])}
+    for composite, options in COMPOSITES.items():
+        built = getattr(composites, composite)(
+            canonizers=[canonizer()],
+            layer_map=[(layer.Sum, sums.get(composite, rules.ZPlus()))],
+            **(pixels if composite == "EpsilonGammaBox" else {}),
+        )
+        with attribution.Gradient(network, built) as attributor:
+            _, relevance = attributor(images.clone(), lambda out: F.one_hot(targets, 10).to(out) * out)
+        expected = relevance.sum(1).flatten(1).detach()
+        found = LRP(classifier, **options).explain(images, targets).flatten(1)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.corrcoef(torch.stack([one, other]))[0, 1] > 0.9999, (name, composite)
+            assert one.sum().item() == pytest.approx(other.sum().item(), rel=1e-2)
