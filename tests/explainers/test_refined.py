@@ -7,12 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import dre
+from dre.caching.cache_key import ExplainerKeys
 from dre.checks import NonFiniteSaliencyError
 from dre.engine.areas import AREA_RANGE, stratified_shares
 from dre.engine.objectives import bounded_loss, generalised_cross_entropy
 from dre.explainers import DRE, DRERefined
 from dre.images.blur import gaussian_blur
 from dre.models import Classifier
+from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX, TAPS_KEY
+from dre.models.weights import CHECKSUM_KEY, checksum
 from dre.types import Blur
 from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator
 
@@ -305,3 +309,25 @@ def test_a_resolution_above_that_of_the_raw_scores_and_squared_scores_are_refuse
     estimator.settings = replace(estimator.settings, monotone=False)
     with pytest.raises(ValueError, match=r"`monotone: false`.* explain it by `dre`"):
         DRERefined.from_estimator(classifier, estimator)
+
+
+def test_it_is_called_by_name_with_a_checkpoint_and_options_decide_the_cache_key(tmp_path):
+    classifier, (images, targets) = small_classifier(), small_batch(height=64, width=64)
+    estimator = small_estimator(classifier)
+    content = {
+        ESTIMATOR_KEY: estimator.settings.to_dict(),
+        CLASSIFIER_KEY: classifier.identity(),
+        TAPS_KEY: [tap.name for tap in classifier.taps],
+        "state_dict": {f"{STATE_PREFIX}{name}": value for name, value in estimator.state_dict().items()},
+    }
+    content[CHECKSUM_KEY] = checksum(content)
+    torch.save(content, tmp_path / "last.ckpt")
+    options = {"checkpoint": str(tmp_path / "last.ckpt"), "steps": 2, "fills": ["black", Blur(4.0)]}
+    saliency = dre.explain(classifier, images, targets, "dre_refined", **options)
+    expected = refined(classifier, steps=2, fills=("black", Blur(4.0)))
+    torch.testing.assert_close(saliency, expected(images, targets), rtol=1e-3, atol=1e-4)  # batch norms are folded
+    keys = ExplainerKeys(classifier)
+    changed = [{"steps": 3}, {"fills": ["black", Blur(5.0)]}, {"start": "cam"}, {"betas": (0.8, 0.99)}, {"seed": 1}, {}]
+    found = [keys.key(DRERefined(classifier, **options | change), "it") for change in changed]
+    assert len(set(found)) == len(changed)
+    assert found[-1] == keys.key(DRERefined(classifier, **options), "it")
