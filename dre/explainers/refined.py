@@ -40,8 +40,8 @@ class RefinementSettings:
         ValueError: An option is out of its range.
     """
 
-    steps: int = 5
-    areas: int = 4
+    steps: int = 10
+    areas: int = 3
     lr: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
     softness: float = 0.2
@@ -56,7 +56,7 @@ class RefinementSettings:
         check_not_negative(steps=self.steps, jitter=self.jitter)
         check_count("areas", self.areas)
         check_choice("start", self.start, get_args(RefinementStart))
-        if self.lr <= 0 or self.softness <= 0:
+        if not (self.lr > 0 and self.softness > 0):
             raise ValueError(f"`lr` and `softness` must be positive, got {self.lr} and {self.softness}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"`betas` must be two numbers in [0, 1), those of Adam, got {self.betas}")
@@ -113,7 +113,7 @@ class DRERefined(DRE):
         >>> estimator = MaskEstimator(settings).eval()
         >>> explainer = DRERefined.from_estimator(classifier, estimator, steps=2)  # or by DRERefined(...)
         >>> explainer(torch.rand(1, 3, 64, 64), torch.tensor([1])).shape, explainer.cost.backwards
-        (torch.Size([1, 1, 64, 64]), 8)
+        (torch.Size([1, 1, 64, 64]), 6)
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class DRERefined(DRE):
         classifier: Classifier,
         checkpoint: str | None = None,
         *,
-        steps: int = 5,
-        areas: int = 4,
+        steps: int = 10,
+        areas: int = 3,
         lr: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.99),
         softness: float = 0.2,
