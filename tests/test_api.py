@@ -28,6 +28,7 @@ NAMES = {
     "CAM": "cam",
     "DRE": "dre",
     "DREPlus": "dre_plus",
+    "DRERefined": "dre_refined",
     "GGIG": "ggig",
     "GradCAMPlusPlus": "grad_cam_plus_plus",
     "GuidedIG": "guided_ig",

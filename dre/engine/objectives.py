@@ -120,7 +120,12 @@ def generalised_cross_entropy(logits: Tensor, targets: Tensor, power: float = CR
     Source: Zhang and Sabuncu 2018, Eq. 6; the power is our choice.
     """
     log_probability = F.log_softmax(logits, 1).gather(1, targets[:, None]).squeeze(1)
-    return ((1 - (power * log_probability).exp()) / power).mean()
+    return bounded_loss(log_probability, power).mean()
+
+
+def bounded_loss(log_probability: Tensor, power: float = CROSS_ENTROPY_POWER) -> Tensor:
+    """Return the generalised cross-entropy of each natural logarithm of a target's probability, in the same shape."""
+    return (1 - (power * log_probability).exp()) / power
 
 
 ObjectiveName = Literal["cross_entropy", "generalised_cross_entropy", "eq2", "published_mgnet"]

@@ -18,6 +18,7 @@ from dre.explainers.perturbation.rise import RISE
 from dre.explainers.propagation.deep_lift import DeepLift
 from dre.explainers.propagation.lrp import LRP, Conservation
 from dre.explainers.random import CentredGaussian, EdgeDetector, Random
+from dre.explainers.refined import DRERefined
 from dre.explainers.xrai import XRAI
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Conservation",
     "ControlledExplainer",
     "DREPlus",
+    "DRERefined",
     "DeepLift",
     "EdgeDetector",
     "Explainer",

@@ -107,6 +107,7 @@ FAMILIES: dict[str, list[Case]] = {
         Case("DRE", learned={"checkpoint": "dre"}),
         Case("MGnet", learned={"checkpoint": "mgnet"}),
         Case("DREPlus", learned={"checkpoint": "dre"}),
+        Case("DRERefined", learned={"checkpoint": "dre"}),
         Case("DREPlus", "dre_plus by mgnet", {"by": "mgnet"}, BOTH),
     ],
     "The controller on the maps of another": [

@@ -21,6 +21,7 @@ from dre.explainers import (
     DRE,
     ControlledExplainer,
     DREPlus,
+    DRERefined,
     Explainer,
     IntegratedGradients,
     PathExplainer,
@@ -205,7 +206,7 @@ def test_explainers_below_others_count(keys):
     assert keys.key(controlled(samples=2), "it") == keys.key(explainers[0], "it")
 
 
-@pytest.mark.parametrize("kind", [DRE, DREPlus])
+@pytest.mark.parametrize("kind", [DRE, DREPlus, DRERefined])
 def test_a_learned_explainer_counts_by_its_weights(keys, kind):
     def trained(seed):
         return keys.key(kind.from_estimator(keys.classifier, small_estimator(keys.classifier, seed=seed)), "it")

@@ -17,7 +17,10 @@ from tests.networks import SmallNetwork, small_batch, small_classifier
 
 WRAPPERS = ("ControlledExplainer", "XRAI")  # they have no passes of their own
 LOGIT_ALONE = ("DeepLift", "LRP")
-WITH_GRADIENTS = [name for name, cost in PASSES.items() if any(cost[1:]) and name not in WRAPPERS + LOGIT_ALONE]
+NO_SCORE = ("DRERefined",)  # the objective of training, in which a mask of probability one has nothing to gain
+WITH_GRADIENTS = [
+    name for name, cost in PASSES.items() if any(cost[1:]) and name not in WRAPPERS + LOGIT_ALONE + NO_SCORE
+]
 
 
 def without_maps() -> Classifier:
@@ -68,7 +71,7 @@ def test_the_count_is_of_the_images_whose_gradient_vanished():
 def test_what_a_classifier_lacks_is_named_with_what_works_for_it():
     classifier = without_maps()
     works = {"vanilla_gradient", "guided_ig", "rise", "edge_detector"}
-    lacks = {"cam", "grad_cam", "grad_cam_plus_plus", "guided_backprop", "dre", "mgnet", "dre_plus"}
+    lacks = {"cam", "grad_cam", "grad_cam_plus_plus", "guided_backprop", "dre", "mgnet", "dre_plus", "dre_refined"}
     suited = supported_explainers(classifier)
     assert works <= set(suited)
     assert not lacks & set(suited)

@@ -11,10 +11,11 @@ from dre.images.blur import gaussian_blur
 from dre.models import Classifier
 from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator
 
-LEARNED = {"DRE": "dre", "DREPlus": "dre", "MGnet": "mgnet"}
+LEARNED = {"DRE": "dre", "DREPlus": "dre", "DRERefined": "dre", "MGnet": "mgnet"}
 ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
 OPTIONS = {
     "ControlledExplainer": {"explainer": GradCAM},
+    "DRERefined": {"steps": 2, "areas": 3},
     "ExtremalPerturbation": {"areas": (0.1, 0.3), "iterations": 3, "step": 8, "sigma": 12.0},
     "FeatureInversion": {"iterations": 5, "inversion_iterations": 2},
     "GGIG": {"points": 3, "ascents": 2},
@@ -42,6 +43,7 @@ PASSES = {
     "ControlledExplainer": (3, 0, 3),
     "DRE": (3, 0, 0),
     "DREPlus": (3 * 33, 0, 0),
+    "DRERefined": (3 * (1 + 2 * 3), 3 * 2 * 3, 0),
     "DeepLift": (3 + 1, 3, 0),  # black is run once for all
     "EdgeDetector": (0, 0, 0),
     "ExtremalPerturbation": (3 * 2 * 3, 3 * 2 * 3, 0),
@@ -75,7 +77,7 @@ def build(name: str, classifier: Classifier | None = None, **options) -> Explain
     kind = getattr(explainers, name)
     if name not in LEARNED:
         return kind(classifier, **OPTIONS.get(name, {}) | options)
-    return kind.from_estimator(classifier, small_estimator(classifier, LEARNED[name]))
+    return kind.from_estimator(classifier, small_estimator(classifier, LEARNED[name]), **OPTIONS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", NAMES)
