@@ -72,7 +72,7 @@ class StepStudy(Study):
                 )
             if name not in _of_one_map(evaluation):
                 raise ValueError(
-                    f"`metrics` of StepStudy names {name!r}, which needs a second classifier or the map of another class; "
+                    f"`metrics` of StepStudy names {name!r}, which needs a second classifier or another class's map; "
                     f"choose among {', '.join(_of_one_map(evaluation))}"
                 )
         for name, metric in self.followed(evaluation).items():
