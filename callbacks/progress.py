@@ -140,7 +140,9 @@ class EvaluationProgress(pl.Callback):
 
     def _explainers(self) -> list[tuple[str, float, float | None]]:
         """Name each explainer with the seconds that it took and those that it will take."""
-        spent = {name: meter.spent + self._other_meters[name].spent for name, meter in self._meters.items()}
+        spent = {name: meter.spent for name, meter in self._meters.items()}
+        for name, other in self._other_meters.items():
+            spent[name] += other.spent
         return [(name, seconds, self._time_left(seconds)) for name, seconds in spent.items()]
 
     def _time_left(self, seconds: float) -> float | None:

@@ -1,8 +1,7 @@
 """Class names: check that data and classifier number the same classes alike."""
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 
@@ -79,7 +78,7 @@ def match_classes(
     """Return for each class of one classifier its index in another, -1 where the other does not know it.
 
     Names are compared in any of ImageNet's spellings; of several classes that fit, that of the same index, or else that
-    with the most spellings in common, is taken. Where one of the two does not name its classes, they must have equally
+    with the largest share of spellings in common, is taken. Where one of the two does not name its classes, they must have equally
     many, and are numbered alike.
 
     Args:
@@ -102,11 +101,12 @@ def match_classes(
             f"{names[0]} has {counts[0]} classes and {names[1]} has {counts[1]}, and not both say what they are: which "
             "targets both know cannot be told; give two classifiers of the same classes"
         )
+    spelled = [spellings(name) if name else frozenset() for name in theirs[: counts[1]]]
     known: dict[str, list[int]] = {}
-    for index, name in enumerate(theirs[: counts[1]]):
-        for word in spellings(name) if name else ():
+    for index, words in enumerate(spelled):
+        for word in words:
             known.setdefault(word, []).append(index)
-    found = [_match(index, name, known) for index, name in enumerate(ours[: counts[0]])]
+    found = [_match(index, name, spelled, known) for index, name in enumerate(ours[: counts[0]])]
     found += [-1] * (counts[0] - len(found))
     if max(found) < 0:
         raise ValueError(
@@ -116,10 +116,13 @@ def match_classes(
     return found
 
 
-def _match(index: int, name: str, known: dict[str, list[int]]) -> int:
-    """Return the class that shares the most spellings with a name, -1 where there is none or they are tied."""
-    votes = Counter(other for word in (spellings(name) if name else ()) for other in known.get(word, ()))
-    if index in votes or not votes:
-        return index if index in votes else -1
-    (first, most), *rest = votes.most_common(2)
-    return -1 if rest and rest[0][1] == most else first
+def _match(index: int, name: str, spelled: Sequence[frozenset[str]], known: Mapping[str, Sequence[int]]) -> int:
+    """Return the class whose spellings are most like those of a name, -1 where there is none or several are."""
+    words = spellings(name) if name else frozenset()
+    others = {other for word in words for other in known.get(word, ())}
+    if index in others or not others:
+        return index if index in others else -1
+    alike = {other: len(words & spelled[other]) / len(words | spelled[other]) for other in others}
+    most = max(alike.values())
+    best = [other for other, value in alike.items() if value == most]
+    return best[0] if len(best) == 1 else -1
