@@ -78,8 +78,8 @@ def match_classes(
     """Return for each class of one classifier its index in another, -1 where the other does not know it.
 
     Names are compared in any of ImageNet's spellings; of several classes that fit, that of the same index, or else that
-    with the largest share of spellings in common, is taken. Where one of the two does not name its classes, they must have equally
-    many, and are numbered alike.
+    with the largest share of spellings in common, is taken. Where one of the two does not name its classes, they must
+    have equally many, and are numbered alike.
 
     Args:
         ours: Name of each class of the first by index; `None` or all empty where it names none.
