@@ -16,9 +16,12 @@ from dre.explainers.base import UnsupportedError
 from dre.metrics import ClassSensitivity, Faithfulness, PearsonSkewness
 from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
+from tests.callbacks import distributed_evaluation
+from tests.callbacks.evaluation import small_evaluation
 from tests.data.trees import packed
 from tests.explainers.test_bad_input import without_maps
 from tests.networks import SmallNetwork, small_batch, small_classifier
+from tests.ranks import run_ranks
 from tests.training import quiet_trainer, small_data
 
 
@@ -123,7 +126,12 @@ def robust(root, data, *metrics, explainers=None, classifier=None, **options):
     quiet_trainer(root, callbacks=observers).test(module, small_data(data, eval_batch_size=3), verbose=False)
     frame = pd.read_parquet(root / "scores.parquet").astype({"explainer": str, "metric": str, "key": str})
     summary, cost = (json.loads((root / f"{name}.json").read_text()) for name in ("summary", "cost"))
-    return frame.set_index(["explainer", "metric", "key"])["value"], summary, cost, (root / "summary.md").read_text()
+    return (
+        frame.set_index(["explainer", "metric", "key"])["value"].sort_index(),
+        summary,
+        cost,
+        (root / "summary.md").read_text(),
+    )
 
 
 def test_transfer_to_the_same_classifier_is_faithfulness_and_its_passes_are_counted_apart(four, tmp_path):
@@ -309,7 +317,7 @@ def test_a_broken_map_of_the_other_class_costs_the_image_that_value_alone(four, 
     assert summary["scores"]["broken"]["class_sensitivity"]["nan"] == 1
 
 
-def test_an_image_whose_other_class_cannot_be_explained_is_skipped_and_counted_nowhere(four, tmp_path):
+def test_an_image_whose_other_class_cannot_be_explained_is_skipped_with_its_reason(four, tmp_path):
     with pytest.warns(UserWarning, match="'val_002' is skipped: RuntimeError: no map of another class"):
         values, summary, cost, _ = robust(
             tmp_path, four, "faithfulness", "class_sensitivity", explainers={"r": RaisesOnOthers}, on_error="skip"
@@ -319,6 +327,23 @@ def test_an_image_whose_other_class_cannot_be_explained_is_skipped_and_counted_n
     assert cost["r"]["other_class_forwards"] == 1
     with pytest.raises(RuntimeError, match="no map of another class"):
         robust(tmp_path, four, "class_sensitivity", explainers={"r": RaisesOnOthers})
+
+
+@pytest.mark.ddp
+def test_two_ranks_write_the_table_and_the_costs_of_one(four, tmp_path):
+    run_ranks(distributed_evaluation.main, 2, four, tmp_path / "two", 1, None, distributed_evaluation.robust)
+    module = small_evaluation(**distributed_evaluation.robust())
+    observers = [ExplanationMetrics(show=False), ExplanationCost()]
+    quiet_trainer(tmp_path, callbacks=observers).test(module, small_data(four, eval_batch_size=1), verbose=False)
+    one, two = (pd.read_parquet(root / "scores.parquet") for root in (tmp_path, tmp_path / "two"))
+    pd.testing.assert_frame_equal(two, one, rtol=1e-4)
+    assert len(one) == 4 * 3 * 2
+    costs = [json.loads((root / "cost.json").read_text()) for root in (tmp_path, tmp_path / "two")]
+    for name in costs[0]:
+        for kind in ("forwards", "transfer_forwards", "other_class_forwards", "other_class_head_backwards"):
+            assert costs[1][name][kind] == costs[0][name][kind]
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert summary["transfer"] == {"classifier": "SmallNetwork", "unknown": 0}
 
 
 def test_images_without_logits_have_no_map_of_another_class():
