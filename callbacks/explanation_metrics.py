@@ -16,10 +16,10 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from callbacks.image_selection import gathered
-from callbacks.outputs import MetricStates
+from callbacks.outputs import MetricStates, of_explainer, rows_for
 from callbacks.progress import images_to_evaluate
 from dre.metrics import ImageMean, ScoreTable
-from dre.metrics.base import arguments_of, check_feedable, feed_finite, of_explainer
+from dre.metrics.base import arguments_of, check_feedable, feed_finite, reads_other_class
 from dre.metrics.list_states import unchanged_on_error
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
@@ -65,7 +65,9 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             return
         evaluation = cast(ExplainerEvaluation, pl_module)
         for name, metric in evaluation.metrics.items():
-            check_feedable(name, metric)
+            check_feedable(name, metric, has_transfer=evaluation.transfer is not None)
+            if reads_other_class(metric):
+                evaluation.request_other_class()
             for sweep in metric.sweeps.values():
                 evaluation.request(sweep)
 
@@ -79,7 +81,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             for name in names
         }
         self.flaws = {name: {flaw: SumMetric().to(device) for flaw in FLAWS} for name in names}
-        self.seen, self.explained, self.unscored = (SumMetric().to(device) for _ in range(3))
+        self.seen, self.explained, self.unscored, self.unknown = (SumMetric().to(device) for _ in range(4))
 
     def on_test_batch_end(
         self,
@@ -106,6 +108,8 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         self.explained.update(len(outputs["key"]))
         if "finite" in outputs:
             self.unscored.update(int((~outputs["finite"]).sum()))
+        if "known" in outputs:
+            self.unknown.update(int((~outputs["known"]).sum()))
         outputs["values"] = {name: self._add(name, outputs, *found[name]) for name in outputs["saliency"]}
 
     def _measure(self, evaluation: ExplainerEvaluation, outputs: Explained) -> Found:
@@ -116,15 +120,15 @@ class ExplanationMetrics(MetricStates, pl.Callback):
                 for metric in metrics.values():
                     unchanged.enter_context(unchanged_on_error(metric))
             for name, (values, flaws) in found.items():
-                batch, readings, _ = of_explainer(outputs, name)
-                fine = (~outputs["broken"][name]).cpu()
                 for metric_name, metric in self.metrics[name].items():
-                    values[metric_name] = torch.full((len(fine),), torch.nan, dtype=torch.float64)
-                    if "objects" in arguments_of(metric) and "objects" not in batch:
+                    values[metric_name] = torch.full((len(outputs["key"]),), torch.nan, dtype=torch.float64)
+                    if "objects" in arguments_of(metric) and "objects" not in outputs:
                         continue
-                    flaws[metric_name] = ~fine
-                    if batch["keys"]:
-                        values[metric_name][fine], flaws[metric_name][fine] = feed_finite(metric, batch, readings)
+                    rows, broken = (one.cpu() for one in rows_for(metric, outputs, name))
+                    flaws[metric_name] = broken
+                    if rows.any():
+                        given = of_explainer(outputs, name, rows)
+                        values[metric_name][rows], flaws[metric_name][rows] = feed_finite(metric, *given)
         return found
 
     def _measure_alone(self, evaluation: ExplainerEvaluation, outputs: Explained) -> Found:
@@ -176,15 +180,18 @@ class ExplanationMetrics(MetricStates, pl.Callback):
                     pl_module.log(f"test/{name}/{metric_name}", value)
         flaws = {flaw: {name: int(counts[flaw].compute()) for name, counts in self.flaws.items()} for flaw in FLAWS}
         frame, explained = self.table.to_frame(), int(self.explained.compute())
+        second, unknown = cast(ExplainerEvaluation, pl_module).transfer, int(self.unknown.compute())
+        transfer = None if second is None else {"classifier": second.name, "unknown": unknown}
         if trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "curves.parquet") as part:
                 curves_frame(curves).to_parquet(part)
-            self._write(trainer, frame, explained, {"evaluated": evaluated, "maps": flaws, "skipped": skipped})
+            facts: dict[str, Any] = {"evaluated": evaluated, "maps": flaws, "skipped": skipped}
+            self._write(trainer, frame, explained, facts | {"transfer": transfer})
         self.on_test_start(trainer, pl_module)
 
     def gathered(self) -> dict[str, Any]:
         """See `MetricStates`."""
-        counts = {"seen": self.seen, "explained": self.explained, "unscored": self.unscored}
+        counts = {"seen": self.seen, "explained": self.explained, "unscored": self.unscored, "unknown": self.unknown}
         return {"table": self.table, "metrics": self.metrics, "flaws": self.flaws, **counts}
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -259,6 +266,12 @@ def _mean(metric: ImageMean) -> float:
         return float(metric.compute())
 
 
+def unknown_targets(summary: dict[str, Any]) -> str:
+    """Say how many images have no score by the second classifier, and why; nothing where all have."""
+    second = summary.get("transfer") or {"unknown": 0}
+    return f"{second['unknown']} whose target {second['classifier']} does not know" if second["unknown"] else ""
+
+
 def _counts(summary: dict[str, Any]) -> str:
     """Say how many images were seen, how many stand behind each metric, and which maps say nothing."""
     explained = summary["explained"]
@@ -271,4 +284,5 @@ def _counts(summary: dict[str, Any]) -> str:
         for name, count in found.items()
         if count
     ]
-    return f"Images: {', '.join(counts + flaws)}."
+    unknown = [line] if (line := unknown_targets(summary)) else []
+    return f"Images: {', '.join(counts + flaws + unknown)}."

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from callbacks.resume import EvaluationResume
-from dre.engine.cost import Meter, Tally
+from dre.engine.cost import PASSES, Meter, Tally
 from dre.modules import ExplainerEvaluation
 from dre.runs.locks import write_json
 from dre.types import Batch
@@ -26,6 +26,9 @@ REFRESHES = 2
 
 SLOWEST = 4
 """Explainers that a line names."""
+
+OTHER_CLASS = "/other_class"
+"""What stands behind an explainer's name for its maps of another class; no name has a slash."""
 
 
 class EvaluationProgress(pl.Callback):
@@ -48,6 +51,7 @@ class EvaluationProgress(pl.Callback):
         self.ranks = 1
         self.total: int | None = None
         self._meters: Mapping[str, Meter] = {}
+        self._other_meters: Mapping[str, Meter] = {}
         self._is_shown = False
         self._start = self._printed = 0.0
         self._live: Live | None = None
@@ -65,7 +69,8 @@ class EvaluationProgress(pl.Callback):
         if self.total is not None:  # what an earlier process did took none of the time that is measured here
             callbacks = cast(Iterable[pl.Callback], trainer.callbacks)  # type: ignore[attr-defined]
             self.total -= sum(len(one.seen) for one in callbacks if isinstance(one, EvaluationResume))
-        self._meters = cast(ExplainerEvaluation, pl_module).meters
+        evaluation = cast(ExplainerEvaluation, pl_module)
+        self._meters, self._other_meters = evaluation.meters, evaluation.other_meters
         self._start = self._printed = time.perf_counter()
         if self._is_shown and self.console.is_terminal:
             self._live = Live(console=self.console, get_renderable=self.table, refresh_per_second=REFRESHES)
@@ -135,7 +140,10 @@ class EvaluationProgress(pl.Callback):
 
     def _explainers(self) -> list[tuple[str, float, float | None]]:
         """Name each explainer with the seconds that it took and those that it will take."""
-        return [(name, meter.spent, self._time_left(meter.spent)) for name, meter in self._meters.items()]
+        spent = {name: meter.spent for name, meter in self._meters.items()}
+        for name, other in self._other_meters.items():
+            spent[name] += other.spent
+        return [(name, seconds, self._time_left(seconds)) for name, seconds in spent.items()]
 
     def _time_left(self, seconds: float) -> float | None:
         return seconds * (self.total / self.seen - 1) if self.total is not None and self.seen else None
@@ -173,30 +181,42 @@ def _clock(seconds: float | None) -> str:
 class ExplanationCost(pl.Callback):
     """Write `cost.json` during `Trainer.test` and log `test/EXPLAINER/milliseconds` and `.../forwards`.
 
-    Time depends on the machine and on what else it does; passes do not.
+    Time depends on the machine and on what else it does; passes do not. What a second classifier took to score stands
+    apart, and so does what the maps of another class took where a metric asks for these.
     """
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
-        return {name: meter.tally.values() for name, meter in cast(ExplainerEvaluation, pl_module).meters.items()}
+        return {name: meter.tally.values() for name, meter in _all_meters(pl_module).items()}
 
     def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
         """See `callbacks.resume.Resumable`."""
-        for name, meter in cast(ExplainerEvaluation, pl_module).meters.items():
-            both = torch.tensor([meter.tally.values(), progress[name]], dtype=torch.float64)
-            meter.tally = Tally.merged(both)
+        for name, meter in _all_meters(pl_module).items():
+            own, before = meter.tally.values(), list(progress[name])
+            before += [0.0] * (len(own) - len(before))  # runs of 0.1 counted no second classifier
+            meter.tally = Tally.merged(torch.tensor([own, before], dtype=torch.float64))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Merge on every rank, write on the first."""
-        meters = cast(ExplainerEvaluation, pl_module).meters
+        meters = _all_meters(pl_module)
         own = torch.tensor([meter.tally.values() for meter in meters.values()], dtype=torch.float64)
         ranks = cast(torch.Tensor, pl_module.all_gather(own.to(pl_module.device)))
         ranks = ranks.reshape(-1, *own.shape)  # alone there is no axis of ranks
         merged = {name: Tally.merged(ranks[:, place]).summary() for place, name in enumerate(meters)}
-        for name, cost in merged.items():
+        costs = {name: cost for name, cost in merged.items() if not name.endswith(OTHER_CLASS)}
+        for name, cost in costs.items():
             for kind in ("milliseconds", "forwards"):
                 value = cost[kind]
                 if value is not None:
                     pl_module.log(f"test/{name}/{kind}", value)
+            if (other := merged.get(f"{name}{OTHER_CLASS}")) is not None:
+                cost |= {f"other_class_{kind}": other[kind] for kind in (*PASSES, "milliseconds")}
         if trainer.is_global_zero:
-            write_json(Path(trainer.default_root_dir) / "cost.json", merged)
+            write_json(Path(trainer.default_root_dir) / "cost.json", costs)
+
+
+def _all_meters(pl_module: pl.LightningModule) -> dict[str, Meter]:
+    """Return the meters of an evaluation's explainers, and those of the maps of another class where it makes these."""
+    evaluation = cast(ExplainerEvaluation, pl_module)
+    others = evaluation.other_meters if evaluation.explains_other_class else {}
+    return {**evaluation.meters, **{f"{name}{OTHER_CLASS}": meter for name, meter in others.items()}}

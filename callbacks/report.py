@@ -151,7 +151,9 @@ def _credited(trainer: pl.Trainer, examples: list[Example]) -> list[Example]:
 def _failures(summary: dict[str, Any]) -> dict[str, int]:
     """Count maps that say nothing: with one value everywhere, or not finite."""
     words = {"constant": "constant maps of", "non_finite": "maps with NaN or infinity of"}
-    return {
+    second = summary.get("transfer")
+    unknown = {f"without a target that {second['classifier']} knows": second["unknown"]} if second else {}
+    return unknown | {
         f"{words[flaw]} {readable(name)}": count
         for flaw, found in summary.get("maps", {}).items()
         for name, count in found.items()
@@ -162,12 +164,12 @@ def _failures(summary: dict[str, Any]) -> dict[str, int]:
 def _facts(pl_module: pl.LightningModule, summary: dict[str, Any], directory: Path) -> dict[str, str]:
     """Say what was run, on what, with what."""
     facts = {}
-    classifier = getattr(pl_module, "classifier", None)
-    if classifier is not None:
-        identity = classifier.identity()
-        facts["classifier"] = (
-            f"{identity['name']}, {identity['num_classes']} classes, weights {identity['fingerprint']}"
-        )
+    second = getattr(pl_module, "transfer", None)
+    classifiers = {"classifier": getattr(pl_module, "classifier", None), "transfer": second and second.classifier}
+    for name, classifier in classifiers.items():
+        if classifier is not None:
+            identity = classifier.identity()
+            facts[name] = f"{identity['name']}, {identity['num_classes']} classes, weights {identity['fingerprint']}"
     for name in ("target", "images"):
         facts[name] = str(getattr(pl_module, name, ""))
     data = summary.get("data") or {}

@@ -19,6 +19,9 @@ ScoreName = Literal["probability", "logit", "log_probability"]
 Readout = ScoreName | Literal["correct"] | InformationName
 """What is read of a masked image: a score of the target, whether it is the best class, or how much is still to see."""
 
+Scorer = Literal["classifier", "transfer"]
+"""Which classifier scores masked images: the one that is explained, or a second one, an evaluation's `transfer`."""
+
 
 BlurBorder = Literal["reflect", "black", "dataset_mean"]
 """What a blur sees beyond the border: the image mirrored (edge pixel repeated), or one colour. Code that pads with
@@ -112,7 +115,9 @@ class Explained(TypedDict):
     `saliency` is [B, 1, H, W], zero where `broken`, bool [B], marks that the explainer's map was not finite; `scores`
     holds [B, columns] for each perturbation sweep that was asked for. The metrics' callback adds `values`: float64 [B]
     by explainer and metric, NaN where there is none. `finite`, bool [B], is False where the logits were not; then all
-    maps are `broken`. A score of a masked copy may be NaN.
+    maps are `broken`. A score of a masked copy may be NaN. Where metrics ask for them, `other_saliency` and
+    `other_broken` are those of another class; where there is a second classifier, `known`, bool [B], is False where it
+    does not know the target, whose scores by it are then NaN.
     """
 
     images: Tensor
@@ -125,6 +130,9 @@ class Explained(TypedDict):
     scores: "dict[str, dict[Sweep, Tensor]]"
     values: NotRequired[dict[str, dict[str, Tensor]]]
     finite: NotRequired[Tensor]
+    other_saliency: NotRequired[dict[str, Tensor]]
+    other_broken: NotRequired[dict[str, Tensor]]
+    known: NotRequired[Tensor]
 
 
 def rows_of(batch: Batch, places: Sequence[int]) -> Batch:
@@ -206,6 +214,7 @@ class Sweep:
         draws: Random orders of the pixels, of each image by its key, that stand in for the order of the map; 0 takes
             the map's. The versions of the first draw come first.
         seed: Of these draws.
+        by: Which classifier scores the versions.
     """
 
     ratios: tuple[float, ...]
@@ -215,6 +224,7 @@ class Sweep:
     read: Readout | None = None
     draws: int = 0
     seed: int = 0
+    by: Scorer = "classifier"
 
     def __post_init__(self) -> None:
         """Refuse ratios that are not ascending shares, and random orders of what has no order."""

@@ -13,7 +13,7 @@ from callbacks.image_selection import StudyImage
 from callbacks.studies.study import Row, Study, check_walks, compared, explain
 from dre.checks import NonFiniteError
 from dre.metrics import ImageMean, spearman
-from dre.metrics.base import arguments_of, check_feedable, feed
+from dre.metrics.base import arguments_of, check_feedable, feed, reads_other_class, reads_transfer
 from dre.modules import ExplainerEvaluation
 
 
@@ -27,7 +27,8 @@ class StepStudy(Study):
         images: Images to study.
         explainers: Evaluated path explainers to study; all of them when not given.
         steps: Ascending numbers of gradient evaluations.
-        metrics: Metrics of the evaluation to follow; all of them when not given.
+        metrics: Metrics of the evaluation to follow; when not given all that need neither a second classifier nor the
+            map of another class.
 
     Source: Singhi and Kumari 2024, Section 4.5.1, table 4 and figure 3.
     """
@@ -53,7 +54,7 @@ class StepStudy(Study):
 
     def followed(self, evaluation: ExplainerEvaluation) -> dict[str, ImageMean]:
         """Return copies of the metrics that are followed."""
-        names = self.metrics if self.metrics is not None else list(evaluation.metrics)
+        names = self.metrics if self.metrics is not None else _of_one_map(evaluation)
         return {name: copy.deepcopy(evaluation.metrics[name]).to(evaluation.device) for name in names}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -68,6 +69,11 @@ class StepStudy(Study):
                 raise ValueError(
                     f"`metrics` of StepStudy names {name!r}, which is not computed; "
                     f"choose among {', '.join(evaluation.metrics)}"
+                )
+            if name not in _of_one_map(evaluation):
+                raise ValueError(
+                    f"`metrics` of StepStudy names {name!r}, which needs a second classifier or another class's map; "
+                    f"choose among {', '.join(_of_one_map(evaluation))}"
                 )
         for name, metric in self.followed(evaluation).items():
             check_feedable(name, metric)
@@ -109,6 +115,12 @@ class StepStudy(Study):
     def settings(self, evaluation: ExplainerEvaluation) -> dict[str, Any]:
         """See `Study`."""
         return {"steps": self.steps, "metrics": list(self.followed(evaluation))}
+
+
+def _of_one_map(evaluation: ExplainerEvaluation) -> list[str]:
+    """Name the metrics that one map and the explained classifier decide."""
+    found = evaluation.metrics.items()
+    return [name for name, metric in found if not reads_transfer(metric) and not reads_other_class(metric)]
 
 
 def _qualities(

@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "plugins": (CheckpointIO, ClusterEnvironment, LayerSync, Precision),
     "profiler": (Profiler,),
     "strategy": (Strategy,),
+    "transfer": (Classifier,),
     "optimizer": (Optimizer,),
     "lr_scheduler": (LRScheduler,),
 }

@@ -20,6 +20,8 @@ def cut_to_smoke(config: Namespace) -> None:
     """Change a configuration in place so that it runs in seconds on any machine; its results mean nothing."""
     network = config.model.classifier.init_args if "classifier" in config.model else config.model
     network.weights, network.num_classes = None, CLASSES
+    if config.model.get("transfer") is not None:
+        config.model.transfer.init_args.weights, config.model.transfer.init_args.num_classes = None, CLASSES
     data, trainer = config.data.init_args, config.trainer
     data.root, data.val_root, data.val_range, data.limit = DATA, None, None, 1
     data.train_split, data.val_split = "train", "val"

@@ -12,6 +12,7 @@ from typing import Self
 import torch
 
 from dre.engine.gradients import Cost
+from dre.types import Scorer
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CLEAR_PEAK = "5"
@@ -37,6 +38,9 @@ class Tally:
         score_forwards: Passes that this took.
         score_seconds: Time that this took.
         peak_bytes: Most memory beyond what was held before the first batch; -1 where it cannot be measured.
+        transferred: Images whose masked copies a second classifier scored in this run.
+        transfer_forwards: Passes of the second classifier that this took.
+        transfer_seconds: Time that this took.
     """
 
     images: float = 0
@@ -52,6 +56,9 @@ class Tally:
     score_forwards: float = 0
     score_seconds: float = 0
     peak_bytes: float = -1
+    transferred: float = 0
+    transfer_forwards: float = 0
+    transfer_seconds: float = 0
 
     def values(self) -> list[float]:
         """Return all numbers in order."""
@@ -60,8 +67,9 @@ class Tally:
     @classmethod
     def merged(cls, rows: torch.Tensor) -> Self:
         """Add up what ranks measured, [ranks, numbers]; of the peaks the largest counts."""
-        sums = dict(zip((field.name for field in fields(cls)), rows.double().sum(dim=0).tolist(), strict=True))
-        return cls(**sums | {"peak_bytes": float(rows[:, -1].max())})
+        names = [field.name for field in fields(cls)]
+        sums = dict(zip(names, rows.double().sum(dim=0).tolist(), strict=True))
+        return cls(**sums | {"peak_bytes": float(rows[:, names.index("peak_bytes")].max())})
 
     @property
     def milliseconds(self) -> float | None:
@@ -71,7 +79,7 @@ class Tally:
 
     def summary(self) -> dict[str, float | None]:
         """Return the cost of an image as plain values."""
-        per_image = {name: getattr(self, name) / self.images if self.images else None for name in _PASSES}
+        per_image = {name: getattr(self, name) / self.images if self.images else None for name in PASSES}
         return {
             "images": self.images,
             "cached": self.cached,
@@ -79,11 +87,14 @@ class Tally:
             "milliseconds": self.milliseconds,
             "score_forwards": self.score_forwards / self.scored if self.scored else None,
             "score_milliseconds": 1000 * self.score_seconds / self.scored if self.scored else None,
+            "transfer_forwards": self.transfer_forwards / self.transferred if self.transferred else None,
+            "transfer_milliseconds": 1000 * self.transfer_seconds / self.transferred if self.transferred else None,
             "peak_bytes": self.peak_bytes if self.peak_bytes >= 0 else None,
         }
 
 
-_PASSES = ("forwards", "backwards", "head_backwards")
+PASSES = ("forwards", "backwards", "head_backwards")
+"""Kinds of passes that explaining takes."""
 
 
 @dataclass(slots=True)
@@ -133,7 +144,7 @@ class Meter:
         peak = memory.read() if memory is not None else None
         spent = {name: value - before[name] for name, value in asdict(self.cost).items()}
         tally.images += images
-        for name in _PASSES:
+        for name in PASSES:
             setattr(tally, name, getattr(tally, name) + spent[name])
         self.is_cold = False
         if is_first:
@@ -141,7 +152,7 @@ class Meter:
         else:
             tally.timed, tally.seconds = tally.timed + images, tally.seconds + seconds
         tally.peak_bytes = max(tally.peak_bytes, -1 if peak is None else peak)
-        passes = {name: spent[name] / images for name in _PASSES}
+        passes = {name: spent[name] / images for name in PASSES}
         self.last = Share(
             **passes,
             seconds=None if is_first else seconds / images,
@@ -150,14 +161,18 @@ class Meter:
         )
 
     @contextmanager
-    def scoring(self, images: int, device: torch.device) -> Iterator[None]:
-        """Time the scoring of a batch's masked copies."""
+    def scoring(self, images: int, device: torch.device, by: Scorer = "classifier") -> Iterator[None]:
+        """Time the scoring of a batch's masked copies by one of the two classifiers."""
         start = _now(device)
         yield
         seconds = _now(device) - start
         self.spent += seconds
-        self.tally.scored += images
-        self.tally.score_seconds += seconds
+        if by == "transfer":
+            self.tally.transferred += images
+            self.tally.transfer_seconds += seconds
+        else:
+            self.tally.scored += images
+            self.tally.score_seconds += seconds
 
     def follow(self, leader: "Meter", images: int) -> None:
         """Count images whose maps were made along with those of another explainer, at what the walk for both took."""
@@ -169,7 +184,7 @@ class Meter:
         """Count an image whose map came from a cache, at what it took when it was explained."""
         tally = self.tally
         tally.images, tally.cached = tally.images + 1, tally.cached + int(from_cache)
-        for name in _PASSES:
+        for name in PASSES:
             setattr(tally, name, getattr(tally, name) + getattr(share, name))
         if share.seconds is not None:
             tally.timed, tally.seconds = tally.timed + 1, tally.seconds + share.seconds

@@ -18,7 +18,7 @@ from dre.images.blur import gaussian_blur
 from dre.images.information import information_content
 from dre.images.maps import min_max
 from dre.images.randomness import Draw, draw_orders, image_names
-from dre.types import InformationName, Readout, ScoreName, Sweep
+from dre.types import InformationName, Readout, ScoreName, Scorer, Sweep
 
 Read = Callable[[Tensor, slice], Tensor]
 """From masked images of a slice of the batch, image by image, to what is read of each: [N, ...]."""
@@ -61,6 +61,7 @@ class SweepEngine:
         score: Which score of the target is read.
         chunk: Most images in one forward pass, or what an explainer decided; by default chosen by device and free
             memory. It is halved when the device runs out of memory.
+        by: Which classifier of an evaluation it is; sweeps that another one scores are refused.
 
     Example:
         >>> engine = SweepEngine(lambda images: torch.stack([images.mean((1, 2, 3)), images.sum((1, 2, 3))], dim=1),
@@ -76,9 +77,10 @@ class SweepEngine:
         *,
         score: ScoreName = "probability",
         chunk: int | Chunk | None = None,
+        by: Scorer = "classifier",
     ) -> None:
         check_score_name(score)
-        self.classifier = classifier
+        self.classifier, self.by = classifier, by
         self.score: ScoreName = score
         self.chunk = Chunk.of(chunk)
         self.forwards = 0
@@ -179,8 +181,14 @@ class SweepBatch:
 
         Raises:
             NonFiniteError: The classifier gave one.
+            ValueError: A sweep is for another classifier.
         """
         check_saliency(saliency, self.images)
+        if other := [sweep.by for sweep in sweeps if sweep.by != self.engine.by]:
+            raise ValueError(
+                f"a sweep is to be scored by the `{other[0]}` of an evaluation, and this engine is that of its "
+                f"`{self.engine.by}`; run it on an engine with by={other[0]!r}"
+            )
         pixels = saliency[0].numel()
         asked = [[(view, sweep.read or self.engine.score) for view in views(sweep, pixels)] for sweep in sweeps]
         wanted: dict[View, dict[Readout, None]] = {}

@@ -1,12 +1,15 @@
-"""Class scores: the probability, logit or log-probability of a target class."""
+"""Class scores: the probability, logit or log-probability of a target class, by one classifier or by a second one."""
 
+import math
 from typing import get_args
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dre.checks import check_choice
-from dre.types import ScoreName
+from dre.models import Classifier, match_classes
+from dre.types import MemoryEstimate, ScoreName
 
 
 def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> Tensor:
@@ -41,3 +44,86 @@ def spread(values: Tensor, rows: Tensor) -> Tensor:
     whole = values.new_full((len(rows), *values.shape[1:]), torch.nan)
     whole[rows] = values
     return whole
+
+
+def other_class(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return a class in the middle of each image's own order of the classes, and never its target: int64 [B].
+
+    It is that of rank ceil(K / 2), counted from 1, or the next where that is the target; of two classes, the other.
+
+    Args:
+        logits: [B, K], of at least two classes.
+        targets: int64 [B].
+
+    Source: our choice. The lowest class may be as special as the highest; one in the middle is a class like most.
+
+    Example:
+        >>> other_class(torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0]]), torch.tensor([0, 1]))
+        tensor([1, 2])
+    """
+    order = logits.argsort(dim=1, descending=True, stable=True)
+    rank = math.ceil(logits.shape[1] / 2)
+    chosen, following = order[:, rank - 1], order[:, rank % logits.shape[1]]
+    return torch.where(chosen == targets, following, chosen)
+
+
+class TransferClassifier(nn.Module):
+    """Score images that are made for the explained classifier by a second one, with its own size and normalisation.
+
+    Images are resized to its size bilinearly, without aliasing, and may change their shape by that; nothing is cropped.
+
+    Args:
+        classifier: The second one.
+        explained: The first one, whose images and targets are given.
+
+    Raises:
+        ValueError: They read different numbers of channels, or no class is known to both.
+
+    Example:
+        >>> module = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+        >>> large, small = (Classifier.wrap(module, size=(side, side)) for side in (16, 8))
+        >>> transfer = TransferClassifier(small, explained=large)
+        >>> transfer(torch.rand(2, 3, 16, 16)).shape, transfer.targets(torch.tensor([2]))
+        (torch.Size([2, 3]), tensor([2]))
+    """
+
+    classes: Tensor
+    mean: Tensor
+
+    def __init__(self, classifier: Classifier, explained: Classifier) -> None:
+        super().__init__()
+        channels = classifier.preprocessing.channels, explained.preprocessing.channels
+        if channels[0] != channels[1]:
+            raise ValueError(
+                f"the second classifier {classifier.name} reads {channels[0]} channels, {explained.name} reads "
+                f"{channels[1]}; give one that reads the same images"
+            )
+        self.classifier, self.name = classifier, classifier.name
+        self.explained_size = explained.preprocessing.size
+        classes = match_classes(
+            explained.class_names,
+            classifier.class_names,
+            (explained.num_classes, classifier.num_classes),
+            (explained.name, classifier.name),
+        )
+        self.register_buffer("classes", torch.tensor(classes), persistent=False)
+        self.register_buffer("mean", explained.mean.clone(), persistent=False)  # of the fill that goes by this name
+
+    @property
+    def memory_estimate(self) -> MemoryEstimate:
+        """Return the memory estimate for each pixel of an image that is given, before it is resized."""
+        own = self.classifier.memory_estimate
+        share = math.prod(self.classifier.preprocessing.size) / math.prod(self.explained_size)
+        return MemoryEstimate(own.forward * share, own.backward * share)
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Return the second classifier's indices of the targets, int64 [B], -1 for those that it does not know."""
+        return self.classes[targets]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the second classifier's logits [B, K] of images [B, C, H, W] in [0, 1]."""
+        size = self.classifier.preprocessing.size
+        if tuple(images.shape[-2:]) != tuple(size):
+            images = F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
+        logits: Tensor = self.classifier(images)
+        return logits

@@ -51,12 +51,12 @@ from dre.metrics.localisation import (
     pointing_game,
 )
 from dre.metrics.m_e import Explainability, average_precision
-from dre.metrics.m_f import Faithfulness, faithfulness
+from dre.metrics.m_f import Faithfulness, FaithfulnessFills, faithfulness
 from dre.metrics.map_mixtures import MapMixtures
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
-from dre.metrics.sensitivity import SensitivityN, removed_sums
+from dre.metrics.sensitivity import ClassSensitivity, SensitivityN, removed_sums
 from dre.metrics.similarity import (
     Pearson,
     ReverseSquaredError,
@@ -80,6 +80,7 @@ __all__ = [
     "AverageDrop",
     "AverageDropInDeletion",
     "BackgroundShare",
+    "ClassSensitivity",
     "CompletenessGap",
     "Concentration",
     "CurveSettings",
@@ -90,6 +91,7 @@ __all__ = [
     "Entropy",
     "Explainability",
     "Faithfulness",
+    "FaithfulnessFills",
     "GiniSparsity",
     "GradientCorrelation",
     "ImageMean",

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from dre.checks import NonFiniteError, check_constructor, check_saliency
 from dre.metrics.list_states import unchanged_on_error
 from dre.statistics.curves import NORMAL_QUANTILE, Curve
-from dre.types import Explained, Sweep
+from dre.types import Sweep
 
 
 class ImageMean(Metric):
@@ -25,8 +25,8 @@ class ImageMean(Metric):
     A subclass computes that number with a pure function and hands it to `accumulate` in its `update`. With no image,
     or none that counts, `compute` returns NaN and warns. `dropped` holds how many images were left out.
 
-    What `update` needs is found by name: `saliency`, `images`, `objects`, `targets`, `keys`, and for each entry of
-    `sweeps` what that sweep reads, [B, columns].
+    What `update` needs is found by name: `saliency`, `images`, `objects`, `targets`, `keys`, `other_saliency` (the map
+    of another class), and for each entry of `sweeps` what that sweep reads, [B, columns].
 
     Example:
         >>> import torch
@@ -110,7 +110,7 @@ class ImageMean(Metric):
         return self.total / self.count
 
 
-PER_IMAGE = ("saliency", "images", "objects", "targets", "keys")
+PER_IMAGE = ("saliency", "images", "objects", "targets", "keys", "other_saliency")
 """Arguments of `update` that an evaluation has for each image and explainer, beside the readings of sweeps."""
 
 
@@ -119,12 +119,32 @@ def arguments_of(metric: ImageMean) -> tuple[str, ...]:
     return tuple(inspect.signature(metric.update).parameters)
 
 
-def check_feedable(name: str, metric: ImageMean) -> None:
-    """Raise for a metric that asks for what an evaluation of one classifier does not have.
+def reads_other_class(metric: ImageMean) -> bool:
+    """Return whether a metric compares with the map of another class, so that each image is explained twice."""
+    return "other_saliency" in arguments_of(metric)
+
+
+def reads_transfer(metric: ImageMean) -> bool:
+    """Return whether a metric reads the scores of a second classifier."""
+    return any(sweep.by == "transfer" for sweep in metric.sweeps.values())
+
+
+def check_feedable(name: str, metric: ImageMean, has_transfer: bool = False) -> None:
+    """Raise for a metric that asks for what an evaluation does not have.
+
+    Args:
+        name: Of the metric in the run.
+        metric: To check.
+        has_transfer: Whether the evaluation has a second classifier.
 
     Raises:
         ValueError: It does.
     """
+    if reads_transfer(metric) and not has_transfer:
+        raise ValueError(
+            f"metric {name} ({type(metric).__name__}) is scored by a second classifier, and the evaluation has none; "
+            "name one under `model.transfer`, or take the metric out"
+        )
     unknown = [argument for argument in arguments_of(metric) if argument not in (*PER_IMAGE, *metric.sweeps)]
     if unknown:
         raise ValueError(
@@ -160,7 +180,7 @@ def feed_finite(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[S
         rows = groups.pop()
         if not rows:
             continue
-        part, read = {name: _take(value, rows) for name, value in batch.items()}, dict(readings)
+        part, read = {name: rows_of_value(value, rows) for name, value in batch.items()}, dict(readings)
         if len(rows) < len(known):
             read = {sweep: found[rows] for sweep, found in readings.items()}
         try:
@@ -173,27 +193,11 @@ def feed_finite(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[S
     return values, ~known.cpu()
 
 
-def _take(value: Any, rows: Sequence[int]) -> Any:
+def rows_of_value(value: Any, rows: Sequence[int]) -> Any:
     """Return some entries of a tensor or a list; all of them as they are."""
     if len(rows) == len(value):
         return value
     return value[list(rows)] if isinstance(value, Tensor) else [value[row] for row in rows]
-
-
-def of_explainer(outputs: Explained, explainer: str) -> tuple[dict[str, Any], dict[Sweep, Tensor], list[str]]:
-    """Select from a test step what `feed` needs for one explainer, without images whose map is broken.
-
-    Returns:
-        The batch, what each sweep read, and the keys of the images that are left out.
-    """
-    fine = ~outputs["broken"][explainer]
-    keys = list(zip(outputs["key"], fine.tolist(), strict=True))
-    batch: dict[str, Any] = {"keys": [key for key, keep in keys if keep], "images": outputs["images"][fine]}
-    batch |= {"saliency": outputs["saliency"][explainer][fine], "targets": outputs["targets"][fine]}
-    if "objects" in outputs:
-        batch["objects"] = outputs["objects"][fine]
-    readings = {sweep: read[fine] for sweep, read in outputs["scores"][explainer].items()}
-    return batch, readings, [key for key, keep in keys if not keep]
 
 
 class ImageCurve(ImageMean):

@@ -1,4 +1,4 @@
-"""Sensitivity-N: correlation of the saliency of random sets of pixels with the drop of the score without them."""
+"""Sensitivity-N: summed saliency of random sets against the score's drop; class sensitivity: maps of two classes."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dre.checks import check_saliency
 from dre.images.randomness import Draw, draw_orders, top_count
-from dre.metrics.base import ImageCurve
+from dre.metrics.base import ImageCurve, ImageMean, check_pair
+from dre.metrics.similarity import spearman
 from dre.renamed import accepts_old_options
 from dre.types import Fill, Readout, Sweep
 
@@ -144,3 +145,34 @@ class SensitivityN(ImageCurve):
     def curve_x(self) -> tuple[float, ...]:
         """Return the shares of the pixels in a set."""
         return self.sweeps["scores"].ratios
+
+
+class ClassSensitivity(ImageMean):
+    """Compute the mean rank correlation between the maps of the target and of another class: in [-1, 1].
+
+    Lower is better: 1 means that the explainer draws the same map whatever class it is asked for. The other class is
+    that of rank ceil(K / 2) in the classifier's own order of its K classes for the image (`dre.engine.scoring`), so an
+    evaluation explains every image a second time. Images of which either map is constant have no correlation; they are
+    left out and counted in `dropped`.
+
+    Source: Sixt et al. 2020, the test with a random logit; rank correlation and the choice of the class are ours.
+
+    Example:
+        >>> import torch
+        >>> metric = ClassSensitivity()
+        >>> metric.update(torch.tensor([[[[0.0, 1.0, 2.0]]]]), torch.tensor([[[[6.0, 4.0, 2.0]]]]))
+        >>> metric.compute()
+        tensor(-1., dtype=torch.float64)
+    """
+
+    higher_is_better = False
+
+    def update(self, saliency: Tensor, other_saliency: Tensor) -> None:
+        """Add a batch of maps of the target and of the other class, both [B, 1, H, W].
+
+        Raises:
+            ValueError: Maps are broken, or their shapes differ.
+        """
+        check_pair(saliency, other_saliency)
+        values = spearman(saliency, other_saliency)
+        self.accumulate(values, keep=~values.isnan())

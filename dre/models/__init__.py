@@ -8,7 +8,7 @@ from dre.models.checkpoints import (
     read_classifier_checkpoint,
     variant_of,
 )
-from dre.models.class_names import check_class_names
+from dre.models.class_names import check_class_names, match_classes
 from dre.models.classifiers import Classifier
 from dre.models.controller import SkewController
 from dre.models.estimator import EstimatorSettings, MaskEstimator
@@ -28,6 +28,7 @@ __all__ = [
     "check_compatible",
     "check_state",
     "load_estimator",
+    "match_classes",
     "read_checkpoint",
     "read_classifier_checkpoint",
     "variant_of",

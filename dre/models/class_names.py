@@ -1,7 +1,7 @@
 """Class names: check that data and classifier number the same classes alike."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import zip_longest
@@ -112,3 +112,59 @@ def _compare(data: Sequence[str], known: Sequence[str], classifier: str) -> None
                 "classes: --model.target predicted with --model.images all uses none, and names that mean the same "
                 "can be changed in the data"
             )
+
+
+def match_classes(
+    ours: Sequence[str] | None, theirs: Sequence[str] | None, counts: tuple[int, int], names: tuple[str, str]
+) -> list[int]:
+    """Return for each class of one classifier its index in another, -1 where the other does not know it.
+
+    Names are compared in any of ImageNet's spellings; of several classes that fit, that of the same index, or else that
+    with the largest share of spellings in common, is taken. Where one of the two does not name its classes, they must
+    have equally many, and are numbered alike.
+
+    Args:
+        ours: Name of each class of the first by index; `None` or all empty where it names none.
+        theirs: The same of the second.
+        counts: How many outputs the first and the second have.
+        names: What messages call them.
+
+    Raises:
+        ValueError: They have no class in common, or that cannot be known.
+
+    Example:
+        >>> match_classes(["cat", "dog", "emu"], ["Emu", "Cat"], (3, 2), ("mine", "yours"))
+        [1, -1, 0]
+    """
+    if not (ours and any(ours) and theirs and any(theirs)):
+        if counts[0] == counts[1]:
+            return list(range(counts[0]))
+        raise ValueError(
+            f"{names[0]} has {counts[0]} classes and {names[1]} has {counts[1]}, and not both say what they are: which "
+            "targets both know cannot be told; give two classifiers of the same classes"
+        )
+    spelled = [spellings(name) if name else frozenset() for name in theirs[: counts[1]]]
+    known: dict[str, list[int]] = {}
+    for index, words in enumerate(spelled):
+        for word in words:
+            known.setdefault(word, []).append(index)
+    found = [_match(index, name, spelled, known) for index, name in enumerate(ours[: counts[0]])]
+    found += [-1] * (counts[0] - len(found))
+    if max(found) < 0:
+        raise ValueError(
+            f"{names[0]} and {names[1]} have no class in common: the first knows {next(filter(None, ours))!r}, the "
+            f"second {next(filter(None, theirs))!r}; give two classifiers that share classes"
+        )
+    return found
+
+
+def _match(index: int, name: str, spelled: Sequence[frozenset[str]], known: Mapping[str, Sequence[int]]) -> int:
+    """Return the class whose spellings are most like those of a name, -1 where there is none or several are."""
+    words = spellings(name) if name else frozenset()
+    others = {other for word in words for other in known.get(word, ())}
+    if index in others or not others:
+        return index if index in others else -1
+    alike = {other: len(words & spelled[other]) / len(words | spelled[other]) for other in others}
+    most = max(alike.values())
+    best = [other for other, value in alike.items() if value == most]
+    return best[0] if len(best) == 1 else -1

@@ -1,9 +1,9 @@
 """Evaluation: explain every image with several explainers and score the masked copies that metrics need."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -11,15 +11,15 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from dre.caching import SaliencyCache
-from dre.checks import NonFiniteError, NonFiniteSaliencyError, check_labels
+from dre.checks import check_labels
 from dre.engine.cost import Meter
-from dre.engine.perturbation import SweepBatch, SweepEngine
-from dre.engine.scoring import finite_logits, spread
+from dre.engine.scoring import finite_logits, other_class, spread
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
 from dre.explainers.paths.shared import SharedWalks
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
+from dre.modules.sweeps import EvaluationSweeps, say
 from dre.modules.variants import Variants
 from dre.renamed import accepts_old_options
 from dre.types import Batch, Explained, ScoreName, Sweep, in_float32, joined, rows_of
@@ -58,6 +58,8 @@ class ExplainerEvaluation(pl.LightningModule):
             not trained are left out too.
         on_error: What to do about an image for which an explainer raises an error: `raise` it, or `skip` the image,
             which `skipped` then names with the reason. NaN is no error: the image's values are NaN.
+        transfer: Second classifier, which scores the maps of the first for metrics that ask for it, with its own size
+            and normalisation. It explains nothing. Images whose target it does not know have no value of such metrics.
 
     Example:
         >>> from torch import nn
@@ -81,6 +83,7 @@ class ExplainerEvaluation(pl.LightningModule):
         cache: str | None = None,
         unsupported: Literal["refuse", "leave_out"] = "refuse",
         on_error: OnError = "raise",
+        transfer: Classifier | None = None,
     ) -> None:
         super().__init__()
         if not explainers:
@@ -99,11 +102,13 @@ class ExplainerEvaluation(pl.LightningModule):
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
         self.target, self.images = target, images
-        self.engine = SweepEngine(classifier, score=score, chunk=chunk)
-        self._sweeps: list[Sweep] = []
+        self.sweeps = EvaluationSweeps(classifier, transfer, score, chunk)
+        self.transfer = self.sweeps.transfer  # a part of this module, too
+        self.engine = self.sweeps.engines["classifier"]
+        self.explains_other_class = False
         self.on_error: OnError = on_error
         self.skipped: dict[str, str] = {}
-        self.meters = self._new_meters()
+        self.meters, self.other_meters = self._new_meters(), self._new_meters()
 
     def _build(self, explainers: Mapping[str, Callable[[Classifier], Explainer]], refuse: bool) -> dict[str, Explainer]:
         """Build the explainers; those that do not work for the classifier are left out, unless they are refused."""
@@ -120,8 +125,14 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def request(self, sweep: Sweep) -> None:
         """Ask for the scores of these masked copies in every test step; asked twice, it is run once."""
-        if sweep not in self._sweeps:
-            self._sweeps.append(sweep)
+        self.sweeps.request(sweep)
+
+    def request_other_class(self) -> None:
+        """Ask for maps of another class in every test step, see `dre.engine.scoring.other_class`.
+
+        `other_meters` holds what they cost, which is no part of the cost of an explainer.
+        """
+        self.explains_other_class = True
 
     def setup(self, stage: str) -> None:
         """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added.
@@ -134,7 +145,7 @@ class ExplainerEvaluation(pl.LightningModule):
         if data is not None and (self.target == "label" or self.images != "all"):
             classifier = self.classifier
             check_class_names(data.class_names(), classifier.class_names, classifier.num_classes, classifier.name)
-        self.meters, self.skipped = self._new_meters(), {}
+        self.meters, self.other_meters, self.skipped = self._new_meters(), self._new_meters(), {}
 
     def on_test_start(self) -> None:
         """Make the cache ready for what the classifier and the explainers hold now."""
@@ -147,12 +158,13 @@ class ExplainerEvaluation(pl.LightningModule):
         batch = in_float32(batch)
         if self.on_error == "raise" or not batch["key"]:
             return self._explained(batch)
-        tallies = copy.deepcopy({name: meter.tally for name, meter in self.meters.items()})
+        meters = [*self.meters.values(), *self.other_meters.values()]
+        tallies = copy.deepcopy([meter.tally for meter in meters])
         try:
             return self._explained(batch)
         except Exception:  # of any explainer, on any image: those that have none are explained one by one
-            for name, tally in tallies.items():
-                self.meters[name].tally = tally
+            for meter, tally in zip(meters, tallies, strict=True):
+                meter.tally = tally
             self.walks.forget()
         return joined([self._explained_or_skipped(rows_of(batch, [place])) for place in range(len(batch["key"]))])
 
@@ -173,117 +185,100 @@ class ExplainerEvaluation(pl.LightningModule):
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
         if not keys:
             return None
-        targets, kept, finite = self._choose(images, labels, keys)
+        targets, others, kept, finite = self._choose(images, labels, keys)
         if not kept.any():
             return None
         keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
-        images, labels, targets, finite = images[kept], labels[kept], targets[kept], finite[kept]
-        saliency, scores = self._of_finite(images, targets, keys, finite)
-        broken = {name: ~maps.isfinite().flatten(1).all(dim=1) for name, maps in saliency.items()}
-        for name, flaws in broken.items():  # a broken map can be drawn, and compared, like any other
-            saliency[name] = saliency[name].masked_fill(flaws[:, None, None, None], 0)
+        images, labels, targets, others, finite = (one[kept] for one in (images, labels, targets, others, finite))
+        found = self._of_finite(images, targets, others, keys, finite)
         explained = Explained(
-            images=images, labels=labels, targets=targets, key=keys, saliency=saliency, broken=broken, scores=scores
+            images=images,
+            labels=labels,
+            targets=targets,
+            key=keys,
+            saliency=found["saliency"],
+            broken=_without_nan(found["saliency"]),
+            scores=found["scores"],
         )
         explained["finite"] = finite
         if "objects" in batch:
             explained["objects"] = batch["objects"][kept]
+        if self.explains_other_class:
+            explained["other_saliency"] = found["other_saliency"]
+            explained["other_broken"] = _without_nan(found["other_saliency"])
+        if self.transfer is not None:
+            explained["known"] = self.transfer.targets(targets) >= 0
         return explained
 
     def _of_finite(
-        self, images: Tensor, targets: Tensor, keys: list[str], finite: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, dict[Sweep, Tensor]]]:
+        self, images: Tensor, targets: Tensor, others: Tensor, keys: list[str], finite: Tensor
+    ) -> dict[str, Any]:
         """Return maps and scores of a batch, NaN of the images whose logits are not finite: bool [B] says which are."""
+        if finite.all():
+            saliency = self._explain_all(images, targets, keys, self.meters)
+            scores = self.sweeps.scores(images, targets, keys, saliency, self.meters)
+            found: dict[str, Any] = {"saliency": saliency, "scores": scores}
+            if self.explains_other_class:
+                found["other_saliency"] = self._explain_all(images, others, keys, self.other_meters)
+            return found
         if not finite.any():
             maps = images.new_full((len(keys), 1, *images.shape[2:]), torch.nan, dtype=torch.float32)
-            scores = {sweep: maps.new_full((len(keys), sweep.columns), torch.nan) for sweep in self._sweeps}
-            return {name: maps.clone() for name in self.explainers}, {name: scores for name in self.explainers}
-        if finite.all():
-            saliency = self._explain_all(images, targets, keys)
-            sweeps = self.engine.batch(images, targets, keys)
-            return saliency, {name: self._score(name, sweeps, maps, keys) for name, maps in saliency.items()}
+            blank = {kind: {name: maps.clone() for name in self.explainers} for kind in ("saliency", "other_saliency")}
+            return {**blank, "scores": self.sweeps.blank(list(self.explainers), images)}
         known = [key for key, is_finite in zip(keys, finite.tolist(), strict=True) if is_finite]
-        saliency, found = self._of_finite(images[finite], targets[finite], known, finite[finite])
-        scores_of = {
-            name: {sweep: spread(read, finite) for sweep, read in of_name.items()} for name, of_name in found.items()
-        }
-        return {name: spread(maps, finite) for name, maps in saliency.items()}, scores_of
+        found = self._of_finite(images[finite], targets[finite], others[finite], known, finite[finite])
+        spread_out: dict[str, Any] = _spread_all(found, finite)
+        return spread_out
 
-    def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the class of each image to explain, [B], whether it is to be explained, and whether it can be."""
+    def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the class of each image to explain, and another, [B]; whether it is to be explained, and can be."""
         named = labels >= 0
         check_labels(labels, self.classifier.num_classes, keys)
         with torch.no_grad():
             logits = self.classifier(images)
         predicted, finite = logits.argmax(dim=1), finite_logits(logits)
-        _say(keys, ~finite, f"{self.classifier.name} gave logits with NaN or infinity, so these are not explained")
+        say(keys, ~finite, f"{self.classifier.name} gave logits with NaN or infinity, so these are not explained")
         if self.target == "label" and not named.all():
             raise ValueError(
                 f"{keys[int((~named).nonzero()[0])]} has no label to explain; use --model.target predicted"
             )
         targets = predicted if self.target == "predicted" else labels
+        others = other_class(logits, targets)
         if self.images == "all":
-            return targets, torch.ones_like(named), finite
+            return targets, others, torch.ones_like(named), finite
         right = predicted == labels
         kept = right if self.images == "correct" else named & ~right
-        return targets, kept | ~finite, finite
+        return targets, others, kept | ~finite, finite
 
-    def _explain_all(self, images: Tensor, targets: Tensor, keys: list[str]) -> dict[str, Tensor]:
+    def _explain_all(
+        self, images: Tensor, targets: Tensor, keys: list[str], meters: Mapping[str, Meter]
+    ) -> dict[str, Tensor]:
+        """Return the maps of every explainer, from the cache where they are there, each within its meter."""
+        explain = {name: partial(self.walks.explain_measured, name, meters) for name in self.explainers}
         if self.cache is None:
-            return {name: self._explain(name, images, targets, keys) for name in self.explainers}
+            return {name: one(images, targets, keys) for name, one in explain.items()}
         batch = self.cache.batch(images, targets, keys)
-        maps = {name: batch.maps(name, meter, partial(self._explain, name)) for name, meter in self.meters.items()}
+        maps = {name: batch.maps(name, meters[name], one) for name, one in explain.items()}
         self.walks.forget()  # those of followers that were in the cache
         return maps
-
-    def _explain(self, name: str, images: Tensor, targets: Tensor, keys: list[str]) -> Tensor:
-        made = self.walks.waiting(name, images, targets, keys)
-        if made is not None:
-            self.meters[name].follow(self.meters[self.walks.leaders[name]], len(images))
-            return made
-        with self.meters[name].explaining(len(images), images.device):
-            try:
-                return self.walks.explain(name, images, targets, keys)
-            except NonFiniteSaliencyError as failure:
-                return failure.saliency
-            except NonFiniteError:
-                if len(keys) == 1:
-                    return images.new_full((1, 1, *images.shape[2:]), torch.nan, dtype=torch.float32)
-            alone = [self._explain_alone(name, images, targets, keys, place) for place in range(len(keys))]
-            return torch.cat(alone)
-
-    def _explain_alone(self, name: str, images: Tensor, targets: Tensor, keys: list[str], place: int) -> Tensor:
-        """Explain one image of a batch; NaN where something in between is not finite."""
-        row = slice(place, place + 1)
-        try:
-            return self.walks.explain(name, images[row], targets[row], keys[row])
-        except NonFiniteSaliencyError as failure:
-            return failure.saliency
-        except NonFiniteError:
-            return images.new_full((1, 1, *images.shape[2:]), torch.nan, dtype=torch.float32)
-
-    def _score(self, name: str, sweeps: SweepBatch, saliency: Tensor, keys: list[str]) -> dict[Sweep, Tensor]:
-        """Return what the sweeps read of one explainer's maps, of those that are finite."""
-        broken = ~saliency.isfinite().flatten(1).all(dim=1)
-        _say(keys, broken, f"{name} gave maps with NaN or infinity, which are not scored")
-        before = self.engine.forwards
-        with self.meters[name].scoring(len(saliency), saliency.device):
-            masked = saliency.masked_fill(broken[:, None, None, None], 0.0) if broken.any() else saliency
-            scores = sweeps.scores(masked, self._sweeps, finite=False)
-        self.meters[name].tally.score_forwards += self.engine.forwards - before
-        unread = torch.stack([~read.isfinite().all(dim=1) for read in scores]).any(dim=0) if scores else broken
-        _say(keys, unread & ~broken, f"{self.classifier.name} gave NaN or infinity for masked copies by {name}")
-        return dict(zip(self._sweeps, scores, strict=True))
 
     def _new_meters(self) -> dict[str, Meter]:
         return {name: Meter(explainer.cost) for name, explainer in self.explainers.items()}
 
 
-def _say(keys: Sequence[str], rows: Tensor, what: str) -> None:
-    """Warn about the images that bool [B] marks, by name."""
-    if rows.any():
-        said = ", ".join(key for key, is_meant in zip(keys, rows.tolist(), strict=True) if is_meant)
-        rank_zero_warn(f"{what}: {said}")
+def _without_nan(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace maps that are not finite by zeros, which can be drawn and compared; return which these are, bool [B]."""
+    broken = {name: ~saliency.isfinite().flatten(1).all(dim=1) for name, saliency in maps.items()}
+    for name, flaws in broken.items():
+        maps[name] = maps[name].masked_fill(flaws[:, None, None, None], 0)
+    return broken
+
+
+def _spread_all(values: Any, rows: Tensor) -> Any:
+    """Spread tensors in nested dicts over the rows of a batch, see `spread`."""
+    if isinstance(values, Tensor):
+        return spread(values, rows)
+    return {name: _spread_all(one, rows) for name, one in values.items()}
 
 
 def check_name(name: str) -> None:

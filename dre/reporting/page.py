@@ -26,6 +26,14 @@ from dre.reporting.style import directed, readable, svg_bytes
 
 MEGABYTE = 1_000_000
 
+MORE = {
+    "transfer forwards": ("transfer_forwards",),
+    "transfer ms": ("transfer_milliseconds",),
+    "other class passes": ("other_class_forwards", "other_class_backwards", "other_class_head_backwards"),
+    "other class ms": ("other_class_milliseconds",),
+}
+"""Columns of the cost for which few runs have a value, and the costs that they add up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -152,11 +160,14 @@ def _cost(report: Report) -> list[str]:
     """Write passes, time and memory as a table, and quality against time as a figure."""
     if not report.cost:
         return []
+    known = report.cost.values()
+    more = {what: kinds for what, kinds in MORE.items() if any(_sum_of(cost, kinds) is not None for cost in known)}
     rows = []
     for name, cost in report.cost.items():
         peak = "-" if cost["peak_bytes"] is None else f"{cost['peak_bytes'] / MEGABYTE:.0f}"
         passes = [_plain(cost[kind]) for kind in ("forwards", "backwards", "head_backwards")]
-        scoring = [_plain(cost["score_forwards"]), _plain(cost["score_milliseconds"])]
+        scoring = [_plain(cost[f"score_{kind}"]) for kind in ("forwards", "milliseconds")]
+        scoring += [_plain(_sum_of(cost, kinds)) for kinds in more.values()]
         images = [f"{cost['images'] or 0:.0f}", f"{cost['cached'] or 0:.0f}"]
         rows.append([readable(name), *passes, _plain(cost["milliseconds"]), peak, *scoring, *images])
     header = ["explainer", "forwards", "backwards", "head backwards", "ms", "peak MB", "scoring forwards", "scoring ms"]
@@ -165,7 +176,9 @@ def _cost(report: Report) -> list[str]:
         "there are more), memory beyond what was held before (largest batch of any rank), and what scoring its masked "
         "versions took in this run. Maps that were read from a cache count at what they took when they were made."
     )
-    parts = [table("cost", [*header, "images", "from cache"], rows, caption)]
+    if more:
+        caption += " A second classifier's passes, and those of explaining another class, are in no other column."
+    parts = [table("cost", [*header, *more, "images", "from cache"], rows, caption)]
     times = {name: cost["milliseconds"] for name, cost in report.cost.items() if cost["milliseconds"]}
     ranked = [metric for metric in report.summary["metrics"] if report.summary["directions"][metric] is not None]
     if times and ranked:
@@ -173,6 +186,12 @@ def _cost(report: Report) -> list[str]:
         drawing = svg_bytes(cost_figure(report.summary, {n: float(t) for n, t in times.items() if t}, metric))
         parts.append(figure("quality-cost", drawing, f"{readable(metric)} against the time that an explanation takes."))
     return parts
+
+
+def _sum_of(cost: Mapping[str, float | None], kinds: Sequence[str]) -> float | None:
+    """Add up costs; None where there is none."""
+    found = [value for kind in kinds if (value := cost.get(kind)) is not None]
+    return sum(found) if found else None
 
 
 def _cost_cells(cost: Mapping[str, float | None] | None) -> list[Cell]:

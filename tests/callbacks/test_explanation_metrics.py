@@ -12,6 +12,7 @@ from torch import nn
 from callbacks import ExplanationMetrics
 from data.datamodule import ShardDataModule
 from dre.engine.perturbation import SweepEngine, smooth_ranking
+from dre.engine.scoring import other_class
 from dre.explainers import Random, VanillaGradient
 from dre.images.fill import fill_images
 from dre.metrics import (
@@ -200,7 +201,9 @@ def test_every_metric_can_be_chosen_and_reads_its_own_sweeps(five_shards, tmp_pa
             image, objects = batch["images"][place : place + 1], batch["objects"][place : place + 1]
             target = module.classifier(image).argmax(1)
             saliency = module.explainers["vanilla_gradient"](image, target, [key])
+            other = module.explainers["vanilla_gradient"](image, other_class(module.classifier(image), target), [key])
             known = {"saliency": saliency, "images": image, "objects": objects, "targets": target, "keys": [key]}
+            known["other_saliency"] = other
             for name, metric in every_metric().items():
                 sweeps = list(metric.sweeps.values())
                 read = SweepEngine(module.classifier).run(image, target, saliency, sweeps, [key])

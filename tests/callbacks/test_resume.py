@@ -23,8 +23,10 @@ from callbacks import (
     SaliencyPanel,
 )
 from callbacks.resume import Resumable, read_progress, write_progress
-from dre.metrics import Explainability, Faithfulness, SensitivityN, SoftmaxInformationCurve
+from dre.metrics import ClassSensitivity, Explainability, Faithfulness, SensitivityN, SoftmaxInformationCurve
+from dre.modules import ExplainerEvaluation
 from tests.callbacks.evaluation import small_evaluation
+from tests.networks import small_classifier
 from tests.ranks import run_ranks, start_ranks
 from tests.training import quiet_trainer, small_data
 
@@ -33,7 +35,15 @@ METRICS = {
     "explainability": Explainability,
     "sic": lambda: SoftmaxInformationCurve("shared_grey_entropy"),
     "sensitivity_n": lambda: SensitivityN(sizes=2, draws=3),
+    "transfer": lambda: Faithfulness(steps=2, by="transfer"),
+    "class_sensitivity": ClassSensitivity,
 }
+
+
+def whole_evaluation() -> ExplainerEvaluation:
+    """Give an evaluation by every metric above, with a second classifier of another size."""
+    chosen = {name: make() for name, make in METRICS.items()}
+    return small_evaluation(metrics=chosen, transfer=small_classifier(size=(48, 48), seed=1))
 
 
 class PowerFailureError(RuntimeError):
@@ -54,7 +64,7 @@ def observers() -> list[pl.Callback]:
 
 def evaluate(root: Path, data, fail_at: int | None = None, chosen: list[pl.Callback] | None = None, **trainer):
     """Evaluate with everything that gathers something; `fail_at` breaks the run off in that step."""
-    module = small_evaluation(metrics={name: make() for name, make in METRICS.items()})
+    module = whole_evaluation()
     step = module.test_step
 
     def failing(batch, batch_idx):
@@ -74,7 +84,7 @@ def assert_same_results(one: Path, other: Path, exact: bool = True) -> None:
         tolerance = {"check_exact": True} if exact and name != "curves" else {"rtol": 1e-4, "atol": 1e-6}
         pd.testing.assert_frame_equal(*frames, **tolerance)
     costs = [json.loads((root / "cost.json").read_text()) for root in (one, other)]
-    counted = ("images", "forwards", "backwards", "score_forwards")
+    counted = ("images", "forwards", "backwards", "score_forwards", "transfer_forwards", "other_class_backwards")
     for name in costs[0]:
         assert [costs[0][name][what] for what in counted] == [costs[1][name][what] for what in counted], name
     for name in ("summary.md", "gallery.png") if exact else ():
@@ -94,7 +104,7 @@ def test_a_broken_run_goes_on_to_the_same_numbers(five_shards, unbroken, tmp_pat
             evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), fail_at)
     assert len(read_progress(tmp_path / "progress")) == 1  # the later file replaces the one that it went on from
     module = evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))
-    assert module.explainers["vanilla_gradient"].cost.forwards == 18 - 3 * 4
+    assert module.explainers["vanilla_gradient"].cost.forwards == 2 * (18 - 3 * 4)  # of two classes
     assert_same_results(unbroken, tmp_path)
     assert not (tmp_path / "progress").exists()
 
@@ -113,7 +123,7 @@ def test_nothing_is_left_to_do_but_the_tables(five_shards, unbroken, tmp_path):
         def on_test_epoch_end(self, trainer, pl_module):
             raise PowerFailureError
 
-    module = small_evaluation(metrics={name: make() for name, make in METRICS.items()})
+    module = whole_evaluation()
     broken = [Failing(examples=2) if isinstance(one, EvaluationReport) else one for one in observers()]
     with pytest.raises(PowerFailureError):
         quiet_trainer(tmp_path, callbacks=broken).test(module, small_data(five_shards, eval_batch_size=4))

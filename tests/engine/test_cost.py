@@ -54,6 +54,19 @@ def test_scoring_is_counted_apart(clock):
     assert (cost["images"], cost["milliseconds"]) == (0, None)
 
 
+def test_a_second_classifier_that_scores_is_counted_apart_from_the_first(clock):
+    meter = Meter(Cost())
+    for by, images, seconds in (("classifier", 5, 2), ("transfer", 4, 3)):
+        with meter.scoring(images, CPU, by):
+            clock.now += seconds
+    meter.tally.transfer_forwards += 48
+    cost = meter.tally.summary()
+    assert (cost["score_forwards"], cost["score_milliseconds"]) == (0, 400)
+    assert (cost["transfer_forwards"], cost["transfer_milliseconds"]) == (12, 750)
+    assert meter.spent == 5
+    assert Tally().summary()["transfer_milliseconds"] is None
+
+
 def test_a_map_that_was_read_counts_at_what_it_took():
     meter = Meter(Cost())
     meter.read(Share(12, 4, 0, 0.5, None))

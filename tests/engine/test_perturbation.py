@@ -256,3 +256,9 @@ def test_what_does_not_fit_is_refused():
         engine.run(images, targets + 1, saliency, [Faithfulness.sweep])
     with pytest.raises(ValueError, match="does not match `images`"):
         engine.run(images, targets, saliency[..., :-1], [Faithfulness.sweep])
+
+
+def test_a_sweep_of_another_classifier_is_refused():
+    images, targets, saliency = batch()
+    with pytest.raises(ValueError, match="to be scored by the `transfer` of an evaluation, and this engine is that of"):
+        SweepEngine(Classifier()).run(images, targets, saliency, [Sweep((0.5,), by="transfer")])

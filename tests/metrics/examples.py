@@ -47,6 +47,7 @@ def example(metric: Metric) -> dict[str, Any]:
         "values": torch.rand(IMAGES, generator=generator),
         "images": torch.rand(IMAGES, 3, 6, 5, generator=generator),
         "reference": torch.rand(IMAGES, 1, 6, 5, generator=generator),
+        "other_saliency": saliency.flip(dims=(3,)),
         "groups": ["first", "second"] * (IMAGES // 2),
         "keys": [f"image_{index:03d}" for index in range(IMAGES)],
         **BY_ARGUMENT,

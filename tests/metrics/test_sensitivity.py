@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, spearmanr
 
 from dre.engine.perturbation import SweepEngine
 from dre.images.randomness import pixel_order
-from dre.metrics import Faithfulness, SensitivityN, removed_sums
+from dre.metrics import ClassSensitivity, Faithfulness, SensitivityN, removed_sums
 from dre.metrics.sensitivity import correlation
 from tests.metrics.scorers import Linear, measure
 from tests.networks import small_classifier
@@ -133,3 +133,30 @@ def test_what_does_not_fit_is_refused():
     for options in ({"sizes": 0}, {"draws": 1}, {"smallest": 0.0}, {"smallest": 0.5, "largest": 0.2}, {"largest": 1.5}):
         with pytest.raises(ValueError, match="Sensitivity-N needs `sizes` >= 1, `draws` >= 2"):
             SensitivityN(**options)
+
+
+def test_class_sensitivity_is_the_rank_correlation_of_scipy_and_leaves_constant_maps_out():
+    generator = torch.Generator().manual_seed(4)
+    saliency = torch.rand(5, 1, 6, 7, generator=generator).mul(9).round()  # with ties
+    other = torch.rand(5, 1, 6, 7, generator=generator).mul(9).round()
+    other[2], saliency[4] = 0.5, 0.5
+    metric = ClassSensitivity()
+    metric.update(saliency, other)
+    assert (int(metric.count), int(metric.dropped)) == (3, 2)
+    assert metric.latest.isnan().tolist() == [False, False, True, False, True]
+    for row in (0, 1, 3):
+        expected = spearmanr(saliency[row].flatten(), other[row].flatten()).statistic
+        assert metric.latest[row].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1, 1), (3, 1), (-1, -1)])
+def test_class_sensitivity_of_equal_and_opposite_maps(factor, expected):
+    saliency = torch.rand(4, 1, 5, 5)
+    metric = ClassSensitivity()
+    metric.update(saliency, factor * saliency + 2)
+    assert metric.compute().item() == pytest.approx(expected)
+
+
+def test_maps_of_two_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"must have shape \[2, 1, 4, 4\] to match `saliency`, got \[2, 1, 4, 5\]"):
+        ClassSensitivity().update(torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 5))

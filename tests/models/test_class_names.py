@@ -5,7 +5,7 @@ import torchvision
 from timm.data import ImageNetInfo
 
 from dre.models import Classifier, check_class_names
-from dre.models.class_names import imagenet_names, spellings
+from dre.models.class_names import imagenet_names, match_classes, spellings
 from dre.models.heads import load_for_training
 
 INFO = ImageNetInfo("imagenet-1k")
@@ -91,3 +91,15 @@ def test_published_weights_know_their_classes_and_random_ones_do_not():
     assert Classifier(name, "package").class_names == imagenet_names()
     assert Classifier(name).class_names is None
     assert load_for_training(name, "package", 10, None).class_names is None
+
+
+def test_classes_of_imagenet_are_found_in_every_spelling_and_order():
+    """Two pairs of classes share a word, and keep apart by their index or by their other words."""
+    wnids, names = INFO.label_names(), imagenet_names()
+    assert match_classes(wnids, names, (1000, 1000), ("a", "b")) == list(range(1000))
+    turned = match_classes(wnids[::-1], names, (1000, 1000), ("a", "b"))
+    assert turned == list(range(999, -1, -1))
+
+
+def test_a_class_that_fits_several_alike_is_unknown():
+    assert match_classes(["crane", "cat"], ["cat", "emu", "crane", "crane"], (2, 4), ("a", "b")) == [-1, 0]

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from dre.engine.cost import Tally
 from dre.reporting import recipe_lines, report_html
 from dre.statistics import summarise
 from tests.reporting.examples import NAMES, report, scores, summary
@@ -97,6 +98,16 @@ def test_the_cost_table(page):
     header, *rows = page.tables["cost"]
     assert header[:6] == ["explainer", "forwards", "backwards", "head backwards", "ms", "peak MB"]
     assert rows[0] == ["dre", "2", "1", "0", "12.5", "3", "-", "-", "30", "0"]
+    assert header[6:] == ["scoring forwards", "scoring ms", "images", "from cache"]
+
+
+def test_costs_that_few_runs_have_are_columns_where_there_are_any():
+    usual = Tally(images=2, forwards=4).summary()
+    second = Tally(images=2, transferred=2, transfer_forwards=24, transfer_seconds=0.1).summary()
+    other = {"other_class_forwards": 1.0, "other_class_backwards": 2.0, "other_class_milliseconds": 7.0}
+    header, *rows = Page(report_html(report(cost={"dre": usual, "random": second | other}))).tables["cost"]
+    assert header[8:12] == ["transfer forwards", "transfer ms", "other class passes", "other class ms"]
+    assert [row[8:12] for row in rows] == [["-", "-", "-", "-"], ["12", "50", "3", "7"]]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, is_dataclass
 import torch
 from torch import Tensor
 
-from dre.checks import check_saliency
+from dre.checks import NonFiniteError, NonFiniteSaliencyError, check_saliency
+from dre.engine.cost import Meter
 from dre.explainers.base import Explainer
 from dre.explainers.paths.integration import PathExplainer
 
@@ -92,6 +93,40 @@ class SharedWalks:
                 self._waiting[follower] = Waiting(images, targets, list(keys), made)
             walk.maps = []
         return saliency
+
+    def explain_measured(
+        self, name: str, meters: Mapping[str, Meter], images: Tensor, targets: Tensor, keys: Sequence[str]
+    ) -> Tensor:
+        """Explain with one of them within its meter; what is not finite is in the maps and raises no error.
+
+        Args:
+            name: Of the explainer.
+            meters: By name; one that follows another is counted at what the walk for both took.
+            images: [B, C, H, W].
+            targets: [B].
+            keys: Sample names.
+        """
+        made = self.waiting(name, images, targets, keys)
+        if made is not None:
+            meters[name].follow(meters[self.leaders[name]], len(images))
+            return made
+        with meters[name].explaining(len(images), images.device):
+            found = self._or_broken(name, images, targets, keys)
+            if found is not None:
+                return found
+            rows = [slice(place, place + 1) for place in range(len(images))]
+            parts = [self._or_broken(name, images[row], targets[row], keys[row]) for row in rows]
+            blank = images.new_full((1, 1, *images.shape[2:]), torch.nan, dtype=torch.float32)
+            return torch.cat([blank if part is None else part for part in parts])
+
+    def _or_broken(self, name: str, images: Tensor, targets: Tensor, keys: Sequence[str]) -> Tensor | None:
+        """Return maps, finite or not; None where something in between was not finite."""
+        try:
+            return self.explain(name, images, targets, keys)
+        except NonFiniteSaliencyError as failure:
+            return failure.saliency
+        except NonFiniteError:
+            return None
 
     def _walk_for(self, leader: str, names: Sequence[str]) -> WalkForAll:
         members = [self.explainers[name] for name in (leader, *names)]

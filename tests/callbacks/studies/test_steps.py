@@ -6,8 +6,9 @@ from callbacks import StepStudy
 from dre.checks import NonFiniteError
 from dre.engine.perturbation import SweepEngine
 from dre.explainers import IntegratedGradients, Random, idgi
-from dre.metrics import Faithfulness, Insertion, spearman
+from dre.metrics import ClassSensitivity, Faithfulness, Insertion, spearman
 from tests.callbacks.studies.conditions import content, evaluation, first_keys, frame, run
+from tests.networks import small_classifier
 from tests.training import small_data
 
 EXPLAINERS = {
@@ -109,3 +110,12 @@ def test_a_metric_that_is_not_computed_is_refused(five_shards, tmp_path):
     study = StepStudy(metrics=["auc"])
     with pytest.raises(ValueError, match="names 'auc', which is not computed; choose among faithfulness, explain"):
         run(study, small_data(five_shards), tmp_path, evaluation(EXPLAINERS))
+
+
+def test_metrics_of_a_second_classifier_and_of_another_class_are_not_followed():
+    metrics = {"plain": Faithfulness(), "transfer": Faithfulness(by="transfer"), "class": ClassSensitivity()}
+    module = evaluation(EXPLAINERS, metrics=metrics, transfer=small_classifier())
+    assert list(StepStudy().followed(module)) == ["plain"]
+    for name in ("transfer", "class"):
+        with pytest.raises(ValueError, match=f"names '{name}', which needs a second classifier .* choose among plain"):
+            StepStudy(metrics=[name]).setup(None, module, "test")

@@ -116,7 +116,7 @@ def test_an_evaluation_walks_once_and_charges_each_for_the_walk():
     }
     module = ExplainerEvaluation(classifier, builders)
     passes.clear()
-    saliency = module._explain_all(images, targets, KEYS)
+    saliency = module._explain_all(images, targets, KEYS, module.meters)
     taken = len(passes)
     alone = {}
     for name, build in builders.items():
