@@ -348,7 +348,7 @@ def test_the_joint_table_as_plain_values_has_every_figure(run):
         json.dumps(joint_json(join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)])))
     )
     assert len(content["paper"]) == 88
-    assert len(content["ours"]) == 10
+    assert len(content["ours"]) == 11
     assert {"DRE", "GCAM"} == {entry["row"] for entry in content["ours"] if entry["value"] is not None}
 
 
