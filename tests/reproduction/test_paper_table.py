@@ -96,10 +96,10 @@ def test_a_missing_cell_shows_the_hole_and_its_reason_and_lonely_figures_are_mar
     joint = join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)])
     text = joint_markdown(joint)
     rows = rows_of(text)
-    assert rows["MGnet"][-1] == "- (1)"
-    assert "(1) no." in text  # as the record of the run says
-    assert rows["MPert"][-1] == "- (2)"
-    assert "(2) not evaluated in this run." in text
+    assert rows["MGnet"][-1] == "- (2)"
+    assert "(2) no." in text  # as the record of the run says
+    assert rows["DRE, published recipe"][-1] == rows["MPert"][-1] == "- (1)"
+    assert "(1) not evaluated in this run." in text
     assert "| MGnet † |" in text
     assert "| GCAM |" in text
     lonely = {entry.label for entry in joint.lonely}
@@ -347,8 +347,8 @@ def test_the_joint_table_as_plain_values_has_every_figure(run):
     content = json.loads(
         json.dumps(joint_json(join(read_paper_table(paper_table_file("dre_table3")), [RunResults(run)])))
     )
-    assert len(content["paper"]) == 80
-    assert len(content["ours"]) == 10
+    assert len(content["paper"]) == 88
+    assert len(content["ours"]) == 11
     assert {"DRE", "GCAM"} == {entry["row"] for entry in content["ours"] if entry["value"] is not None}
 
 
