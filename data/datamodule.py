@@ -18,7 +18,7 @@ from data.held_out import VAL_SHARE, HeldOut, refuse_train_images
 from data.loader import EvaluationLoader, TrainingLoader, to_float
 from data.manifest import ATTRIBUTION, FILE_NAME, Verify, read_credits
 from data.roots import Root, open_root
-from data.samples import Transform, check_crops, check_preprocessing
+from data.samples import Transform, check_crops, check_preprocessing, read_facts
 from data.shards import Shard, class_names, count, fetch_all, open_shards
 from data.streams import (
     EvaluationStream,
@@ -223,6 +223,13 @@ class ShardDataModule(pl.LightningDataModule):
     def class_names(self) -> list[str] | None:
         """Name each class index, empty where no image shows it; `None` where the data name no classes."""
         return class_names([*self.roots, *self.val_roots])
+
+    def has_labels(self) -> bool:
+        """Return whether the first evaluation image has a class; True where it cannot be read, which is said later."""
+        try:
+            return bool(read_facts(self._open("val")[0].read(0))["label"] >= 0)
+        except (ValueError, OSError, LookupError):
+            return True
 
     def credits(self) -> dict[str, str]:
         """Return photographer and licence of each evaluation image that the data names, by key."""

@@ -123,6 +123,11 @@ class ExplainerEvaluation(pl.LightningModule):
                 rank_zero_warn(f"{name} is left out: {self.left_out[name]}")
         return built
 
+    @property
+    def reads_labels(self) -> bool:
+        """Return whether the labels of the data decide what is explained."""
+        return self.target == "label" or self.images != "all"
+
     def request(self, sweep: Sweep) -> None:
         """Ask for the scores of these masked copies in every test step; asked twice, it is run once."""
         self.sweeps.request(sweep)
@@ -142,8 +147,13 @@ class ExplainerEvaluation(pl.LightningModule):
         for loop in (self.trainer.test_loop, self.trainer.validate_loop, self.trainer.predict_loop):
             loop.inference_mode = False
         data = getattr(self.trainer, "datamodule", None)
-        if data is not None and (self.target == "label" or self.images != "all"):
+        if data is not None and self.reads_labels:
             classifier = self.classifier
+            if not getattr(data, "has_labels", lambda: True)():
+                raise ValueError(
+                    "the data name no classes, which `target: label` and `images: correct` or `wrong` need: use "
+                    "--model.target predicted with --model.images all"
+                )
             check_class_names(data.class_names(), classifier.class_names, classifier.num_classes, classifier.name)
         self.meters, self.other_meters, self.skipped = self._new_meters(), self._new_meters(), {}
 
@@ -233,15 +243,15 @@ class ExplainerEvaluation(pl.LightningModule):
     def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the class of each image to explain, and another, [B]; whether it is to be explained, and can be."""
         named = labels >= 0
-        check_labels(labels, self.classifier.num_classes, keys)
+        if self.reads_labels:
+            check_labels(labels, self.classifier.num_classes, keys)
         with torch.no_grad():
             logits = self.classifier(images)
         predicted, finite = logits.argmax(dim=1), finite_logits(logits)
         say(keys, ~finite, f"{self.classifier.name} gave logits with NaN or infinity, so these are not explained")
         if self.target == "label" and not named.all():
-            raise ValueError(
-                f"{keys[int((~named).nonzero()[0])]} has no label to explain; use --model.target predicted"
-            )
+            place = int((~named).nonzero()[0])
+            raise ValueError(f"{keys[place]} has no label to explain; use --model.target predicted")
         targets = predicted if self.target == "predicted" else labels
         others = other_class(logits, targets)
         if self.images == "all":

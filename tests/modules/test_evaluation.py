@@ -18,7 +18,7 @@ from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
 from tests.callbacks import distributed_evaluation
 from tests.callbacks.evaluation import small_evaluation
-from tests.data.trees import packed
+from tests.data.trees import packed, photo
 from tests.explainers.test_bad_input import without_maps
 from tests.networks import SmallNetwork, small_batch, small_classifier
 from tests.ranks import run_ranks
@@ -70,6 +70,30 @@ def test_labels_that_are_not_used_may_be_of_any_classes(tmp_path, names):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "labels are right only if")
         evaluated(tmp_path, names)
+
+
+def test_labels_beyond_the_classifiers_classes_stop_nothing_where_they_are_not_used(tmp_path):
+    data = small_data(packed(tmp_path / "data", val=4))
+    transfer = data.on_after_batch_transfer
+    data.on_after_batch_transfer = lambda batch, index: {**transfer(batch, index), "labels": batch["labels"] + 7}
+    module = ExplainerEvaluation(small_classifier(), {"random": Random})
+    quiet_trainer(tmp_path).test(module, datamodule=data, verbose=False)
+    for options in ({"target": "label"}, {"images": "wrong"}):
+        module = ExplainerEvaluation(small_classifier(), {"random": Random}, **options)
+        with pytest.raises(ValueError, match=r"has class \d, the classifier knows 0\.\.4"):
+            quiet_trainer(tmp_path).test(module, datamodule=data, verbose=False)
+
+
+@pytest.mark.parametrize("options", [{"target": "label"}, {"images": "correct"}, {"images": "wrong"}])
+def test_data_without_classes_are_refused_before_the_run_where_they_are_needed(tmp_path, monkeypatch, options):
+    for number in range(3):
+        photo(number).save(tmp_path / f"{number}.png")
+    data = small_data(tmp_path, allow_train_images_in_val=True)
+    quiet_trainer(tmp_path).test(ExplainerEvaluation(small_classifier(), {"random": Random}), data, verbose=False)
+    module = ExplainerEvaluation(small_classifier(), {"random": Random}, **options)
+    monkeypatch.setattr(Random, "explain", None)  # nothing is explained before the refusal
+    with pytest.raises(ValueError, match=r"the data name no classes, which `target: label` .*--model.target predicted"):
+        quiet_trainer(tmp_path).test(module, datamodule=data, verbose=False)
 
 
 def test_labels_of_the_same_classes_are_used(tmp_path):
