@@ -91,9 +91,11 @@ def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
 def summary_frame(summary: dict[str, Any]) -> pd.DataFrame:
     """Return the means of a summary as a table, one row for each explainer and metric."""
     columns = ("mean", "low", "high", "standard_error", "count", "nan", "skipped")
+    why = summary.get("without_value", {})
     rows = [
         {"explainer": name, "metric": metric, **{column: entry[column] for column in columns}}
+        | {"no_value": why.get(metric, "")}
         for name, entries in summary["scores"].items()
         for metric, entry in entries.items()
     ]
-    return pd.DataFrame(rows, columns=["explainer", "metric", *columns])
+    return pd.DataFrame(rows, columns=["explainer", "metric", *columns, "no_value"])

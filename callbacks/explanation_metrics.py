@@ -237,7 +237,13 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             frame.to_parquet(part)
         metrics = next(iter(self.metrics.values()))
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
-        summary = summarise(frame, directions, order=list(self.metrics), explained=explained) | facts
+        reasons = {
+            name: _why_no_value(metric)
+            for name, metric in metrics.items()
+            if explained and not (frame["metric"] == name).any()
+        }
+        order = list(self.metrics)
+        summary = summarise(frame, directions, order=order, explained=explained, without_value=reasons) | facts
         summary["unscaled"] = [name for name, metric in metrics.items() if not metric.is_share]
         summary["images"] = {
             metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric", observed=True)
@@ -251,6 +257,15 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         write_whole(directory / "summary.md", f"{text}\n{details_markdown(summary)}")
         if self.show:
             Console().print(Markdown(text))
+
+
+def _why_no_value(metric: ImageMean) -> str:
+    """Say why a metric has no value for any image."""
+    if "objects" in arguments_of(metric):
+        return "no image that was explained has a box"
+    if any(sweep.by == "transfer" for sweep in metric.sweeps.values()):
+        return "the second classifier knows the target of no image"
+    return "it is not defined for the map of any image"
 
 
 def _constant(saliency: Tensor) -> int:

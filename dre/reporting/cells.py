@@ -137,14 +137,17 @@ def is_significant(pair: Entry) -> bool:
 def mean_rows(summary: Mapping[str, Any], names: Sequence[str], factors: Mapping[str, float]) -> list[list[Cell]]:
     """Return a row for each explainer: its name, and of each metric the mean with its interval.
 
-    The best mean of a metric is marked as `best`, means that are not told apart from it as `tied`.
+    A metric that has a value for no image says so. The best mean of a metric is marked as `best`, means that are not
+    told apart from it as `tied`.
     """
     best = {metric: _best(summary, metric) for metric in factors}
     return [
         [
             Cell(name),
             *(
-                score_cell(summary["scores"][name][metric], factor, _standing(summary, name, metric, best[metric]))
+                Cell("no value")
+                if metric in summary.get("without_value", {})
+                else score_cell(summary["scores"][name][metric], factor, _standing(summary, name, metric, best[metric]))
                 for metric, factor in factors.items()
             ),
         ]

@@ -106,6 +106,11 @@ def origins(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def reasons(summary: Mapping[str, Any]) -> list[str]:
+    """Say why metrics have no value for any image, a sentence for each."""
+    return [f"`{metric}` has no value: {reason}." for metric, reason in summary.get("without_value", {}).items()]
+
+
 def recipe_lines(recipes: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
     """Say how the trainings of learned explainers of one kind differ, a line for each; no line without two of a kind.
 
@@ -141,8 +146,9 @@ def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
     """List what the numbers depend on and what is missing from them."""
     lines = origins(summary)
     lines += [f"Recipe of `{name}`: {line}." for name, line in recipe_lines(summary.get("recipes", {})).items()]
+    lines += reasons(summary)
     for metric in summary["metrics"]:
-        if metric not in summary["normalised"]:
+        if metric not in summary["normalised"] and metric not in summary.get("without_value", {}):
             lines += _missing(summary, metric, names)
     return lines
 

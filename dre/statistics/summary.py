@@ -1,6 +1,6 @@
 """Summary of a table of scores as plain values: means with intervals, counts, paired comparisons and ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,6 +30,7 @@ def summarise(
     drawing: Drawing = DRAWING,
     order: Sequence[str] = (),
     explained: int | None = None,
+    without_value: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Summarise a table of scores as plain values that JSON can hold.
 
@@ -38,6 +39,7 @@ def summarise(
     - `comparisons[metric]`: every pair of explainers on their common images: the interval of first - second, Wilcoxon's
       p-value, the same after Holm's correction over the pairs of that metric, and the effect size.
     - `ranks[metric]`: average ranks, Friedman's test and Nemenyi's critical difference, of metrics with a direction.
+    - `without_value[metric]`: why a metric has no value for any image; it is among the metrics all the same.
     - `normalised[name]`: what the min-max across explainers depends on and what it left out; without a second
       explainer it is empty.
 
@@ -49,6 +51,7 @@ def summarise(
         drawing: How resamples are drawn.
         order: Of the explainers in the tables; others follow by name.
         explained: How many images were explained; by default those with a row, which leaves out images without any.
+        without_value: By metric that was computed and has no row, the reason.
 
     Example:
         >>> import pandas as pd
@@ -60,8 +63,10 @@ def summarise(
     """
     images = int(frame["key"].nunique()) if explained is None else explained
     known = dict(directions or {})
-    explainers, metrics = _arranged(frame["explainer"], order), _arranged(frame["metric"], list(known))
-    tables = {metric: pivot(frame, metric) for metric in metrics}
+    missing = dict(without_value or {})
+    explainers = _arranged(frame["explainer"], order, order if missing and frame.empty else ())
+    metrics = _arranged(frame["metric"], list(known), missing)
+    tables = {metric: pd.DataFrame() if metric in missing else pivot(frame, metric) for metric in metrics}
     present = frame.groupby(["metric", "explainer"], observed=True).size().to_dict()
     scaled = scale_across_explainers(tables[normalised]) if normalised in tables else None
     derived = f"{normalised}_normalised"
@@ -86,13 +91,14 @@ def summarise(
         },
         "comparisons": {metric: compare(tables[metric], found[metric][1]) for metric in metrics},
         "ranks": _ranks(tables, {metric: known.get(metric) for metric in metrics}),
+        "without_value": missing,
         "normalised": {} if scaled is None else {derived: _provenance(*scaled)},
     }
 
 
-def _arranged(names: pd.Series, order: Sequence[str]) -> list[str]:
-    """Return the names that occur, in this order, and others behind them by name."""
-    found = set(names.unique())
+def _arranged(names: pd.Series, order: Sequence[str], more: Collection[str] = ()) -> list[str]:
+    """Return the names that occur, and some more, in this order, and others behind them by name."""
+    found = {*names.unique(), *more}
     return [name for name in order if name in found] + sorted(found.difference(order))
 
 

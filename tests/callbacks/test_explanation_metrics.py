@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 from callbacks import ExplanationMetrics
+from callbacks.artifacts import summary_frame
 from data.datamodule import ShardDataModule
 from dre.engine.perturbation import SweepEngine, smooth_ranking
 from dre.engine.scoring import other_class
@@ -30,9 +31,10 @@ from dre.metrics import (
 )
 from dre.metrics.base import MapComparison, feed
 from dre.modules import ExplainerEvaluation
+from dre.reporting import Report, report_html
 from tests.callbacks import distributed_evaluation
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
-from tests.data.trees import with_broken
+from tests.data.trees import photo, with_broken
 from tests.metrics.examples import metric_classes
 from tests.networks import small_classifier
 from tests.ranks import run_ranks
@@ -176,6 +178,28 @@ def test_images_without_a_value_are_explained_all_the_same(five_shards, tmp_path
     assert evaluate(tmp_path, data, small_evaluation(metrics={"explainability": Explainability()})).empty
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["evaluated"], summary["explained"]) == (18, 18)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_metric_without_any_value_stays_in_the_tables_with_its_reason(tmp_path, alone):
+    for number in range(4):
+        photo(number).save(tmp_path / f"{number}.png")  # no boxes
+    metrics = {"explainability": Explainability()} | ({} if alone else {"faithfulness": Faithfulness()})
+    module = ExplainerEvaluation(small_classifier(), {"random": Random, "gradient": VanillaGradient}, metrics)
+    evaluate(tmp_path, small_data(tmp_path, allow_train_images_in_val=True), module)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["without_value"] == {"explainability": "no image that was explained has a box"}
+    assert summary["metrics"][0] == "explainability"
+    assert summary["scores"]["random"]["explainability"]["mean"] is None
+    text = (tmp_path / "summary.md").read_text()
+    assert "| random | no value |" in text
+    assert "`explainability` has no value: no image that was explained has a box." in text
+    assert "were skipped" not in text
+    page = report_html(Report("Evaluation", summary))
+    assert page.count(">no value<") == 2
+    assert "explainability has no value: no image that was explained has a box." in page
+    rows = summary_frame(summary).set_index(["explainer", "metric"])
+    assert rows.loc[("gradient", "explainability"), "no_value"] == "no image that was explained has a box"
 
 
 def every_metric() -> dict[str, ImageMean]:
