@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from dre.checks import check_choice, check_count, check_not_negative
+from dre.checks import WIDEST, check_choice, check_count, check_not_negative
 from dre.engine.areas import mask_of_area, stratified_shares
 from dre.engine.chunks import Chunk, slices
 from dre.engine.gradients import Probe
@@ -24,9 +24,10 @@ from dre.types import Blur, FillName, ScoreName
 RefinementStart = Literal["dre", "cam", "zeros"]
 """Raw scores before the first step: DRE's own, the class evidence of its spatial filter, or none."""
 
-RefinementFill = FillName | Blur
+RefinementFill = FillName | float
+"""A fill by name; a number is a blur of that standard deviation, in pixels."""
 
-REFINEMENT_FILLS: tuple[RefinementFill, ...] = ("blur", Blur(25.0), "image_mean", "black", "noise")
+REFINEMENT_FILLS: tuple[RefinementFill, ...] = ("blur", 25.0, "image_mean", "black", "noise")
 """What is shown where a mask hides the image: one of these for each mask, drawn with equal chance."""
 
 UNBOUNDED = (-math.inf, math.inf)
@@ -67,8 +68,10 @@ class RefinementSettings:
         object.__setattr__(self, "fills", tuple(self.fills))  # run files give lists
         object.__setattr__(self, "betas", tuple(self.betas))
         for fill in self.fills:
-            if not isinstance(fill, Blur):
+            if isinstance(fill, str):
                 check_choice("fills", fill, get_args(FillName))
+            elif not 0 < fill <= WIDEST:
+                raise ValueError(f"a number among `fills` is a blur's sigma in pixels, above 0 and finite, got {fill}")
 
 
 class DRERefined(DRE):
@@ -90,7 +93,8 @@ class DRERefined(DRE):
         lr: Step size of Adam, in standard deviations of the image's raw scores at the start.
         betas: Of Adam.
         softness: Width of a mask's edge in standard deviations of the raw scores.
-        fills: What is shown where a mask hides the image, one of them for each mask, by equal chance.
+        fills: What is shown where a mask hides the image, one of them for each mask, by equal chance; a number is a
+            blur of that standard deviation in pixels.
         jitter: The masked image moves by up to this many pixels in all, at random for each mask; borders are repeated.
         start: Raw scores before the first step: those of `dre`; `cam`, the class evidence of its spatial filter; or
             `zeros`.
@@ -250,7 +254,11 @@ class MaskedImages:
         places = [torch.randint(len(self.fills), rounds, generator=generator) for generator in generators]
         self.places: list[list[list[int]]] = torch.stack(places, dim=-1).tolist()
         self.jitter = Jitter(settings.jitter, settings.steps * settings.areas, generators)
-        self.constant = {fill: fill_images(images, fill, dataset_mean) for fill in self.fills if fill != "noise"}
+        self.constant = {
+            fill: fill_images(images, fill if isinstance(fill, str) else Blur(fill), dataset_mean)
+            for fill in self.fills
+            if fill != "noise"
+        }
 
     def show(self, masks: Tensor, step: int) -> Tensor:
         """Blend and move the images of a step: [areas * N, C, H, W] for masks [areas * N, 1, H, W]."""

@@ -1,10 +1,13 @@
 """Refined DRE against a slow loop over single masks, on a scorer whose relevant pixels are known, and what it costs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 import dre
@@ -12,12 +15,11 @@ from dre.caching.cache_key import ExplainerKeys
 from dre.checks import NonFiniteSaliencyError
 from dre.engine.areas import AREA_RANGE, stratified_shares
 from dre.engine.objectives import bounded_loss, generalised_cross_entropy
-from dre.explainers import DRE, DRERefined
+from dre.explainers import DRE, DRERefined, Explainer
 from dre.images.blur import gaussian_blur
 from dre.models import Classifier
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX, TAPS_KEY
 from dre.models.weights import CHECKSUM_KEY, checksum
-from dre.types import Blur
 from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator
 
 KEYS = ["a", "b", "c"]
@@ -47,8 +49,8 @@ def fill_of(name: object, image: Tensor, generator: torch.Generator) -> Tensor:
     match name:
         case "blur":
             return gaussian_blur(image, 10.0, 27)
-        case Blur():
-            return gaussian_blur(image, name.sigma)
+        case float():
+            return gaussian_blur(image, name)
         case "image_mean":
             return torch.ones_like(image) * image.mean((2, 3), keepdim=True)
         case "black":
@@ -102,7 +104,7 @@ def slow(classifier: Classifier, image: Tensor, target: Tensor, generator: torch
     return F.interpolate((1.5 * standard).sigmoid() ** 2.5, image.shape[-2:], mode="bilinear").detach()
 
 
-MIXED = ("blur", Blur(5.0), "image_mean", "black", "noise")
+MIXED = ("blur", 5.0, "image_mean", "black", "noise")
 
 
 @pytest.mark.parametrize(
@@ -288,6 +290,7 @@ def test_the_loss_of_each_image_averages_to_that_of_training():
         ({"fills": ()}, "`fills` must name at least one fill in a list"),
         ({"fills": "blur"}, "`fills` must name at least one fill in a list, got 'blur'"),
         ({"fills": ("fog",)}, "`fills` must be one of blur, black, .* got 'fog'"),
+        ({"fills": (0.0,)}, "a number among `fills` is a blur's sigma in pixels, above 0 and finite, got 0.0"),
         ({"jitter": -1}, "`jitter` must not be negative"),
         ({"start": "mgnet"}, "`start` must be one of dre, cam, zeros, got 'mgnet'"),
         ({"resolution": 0}, "`resolution` must be at least 1, got 0"),
@@ -299,6 +302,18 @@ def test_the_loss_of_each_image_averages_to_that_of_training():
 def test_refusals_come_before_a_checkpoint_is_read(options, message):
     with pytest.raises(ValueError, match=message):
         DRERefined(small_classifier(), **options)
+
+
+def test_a_saved_run_file_names_its_options_in_plain_values():
+    """Also those that it leaves to the defaults; what is read back is what was saved."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--explainers", type=dict[str, Callable[[Classifier], Explainer]], sub_configs=True)
+    for options in ({}, {"fills": ["black", 3.0], "betas": [0.5, 0.9], "start": "cam"}):
+        entry = {"class_path": "dre.explainers.DRERefined", "init_args": {"checkpoint": None} | options}
+        saved = parser.dump(parser.parse_object({"explainers": {"it": entry}}))
+        settings = yaml.safe_load(saved)["explainers"]["it"]["init_args"]
+        assert settings["fills"] == options.get("fills", ["blur", 25.0, "image_mean", "black", "noise"])
+        assert parser.dump(parser.parse_string(saved)) == saved
 
 
 def test_a_resolution_above_that_of_the_raw_scores_and_squared_scores_are_refused():
@@ -322,12 +337,12 @@ def test_it_is_called_by_name_with_a_checkpoint_and_options_decide_the_cache_key
     }
     content[CHECKSUM_KEY] = checksum(content)
     torch.save(content, tmp_path / "last.ckpt")
-    options = {"checkpoint": str(tmp_path / "last.ckpt"), "steps": 2, "fills": ["black", Blur(4.0)]}
+    options = {"checkpoint": str(tmp_path / "last.ckpt"), "steps": 2, "fills": ["black", 4.0]}
     saliency = dre.explain(classifier, images, targets, "dre_refined", **options)
-    expected = refined(classifier, steps=2, fills=("black", Blur(4.0)))
+    expected = refined(classifier, steps=2, fills=("black", 4.0))
     torch.testing.assert_close(saliency, expected(images, targets), rtol=1e-3, atol=1e-4)  # batch norms are folded
     keys = ExplainerKeys(classifier)
-    changed = [{"steps": 3}, {"fills": ["black", Blur(5.0)]}, {"start": "cam"}, {"betas": (0.8, 0.99)}, {"seed": 1}, {}]
+    changed = [{"steps": 3}, {"fills": ["black", 5.0]}, {"start": "cam"}, {"betas": (0.8, 0.99)}, {"seed": 1}, {}]
     found = [keys.key(DRERefined(classifier, **options | change), "it") for change in changed]
     assert len(set(found)) == len(changed)
     assert found[-1] == keys.key(DRERefined(classifier, **options), "it")
