@@ -27,6 +27,7 @@ from dre.cli.arguments import (
     spelled_out,
 )
 from dre.cli.class_paths import check_class_paths
+from dre.cli.entries import with_entries
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
@@ -63,6 +64,7 @@ class CommandLine(LightningCLI):
         self.allows_pipes = f"{ALLOW}=true" in map(str.lower, given)
         if not given or not given[0].startswith(CONFIG):
             given = ["--config", self.config_file(given, default_config), *given]
+        given = with_entries(given)
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
             sys.argv[1:] = given
         keep_freed_memory()

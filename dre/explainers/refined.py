@@ -70,8 +70,10 @@ class RefinementSettings:
         for fill in self.fills:
             if isinstance(fill, str):
                 check_choice("fills", fill, get_args(FillName))
-            elif not 0 < fill <= WIDEST:
-                raise ValueError(f"a number among `fills` is a blur's sigma in pixels, above 0 and finite, got {fill}")
+            elif isinstance(fill, bool) or not isinstance(fill, int | float) or not 0 < fill <= WIDEST:
+                raise ValueError(
+                    f"`fills` are names or numbers, a blur's sigma in pixels above 0 and finite, got {fill!r}"
+                )
 
 
 class DRERefined(DRE):

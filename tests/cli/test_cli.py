@@ -18,6 +18,7 @@ from torchvision.models import resnet, vgg
 from dre.cli.arguments import chosen_training, files_first, plain, spelled_out, written_out
 from dre.cli.base import CommandLine
 from dre.cli.class_paths import REGISTERED, check_class_paths
+from dre.cli.entries import with_entries
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import ClassifierCommandLine, TrainingCommandLine, training_command_line
 from dre.explainers import Random
@@ -40,6 +41,7 @@ from tests.data.trees import packed
 COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
 RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
 MASK_TRAININGS = [path for path in RUN_FILES if path.parent.name == "train" and not path.stem.startswith("classifier_")]
+EVALUATIONS = [path for path in RUN_FILES if path.parent.name == "evaluate"]
 HALF = '{"size": [168, 168], "resize": 168}'
 READS_MS_SSIM = ("evaluate/demo_metrics", "evaluate/idgi_table3", "evaluate/idgi_table4", "evaluate/idgi_tables")
 """MS-SSIM needs sides above 160 pixels."""
@@ -311,6 +313,67 @@ def test_a_wrong_key_or_value_in_a_run_file_stops_at_parse_time(place, run_file,
     (said,) = capsys.readouterr().err.splitlines()
     assert re.search(line, said), said
     assert not (place / "runs").exists()
+
+
+def names_within(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [name for one in value.values() for name in names_within(one)]
+    return [name for one in value for name in names_within(one)] if isinstance(value, list) else [str(value)]
+
+
+@pytest.mark.parametrize("mapping", ["metrics", "explainers"])
+@pytest.mark.parametrize(
+    "file", [path for path in RUN_FILES if path.parent.name == "evaluate"], ids=lambda path: path.stem
+)
+def test_an_entry_joins_the_set_that_a_run_file_names(file, mapping):
+    given = ["--config", str(file), f"--model.{mapping}.more", "a.Class"]
+    words = with_entries(given)
+    named = yaml.safe_load(file.read_text())["model"][mapping]
+    if not isinstance(named, str):
+        assert words == given  # the parser joins what stands in the run file itself
+        return
+    option, _, value = words[2].partition("=")
+    held = yaml.safe_load((file.parent / named).read_text())
+    assert (option, words[3:]) == (f"--model.{mapping}", [f"--model.{mapping}.more", "a.Class"])
+    assert list(json.loads(value)) == list(held)
+    assert not [name for name in names_within(json.loads(value)) if name.endswith(".yaml")]
+
+
+@pytest.mark.parametrize("written", ["--model.explainers.more={}", "--model.explainers.more {}"])
+def test_an_entry_is_a_fragment_of_a_run_file(place, written):
+    (place / "inner.yaml").write_text("class_path: dre.explainers.Random\ninit_args: {seed: 3}\n")
+    (place / "outer.yaml").write_text("class_path: dre.explainers.Controlled\ninit_args: {explainer: inner.yaml}\n")
+    words = with_entries(written.format("outer.yaml").split())
+    inner = {"class_path": "dre.explainers.Random", "init_args": {"seed": 3}}
+    outer = {"class_path": "dre.explainers.Controlled", "init_args": {"explainer": inner}}
+    assert json.loads(words[-1].partition("=")[2] or words[-1]) == outer
+    absent = written.format("nowhere.yaml").split()
+    assert with_entries(absent) == absent  # refused by the parser
+
+
+def test_entries_and_fragments_reach_the_evaluation(place, capsys):
+    metrics = place / "metrics.yaml"
+    metrics.write_text("pearson_skewness: dre.metrics.PearsonSkewness\n")
+    run_file = place / "run.yaml"
+    (place / "random.yaml").write_text("{class_path: dre.explainers.Random, init_args: {seed: 3}}\n")
+    content = yaml.safe_load((REPOSITORY / "configs" / "evaluate" / "demo.yaml").read_text())
+    content["model"] |= {"classifier": SMALL_CLASSIFIER, "explainers": {"grad_cam": "dre.explainers.GradCAM"}}
+    content["model"]["metrics"], content["ckpt_path"] = "metrics.yaml", None
+    content["trainer"], content["data"] = {}, {"class_path": "data.ShardDataModule", "init_args": {"root": "nowhere"}}
+    run_file.write_text(yaml.safe_dump(content))
+    words = ["--config", str(run_file), "--model.metrics.concentration", "dre.metrics.Concentration"]
+    with pytest.raises(SystemExit):
+        EvaluationCommandLine([*words, "--model.explainers.more", "random.yaml", "--print_config"])
+    model = yaml.safe_load(capsys.readouterr().out)["model"]
+    assert list(model["metrics"]) == ["pearson_skewness", "concentration"]
+    assert {name: entry["class_path"] for name, entry in model["explainers"].items()} == {
+        "grad_cam": "dre.explainers.GradCAM",
+        "more": "dre.explainers.Random",
+    }
+    assert model["explainers"]["more"]["init_args"]["seed"] == 3
+
+
+SMALL_CLASSIFIER = {"class_path": "dre.models.Classifier", "init_args": {"name": "dre/mnist_cnn"}}
 
 
 def test_messages_of_the_parser_become_one_line():

@@ -20,6 +20,7 @@ from dre.images.blur import gaussian_blur
 from dre.models import Classifier
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX, TAPS_KEY
 from dre.models.weights import CHECKSUM_KEY, checksum
+from dre.types import Blur
 from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator
 
 KEYS = ["a", "b", "c"]
@@ -290,7 +291,8 @@ def test_the_loss_of_each_image_averages_to_that_of_training():
         ({"fills": ()}, "`fills` must name at least one fill in a list"),
         ({"fills": "blur"}, "`fills` must name at least one fill in a list, got 'blur'"),
         ({"fills": ("fog",)}, "`fills` must be one of blur, black, .* got 'fog'"),
-        ({"fills": (0.0,)}, "a number among `fills` is a blur's sigma in pixels, above 0 and finite, got 0.0"),
+        ({"fills": (Blur(10.0),)}, r"`fills` are names or numbers, .* got Blur\(sigma=10"),
+        ({"fills": (0.0,)}, "`fills` are names or numbers, a blur.s sigma in pixels above 0 and finite, got 0.0"),
         ({"jitter": -1}, "`jitter` must not be negative"),
         ({"start": "mgnet"}, "`start` must be one of dre, cam, zeros, got 'mgnet'"),
         ({"resolution": 0}, "`resolution` must be at least 1, got 0"),

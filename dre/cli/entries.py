@@ -1,0 +1,68 @@
+"""Entries of sets on the command line: add one explainer or metric to a set that a run file names by its path."""
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dre.cli.arguments import CONFIG, load_renamed
+
+ENDINGS = (".yaml", ".yml")
+
+SETS = ("model.explainers", "model.metrics", "score.explainers", "score.metrics")
+"""Mappings of which the command line can name single entries, as `--model.metrics.insertion`."""
+
+
+def with_entries(words: Sequence[str]) -> list[str]:
+    """Write sets that run files name by a path, and entries given as a path, out as values, so that both can be joined.
+
+    Args:
+        words: A command line, run files first.
+    """
+    joined = list(words)
+    for mapping in SETS:
+        entry = re.compile(rf"--{re.escape(mapping)}\.[\w+-]+(=|$)")
+        if any(entry.match(word) for word in joined):
+            joined = [_as_value(word, before, entry) for before, word in itertools.pairwise(["", *joined])]
+            named = _named_set(joined, mapping)
+            if named is not None:
+                place = next(place for place, word in enumerate(joined) if entry.match(word))
+                joined.insert(place, f"--{mapping}={json.dumps(named)}")
+    return joined
+
+
+def _as_value(word: str, before: str, entry: re.Pattern[str]) -> str:
+    """Replace the path of a run-file fragment that stands for an entry by what the file holds."""
+    option, equals, value = word.partition("=") if entry.match(word) else ("", "", word)
+    is_value = equals or entry.fullmatch(before)
+    if not is_value or not value.endswith(ENDINGS) or not Path(value).is_file():
+        return word
+    return f"{option}{equals}{json.dumps(_written_out(value, Path()))}"
+
+
+def _named_set(words: Sequence[str], mapping: str) -> dict[str, Any] | None:
+    """Return the set of entries that the last of the run files which has one names by a path."""
+    found: dict[str, Any] | None = None
+    section, name = mapping.split(".")
+    files = [following for word, following in itertools.pairwise(words) if word in CONFIG]
+    for file in map(Path, [*files, *(word.partition("=")[2] for word in words if word.startswith("--config="))]):
+        try:
+            content = load_renamed(file.read_text()) if file.is_file() else None
+            value = dict(content or {})[section][name]
+            found = _written_out(value, file.parent) if isinstance(value, str) else None
+        except (KeyError, TypeError, OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue  # the parser says what is wrong with it
+    return found
+
+
+def _written_out(value: Any, folder: Path) -> Any:
+    """Replace paths of run-file fragments, relative to a folder, by what the files hold, at any depth."""
+    if isinstance(value, str) and value.endswith(ENDINGS) and (folder / value).is_file():
+        return _written_out(load_renamed((folder / value).read_text()), (folder / value).parent)
+    if isinstance(value, dict):
+        return {name: _written_out(one, folder) for name, one in value.items()}
+    return [_written_out(one, folder) for one in value] if isinstance(value, list) else value
