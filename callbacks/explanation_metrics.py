@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from callbacks.image_selection import gathered
-from callbacks.outputs import MetricStates, of_explainer, rows_for
+from callbacks.outputs import MetricStates, of_explainer, rows_for, why_no_value
 from callbacks.progress import images_to_evaluate
 from dre.metrics import ImageMean, ScoreTable
 from dre.metrics.base import arguments_of, check_feedable, feed_finite, reads_other_class
@@ -238,7 +238,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         metrics = next(iter(self.metrics.values()))
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
         reasons = {
-            name: _why_no_value(metric)
+            name: why_no_value(metric)
             for name, metric in metrics.items()
             if explained and not (frame["metric"] == name).any()
         }
@@ -257,15 +257,6 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         write_whole(directory / "summary.md", f"{text}\n{details_markdown(summary)}")
         if self.show:
             Console().print(Markdown(text))
-
-
-def _why_no_value(metric: ImageMean) -> str:
-    """Say why a metric has no value for any image."""
-    if "objects" in arguments_of(metric):
-        return "no image that was explained has a box"
-    if any(sweep.by == "transfer" for sweep in metric.sweeps.values()):
-        return "the second classifier knows the target of no image"
-    return "it is not defined for the map of any image"
 
 
 def _constant(saliency: Tensor) -> int:

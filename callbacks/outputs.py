@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dre.metrics import ImageMean
-from dre.metrics.base import reads_other_class, reads_transfer, rows_of_value
+from dre.metrics.base import arguments_of, reads_other_class, reads_transfer, rows_of_value
 from dre.metrics.list_states import add_states, states_of
 from dre.types import Batch, Explained, Sweep
 
@@ -78,3 +78,12 @@ def of_explainer(outputs: Explained, explainer: str, rows: Tensor) -> tuple[dict
         batch["other_saliency"] = outputs["other_saliency"][explainer]
     batch = {name: rows_of_value(value, places) for name, value in batch.items()}
     return batch, {sweep: rows_of_value(read, places) for sweep, read in outputs["scores"][explainer].items()}
+
+
+def why_no_value(metric: ImageMean) -> str:
+    """Say why a metric has no value for any image."""
+    if "objects" in arguments_of(metric):
+        return "no image that was explained has a box"
+    if reads_transfer(metric):
+        return "the second classifier knows the target of no image"
+    return "it is not defined for the map of any image"

@@ -1,4 +1,7 @@
-"""Types that the packages share: batches, preprocessing, perturbation sweeps, and paths and rules of attribution."""
+"""Types that the packages share: batches, preprocessing, perturbation sweeps, and paths and rules of attribution.
+
+The module has more than 300 lines because what several packages read stands in one place.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
