@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
+from torch import Tensor, nn
 
 from dre.engine.gradients import Cost
 from dre.types import Scorer
@@ -118,15 +119,51 @@ class Share:
     warm_seconds: float | None = None
 
 
+@contextmanager
+def counted(network: nn.Module | None) -> Iterator[Cost]:
+    """Count passes through a network by hooks, whoever runs it: `forwards`, and all that go back from its outputs.
+
+    Args:
+        network: Maps images [N, ...] to logits; None counts nothing.
+
+    Example:
+        >>> network = nn.Flatten()
+        >>> with counted(network) as passes:
+        ...     network(torch.rand(8, 1, 2, 2)).shape
+        torch.Size([8, 4])
+        >>> passes.forwards
+        8
+    """
+    passes = Cost()
+
+    def went_back(gradient: Tensor) -> None:
+        passes.backwards += len(gradient)
+
+    def went_through(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        passes.forwards += len(inputs[0])
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(went_back)  # type: ignore[no-untyped-call]  # of torch
+
+    handle = None if network is None else network.register_forward_hook(went_through)
+    try:
+        yield passes
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
 class Meter:
     """Measure the calls of one explainer; `spent` is the time that this process really took, in seconds.
 
+    Passes are those that the explainer counts; hooks on the network add those that an explainer runs by itself.
+
     Args:
         cost: The explainer's own counter of passes.
+        network: Of its classifier.
     """
 
-    def __init__(self, cost: Cost) -> None:
-        self.cost = cost
+    def __init__(self, cost: Cost, network: nn.Module | None = None) -> None:
+        self.cost, self.network = cost, network
         self.tally = Tally()
         self.spent = 0.0
         self.is_cold = True
@@ -138,11 +175,14 @@ class Meter:
         tally, before, is_first = self.tally, asdict(self.cost), self.is_cold
         memory = PeakMemory(device) if is_first or device.type == "cuda" else None
         start = _now(device)
-        yield
+        with counted(self.network) as passes:
+            yield
         seconds = _now(device) - start
         self.spent += seconds
         peak = memory.read() if memory is not None else None
         spent = {name: value - before[name] for name, value in asdict(self.cost).items()}
+        spent["forwards"] = max(spent["forwards"], passes.forwards)
+        spent["backwards"] = max(spent["backwards"], passes.backwards - spent["head_backwards"])
         tally.images += images
         for name in PASSES:
             setattr(tally, name, getattr(tally, name) + spent[name])
@@ -152,9 +192,8 @@ class Meter:
         else:
             tally.timed, tally.seconds = tally.timed + images, tally.seconds + seconds
         tally.peak_bytes = max(tally.peak_bytes, -1 if peak is None else peak)
-        passes = {name: spent[name] / images for name in PASSES}
         self.last = Share(
-            **passes,
+            **{name: spent[name] / images for name in PASSES},
             seconds=None if is_first else seconds / images,
             peak_bytes=peak,
             warm_seconds=seconds / images if is_first else None,

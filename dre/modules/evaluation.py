@@ -273,7 +273,9 @@ class ExplainerEvaluation(pl.LightningModule):
         return maps
 
     def _new_meters(self) -> dict[str, Meter]:
-        return {name: Meter(explainer.cost) for name, explainer in self.explainers.items()}
+        return {
+            name: Meter(explainer.cost, explainer.classifier.network) for name, explainer in self.explainers.items()
+        }
 
 
 def _without_nan(maps: dict[str, Tensor]) -> dict[str, Tensor]:

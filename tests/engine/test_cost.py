@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dre.engine.cost import Meter, PeakMemory, Share, Tally
+from dre.engine.cost import Meter, PeakMemory, Share, Tally, counted
 from dre.engine.gradients import Cost
+from dre.explainers.base import Explainer
+from dre.explainers.methods import catalogue, options_of
+from tests.networks import small_batch, small_classifier, small_estimator
 
 CPU = torch.device("cpu")
 
@@ -42,6 +45,54 @@ def test_passes_are_of_all_batches_and_time_of_all_but_the_first(clock):
     explain(clock, meter, 2, seconds=3)
     cost = meter.tally.summary()
     assert (cost["images"], cost["forwards"], cost["backwards"], cost["milliseconds"]) == (8, 3, 0, 1000)
+
+
+class Foreign(Explainer):
+    """Runs the network by itself, and tells nobody."""
+
+    def explain(self, images, targets):
+        with torch.enable_grad():
+            leaf = images.detach().requires_grad_()
+            logits = self.classifier(torch.cat([leaf, leaf]))
+            (gradient,) = torch.autograd.grad(logits[: len(images)].sum(), leaf)
+        return self.classifier.network(gradient)[:, :1, None, None].expand(-1, -1, *images.shape[2:])
+
+
+def test_passes_that_an_explainer_runs_by_itself_are_counted_by_hooks():
+    classifier, (images, targets) = small_classifier(), small_batch(2)
+    explainer = Foreign(classifier)
+    meter = Meter(explainer.cost, classifier.network)
+    for _ in range(2):
+        with meter.explaining(len(images), CPU):
+            explainer(images, targets)
+    cost = meter.tally.summary()
+    assert (cost["forwards"], cost["backwards"]) == (3, 2)  # of a doubled batch two forward and back, and one more
+    with pytest.raises(RuntimeError, match="stop"), meter.explaining(2, CPU):
+        raise RuntimeError("stop")
+    assert not classifier.network._forward_hooks
+
+
+FEW = {"steps": 3, "masks": 4, "samples": 4, "iterations": 2, "fragments": 3, "points": 2, "ascents": 2, "areas": [0.5]}
+"""Small numbers of what explainers have many of."""
+
+
+@pytest.mark.parametrize("method", sorted(catalogue()))
+def test_hooks_count_what_the_engine_counts_and_nothing_twice(method):
+    classifier, (images, targets) = small_classifier(), small_batch(2, height=64, width=64)
+    kind = catalogue()[method]
+    options = {name: value for name, value in FEW.items() if name in options_of(kind)}
+    if method.startswith(("dre", "mgnet")):
+        options = {name: value for name, value in options.items() if method == "dre_refined" and name == "steps"}
+        variant = "mgnet" if method == "mgnet" else "dre"
+        explainer = kind.from_estimator(classifier, small_estimator(classifier, variant), **options)
+    else:
+        explainer = kind(classifier, **options)
+    with counted(classifier.network) as passes:
+        explainer(images, targets, ["a", "b"])
+    cost = explainer.cost
+    if method == "feature_inversion":  # in its first iterations it goes back from a feature map, behind no output
+        passes.backwards = cost.backwards
+    assert (passes.forwards, passes.backwards) == (cost.forwards, cost.backwards + cost.head_backwards)
 
 
 def test_scoring_is_counted_apart(clock):
