@@ -30,11 +30,7 @@ OnError = Literal["raise", "skip"]
 
 def default_metrics() -> dict[str, ImageMean]:
     """Return M_F, M_E and the skewness of the maps, the metrics of Fu et al. 2021."""
-    return {
-        "faithfulness": Faithfulness(),
-        "explainability": Explainability(),
-        "pearson_skewness": PearsonSkewness(),
-    }
+    return {"faithfulness": Faithfulness(), "explainability": Explainability(), "pearson_skewness": PearsonSkewness()}
 
 
 @accepts_old_options
