@@ -38,7 +38,9 @@ def scale_in_order(saliency: Tensor, factors: Tensor, ranks: Tensor) -> Tensor:
     """
     order = ranks.argsort(dim=1)
     values = saliency.flatten(1).gather(1, order)
-    bits = (values * factors.gather(1, order)).view(torch.int32).long()  # positive floats are ordered as their bits are
+    bits = (
+        (values * factors.gather(1, order)).float().view(torch.int32).long()
+    )  # positive floats are ordered as their bits are
     falls = torch.zeros_like(bits)
     falls[:, 1:] = (values[:, 1:] < values[:, :-1]).cumsum(dim=1)
     apart = ((bits + falls).cummin(dim=1).values - falls).clamp_min(0)

@@ -946,6 +946,7 @@ def test_every_run_file_names_classes_of_the_kind_that_its_keys_take(monkeypatch
     for name in ("before_instantiate_classes", "instantiate_classes"):
         monkeypatch.setattr(CommandLine, name, lambda self: None)
         monkeypatch.setattr(EvaluationCommandLine, name, lambda self: None)
+        monkeypatch.setattr(TrainingCommandLine, name, lambda self: None)
     for path in RUN_FILES[:: max(1, len(RUN_FILES) // 8)]:
         COMMANDS[path.parent.name](["--config", str(path)])
 

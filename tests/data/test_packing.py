@@ -254,7 +254,7 @@ def test_foreign_shards_are_read_where_they_lie(tmp_path, parts, prefix):
     with pytest.raises(FileNotFoundError, match=r"`python -m data\.prepare index --source .*shards --out MANIFEST_FOL"):
         open_shards([shards], "train", "size")
     assert index("--source", shards, "--out", tmp_path / "out") == 0
-    data = module(tmp_path / "out", val_split="train")
+    data = module(tmp_path / "out", val_split="train", allow_train_images_in_val=True)
     batches = list(data.val_dataloader())
     assert [key for batch in batches for key in batch["key"]] == [f"{prefix}{s}_{n}" for s in (0, 1) for n in range(3)]
     assert {int(label) for batch in batches for label in batch["labels"]} == {7}
@@ -278,7 +278,7 @@ def test_folders_patterns_lists_and_urls_are_sources(tmp_path, capsys):
     with serve(shards) as server:
         cache, out = tmp_path / "cache", tmp_path / "urls"
         assert index("--source", f"{server.url}/train-{{0000..0001}}.tar", "--out", out, "--cache", cache) == 0
-        data = module(out, val_split="train", remote=Remote(str(cache)))
+        data = module(out, val_split="train", remote=Remote(str(cache)), allow_train_images_in_val=True)
         data.prepare_data()
         assert len(keys_of(data.train_dataloader())) == 1
         assert server.count("train-0000.tar") == 1  # indexing leaves it in the cache

@@ -23,6 +23,8 @@ def cut_counts(entry: dict[str, Any]) -> None:
     """Cut them in the entry of an explainer and in those of the explainers that it is built on."""
     arguments = entry.get("init_args", {})
     arguments.update({count: 2 for count in COUNTS if count in arguments})
+    if "pixels" in arguments:
+        arguments["pixels"] = 2000  # in a step: many pixels are few steps
     for value in arguments.values():
         if isinstance(value, dict):
             cut_counts(value)
