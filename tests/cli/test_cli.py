@@ -157,7 +157,7 @@ RECIPE, WITH = "configs/train/imagenet_lite0.yaml", "configs/with"
 CHAINS = {
     "imagenet_mobilenetv2": [RECIPE, f"{WITH}/mobilenetv2.yaml", f"{WITH}/ten_minutes.yaml"],
     "imagenet_lite0": [RECIPE, f"{WITH}/paper_recipe.yaml"],
-    "birds20_lite0": [RECIPE, f"{WITH}/birds20.yaml"],
+    "birds20_lite0": [RECIPE, f"{WITH}/birds20.yaml", f"{WITH}/balanced.yaml"],
     "mgnet_places100_lite0": [RECIPE, f"{WITH}/places100.yaml", f"{WITH}/mgnet.yaml"],
 }
 
@@ -205,7 +205,10 @@ def test_run_files_are_varied_by_others_after_them(name):
     assert (run.run_directory / "summary.json").is_file()
     settings, kept = run.model.estimator.settings, yaml.safe_load((REPOSITORY / RECIPE).read_text())["model"]
     is_mgnet, is_kept = name.startswith("mgnet"), CHAINS[name][-1] not in TAKING_BACK
-    assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", kept["evidence"] and is_kept)
+    is_balanced = CHAINS[name][-1].endswith("balanced.yaml")
+    evidence = "balanced" if is_balanced else kept["evidence"] and is_kept
+    assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", evidence)
+    assert (run.model.fills is not None) == is_balanced
     assert run.model.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
     by_paper = CHAINS[name][-1].endswith("paper_recipe.yaml")
     assert list(settings.widths) == ([16, 20, 56] if by_paper else kept["widths"])
