@@ -147,12 +147,22 @@ def origin_of(name: str | None, weights: str) -> str:
     return f"this one is {what}: give its path with --model.classifier.weights"
 
 
+HEAD = 2
+"""Tensors of a head: weights and biases."""
+
+
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
     """Load weights; raise a ValueError that says what does not fit."""
     state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(name, ()))}
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    classes = {len(state[key]) for key in misshapen if state[key].shape[1:] == own[key].shape[1:]}
+    if len(classes) == 1 and len(misshapen) <= HEAD and not missing and not unexpected:
+        raise ValueError(
+            f"{origin} does not fit {name}: its head ({', '.join(sorted(misshapen))}) has {classes.pop()} outputs where "
+            f"{len(own[misshapen[0]])} are wanted; give that as num_classes"
+        )
     if missing or unexpected or misshapen:
         raise ValueError(
             f"{origin} does not fit {name}: {len(missing)} missing {missing[:2]}, {len(unexpected)} unexpected "

@@ -181,3 +181,13 @@ def test_mobilenetv2_of_the_run_files_knows_what_it_sees():
         with torch.no_grad():
             hits += int((classifier(to_float(batch)["images"]).argmax(dim=1) == batch["labels"]).sum())
     assert 0.5 < hits / 64 < 0.85  # 68 % of 1,000 such images; of 64, three standard errors are 17 points
+
+
+def test_weights_of_another_number_of_classes_say_how_many(tmp_path):
+    path = tmp_path / "seven.pth"
+    torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), path)
+    with pytest.raises(
+        ValueError, match=r"its head \(fc\.bias, fc\.weight\) has 7 outputs where 1000 are wanted; give"
+    ):
+        Classifier("test_resnet", weights=str(path))
+    assert Classifier("test_resnet", weights=str(path), num_classes=7).num_classes == 7
