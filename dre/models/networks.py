@@ -159,9 +159,10 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origi
     misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     classes = {len(state[key]) for key in misshapen if state[key].shape[1:] == own[key].shape[1:]}
     if len(classes) == 1 and len(misshapen) <= HEAD and not missing and not unexpected:
+        head, given, wanted = ", ".join(sorted(misshapen)), classes.pop(), len(own[misshapen[0]])
         raise ValueError(
-            f"{origin} does not fit {name}: its head ({', '.join(sorted(misshapen))}) has {classes.pop()} outputs where "
-            f"{len(own[misshapen[0]])} are wanted; give that as num_classes"
+            f"{origin} does not fit {name}: its head ({head}) has {given} outputs, not {wanted}; "
+            f"give num_classes={given}"
         )
     if missing or unexpected or misshapen:
         raise ValueError(

@@ -186,8 +186,6 @@ def test_mobilenetv2_of_the_run_files_knows_what_it_sees():
 def test_weights_of_another_number_of_classes_say_how_many(tmp_path):
     path = tmp_path / "seven.pth"
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), path)
-    with pytest.raises(
-        ValueError, match=r"its head \(fc\.bias, fc\.weight\) has 7 outputs where 1000 are wanted; give"
-    ):
+    with pytest.raises(ValueError, match=r"\(fc\.bias, fc\.weight\) has 7 outputs, not 1000; give num_classes=7"):
         Classifier("test_resnet", weights=str(path))
     assert Classifier("test_resnet", weights=str(path), num_classes=7).num_classes == 7
