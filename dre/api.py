@@ -107,7 +107,7 @@ def explain(
         >>> dre.explain(network, torch.rand(2, 3, 8, 8), method="integrated_gradients+idgi", steps=4).shape
         torch.Size([2, 1, 8, 8])
     """
-    _refuse_slips(targets, options)
+    _refuse_slips(targets, method, options)
     if method is not None:
         _chosen(method, options)  # before a network is built
     given = batch_or_pictures(images)
@@ -142,9 +142,9 @@ def list_explainers(classifier: nn.Module | str | None = None, size: int | tuple
     return {name: first_line(kinds[name]) for name in supported_explainers(wrapped)}
 
 
-def _refuse_slips(targets: Targets, options: Mapping[str, Any]) -> None:
-    """Raise for arguments that stand in each other's place."""
-    if isinstance(targets, str) and targets.removesuffix(IDGI) in catalogue():
+def _refuse_slips(targets: Targets, method: str | None, options: Mapping[str, Any]) -> None:
+    """Raise for arguments that stand in each other's place; beside a method, its name may be that of a class, too."""
+    if method is None and isinstance(targets, str) and targets.removesuffix(IDGI) in catalogue():
         raise TypeError(f"`targets` is {targets!r}, the name of a method; write method={targets!r}")
     if "target" in options:
         raise TypeError("`target` is called `targets`; write targets=...")

@@ -151,6 +151,12 @@ def test_arguments_in_each_others_place_are_refused_in_one_line(arguments, optio
         dre.explain(small_classifier(), small_batch()[0], *arguments, **options)
 
 
+def test_a_class_may_have_the_name_of_a_method_where_the_method_is_named():
+    classifier = Classifier.wrap(SmallNetwork().eval(), size=64, class_names=["rise", "lime", "a", "b", "c"])
+    _, target = dre.explain(classifier, small_batch(1)[0], "lime", "vanilla_gradient", return_target=True)
+    assert target.tolist() == [1]
+
+
 def test_a_state_dict_is_no_classifier():
     with pytest.raises(TypeError, match=r"got OrderedDict; a state dict is loaded into a module by `load_state_dict`"):
         dre.explain(SmallNetwork().state_dict(), small_batch()[0])

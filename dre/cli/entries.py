@@ -27,8 +27,10 @@ def with_entries(words: Sequence[str]) -> list[str]:
     for mapping in SETS:
         entry = re.compile(rf"--{re.escape(mapping)}\.[\w+-]+(=|$)")
         if any(entry.match(word) for word in joined):
-            joined = [_as_value(word, before, entry) for before, word in itertools.pairwise(["", *joined])]
-            named = _named_set(joined, mapping)
+            either = re.compile(rf"--{re.escape(mapping)}(\.[\w+-]+)?(=|$)")
+            is_given = any(either.match(word) and not entry.match(word) for word in joined)
+            joined = [_as_value(word, before, either) for before, word in itertools.pairwise(["", *joined])]
+            named = None if is_given else _named_set(joined, mapping)
             if named is not None:
                 place = next(place for place, word in enumerate(joined) if entry.match(word))
                 joined.insert(place, f"--{mapping}={json.dumps(named)}")
@@ -48,8 +50,9 @@ def _named_set(words: Sequence[str], mapping: str) -> dict[str, Any] | None:
     """Return the set of entries that the last of the run files which has one names by a path."""
     found: dict[str, Any] | None = None
     section, name = mapping.split(".")
-    files = [following for word, following in itertools.pairwise(words) if word in CONFIG]
-    for file in map(Path, [*files, *(word.partition("=")[2] for word in words if word.startswith("--config="))]):
+    pairs = itertools.pairwise([*words, ""])
+    named = [(word in CONFIG and following) or word.partition("--config=")[2] for word, following in pairs]
+    for file in (Path(name) for name in named if name):
         try:
             content = load_renamed(file.read_text()) if file.is_file() else None
             value = dict(content or {})[section][name]

@@ -342,6 +342,14 @@ def test_an_entry_joins_the_set_that_a_run_file_names(file, mapping):
     assert not [name for name in names_within(json.loads(value)) if name.endswith(".yaml")]
 
 
+def test_a_set_that_the_command_line_names_comes_before_that_of_a_run_file(place):
+    (place / "other.yaml").write_text("insertion: dre.metrics.Insertion\n")
+    run_file = str(REPOSITORY / "configs" / "evaluate" / "dre_cheap.yaml")
+    words = ["--config", run_file, "--model.metrics", "other.yaml", "--model.metrics.more", "a.Class"]
+    expected = [*words[:3], json.dumps({"insertion": "dre.metrics.Insertion"}), *words[4:]]
+    assert with_entries(words) == expected
+
+
 @pytest.mark.parametrize("written", ["--model.explainers.more={}", "--model.explainers.more {}"])
 def test_an_entry_is_a_fragment_of_a_run_file(place, written):
     (place / "inner.yaml").write_text("class_path: dre.explainers.Random\ninit_args: {seed: 3}\n")
