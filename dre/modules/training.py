@@ -296,7 +296,9 @@ class MaskTraining(pl.LightningModule):
             self.objective, self.classifier, noisy, mask, background, targets, asked, self.constraints
         )
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/target_probability", target_probability(shown_logits.detach(), targets).mean())
+        kept = target_probability(shown_logits.detach(), asked)[asked == targets]
+        if len(kept):  # masks of other classes are not asked to keep the target
+            self.log("train/target_probability", kept.mean())
         self.log("train/pearson_skewness", pearson_skewness(scores.detach()).mean())
         self.log("train/mask_mean", scores.detach().mean())
         return loss
