@@ -2,35 +2,28 @@
 
 import math
 import warnings
-from contextlib import ExitStack
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 import pytorch_lightning as pl
-import torch
 from rich.console import Console
 from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import SumMetric
 
 from callbacks.image_selection import gathered
-from callbacks.outputs import MetricStates, of_explainer, rows_for, why_no_value
+from callbacks.outputs import MetricStates
 from callbacks.progress import images_to_evaluate
+from dre.evaluation.measures import Measures, request_sweeps, why_no_value
 from dre.metrics import ImageMean, ScoreTable
-from dre.metrics.base import arguments_of, check_feedable, feed_finite, reads_other_class
-from dre.metrics.list_states import unchanged_on_error
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
 from dre.runs.locks import read_json, replacing, write_json, write_whole
 from dre.statistics import summarise
 from dre.statistics.curves import Curve, curves_frame, merged_curve
-from dre.types import Batch, Explained, explained_rows
-
-Found = dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]]
-"""By explainer: of each metric the values, float64 [B], and which are not finite, bool [B], both on the CPU."""
+from dre.types import Batch, Explained
 
 FLAWS = ("constant", "non_finite")
 """Maps that are counted: those with one value everywhere, which rank nothing, and those that cannot be scored."""
@@ -64,22 +57,15 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         if stage != "test":
             return
         evaluation = cast(ExplainerEvaluation, pl_module)
-        for name, metric in evaluation.metrics.items():
-            check_feedable(name, metric, has_transfer=evaluation.transfer is not None)
-            if reads_other_class(metric):
-                evaluation.request_other_class()
-            for sweep in metric.sweeps.values():
-                evaluation.request(sweep)
+        request_sweeps(evaluation.evaluator, evaluation.metrics)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start empty."""
         evaluation, device = cast(ExplainerEvaluation, pl_module), pl_module.device
         names = list(evaluation.explainers)
         self.table = ScoreTable(names, list(evaluation.metrics)).to(device)
-        self.metrics = {
-            name: {metric: deepcopy(template).to(device) for metric, template in evaluation.metrics.items()}
-            for name in names
-        }
+        self.measures = Measures(evaluation.evaluator, evaluation.metrics, device)
+        self.metrics = self.measures.metrics
         self.flaws = {name: {flaw: SumMetric().to(device) for flaw in FLAWS} for name in names}
         self.seen, self.explained, self.unscored, self.unknown = (SumMetric().to(device) for _ in range(4))
 
@@ -97,61 +83,16 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         self.seen.update(len(batch["key"]))
         if outputs is None:
             return
-        try:
-            found = self._measure(evaluation, outputs)
-        except Exception:
-            if evaluation.on_error == "raise":
-                raise
-            found = self._measure_alone(evaluation, outputs)
-            if not found:
-                return
+        measure = self.measures.measure if evaluation.on_error == "raise" else self.measures.measure_or_skip
+        found = measure(outputs)
+        if not found:
+            return
         self.explained.update(len(outputs["key"]))
         if "finite" in outputs:
             self.unscored.update(int((~outputs["finite"]).sum()))
         if "known" in outputs:
             self.unknown.update(int((~outputs["known"]).sum()))
         outputs["values"] = {name: self._add(name, outputs, *found[name]) for name in outputs["saliency"]}
-
-    def _measure(self, evaluation: ExplainerEvaluation, outputs: Explained) -> Found:
-        """Feed all metrics; return by explainer and metric each image's value and whether it is not finite."""
-        found: Found = {name: ({}, {}) for name in outputs["saliency"]}
-        with ExitStack() as unchanged:
-            for metrics in self.metrics.values() if evaluation.on_error == "skip" else ():
-                for metric in metrics.values():
-                    unchanged.enter_context(unchanged_on_error(metric))
-            for name, (values, flaws) in found.items():
-                for metric_name, metric in self.metrics[name].items():
-                    values[metric_name] = torch.full((len(outputs["key"]),), torch.nan, dtype=torch.float64)
-                    if "objects" in arguments_of(metric) and "objects" not in outputs:
-                        continue
-                    rows, broken = (one.cpu() for one in rows_for(metric, outputs, name))
-                    flaws[metric_name] = broken
-                    if rows.any():
-                        given = of_explainer(outputs, name, rows)
-                        values[metric_name][rows], flaws[metric_name][rows] = feed_finite(metric, *given)
-        return found
-
-    def _measure_alone(self, evaluation: ExplainerEvaluation, outputs: Explained) -> Found:
-        """Feed the metrics image by image; those that fail are skipped, and taken out of the outputs."""
-        parts, left = [], []
-        for place, key in enumerate(outputs["key"]):
-            single = explained_rows(outputs, [place])
-            try:
-                parts.append(self._measure(evaluation, single))
-            except Exception as error:
-                evaluation.skip(key, error)
-            else:
-                left.append(place)
-        outputs.update(explained_rows(outputs, left))
-        if not parts:
-            return {}
-
-        def whole(name: str, which: int) -> dict[str, Tensor]:
-            return {
-                metric: torch.cat([part[name][which][metric] for part in parts]) for metric in parts[0][name][which]
-            }
-
-        return {name: (whole(name, 0), whole(name, 1)) for name in parts[0]}
 
     def _add(
         self, name: str, outputs: Explained, values: dict[str, Tensor], flaws: dict[str, Tensor]
@@ -196,11 +137,11 @@ class ExplanationMetrics(MetricStates, pl.Callback):
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
-        return super().progress(pl_module) | {"skipped": dict(cast(ExplainerEvaluation, pl_module).skipped)}
+        return super().progress(pl_module) | {"skipped": dict(cast(ExplainerEvaluation, pl_module).evaluator.skipped)}
 
     def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
         """See `callbacks.resume.Resumable`."""
-        cast(ExplainerEvaluation, pl_module).skipped |= progress.get("skipped", {})
+        cast(ExplainerEvaluation, pl_module).evaluator.skipped |= progress.get("skipped", {})
         super().resume(pl_module, progress)
 
     def _check_count(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> tuple[int, dict[str, str]]:
@@ -210,7 +151,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             ValueError: The count is another, or nothing of any image can be scored.
         """
         unread = dict(getattr(trainer.datamodule, "skipped", ()))  # type: ignore[attr-defined]
-        parts = gathered([(unread, evaluation.skipped)])
+        parts = gathered([(unread, evaluation.evaluator.skipped)])
         unread = {key: str(reason) for rank in parts for one, _ in rank for key, reason in one.items()}
         skipped = {key: reason for rank in parts for _, one in rank for key, reason in one.items()}
         seen, explained, unscored = (int(one.compute()) for one in (self.seen, self.explained, self.unscored))

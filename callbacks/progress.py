@@ -70,7 +70,7 @@ class EvaluationProgress(pl.Callback):
             callbacks = cast(Iterable[pl.Callback], trainer.callbacks)  # type: ignore[attr-defined]
             self.total -= sum(len(one.seen) for one in callbacks if isinstance(one, EvaluationResume))
         evaluation = cast(ExplainerEvaluation, pl_module)
-        self._meters, self._other_meters = evaluation.meters, evaluation.other_meters
+        self._meters, self._other_meters = evaluation.evaluator.meters, evaluation.evaluator.other_meters
         self._start = self._printed = time.perf_counter()
         if self._is_shown and self.console.is_terminal:
             self._live = Live(console=self.console, get_renderable=self.table, refresh_per_second=REFRESHES)
@@ -218,5 +218,6 @@ class ExplanationCost(pl.Callback):
 def _all_meters(pl_module: pl.LightningModule) -> dict[str, Meter]:
     """Return the meters of an evaluation's explainers, and those of the maps of another class where it makes these."""
     evaluation = cast(ExplainerEvaluation, pl_module)
-    others = evaluation.other_meters if evaluation.explains_other_class else {}
-    return {**evaluation.meters, **{f"{name}{OTHER_CLASS}": meter for name, meter in others.items()}}
+    evaluator = evaluation.evaluator
+    others = evaluator.other_meters if evaluator.explains_other_class else {}
+    return {**evaluator.meters, **{f"{name}{OTHER_CLASS}": meter for name, meter in others.items()}}

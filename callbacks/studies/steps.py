@@ -133,7 +133,7 @@ def _qualities(
     pixels, targets = image.pixels.to(saliency.device), image.target.to(saliency.device)
     sweeps = list(dict.fromkeys(sweep for metric in metrics.values() for sweep in metric.sweeps.values()))
     try:
-        readings = evaluation.engine.run(pixels, targets, saliency, sweeps, [image.key])
+        readings = evaluation.evaluator.sweeps.engines["classifier"].run(pixels, targets, saliency, sweeps, [image.key])
     except NonFiniteError:
         return undefined
     batch = {"saliency": saliency, "images": pixels, "targets": targets, "keys": [image.key]}

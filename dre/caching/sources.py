@@ -19,7 +19,18 @@ STARTED = time.time()
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "skimage")
 """Packages that this one computes with: they are known by their version."""
 
-DECIDE_NO_MAP = ("api.py", "caching", "cli", "metrics", "mixtures", "modules", "reporting", "runs", "statistics")
+DECIDE_NO_MAP = (
+    "api.py",
+    "caching",
+    "cli",
+    "evaluation",
+    "metrics",
+    "mixtures",
+    "modules",
+    "reporting",
+    "runs",
+    "statistics",
+)
 """Files and folders of `dre` that no map depends on; all others count, a new one as well."""
 
 CODE = (".py", ".so", ".pyd")

@@ -14,9 +14,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from dre.api import naming_supported
 from dre.cli.arguments import parts_of, settings_within
 from dre.cli.base import CommandLine
+from dre.evaluation.evaluator import OnError
 from dre.models.checkpoints import read_recipe
 from dre.modules import ExplainerEvaluation
-from dre.modules.evaluation import OnError
 from dre.runs.directory import (
     PROGRESS,
     alone_in,

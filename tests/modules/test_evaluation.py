@@ -227,7 +227,7 @@ class Flat(Random):
 def step(explainers, classifier, images, targets=None, **options):
     """Explain a batch as a test step does, and the other class as well."""
     module = ExplainerEvaluation(classifier, explainers, **options)
-    module.request_other_class()
+    module.evaluator.explains_other_class = True
     labels = torch.full((len(images),), -1)
     batch = {"images": images, "labels": labels, "key": [f"image_{row}" for row in range(len(images))]}
     return module, module.test_step(batch, 0)

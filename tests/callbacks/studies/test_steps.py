@@ -69,14 +69,14 @@ def test_a_metric_that_needs_boxes_has_no_value_without_them(five_shards, tmp_pa
 
 def test_an_image_whose_masked_scores_are_not_finite_has_no_value(five_shards, tmp_path):
     module, broken = evaluation(EXPLAINERS), first_keys(small_data(five_shards), 3)[1]
-    score = module.engine.run
+    score = module.evaluator.sweeps.engines["classifier"].run
 
     def failing(images, targets, saliency, sweeps, keys):
         if keys == [broken]:
             raise NonFiniteError("the classifier gave a non-finite probability for 1 of 9 masked images")
         return score(images, targets, saliency, sweeps, keys)
 
-    module.engine.run = failing
+    module.evaluator.sweeps.engines["classifier"].run = failing
     study = StepStudy(images=3, steps=[2, 3], metrics=["faithfulness"])
     run(study, small_data(five_shards), tmp_path, module)
     rows = frame(study, tmp_path)

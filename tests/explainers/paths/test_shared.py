@@ -116,7 +116,7 @@ def test_an_evaluation_walks_once_and_charges_each_for_the_walk():
     }
     module = ExplainerEvaluation(classifier, builders)
     passes.clear()
-    saliency = module._explain_all(images, targets, KEYS, module.meters)
+    saliency = module.evaluator._explain_all(images, targets, KEYS, module.evaluator.meters)
     taken = len(passes)
     alone = {}
     for name, build in builders.items():
@@ -124,12 +124,12 @@ def test_an_evaluation_walks_once_and_charges_each_for_the_walk():
         passes.clear()
         assert torch.equal(saliency[name], explainer(images, targets, KEYS))
         alone[name] = len(passes)
-    walk = module.meters["plain"].tally
+    walk = module.evaluator.meters["plain"].tally
     assert taken == alone["plain"] + alone["random"]
     assert alone["idgi"] == alone["plain"]
-    assert module.meters["idgi"].tally.summary() == walk.summary() | {"cached": 0}
+    assert module.evaluator.meters["idgi"].tally.summary() == walk.summary() | {"cached": 0}
     assert walk.backwards == 9 * 3
-    assert module.meters["idgi"].spent == 0
+    assert module.evaluator.meters["idgi"].spent == 0
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Perturbation sweeps of an evaluation: scores of masked copies by the explained classifier and by a second one."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import compress
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from dre.engine.cost import Meter
@@ -108,4 +108,4 @@ def _rows(values: Tensor, rows: Tensor) -> Tensor:
 def say(keys: Sequence[str], rows: Tensor, what: str) -> None:
     """Warn about the images that bool [B] marks, by name."""
     if rows.any():
-        rank_zero_warn(f"{what}: {', '.join(compress(keys, rows.tolist()))}")
+        warnings.warn(f"{what}: {', '.join(compress(keys, rows.tolist()))}", stacklevel=2)
