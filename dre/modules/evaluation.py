@@ -1,7 +1,7 @@
 """Evaluation: explain every image with several explainers and score the masked copies that metrics need."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from dre.engine.cost import Meter
 from dre.engine.scoring import finite_logits, other_class, spread
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
+from dre.explainers.function import Attribution, Builder, builder_of
 from dre.explainers.paths.shared import SharedWalks
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
@@ -42,7 +43,8 @@ class ExplainerEvaluation(pl.LightningModule):
 
     Args:
         classifier: What is explained; held once and shared by all explainers.
-        explainers: Name in tables -> how to build the explainer from the classifier.
+        explainers: Name in tables -> how to build the explainer from the classifier; or a function of a model, images
+            and targets that returns maps, see `dre.explainers.FunctionExplainer`.
         metrics: Name in tables -> what `callbacks.ExplanationMetrics` computes; M_F, M_E and skewness when not given.
         target: Explain the classifier's own `predicted` class, or the data's `label`.
         images: `all`, or only those that the classifier gets right (`correct`), or `wrong`.
@@ -70,7 +72,7 @@ class ExplainerEvaluation(pl.LightningModule):
     def __init__(
         self,
         classifier: Classifier,
-        explainers: dict[str, Callable[[Classifier], Explainer]],
+        explainers: dict[str, Builder | Attribution],
         metrics: dict[str, ImageMean] | None = None,
         target: Literal["predicted", "label"] = "predicted",
         images: Literal["all", "correct", "wrong"] = "all",
@@ -90,11 +92,11 @@ class ExplainerEvaluation(pl.LightningModule):
             check_name(name)
         self.classifier = classifier
         self.left_out: dict[str, str] = {}
-        self.explainers = self._build(explainers, refuse=unsupported == "refuse")
+        builders = {name: builder_of(one) for name, one in explainers.items()}
+        self.explainers = self._build(builders, refuse=unsupported == "refuse")
         self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
         self.walks = SharedWalks(self.explainers)
-        builders = {name: explainers[name] for name in self.explainers}
-        self.variants = Variants(classifier, builders, self.explainers)
+        self.variants = Variants(classifier, {name: builders[name] for name in self.explainers}, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
         self.target, self.images = target, images
@@ -106,7 +108,7 @@ class ExplainerEvaluation(pl.LightningModule):
         self.skipped: dict[str, str] = {}
         self.meters, self.other_meters = self._new_meters(), self._new_meters()
 
-    def _build(self, explainers: Mapping[str, Callable[[Classifier], Explainer]], refuse: bool) -> dict[str, Explainer]:
+    def _build(self, explainers: Mapping[str, Builder], refuse: bool) -> dict[str, Explainer]:
         """Build the explainers; those that do not work for the classifier are left out, unless they are refused."""
         built: dict[str, Explainer] = {}
         for name, build in explainers.items():
