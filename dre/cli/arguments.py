@@ -29,6 +29,7 @@ UNRECOGNISED = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 NOISE = re.compile(
     r"(?:- )?Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|Given value type: .*"
     r"|Given value: NestedArg.*|- Expected a <class 'NoneType'>|- Expected a path but .*|"
+    r"|- Type collections\.abc\.Callable\[\.\.\., typing\.Any\] .*"  # said once, of the other subtype
 )
 PLAINER = (
     (re.compile(r'Parser key "([^"]+)"'), r"\1"),

@@ -27,7 +27,7 @@ from dre.cli.arguments import (
     spelled_out,
 )
 from dre.cli.class_paths import check_class_paths
-from dre.cli.entries import with_entries
+from dre.cli.entries import with_entries, wrap_functions
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
@@ -138,6 +138,8 @@ class CommandLine(LightningCLI):
             ValueError: An option contradicts the run directory or another option.
         """
         super().parse_arguments(parser, args)
+        for section in (self.config.model, self.config.get("score") or {}):
+            wrap_functions(section.get("explainers") or {})
         check_class_paths(self.config)
         check_roots(self.plain_config(), self.allows_pipes)
         self.config[ALLOW.lstrip("-")] = False  # a saved configuration does not allow it

@@ -21,6 +21,8 @@ from torchmetrics import Metric
 
 from dre.cli.arguments import entries_of
 from dre.explainers import Explainer
+from dre.explainers.function import REGISTERED as REGISTERED
+from dre.explainers.function import is_attribution
 from dre.models import Classifier
 from dre.types import Waypoint
 
@@ -44,12 +46,6 @@ KINDS: dict[str, tuple[type, ...]] = {
 KNOWN = (*dict.fromkeys(kind for kinds in KINDS.values() for kind in kinds), nn.Module)
 OURS = ("dre", "data", "callbacks", "reproduction")
 """Packages whose classes may be named by any key that takes one: settings, paths, fills."""
-
-ARGUMENTS = {"model", "images", "targets"}
-"""Parameters by which a function is an explainer."""
-
-REGISTERED = "__dre_explainer__"
-"""Attribute of a function that was registered as an explainer."""
 
 HOOKS = "torch.distributed.algorithms.ddp_comm_hooks."
 
@@ -111,11 +107,7 @@ def _is_explaining(function: Any) -> bool:
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         return False
     returned = _hints(function).get("return")
-    return (
-        getattr(function, REGISTERED, False) is True
-        or inspect.signature(function).parameters.keys() >= ARGUMENTS
-        or (inspect.isclass(returned) and issubclass(returned, Classifier | Explainer))
-    )
+    return is_attribution(function) or (inspect.isclass(returned) and issubclass(returned, Classifier | Explainer))
 
 
 def _is_rule(function: Any, path: str) -> bool:

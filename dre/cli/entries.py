@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace, dict_to_namespace
 
 from dre.cli.arguments import CONFIG, load_renamed
+from dre.explainers.function import is_attribution
 
 ENDINGS = (".yaml", ".yml")
 
@@ -69,3 +71,12 @@ def _written_out(value: Any, folder: Path) -> Any:
     if isinstance(value, dict):
         return {name: _written_out(one, folder) for name, one in value.items()}
     return [_written_out(one, folder) for one in value] if isinstance(value, list) else value
+
+
+def wrap_functions(explainers: Namespace | dict[str, Any]) -> None:
+    """Replace functions that are explainers themselves, in a parsed set, by entries that build explainers of them."""
+    for name, value in list(vars(explainers).items() if isinstance(explainers, Namespace) else explainers.items()):
+        if is_attribution(value):
+            settings = {"function": value, "options": None, "chunk": None, "seed": 0}
+            entry = {"class_path": "dre.explainers.FunctionExplainer", "init_args": dict_to_namespace(settings)}
+            explainers[name] = dict_to_namespace(entry)

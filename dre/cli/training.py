@@ -1,7 +1,7 @@
 """Command lines of train.py: training of mask generators, training of classifiers, and the choice between them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.cli.arguments import add_choice_of_training, chosen_training
 from dre.cli.base import CommandLine
-from dre.explainers import DRE, Explainer, MGnet
-from dre.models import Classifier, read_checkpoint, read_classifier_checkpoint
+from dre.explainers import DRE, MGnet
+from dre.explainers.function import Attribution, Builder
+from dre.models import read_checkpoint, read_classifier_checkpoint
 from dre.modules import ClassifierTraining, ExplainerEvaluation, MaskTraining
 from dre.runs.directory import CHECKPOINT, DEFAULT_TRAINING, amend_record
 
@@ -33,7 +34,7 @@ class TrainingCommandLine(CommandLine):
         add_choice_of_training(parser, "masks")
         parser.add_argument(
             "--score.explainers",
-            type=dict[str, Callable[[Classifier], Explainer]],
+            type=dict[str, Builder | Attribution],
             default={},
             help="Explainers to score beside the trained one when training ends; none skips the score.",
             sub_configs=True,

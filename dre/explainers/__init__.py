@@ -2,6 +2,7 @@
 
 from dre.explainers.base import Explainer
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
+from dre.explainers.function import FunctionExplainer
 from dre.explainers.ggig import GGIG
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
 from dre.explainers.learned import DRE, ControlledExplainer, DREPlus, MGnet
@@ -42,6 +43,7 @@ __all__ = [
     "Explainer",
     "ExtremalPerturbation",
     "FeatureInversion",
+    "FunctionExplainer",
     "GradCAM",
     "GradCAMPlusPlus",
     "GuidedBackprop",

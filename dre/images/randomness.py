@@ -1,9 +1,12 @@
 """Random generators that belong to an image: seeded by its key, independent of batch, order and rank."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,3 +74,56 @@ def on_device(generator: torch.Generator, device: torch.device) -> torch.Generat
     """Derive a generator that draws where the images are: a CPU would hold up a GPU."""
     seed = int(torch.randint(1 << 62, (), generator=generator))
     return torch.Generator(device).manual_seed(seed)
+
+
+@contextmanager
+def global_draws(generator: torch.Generator, device: torch.device) -> Iterator[Callable[[], bool]]:
+    """Seed the global generators of Python, NumPy and PyTorch as one of ours is, and put them back afterwards.
+
+    The context gives a function that says whether anything was drawn from them.
+
+    Args:
+        generator: Of an image; its seed counts, and it stays as it is.
+        device: Where else PyTorch draws.
+
+    Example:
+        >>> with global_draws(torch.Generator().manual_seed(3), torch.device("cpu")) as were_drawn:
+        ...     before = were_drawn()
+        ...     first = torch.rand(1)
+        ...     before, were_drawn()
+        (False, True)
+        >>> torch.equal(first, torch.rand(1, generator=torch.Generator().manual_seed(3)))
+        True
+    """
+    before, seed = _global_states(device), generator.initial_seed()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    seeded = _global_states(device)
+    try:
+        yield lambda: not _are_equal(seeded, _global_states(device))
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(before[3], device)
+
+
+def _global_states(device: torch.device) -> tuple[Any, ...]:
+    there = (torch.cuda.get_rng_state(device),) if device.type == "cuda" else ()
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), *there
+
+
+def _are_equal(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
+    """Return whether no generator moved; NumPy's state is a name, an array, its position and a spare normal."""
+    numpys = zip(first[1], second[1], strict=True)
+    tensors = zip(first[2:], second[2:], strict=True)
+    return (
+        first[0] == second[0]
+        and all(np.array_equal(one, other) for one, other in numpys)
+        and all(torch.equal(one, other) for one, other in tensors)
+    )

@@ -55,6 +55,40 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def left_as_found(network: nn.Module) -> Iterator[None]:
+    """Put back what code from outside may change of a network: modes, hooks, layers, attributes, gradients of weights.
+
+    What it writes into the weights themselves stays.
+
+    Args:
+        network: With all modules in it.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> with left_as_found(layer):
+        ...     layer.requires_grad_(False).eval().weight = nn.Parameter(torch.zeros(1, 2))
+        >>> layer.training, layer.weight.requires_grad, bool(layer.weight.any())
+        (True, True, True)
+    """
+    modules = [(module, dict(vars(module))) for module in network.modules()]
+    tables = [
+        (table, dict(table)) for _, held in modules for table in held.values() if isinstance(table, dict)
+    ]  # of hooks, weights, buffers and modules
+    weights = [(weight, weight.requires_grad, weight.grad) for weight in network.parameters()]
+    try:
+        yield
+    finally:
+        for module, held in modules:
+            vars(module).clear()
+            vars(module).update(held)
+        for table, content in tables:
+            table.clear()
+            table.update(content)
+        for weight, requires_grad, gradient in weights:
+            weight.requires_grad_(requires_grad).grad = gradient
+
+
+@contextmanager
 def outside_inference_mode(*modules: nn.Module) -> Iterator[None]:
     """Leave `torch.inference_mode`, in which nothing can be differentiated; gradients stay off until asked for.
 

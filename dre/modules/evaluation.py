@@ -1,6 +1,6 @@
 """Evaluation: explain every image with several explainers and score the masked copies that metrics need."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -10,6 +10,7 @@ from torch import nn
 from dre.evaluation.evaluator import Chosen, Evaluator, Explains, OnError
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
+from dre.explainers.function import Attribution, Builder, builder_of
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
 from dre.modules.variants import Variants
@@ -30,7 +31,8 @@ class ExplainerEvaluation(pl.LightningModule):
 
     Args:
         classifier: What is explained; held once and shared by all explainers.
-        explainers: Name in tables -> how to build the explainer from the classifier.
+        explainers: Name in tables -> how to build the explainer from the classifier; or a function of a model, images
+            and targets that returns maps, see `dre.explainers.FunctionExplainer`.
         metrics: Name in tables -> what `callbacks.ExplanationMetrics` computes; M_F, M_E and skewness when not given.
         target: Explain the classifier's own `predicted` class, or the data's `label`.
         images: `all`, or only those that the classifier gets right (`correct`), or `wrong`.
@@ -58,7 +60,7 @@ class ExplainerEvaluation(pl.LightningModule):
     def __init__(
         self,
         classifier: Classifier,
-        explainers: dict[str, Callable[[Classifier], Explainer]],
+        explainers: dict[str, Builder | Attribution],
         metrics: dict[str, ImageMean] | None = None,
         target: Explains = "predicted",
         images: Chosen = "all",
@@ -78,10 +80,10 @@ class ExplainerEvaluation(pl.LightningModule):
             check_name(name)
         self.classifier = classifier
         self.left_out: dict[str, str] = {}
-        self.explainers = self._build(explainers, refuse=unsupported == "refuse")
+        builders = {name: builder_of(one) for name, one in explainers.items()}
+        self.explainers = self._build(builders, refuse=unsupported == "refuse")
         self.metrics: Mapping[str, ImageMean] = default_metrics() if metrics is None else metrics
-        builders = {name: explainers[name] for name in self.explainers}
-        self.variants = Variants(classifier, builders, self.explainers)
+        self.variants = Variants(classifier, {name: builders[name] for name in self.explainers}, self.explainers)
         self._moved_with_this_module = nn.ModuleList(self.explainers.values())
         self.on_error: OnError = on_error
         self.evaluator = Evaluator(
@@ -96,7 +98,7 @@ class ExplainerEvaluation(pl.LightningModule):
         )
         self.transfer = self.evaluator.sweeps.transfer  # a part of this module, too
 
-    def _build(self, explainers: Mapping[str, Callable[[Classifier], Explainer]], refuse: bool) -> dict[str, Explainer]:
+    def _build(self, explainers: Mapping[str, Builder], refuse: bool) -> dict[str, Explainer]:
         """Build the explainers; those that do not work for the classifier are left out, unless they are refused."""
         built: dict[str, Explainer] = {}
         for name, build in explainers.items():

@@ -711,6 +711,44 @@ def test_another_run_is_not_resumed(score_file, monkeypatch):
     assert tree(directory) == files
 
 
+def brightness(model, images, targets):
+    """Explain by the brightness of the image, and run the network for nothing."""
+    model(images).sum().backward()
+    return images.mean(1)
+
+
+def test_a_function_on_the_command_line_and_in_a_run_file_is_scored_beside_the_others(score_file):
+    path = edited(score_file, score_file.parent / "own.yaml", "model.explainers", "written", f"{__name__}.brightness")
+    words = ["--config", str(path), "--model.explainers.given", f"{__name__}.brightness", *SMALL, *QUIET]
+    run = EvaluationCommandLine([*words, "--model.cache", str(score_file.parent / "maps"), "--data.limit", "2"])
+    run.run()
+    summary = json.loads((run.run_directory / "summary.json").read_text())
+    assert list(summary["explainers"]) == ["grad_cam", "random", "written", "given"]
+    cost = json.loads((run.run_directory / "cost.json").read_text())["given"]
+    assert (cost["forwards"], cost["backwards"]) == (1, 1)
+    saved = yaml.safe_load((run.run_directory / "config.yaml").read_text())["model"]["given"]
+    assert saved["class_path"] == "dre.explainers.FunctionExplainer"
+    assert saved["init_args"]["function"] == f"{__name__}.brightness"
+    again = EvaluationCommandLine(["--config", str(run.run_directory / "config.yaml"), *QUIET])
+    assert again.model.explainers["given"].called == "brightness"
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("os.system", r"model\.explainers\.x: .*system is no Explainer, and is not called"),
+        ("nowhere.function", r"model\.explainers: .*nowhere"),
+        ("dre.explainers.GradCamm", r"model\.explainers: .*no attribute 'GradCamm'"),
+    ],
+)
+def test_what_is_no_explainer_is_refused_on_the_command_line_in_one_line(score_file, capsys, given, line):
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        EvaluationCommandLine(["--config", str(score_file), "--model.explainers.x", given])
+    said = capsys.readouterr().err if stop.value.code == 2 else str(stop.value.code)
+    assert re.search(line, said), said
+    assert len(said.splitlines()) == 1
+
+
 def test_a_run_made_anew_from_its_saved_configuration_keeps_the_name_of_the_run_file(score_file):
     first = EvaluationCommandLine(["--config", str(score_file), "--name", "mine", *QUIET]).run_directory
     again = EvaluationCommandLine(["--config", str(first / "config.yaml"), *QUIET]).run_directory

@@ -13,11 +13,21 @@ from tests.networks import rank_correlation, small_batch, small_classifier, smal
 
 LEARNED = {"DRE": "dre", "DREPlus": "dre", "DRERefined": "dre", "MGnet": "mgnet"}
 ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
+
+
+def gradient_times_input(model, images, targets):
+    """A function as its author writes it, for `FunctionExplainer`."""
+    pixels = images.clone().requires_grad_()
+    model(pixels)[torch.arange(len(images)), targets].sum().backward()
+    return (images * pixels.grad).sum(1)
+
+
 OPTIONS = {
     "ControlledExplainer": {"explainer": GradCAM},
     "DRERefined": {"steps": 2, "areas": 3},
     "ExtremalPerturbation": {"areas": (0.1, 0.3), "iterations": 3, "step": 8, "sigma": 12.0},
     "FeatureInversion": {"iterations": 5, "inversion_iterations": 2},
+    "FunctionExplainer": {"function": gradient_times_input},
     "GGIG": {"points": 3, "ascents": 2},
     "LIME": {"samples": 12, "segmentation": "slic", "segments": 6},
     "MeaningfulPerturbation": {"iterations": 3},
@@ -48,6 +58,7 @@ PASSES = {
     "EdgeDetector": (0, 0, 0),
     "ExtremalPerturbation": (3 * 2 * 3, 3 * 2 * 3, 0),
     "FeatureInversion": (3 * 9, 3 * 8, 0),  # two passes for the features, three times two for the score, one look
+    "FunctionExplainer": (3, 3, 0),
     "GGIG": (3 * 3 * 2, 3 * 3 * 2, 0),
     "GradCAM": (3, 0, 3),
     "GradCAMPlusPlus": (3, 0, 3),
