@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader
 
-from data.boxes import rasterise
 from data.streams import Drawn, EvaluationStream, Position, Stream, TrainingStream
+from dre.images.boxes import rasterise
 from dre.runs.process import ended_worker
 from dre.types import Batch
 

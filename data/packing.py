@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from data.boxes import Boxes, check_boxes, reorient, shift_and_scale
 from data.photos import Photo
 from data.samples import decode, reason
+from dre.images.boxes import Boxes, check_boxes, reorient, shift_and_scale
 from dre.images.decode import open_picture
 
 QUALITY = 90

@@ -17,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from data.augment import Augmentation
-from data.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
 from dre.checks import check_number
+from dre.images.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
 from dre.images.decode import (
     LONGEST_SIDE,
     centre,

@@ -3,27 +3,31 @@
 The model library is loaded when something is explained: `import dre` takes milliseconds.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dre import renamed
 
 if TYPE_CHECKING:
     from dre.api import explain, list_explainers
+    from dre.evaluation.frame import evaluate
 
-__all__ = ["explain", "list_explainers"]
+MODULES = {"dre.api": ("explain", "list_explainers"), "dre.evaluation.frame": ("evaluate",)}
+"""Where the public functions are, which are imported on first use: metrics take seconds to import, and explain none."""
+
+__all__ = ["evaluate", "explain", "list_explainers"]
 
 renamed.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Import `dre.explain` and `dre.list_explainers` on first use."""
+    """Import a public function on first use."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("dre")
     if name not in __all__:
         raise AttributeError(f"module 'dre' has no attribute {name!r}")
-    from dre import api
-
-    globals().update({public: getattr(api, public) for public in __all__})
+    home = next(module for module, names in MODULES.items() if name in names)
+    globals().update({public: getattr(import_module(home), public) for public in MODULES[home]})
     return globals()[name]

@@ -18,6 +18,7 @@ from data.samples import Transform, load_sample
 from dre import explainers
 from dre.api import catalogue, method_name, options_of
 from dre.explainers import GuidedIG, Random, VanillaGradient, idgi
+from dre.explainers.arguments import on_device
 from dre.images.decode import preprocess
 from dre.models import Classifier
 from dre.types import Preprocessing
@@ -318,7 +319,7 @@ def test_a_device_is_where_a_copy_is_explained():
     assert torch.equal(dre.explain(classifier, images, 1, "grad_cam", device="cpu"), expected)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     assert dre.explain(network, torch.rand(1, 3, 4, 4), 1, "random", device=torch.device("cpu")).device.type == "cpu"
-    elsewhere = dre.api._on_device(classifier, "meta", is_own=classifier)
+    elsewhere = on_device(classifier, "meta", is_own=classifier)
     assert (elsewhere.mean.device.type, classifier.mean.device.type) == ("meta", "cpu")
     for device in ("gpu", 3.5, "cuda:99"):
         with pytest.raises(ValueError, match=f"`device` '?{device}'? cannot be used: .*; cpu always can"):

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
+from torchmetrics.utilities import rank_zero_warn
 
 from dre.caching.cache_key import FORMAT, ExplainerKeys, image_keys
 from dre.caching.maps import KeptMap, join

@@ -223,3 +223,12 @@ def _spread_all(values: Any, rows: Tensor) -> Any:
     if isinstance(values, Tensor):
         return spread(values, rows)
     return {name: _spread_all(one, rows) for name, one in values.items()}
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for the name of an explainer that tables, files and terminals cannot show."""
+    if not name.strip() or any(character in "[]/\\" or not character.isprintable() for character in name):
+        raise ValueError(
+            f"explainer {name!r} needs another name: one that is not empty and has no brackets [ ], slashes or control "
+            "characters, as results are logged under stage/explainer/metric"
+        )

@@ -149,3 +149,26 @@ def why_no_value(metric: ImageMean) -> str:
     if reads_transfer(metric):
         return "the second classifier knows the target of no image"
     return "it is not defined for the map of any image"
+
+
+def why_missing(metric: ImageMean, explained: Explained, explainer: str, place: int) -> str:
+    """Say why a metric has no value for one image of a batch.
+
+    Args:
+        metric: Which one.
+        explained: The batch.
+        explainer: Whose map it is.
+        place: Of the image.
+    """
+    if not bool(explained["finite"][place]):
+        return "the classifier gives NaN or infinity for the image"
+    if bool(explained["broken"][explainer][place]):
+        return "the map has NaN or infinity"
+    if "objects" in arguments_of(metric) and not ("objects" in explained and bool(explained["objects"][place].any())):
+        return "the image has no box"
+    if reads_transfer(metric) and not bool(explained["known"][place]):
+        return "the second classifier does not know the target"
+    readings = explained["scores"][explainer]
+    if any(not bool(readings[sweep][place].isfinite().all()) for sweep in metric.sweeps.values()):
+        return "the classifier gives NaN or infinity for a masked copy"
+    return "it is not defined for this map"

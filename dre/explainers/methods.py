@@ -1,11 +1,18 @@
 """Methods: the name of each explainer, its options, and the ones that work for a classifier."""
 
+import difflib
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from dre import explainers
-from dre.explainers.base import Explainer
+from dre import explainers, renamed
+from dre.explainers.base import Explainer, UnsupportedError
 from dre.models import Classifier
+
+IDGI = "+idgi"
+"""Behind the name of a path method: its gradients are summed by the rule of Yang et al. 2023."""
 
 IRREGULAR = {"MGnet": "mgnet"}
 """Names of methods that do not follow from the words of their class."""
@@ -58,3 +65,33 @@ def _asks_for_more(kind: type[Explainer]) -> bool:
     """Return whether the constructor requires more than the classifier."""
     parameters = list(inspect.signature(kind).parameters.values())[1:]
     return any(one.default is one.empty and one.kind is not one.VAR_KEYWORD for one in parameters)
+
+
+def chosen_method(method: str, options: dict[str, Any]) -> tuple[type[Explainer], dict[str, Any]]:
+    """Find the class of a method by its name, and check the names of its options; `+idgi` sets its rule."""
+    name, known = method.removesuffix(IDGI), catalogue()
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown method {method!r}; {hint}dre.list_explainers() names all")
+    allowed = options_of(known[name])
+    if method.endswith(IDGI):
+        if "rule" not in allowed:
+            raise ValueError(f"{name!r} walks no path, so {IDGI!r} does not apply to it; leave the suffix away")
+        options = {"rule": explainers.idgi, **options}
+    options = renamed.options(known[name].__name__, options)
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"{name!r} takes no option {option!r}; it takes {', '.join(allowed)}")
+    return known[name], options
+
+
+@contextmanager
+def naming_supported() -> Iterator[None]:
+    """Add to an `UnsupportedError` which methods work for the network."""
+    try:
+        yield
+    except UnsupportedError as error:
+        supported = ", ".join(supported_explainers(error.classifier))
+        message = f"{error}; these work for {error.classifier.name}: {supported}"
+        raise UnsupportedError(message, error.classifier) from None

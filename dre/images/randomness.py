@@ -24,7 +24,12 @@ def image_generators(images: Tensor, keys: Sequence[str] | None, seed: int) -> l
 
 def image_names(images: Tensor, keys: Sequence[str] | None) -> list[bytes]:
     """Return what tells the images of a batch apart: their keys, or their pixels where they have none."""
-    return [key.encode() for key in keys] if keys is not None else [_pixels(image) for image in images]
+    return [key.encode() for key in (pixel_keys(images) if keys is None else keys)]
+
+
+def pixel_keys(images: Tensor) -> list[str]:
+    """Return a key for each image [B, C, H, W] without a name: the SHA-256 of its pixels."""
+    return [hashlib.sha256(_pixels(image)).hexdigest() for image in images]
 
 
 def pixel_order(name: bytes, pixels: int, seed: int, draw: int) -> Tensor:

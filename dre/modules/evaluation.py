@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from dre.evaluation.evaluator import Chosen, Evaluator, Explains, OnError
+from dre.evaluation.evaluator import Chosen, Evaluator, Explains, OnError, check_name
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
 from dre.explainers.function import Attribution, Builder, builder_of
@@ -142,12 +142,3 @@ class ExplainerEvaluation(pl.LightningModule):
         """Explain a batch with every explainer; None when none of its images is to be explained."""
         batch = in_float32(batch)
         return self.evaluator.explain(batch) if self.on_error == "raise" else self.evaluator.explain_or_skip(batch)
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError for the name of an explainer that tables, files and terminals cannot show."""
-    if not name.strip() or any(character in "[]/\\" or not character.isprintable() for character in name):
-        raise ValueError(
-            f"explainer {name!r} needs another name: one that is not empty and has no brackets [ ], slashes or control "
-            "characters, as results are logged under stage/explainer/metric"
-        )

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from data.augment import GREY, Augmentation
-from data.boxes import check_boxes, rasterise, reorient
 from data.samples import BrokenSampleError, Transform, load_sample
+from dre.images.boxes import check_boxes, rasterise, reorient
 from dre.images.decode import centre, resize, scale_shorter_side, to_picture, to_tensor
 from dre.types import Preprocessing
 from tests.data.layouts import DATA
