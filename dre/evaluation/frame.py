@@ -15,8 +15,10 @@ from dre.explainers.arguments import Targets, as_classifier, class_targets, on_d
 from dre.images.decode import Pictures, batch_or_pictures
 from dre.images.randomness import pixel_keys
 from dre.metrics import ImageMean
+from dre.metrics.base import metric_name
 from dre.metrics.named import metric_by_name
 from dre.models import Classifier
+from dre.models.hooks import without_inference
 from dre.models.outputs import OutputsName
 from dre.types import Batch, Explained, ScoreName, rows_of
 
@@ -95,30 +97,30 @@ def evaluate(
     """
     computed = _metrics(metrics)
     given = batch_or_pictures(images)
-    wrapped = as_classifier(classifier, given, mean, std, weights, outputs)
-    wrapped = on_device(wrapped, device, is_own=classifier)
-    pixels = pixels_of(given, wrapped)
-    names, seeds = _keys(keys, pixels)
-    batch = Batch(images=pixels, labels=torch.full((len(pixels),), -1, device=pixels.device), key=seeds)
-    if targets is not None:
-        batch["labels"] = class_targets(targets, pixels, wrapped)
-    if boxes is not None:
-        pictures = None if isinstance(given, Tensor) else given
-        batch["objects"] = object_masks(boxes, pixels, pictures, wrapped.preprocessing)
-    evaluator = Evaluator(
-        wrapped,
-        build_explainers(explainers, wrapped, seeds, pixels),
-        target="predicted" if targets is None else "label",
-        score=score,
-        chunk=chunk,
-        cache=cache,
-        transfer=transfer,
-    )
-    request_sweeps(evaluator, computed)
-    measures = Measures(evaluator, computed, pixels.device)
-    shown = dict(zip(seeds, names, strict=True))
-    found = list(_rows(evaluator, measures, batch, batch_size, shown))
-    frame = pd.DataFrame(found, columns=list(COLUMNS))
+    with torch.inference_mode(False), torch.no_grad():
+        wrapped = as_classifier(classifier, given, mean, std, weights, outputs)
+        wrapped = on_device(wrapped, device, is_own=classifier)
+        pixels = without_inference(pixels_of(given, wrapped))
+        names, seeds = _keys(keys, pixels)
+        batch = Batch(images=pixels, labels=torch.full((len(pixels),), -1, device=pixels.device), key=seeds)
+        if targets is not None:
+            batch["labels"] = class_targets(targets, pixels, wrapped)
+        if boxes is not None:
+            pictures = None if isinstance(given, Tensor) else given
+            batch["objects"] = object_masks(boxes, pixels, pictures, wrapped.preprocessing)
+        evaluator = Evaluator(
+            wrapped,
+            build_explainers(explainers, wrapped, seeds, pixels),
+            target="predicted" if targets is None else "label",
+            score=score,
+            chunk=chunk,
+            cache=cache,
+            transfer=transfer,
+        )
+        request_sweeps(evaluator, computed)
+        measures = Measures(evaluator, computed, pixels.device)
+        rows = list(_rows(evaluator, measures, batch, batch_size, dict(zip(seeds, names, strict=True))))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame.attrs["higher_is_better"] = {name: metric.higher_is_better for name, metric in computed.items()}
     frame.attrs["cost"] = {name: meter.tally.summary() for name, meter in evaluator.meters.items()}
     return frame
@@ -131,12 +133,11 @@ def _rows(
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
     evaluator.open()
-    with torch.inference_mode(False), torch.no_grad():
-        for start in range(0, len(batch["key"]), batch_size):
-            part = rows_of(batch, range(start, min(start + batch_size, len(batch["key"]))))
-            explained = evaluator.explain(part)
-            if explained is not None:
-                yield from _rows_of_batch(measures, explained, names)
+    for start in range(0, len(batch["key"]), batch_size):
+        part = rows_of(batch, range(start, min(start + batch_size, len(batch["key"]))))
+        explained = evaluator.explain(part)
+        if explained is not None:
+            yield from _rows_of_batch(measures, explained, names)
 
 
 def _rows_of_batch(measures: Measures, explained: Explained, names: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:
@@ -154,7 +155,7 @@ def _rows_of_batch(measures: Measures, explained: Explained, names: Mapping[str,
 def _metrics(given: Metrics) -> dict[str, ImageMean]:
     """Return metrics by name, built where they are not."""
     if isinstance(given, str | ImageMean):
-        given = [given] if isinstance(given, str) else {_name_of(given): given}
+        given = [given] if isinstance(given, str) else {metric_name(type(given)): given}
     entries = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
     found = {}
     for name, one in entries.items():
@@ -171,10 +172,6 @@ def _metrics(given: Metrics) -> dict[str, ImageMean]:
 
 def _is_builder(value: object) -> bool:
     return not isinstance(value, nn.Module)
-
-
-def _name_of(metric: ImageMean) -> str:
-    return type(metric).__name__
 
 
 def _keys(keys: Sequence[str] | None, images: Tensor) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dre.checks import NonFiniteError, check_images, class_indices
+from dre.checks import NonFiniteError, check_images, check_targets, class_indices
 from dre.engine.chunks import Chunk
 from dre.images.decode import preprocess
 from dre.models import Classifier
@@ -90,7 +90,9 @@ def class_targets(targets: Targets, images: Tensor, classifier: Classifier) -> T
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         indices = [class_index(str(name), classifier.class_names, classifier.name) for name in names]
         targets = indices[0] if isinstance(targets, str) else indices
-    return class_indices(targets, len(images), images.device)
+    found = class_indices(targets, len(images), images.device)
+    check_targets(found, len(images), classifier.num_classes)
+    return found
 
 
 @torch.no_grad()

@@ -254,6 +254,16 @@ class ImageCurve(ImageMean):
 WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
+def metric_name(kind: type[Metric]) -> str:
+    """Return the words of a metric's class in snake_case.
+
+    Example:
+        >>> metric_name(ImageMean)
+        'image_mean'
+    """
+    return WORD_STARTS.sub("_", kind.__name__).lower()
+
+
 class MapComparison(ImageMean, ABC):
     """Compute the mean over images of one number for two maps of an image.
 
@@ -267,7 +277,7 @@ class MapComparison(ImageMean, ABC):
     @classmethod
     def name_in_runs(cls) -> str:
         """Return the name in run files and results, the words of the class: `EarthMover` is `earth_mover`."""
-        return WORD_STARTS.sub("_", cls.__name__).lower()
+        return metric_name(cls)
 
     def update(self, saliency: Tensor, reference: Tensor) -> None:
         """Add a batch of maps and what they are compared with, both [B, 1, H, W].

@@ -1,15 +1,12 @@
 """Metrics by name: every metric of an evaluation as it is without options, and M_F under the other fills."""
 
 import difflib
-import re
 from collections.abc import Callable
 from functools import partial
 
 from dre import metrics
-from dre.metrics.base import ImageMean, check_feedable
+from dre.metrics.base import ImageMean, check_feedable, metric_name
 from dre.types import Blur
-
-WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 SHORT = {"aic": "AccuracyInformationCurve", "sic": "SoftmaxInformationCurve"}
 """Names that the field uses, and the classes behind them."""
@@ -36,7 +33,7 @@ def named_metrics() -> dict[str, Callable[[], ImageMean]]:
     """
     kinds = [getattr(metrics, name) for name in metrics.__all__]
     found = {
-        WORD_STARTS.sub("_", kind.__name__).lower(): kind
+        metric_name(kind): kind
         for kind in kinds
         if isinstance(kind, type) and issubclass(kind, ImageMean) and _is_ready(kind)
     }
