@@ -9,6 +9,7 @@ import torch
 
 from dre.metrics import ScoreTable
 from dre.models.class_names import names_of
+from dre.reporting.cells import class_text
 from dre.types import Explained
 
 KIND, FACTS = "class", ("target", "probability", "label", "correct")
@@ -66,6 +67,21 @@ def with_classes(frame: pd.DataFrame, facts: pd.DataFrame, class_names: Sequence
         label=_whole(facts["label"], "Int32", rows),
         correct=_whole(facts["correct"], "boolean", rows),
     )
+
+
+def class_of(outputs: Explained, row: int) -> dict[str, Any]:
+    """Return what a test step says of the class of one image: `target`, `probability` and `correct`, or nothing."""
+    if "target_names" not in outputs or not outputs["target_names"][row]:
+        return {}
+    correct = int(outputs["correct"][row])
+    found = {"target": outputs["target_names"][row], "probability": float(outputs["probability"][row])}
+    return found | {"correct": bool(correct) if correct >= 0 else None}
+
+
+def class_caption(outputs: Explained, row: int) -> str:
+    """Return the lines of `class_text` for one image; nothing where the step does not say its class."""
+    found = class_of(outputs, row)
+    return "\n".join(class_text(*found.values())) if found else ""
 
 
 def _whole(facts: pd.Series, kind: Any, rows: np.ndarray) -> Any:
