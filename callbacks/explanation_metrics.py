@@ -12,6 +12,7 @@ from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import SumMetric
 
+from callbacks.explained_classes import class_table, note_classes, with_classes
 from callbacks.image_selection import gathered
 from callbacks.outputs import MetricStates
 from callbacks.progress import images_to_evaluate
@@ -32,10 +33,11 @@ FLAWS = ("constant", "non_finite")
 class ExplanationMetrics(MetricStates, pl.Callback):
     """Compute the metrics that the evaluation names for every explainer during `Trainer.test`.
 
-    Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric),
-    `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences, ranks, what was left out)
-    into the run directory, with `critical_difference_METRIC.png` of those with a direction and the curves of metrics
-    that deliver one (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
+    Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric, with the
+    explained class, see `callbacks.explained_classes.with_classes`), `summary.json` and `summary.md` (means with 95 %
+    bootstrap intervals, paired differences, ranks, what was left out) into the run directory, with
+    `critical_difference_METRIC.png` of those with a direction and the curves of metrics that deliver one
+    (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
 
     An image that a metric leaves out has no row; one whose map or value is not finite has NaN. An image that is skipped
     has no row at all, and stands with its reason under `skipped` in `summary.json`. Callbacks that are listed later
@@ -63,7 +65,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         """Start empty."""
         evaluation, device = cast(ExplainerEvaluation, pl_module), pl_module.device
         names = list(evaluation.explainers)
-        self.table = ScoreTable(names, list(evaluation.metrics)).to(device)
+        self.table, self.classes = ScoreTable(names, list(evaluation.metrics)).to(device), class_table().to(device)
         self.measures = Measures(evaluation.evaluator, evaluation.metrics, device)
         self.metrics = self.measures.metrics
         self.flaws = {name: {flaw: SumMetric().to(device) for flaw in FLAWS} for name in names}
@@ -88,6 +90,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         if not found:
             return
         self.explained.update(len(outputs["key"]))
+        note_classes(self.classes, outputs)
         if "finite" in outputs:
             self.unscored.update(int((~outputs["finite"]).sum()))
         if "known" in outputs:
@@ -120,20 +123,24 @@ class ExplanationMetrics(MetricStates, pl.Callback):
                 if math.isfinite(value):
                     pl_module.log(f"test/{name}/{metric_name}", value)
         flaws = {flaw: {name: int(counts[flaw].compute()) for name, counts in self.flaws.items()} for flaw in FLAWS}
-        frame, explained = self.table.to_frame(), int(self.explained.compute())
+        frame, classes, explained = self.table.to_frame(), self.classes.by_key(), int(self.explained.compute())
         second, unknown = cast(ExplainerEvaluation, pl_module).transfer, int(self.unknown.compute())
         transfer = None if second is None else {"classifier": second.name, "unknown": unknown}
         if trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "curves.parquet") as part:
                 curves_frame(curves).to_parquet(part)
             facts: dict[str, Any] = {"evaluated": evaluated, "maps": flaws, "skipped": skipped}
+            names = cast(ExplainerEvaluation, pl_module).classifier.class_names
+            with replacing(Path(trainer.default_root_dir) / "scores.parquet") as part:
+                with_classes(frame, classes, names).to_parquet(part)
             self._write(trainer, frame, explained, facts | {"transfer": transfer})
         self.on_test_start(trainer, pl_module)
 
     def gathered(self) -> dict[str, Any]:
         """See `MetricStates`."""
         counts = {"seen": self.seen, "explained": self.explained, "unscored": self.unscored, "unknown": self.unknown}
-        return {"table": self.table, "metrics": self.metrics, "flaws": self.flaws, **counts}
+        tables = {"table": self.table, "classes": self.classes}
+        return {**tables, "metrics": self.metrics, "flaws": self.flaws, **counts}
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
@@ -174,8 +181,6 @@ class ExplanationMetrics(MetricStates, pl.Callback):
 
     def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, explained: int, facts: dict[str, Any]) -> None:
         directory = Path(trainer.default_root_dir)
-        with replacing(directory / "scores.parquet") as part:
-            frame.to_parquet(part)
         metrics = next(iter(self.metrics.values()))
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
         reasons = {

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from callbacks.explained_classes import class_caption, class_of
 from dre.reporting import Example
 from dre.reporting.gallery import small, small_maps
 from dre.types import Explained
@@ -41,12 +42,14 @@ class StudyImage:
         pixels: [1, C, H, W].
         target: [1], the class that is explained.
         objects: [1, 1, H, W], 1 inside a box; None where the data have no boxes.
+        caption: The explained class in words.
     """
 
     key: str
     pixels: Tensor
     target: Tensor
     objects: Tensor | None
+    caption: str = ""
 
 
 def place_of(key: str) -> str:
@@ -134,7 +137,7 @@ def _copied(outputs: Explained, row: int) -> StudyImage:
     rows = slice(row, row + 1)
     objects = outputs["objects"][rows].cpu().clone() if "objects" in outputs else None
     pixels, target = (tensor[rows].detach().cpu().clone() for tensor in (outputs["images"], outputs["targets"]))
-    return StudyImage(outputs["key"][row], pixels, target, objects)
+    return StudyImage(outputs["key"][row], pixels, target, objects, class_caption(outputs, row))
 
 
 def _rank() -> int:
@@ -218,4 +221,4 @@ def _example(outputs: Explained, place: int, value: float, values: dict[str, flo
     maps: dict[str, Any] = {name: small_maps(saliency[rows])[0] for name, saliency in outputs["saliency"].items()}
     with torch.no_grad():
         image = small(outputs["images"][rows])[0]
-    return Example(outputs["key"][place], value, image, maps, values)
+    return Example(outputs["key"][place], value, image, maps, values, **class_of(outputs, place))

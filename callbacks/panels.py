@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from callbacks.artifacts import wandb_loggers
+from callbacks.explained_classes import class_caption
 from callbacks.image_selection import first_images, first_rows, gathered
 from callbacks.outputs import OutputsCallback
 from dre.checks import check_count
@@ -69,6 +70,7 @@ class FirstPhotographs(OutputsCallback):
         return {
             title: [
                 {"key": one.key, "image": one.image, "maps": dict(one.maps), "values": dict(one.values)}
+                | {"caption": one.caption}
                 for one in found
             ]
             for title, found in self.photographs.items()
@@ -158,7 +160,9 @@ class SalientPixels(FirstPhotographs):
                 for place in range(len(rows))
             ]
             found[title] = [
-                Photograph(outputs["key"][row], images[place].clone(), pictures[place])
+                Photograph(
+                    outputs["key"][row], images[place].clone(), pictures[place], caption=class_caption(outputs, row)
+                )
                 for place, row in enumerate(rows)
             ]
         return found
@@ -176,7 +180,8 @@ class SaliencyPanel(FirstPhotographs):
     """Draw the first evaluated photographs and their maps into `gallery.png`, and log it as `test/gallery`.
 
     Maps are scaled one by one (`dre.reporting.overlay.for_display`) and laid over the grey photograph; the caption
-    credits the photographers when the data names them.
+    credits the photographers when the data names them. Under each photograph stands the explained class, its
+    probability, and whether the prediction was right.
 
     Args:
         images: Photographs to draw.
@@ -213,7 +218,8 @@ class SaliencyPanel(FirstPhotographs):
             if self.colours is not None:
                 maps = {name: coloured(one, self.colours) for name, one in maps.items()}
             values = self._scaled(outputs, place) if self.values is not None else {}
-            found.append(Photograph(outputs["key"][place], outputs["images"][place].cpu().clone(), maps, values))
+            image, caption = outputs["images"][place].cpu().clone(), class_caption(outputs, place)
+            found.append(Photograph(outputs["key"][place], image, maps, values, caption))
         return {"gallery": found}
 
     def _scaled(self, outputs: Any, place: int) -> dict[str, float]:

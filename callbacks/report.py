@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 
-from callbacks.image_selection import BestWorst
+from callbacks.image_selection import BestWorst, first_keys
 from callbacks.outputs import OutputsCallback
 from callbacks.panels import authors
 from dre.reporting import Example, Report, recipe_lines, report_html
@@ -16,8 +16,11 @@ from dre.reporting.style import readable
 from dre.runs.locks import read_json, write_whole
 from dre.types import Explained
 
+MOST_IMAGES = 500
+"""Images that the page lists one by one."""
+
 FILES = {
-    "scores.parquet": "one row for each image, explainer and metric",
+    "scores.parquet": "one row for each image, explainer and metric, with the class that was explained",
     "summary.json": "all numbers of this page",
     "summary.md": "the same as text",
     "curves.parquet": "the points of the curves",
@@ -51,8 +54,9 @@ PICTURES = {
 class EvaluationReport(OutputsCallback):
     """Write `report.html` into the run directory when `Trainer.test` ends; list it after the callbacks it reads from.
 
-    It reads `summary.json`, `curves.parquet`, `cost.json` and pictures there, and keeps small copies of the images with
-    the lowest and highest values of one metric.
+    It reads `summary.json`, `scores.parquet`, `curves.parquet`, `cost.json` and pictures there, and keeps small copies
+    of the images with the lowest and highest values of one metric. Up to 500 images stand there one by one, with the
+    class that was explained and the values of that metric.
 
     Args:
         examples: Images to show at each end.
@@ -120,7 +124,8 @@ class EvaluationReport(OutputsCallback):
             raise ValueError(f"no summary.json in {directory}; list EvaluationReport after ExplanationMetrics")
         curves = directory / "curves.parquet"
         worst, best = (_credited(trainer, examples) for examples in self.shown)
-        if self.best_worst is not None and summary["directions"].get(self.best_worst.metric) is False:
+        chosen = self._best_worst(pl_module)
+        if summary["directions"].get(chosen.metric) is False:
             worst, best = best, worst
         return Report(
             title=f"Evaluation {directory.parent.name} {directory.name}",
@@ -129,8 +134,9 @@ class EvaluationReport(OutputsCallback):
             cost=read_json(directory / "cost.json"),
             worst=worst,
             best=best,
-            chosen_by=self.best_worst.metric if self.best_worst else "",
-            chosen_for=self.best_worst.explainer if self.best_worst else "",
+            images=_listed(directory / "scores.parquet", chosen.metric),
+            chosen_by=chosen.metric,
+            chosen_for=chosen.explainer,
             failures=_failures(summary),
             facts=_facts(pl_module, summary, directory),
             files={name: what for name, what in (FILES | PICTURES).items() if (directory / name).is_file()},
@@ -140,6 +146,14 @@ class EvaluationReport(OutputsCallback):
                 if (directory / name).is_file()
             },
         )
+
+
+def _listed(path: Path, metric: str) -> pd.DataFrame | None:
+    """Read the rows of a metric, of the first images by a hash of their keys; None where there is no table."""
+    if not path.is_file():
+        return None
+    frame = pd.read_parquet(path, filters=[("metric", "==", metric)])
+    return frame[frame["key"].isin(first_keys(frame["key"].unique(), MOST_IMAGES))]
 
 
 def _credited(trainer: pl.Trainer, examples: list[Example]) -> list[Example]:

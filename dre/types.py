@@ -121,6 +121,10 @@ class Explained(TypedDict):
     maps are `broken`. A score of a masked copy may be NaN. Where metrics ask for them, `other_saliency` and
     `other_broken` are those of another class; where there is a second classifier, `known`, bool [B], is False where it
     does not know the target, whose scores by it are then NaN.
+
+    `target_names` names the explained classes, `probability`, float64 [B], is theirs, and `correct`, int64 [B], is 1
+    where the prediction is the label, 0 where it is not, -1 where the data name no class of the classifier; of an image
+    whose logits were not finite they are empty, NaN and -1.
     """
 
     images: Tensor
@@ -133,6 +137,9 @@ class Explained(TypedDict):
     scores: "dict[str, dict[Sweep, Tensor]]"
     values: NotRequired[dict[str, dict[str, Tensor]]]
     finite: NotRequired[Tensor]
+    target_names: NotRequired[list[str]]
+    probability: NotRequired[Tensor]
+    correct: NotRequired[Tensor]
     other_saliency: NotRequired[dict[str, Tensor]]
     other_broken: NotRequired[dict[str, Tensor]]
     known: NotRequired[Tensor]

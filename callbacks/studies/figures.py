@@ -35,6 +35,7 @@ class StudyMaps:
             coloured(torch.zeros(1, 1), colours)  # refuses an unknown name now
         self.photographs, self.colours = photographs, colours
         self.images: dict[str, Tensor] = {}
+        self.captions: dict[str, str] = {}
         self.pictures: Pictures = {}
         self.caption = ""
 
@@ -57,17 +58,18 @@ class StudyMaps:
         """Keep a picture [C, H, W] in [0, 1] as it is, if its photograph is one of the first."""
         if not self.wants(image):
             return
-        self.images[image.key] = image.pixels[0]
+        self.images[image.key], self.captions[image.key] = image.pixels[0], image.caption
         small = (picture * 255).round().to("cpu", torch.uint8).expand(3, -1, -1)
         self.pictures.setdefault(heading, {}).setdefault(label, {})[image.key] = small
 
     def gather(self) -> None:
         """Merge what all ranks kept into the first photographs of all; every rank must call it."""
-        ranks = gathered([(self.images, self.pictures)])
-        everything = {key: image for [(images, _)] in ranks for key, image in images.items()}
+        ranks = gathered([(self.images, self.captions, self.pictures)])
+        everything = {key: image for [(images, _, _)] in ranks for key, image in images.items()}
+        self.captions = {key: caption for [(_, captions, _)] in ranks for key, caption in captions.items()}
         self.images = {key: everything[key] for key in first_keys(everything, self.photographs)}
         merged: Pictures = {}
-        for [(_, pictures)] in ranks:
+        for [(_, _, pictures)] in ranks:
             for heading, rows in pictures.items():
                 for label, found in rows.items():
                     row = merged.setdefault(heading, {}).setdefault(label, {})
@@ -86,8 +88,8 @@ class StudyMaps:
         rows = [(heading, label) for heading, found in self.pictures.items() for label in found]
         names = {row: "\n".join(row) for row in rows}
         columns = [
-            Photograph(key, image, {names[row]: self.pictures[row[0]][row[1]][key] / 255 for row in rows})
-            for key, image in self.images.items()
+            Photograph(key, image, {names[row]: self.pictures[row[0]][row[1]][key] / 255 for row in rows}, caption=said)
+            for key, image, said in ((key, image, self.captions[key]) for key, image in self.images.items())
         ]
         first = {heading: names[heading, next(iter(found))] for heading, found in self.pictures.items()}
         draw_panel(

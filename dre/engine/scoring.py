@@ -1,7 +1,7 @@
 """Class scores: the probability, logit or log-probability of a target class, by one classifier or by a second one."""
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,34 @@ def spread(values: Tensor, rows: Tensor) -> Tensor:
     whole = values.new_full((len(rows), *values.shape[1:]), torch.nan)
     whole[rows] = values
     return whole
+
+
+def spread_all(values: Any, rows: Tensor) -> Any:
+    """Spread tensors in nested dicts over the rows of a batch, see `spread`."""
+    if isinstance(values, Tensor):
+        return spread(values, rows)
+    return {name: spread_all(one, rows) for name, one in values.items()}
+
+
+def judge(logits: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probability of the target, float64 [B], and whether the prediction is the label, int64 [B].
+
+    The latter is 1 where it is, 0 where it is not, and -1 where the label is no class of the classifier. Where the
+    logits are not finite, there is neither: NaN and -1.
+
+    Args:
+        logits: [B, K].
+        targets: int64 [B].
+        labels: int64 [B], -1 where the data name no class.
+
+    Example:
+        >>> judge(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, -1]))
+        (tensor([0.5000, 0.5000], dtype=torch.float64), tensor([ 1, -1]))
+    """
+    finite, named = finite_logits(logits), (labels >= 0) & (labels < logits.shape[1])
+    probability = logits.double().softmax(dim=1).gather(1, targets[:, None])[:, 0]
+    right = (logits.argmax(dim=1) == labels).long()
+    return probability.masked_fill(~finite, math.nan), right.masked_fill(~(finite & named), -1)
 
 
 def other_class(logits: Tensor, targets: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from torch import Tensor
 from dre.caching import SaliencyCache
 from dre.checks import check_labels
 from dre.engine.cost import Meter
-from dre.engine.scoring import finite_logits, other_class, spread
+from dre.engine.scoring import finite_logits, judge, other_class, spread_all
 from dre.evaluation.sweeps import EvaluationSweeps, say
 from dre.explainers import Explainer
 from dre.explainers.paths.shared import SharedWalks
 from dre.models import Classifier
+from dre.models.class_names import names_of
 from dre.types import Batch, Explained, ScoreName, Sweep, joined, rows_of
 
 Explains = Literal["predicted", "label"]
@@ -74,7 +75,7 @@ class Evaluator:
         self.walks = SharedWalks(self.explainers)
         self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
         self.sweeps = EvaluationSweeps(classifier, transfer, score, chunk)
-        self.explains_other_class = False
+        self.explains_other_class, self.labels_are_classes = False, True
         self.skipped: dict[str, str] = {}
         self.forget()
 
@@ -127,7 +128,7 @@ class Evaluator:
         images, labels, keys = batch["images"], batch["labels"], list(batch["key"])
         if not keys:
             return None
-        targets, others, kept, finite = self._choose(images, labels, keys)
+        targets, others, kept, finite, *judged = self._choose(images, labels, keys)
         if not kept.any():
             return None
         keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
@@ -141,8 +142,11 @@ class Evaluator:
             saliency=found["saliency"],
             broken=_without_nan(found["saliency"]),
             scores=found["scores"],
+            finite=finite,
+            probability=judged[0][kept],
+            correct=judged[1][kept],
+            target_names=names_of(targets.masked_fill(~finite, -1).tolist(), self.classifier.class_names),
         )
-        explained["finite"] = finite
         if "objects" in batch:
             explained["objects"] = batch["objects"][kept]
         if self.explains_other_class:
@@ -169,11 +173,14 @@ class Evaluator:
             return {**blank, "scores": self.sweeps.blank(list(self.explainers), images)}
         known = [key for key, is_finite in zip(keys, finite.tolist(), strict=True) if is_finite]
         found = self._of_finite(images[finite], targets[finite], others[finite], known, finite[finite])
-        spread_out: dict[str, Any] = _spread_all(found, finite)
+        spread_out: dict[str, Any] = spread_all(found, finite)
         return spread_out
 
-    def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the class of each image to explain, and another, [B]; whether it is to be explained, and can be."""
+    def _choose(self, images: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, ...]:
+        """Return the class of each image to explain, and another, [B]; whether it is to be explained, and can be.
+
+        Behind these are the probability of the class, and whether the prediction is right, see `judge`.
+        """
         named = labels >= 0
         if self.reads_labels:
             check_labels(labels, self.classifier.num_classes, keys)
@@ -186,11 +193,12 @@ class Evaluator:
             raise ValueError(f"{keys[place]} has no label to explain; use --model.target predicted")
         targets = predicted if self.target == "predicted" else labels
         others = other_class(logits, targets)
+        judged = judge(logits, targets, labels if self.labels_are_classes else torch.full_like(labels, -1))
         if self.images == "all":
-            return targets, others, torch.ones_like(named), finite
+            return targets, others, torch.ones_like(named), finite, *judged
         right = predicted == labels
         kept = right if self.images == "correct" else named & ~right
-        return targets, others, kept | ~finite, finite
+        return targets, others, kept | ~finite, finite, *judged
 
     def _explain_all(
         self, images: Tensor, targets: Tensor, keys: list[str], meters: Mapping[str, Meter]
@@ -216,13 +224,6 @@ def _without_nan(maps: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, flaws in broken.items():
         maps[name] = maps[name].masked_fill(flaws[:, None, None, None], 0)
     return broken
-
-
-def _spread_all(values: Any, rows: Tensor) -> Any:
-    """Spread tensors in nested dicts over the rows of a batch, see `spread`."""
-    if isinstance(values, Tensor):
-        return spread(values, rows)
-    return {name: _spread_all(one, rows) for name, one in values.items()}
 
 
 def check_name(name: str) -> None:

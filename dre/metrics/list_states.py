@@ -118,7 +118,7 @@ def add_states(metrics: Any, states: Any) -> None:
         add_state(metrics, metrics.of_older(states) if isinstance(metrics, HasOlderStates) else states)
         return
     for name, one in metrics.items():
-        if name in states or name not in ("unscored", "unknown"):  # which runs of 0.1 did not count
+        if name in states or name not in ("unscored", "unknown", "classes"):  # which earlier runs did not keep
             add_states(one, states[name])
 
 

@@ -118,6 +118,16 @@ class ScoreTable(ListStates):
             columns[column] = found.remove_unused_categories()
         return pd.DataFrame({**columns, "value": values.reshape(-1) if present.all() else values[present]})
 
+    def by_key(self) -> pd.DataFrame:
+        """Return the merged values of the first explainer: a row for each key, a column for each metric.
+
+        Every rank must call it, since it merges. A value that was not given is NaN.
+        """
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            keys, _, values = self._merged()
+        first = sorted(self.explainers).index(self.explainers[0])
+        return pd.DataFrame(values[:, first], np.char.decode(keys, "utf-8").astype(object), sorted(self.metrics))
+
     def empty_rows(self) -> dict[str, Tensor]:
         """Return no rows, uint8 [0, bytes of a row]."""
         width = KEY_BYTES + self._counts + WORD * self._columns

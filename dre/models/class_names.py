@@ -1,10 +1,11 @@
 """Class names: check that data and classifier number the same classes alike."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import zip_longest
+from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
@@ -51,15 +52,51 @@ def check_class_names(data: Sequence[str] | None, known: Sequence[str] | None, c
     Example:
         >>> check_class_names(["cat", "dog"], ["Cat", "Dog"], classes=2, classifier="mine")  # they agree
     """
-    if data is None or not any(data):
+    if same_classes(data, known, classes):
         return
-    if known is not None and any(known):
+    if data is not None and known is not None and any(known):
         _compare(data, known, classifier)
-    elif len(data) > classes or (all(data) and len(data) < classes):  # with gaps, it is a part of another numbering
+    else:
         rank_zero_warn(
-            f"the data name {len(data)} classes, {classifier} has {classes} outputs and does not say what they are: "
-            "labels are right only if both number the same classes"
+            f"the data name {len(data or ())} classes, {classifier} has {classes} outputs and does not say what they "
+            "are: labels are right only if both number the same classes"
         )
+
+
+def same_classes(data: Sequence[str] | None, known: Sequence[str] | None, classes: int) -> bool:
+    """Return whether labels of the data mean the classes of a classifier, as far as names and counts tell.
+
+    Data that name no class are taken to number them as the classifier does.
+
+    Example:
+        >>> same_classes(["cat", "dog"], ["Cat", "Dog"], 2), same_classes(["cat", "dog"], ["dog", "cat"], 2)
+        (True, False)
+    """
+    if data is None or not any(data):
+        return True
+    if known is not None and any(known):
+        return next(_differences(data, known), None) is None
+    return len(data) == classes or (len(data) < classes and not all(data))  # with gaps: a part of another numbering
+
+
+def are_labels_for(data: Any, classifier: Any) -> bool:
+    """Return whether labels of a data module, or of none, mean the classes of a classifier, see `same_classes`."""
+    try:
+        names = data.class_names() if hasattr(data, "class_names") else None
+    except ValueError:  # two of its data sets give one index different names
+        return False
+    return same_classes(names, classifier.class_names, classifier.num_classes)
+
+
+def names_of(indices: Iterable[int], known: Sequence[str] | None) -> list[str]:
+    """Return the names of classes; of one without a name its index as text, of no class, which is -1, nothing.
+
+    Example:
+        >>> names_of([1, 0, -1], ["", "dog"])
+        ['dog', '0', '']
+    """
+    names = known or ()
+    return [(names[index] if index < len(names) else "") or str(index) if index >= 0 else "" for index in indices]
 
 
 def check_count_of_names(names: Sequence[str] | None, classes: int, classifier: str) -> None:
@@ -104,14 +141,20 @@ def class_index(name: str, known: Sequence[str] | None, classifier: str) -> int:
 
 
 def _compare(data: Sequence[str], known: Sequence[str], classifier: str) -> None:
+    for index, ours, theirs in _differences(data, known):
+        there = f"{theirs!r} to" if theirs else "unknown to"
+        raise ValueError(
+            f"class {index} is {ours!r} in the data and {there} {classifier}; labels need a classifier of the same "
+            "classes: --model.target predicted with --model.images all uses none, and names that mean the same "
+            "can be changed in the data"
+        )
+
+
+def _differences(data: Sequence[str], known: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield the classes that are named otherwise: the index, and both names."""
     for index, (ours, theirs) in enumerate(zip_longest(data, known, fillvalue="")):
         if ours and (index >= len(known) or (theirs and not spellings(ours) & spellings(theirs))):
-            there = f"{theirs!r} to" if theirs else "unknown to"
-            raise ValueError(
-                f"class {index} is {ours!r} in the data and {there} {classifier}; labels need a classifier of the same "
-                "classes: --model.target predicted with --model.images all uses none, and names that mean the same "
-                "can be changed in the data"
-            )
+            yield index, ours, theirs
 
 
 def match_classes(

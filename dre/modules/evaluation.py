@@ -13,6 +13,7 @@ from dre.explainers.base import UnsupportedError
 from dre.explainers.function import Attribution, Builder, builder_of
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
+from dre.models.class_names import are_labels_for
 from dre.modules.variants import Variants
 from dre.renamed import accepts_old_options
 from dre.types import Batch, Explained, ScoreName, in_float32
@@ -132,6 +133,7 @@ class ExplainerEvaluation(pl.LightningModule):
                     "--model.target predicted with --model.images all"
                 )
             check_class_names(data.class_names(), classifier.class_names, classifier.num_classes, classifier.name)
+        self.evaluator.labels_are_classes = self.reads_labels or are_labels_for(data, self.classifier)
         self.evaluator.forget()
 
     def on_test_start(self) -> None:

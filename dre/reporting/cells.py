@@ -26,12 +26,14 @@ class Cell:
         note: A second, smaller line; in Markdown it follows the text.
         kind: Style of the HTML: best, tied, bad or nothing.
         picture: A PNG file shown above the text, in HTML alone.
+        hint: A longer text that a pointer unfolds, in HTML alone.
     """
 
     text: str
     note: str = ""
     kind: str = ""
     picture: bytes | None = None
+    hint: str = ""
 
     def __str__(self) -> str:
         """Return text and note on one line."""
@@ -71,6 +73,55 @@ def number(value: float | None, factor: float = 1.0) -> str:
 def digits(factor: float) -> int:
     """Return the number of decimals that a metric is printed with."""
     return 1 if factor > 1 else 2
+
+
+NAME_LETTERS = 24
+"""Letters of the name of a class in a caption; longer ones are cut."""
+
+
+def short_name(name: str) -> str:
+    """Return the first of the words that name a class, at most 24 letters; of a class without a name its index.
+
+    Example:
+        >>> short_name("tabby, tabby cat"), short_name("281"), short_name("Soft-coated Wheaten Terrier")
+        ('tabby', 'class 281', 'Soft-coated Wheaten Ter\u2026')
+    """
+    first = name.partition(",")[0].strip() or name
+    first = f"class {first}" if first.isdigit() else first
+    return first if len(first) <= NAME_LETTERS else f"{first[: NAME_LETTERS - 1].rstrip()}\u2026"
+
+
+def percent(probability: float | None) -> str:
+    """Return a probability in whole per cent; nothing where there is none.
+
+    Example:
+        >>> percent(0.834), percent(0.001), percent(0.9999), percent(1.0), percent(None)
+        ('83 %', '< 1 %', '> 99 %', '100 %', '')
+    """
+    if probability is None or not 0 <= probability <= 1:
+        return ""
+    if 0 < probability < 0.005:
+        return "< 1 %"
+    return "> 99 %" if 0.995 <= probability < 1 else f"{probability:.0%}".replace("%", " %")
+
+
+def verdict(correct: bool | None) -> str:
+    """Return `right` or `wrong`; nothing where that is not known."""
+    return "" if correct is None else "right" if correct else "wrong"
+
+
+def class_text(name: str, probability: float | None = None, correct: bool | None = None) -> tuple[str, str]:
+    """Say in two lines which class was explained, and its probability and whether the prediction was right.
+
+    What is not known is left out.
+
+    Example:
+        >>> class_text("tabby, tabby cat", 0.834, True), class_text("tabby", 0.834), class_text("")
+        (('tabby', '83 %, right'), ('tabby', '83 %'), ('', ''))
+    """
+    if not name:
+        return "", ""
+    return short_name(name), ", ".join(filter(None, [percent(probability), verdict(correct)]))
 
 
 def range_text(entry: Entry, factor: float) -> str:

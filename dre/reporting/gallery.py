@@ -1,15 +1,19 @@
 """Gallery of a report: small photographs with the maps of every explainer overlaid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.reporting.cells import Cell, number
+from dre.reporting.cells import Cell, class_text, number, percent, short_name, verdict
 from dre.reporting.html import table
 from dre.reporting.overlay import for_display, overlay_map, png, rgb
 from dre.reporting.style import readable
+from dre.statistics.tables import pivot
 
 SIDE = 160
 """Pixels of the longer side of a small picture."""
@@ -29,6 +33,9 @@ class Example:
         maps: Saliency by explainer, int8 [h, w], each scaled to -127..127.
         values: The same quantity by explainer.
         credit: Who took the photograph.
+        target: Name of the class that is explained; empty where that is not known.
+        probability: Of that class.
+        correct: Whether the classifier's prediction is what the data say; None where that is not known.
 
     Example:
         >>> import torch
@@ -43,6 +50,9 @@ class Example:
     maps: dict[str, Tensor]
     values: dict[str, float] = field(default_factory=dict)
     credit: str = ""
+    target: str = ""
+    probability: float | None = None
+    correct: bool | None = None
 
 
 def small(pictures: Tensor, side: int = SIDE) -> Tensor:
@@ -75,12 +85,50 @@ def overlay_png(image: Tensor, saliency: Tensor) -> bytes:
 
 
 def gallery_table(name: str, examples: list[Example], explainers: list[str], caption: str, factor: float) -> str:
-    """Write examples as a table of pictures, one row each; under each map stands its value, times the factor."""
+    """Write examples as a table of pictures, one row each.
+
+    Under the photograph stands the explained class, where it is known, and under each map its value, times the factor.
+    """
     rows = []
     for example in examples:
-        pictures = [Cell("", picture=photograph_png(example.image))]
+        said = ", ".join(filter(None, class_text(example.target, example.probability, example.correct)))
+        explained = f"explained: {said}" if said else ""
+        pictures = [Cell(explained, picture=photograph_png(example.image), hint=example.target)]
         for explainer in explainers:
             value = example.values.get(explainer)
             pictures.append(Cell(number(value, factor), picture=overlay_png(example.image, example.maps[explainer])))
         rows.append([Cell(example.key, note=example.credit), *pictures])
-    return table(name, ["image", "photograph", *map(readable, explainers)], rows, caption)
+    classes = [example.target for example in examples]
+    header = ["image", "photograph", *map(readable, explainers)]
+    return table(name, header, rows, caption, classes=classes if any(classes) else ())
+
+
+def images_table(name: str, frame: pd.DataFrame, explainers: Sequence[str], caption: str, factor: float) -> str:
+    """Write a row for each image: the explained class, its probability, right or wrong, and the explainers' values.
+
+    Args:
+        name: Id of the table.
+        frame: Rows of one metric of a table of scores; without class columns, as of an earlier version, none are shown.
+        explainers: Columns, in this order.
+        caption: Above the table.
+        factor: Of the values.
+    """
+    values = pivot(frame, str(frame["metric"].iloc[0])).reindex(columns=list(explainers))
+    images = frame.drop_duplicates("key").set_index("key")
+    has_classes = "target_name" in images
+    rows, classes = [], []
+    for key, found in values.iterrows():
+        cells, about = [Cell(str(key))], images.loc[key]
+        if has_classes:
+            target, correct = _known(about["target_name"], ""), _known(about["correct"], None)
+            classes.append(target)
+            cells.append(Cell(short_name(target) if target else "-", hint=target))
+            cells += [Cell(said or "-") for said in (percent(_known(about["probability"], None)), verdict(correct))]
+        rows.append([*cells, *(Cell(number(_known(value, None), factor)) for value in found)])
+    header = ["image", *(["explained class", "probability", "prediction"] if has_classes else [])]
+    return table(name, [*header, *map(readable, explainers)], rows, caption, classes=classes, is_tall=True)
+
+
+def _known(value: Any, otherwise: Any) -> Any:
+    """Return a value of a table, or something else where it is missing."""
+    return otherwise if pd.isna(value) else value

@@ -19,7 +19,7 @@ from dre.reporting.cells import (
     scales,
 )
 from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
-from dre.reporting.gallery import Example, gallery_table
+from dre.reporting.gallery import Example, gallery_table, images_table
 from dre.reporting.html import STYLE, figure, folded, html_page, paragraph, section, table
 from dre.reporting.markdown import origins, ranks_text, reasons
 from dre.reporting.style import directed, readable, svg_bytes
@@ -46,6 +46,7 @@ class Report:
         cost: Cost of an image by explainer, as `dre.engine.cost.Tally.summary` returns it.
         worst: Examples at the worse end, most extreme first; with the lowest values where neither end is better.
         best: Examples at the other end, most extreme first.
+        images: Rows of `scores.parquet`, of the metric `chosen_by`, of the images that are listed one by one.
         chosen_by: Metric that the examples were chosen by, whose values stand under their maps.
         chosen_for: Explainer whose values chose them.
         facts: Other names and values that identify the run.
@@ -64,6 +65,7 @@ class Report:
     cost: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     worst: Sequence[Example] = ()
     best: Sequence[Example] = ()
+    images: pd.DataFrame | None = None
     chosen_by: str = ""
     chosen_for: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -86,6 +88,7 @@ def report_html(report: Report) -> str:
         ("glance", "At a glance", _glance(report)),
         ("curves", "Curves", _curves(report)),
         ("examples", "Worst and best images", _gallery(report)),
+        ("images", "Images", _images(report)),
         ("pictures", "Distances and studies", _pictures(report)),
         ("statistics", "Statistics", _statistics(report.summary)),
         ("costs", "Cost", _cost(report)),
@@ -107,7 +110,7 @@ def _glance(report: Report) -> list[str]:
     if not summary["explainers"]:
         return [paragraph("No image was explained, so there are no scores.")]
     rows = [
-        [Cell(readable(name.text)), *means, *_cost_cells(report.cost.get(name.text))]
+        [Cell(readable(name.text)), *means, *(_cost_cells(report.cost.get(name.text)) if report.cost else [])]
         for name, *means in mean_rows(summary, summary["explainers"], factors)
     ]
     header = ["explainer", *(_column(summary, metric) for metric in factors)]
@@ -145,10 +148,26 @@ def _gallery(report: Report) -> list[str]:
         if examples:
             caption = (
                 f"{title} images by {readable(metric)} of {readable(report.chosen_for)}; the value of each map is "
-                f"under it{', x 100' if factor > 1 else ''}."
+                f"under it{', x 100' if factor > 1 else ''}. Under the photograph: the explained class, its "
+                "probability, and whether the classifier's prediction is right."
             )
             parts.append(gallery_table(name, list(examples), explainers, caption, factor))
     return [f'<div id="gallery">{"".join(parts)}</div>'] if parts else []
+
+
+def _images(report: Report) -> list[str]:
+    """Write a row for each image that is listed."""
+    if report.images is None or report.images.empty:
+        return []
+    metric, count, explained = report.chosen_by, report.images["key"].nunique(), report.summary["explained"]
+    factor = scales(report.summary).get(metric, 1.0)
+    shown = f"{count} of {explained} images, in an order that a hash of their names gives" if count < explained else ""
+    caption = (
+        f"{directed(metric, report.summary['directions'].get(metric))}{', x 100' if factor > 1 else ''}, of "
+        f"{shown or 'each image'}. The prediction is right where it is the class that the data name; a dash stands for "
+        "what is not known. scores.parquet has all images and metrics."
+    )
+    return [images_table("each-image", report.images, list(report.summary["explainers"]), caption, factor)]
 
 
 def _pictures(report: Report) -> list[str]:
@@ -196,7 +215,7 @@ def _sum_of(cost: Mapping[str, float | None], kinds: Sequence[str]) -> float | N
 
 def _cost_cells(cost: Mapping[str, float | None] | None) -> list[Cell]:
     if cost is None:
-        return []
+        return [Cell("-"), Cell("-")]
     passes = [cost[kind] for kind in ("forwards", "backwards", "head_backwards")]
     together = " + ".join(_plain(value) for value in passes if value) or _plain(passes[0])
     return [Cell(together), Cell(_plain(cost["milliseconds"]))]

@@ -25,11 +25,17 @@ SIDE = 192
 
 GAP = 4
 LINE = 14
-"""Height of a line of the caption, in pixels."""
+"""Height of a line of a caption, in pixels."""
+
+SMALL = 10
+"""Height of the letters of a caption, in pixels."""
 
 HEADING = 26
 LABEL = 11
 """Height of the letters of a label, in pixels."""
+
+EXPLAINED = "explained class"
+"""Beside the captions of the photographs."""
 
 POINTS = 72
 """Dots per inch at which font sizes are in pixels."""
@@ -46,12 +52,14 @@ class Photograph:
         image: [C, H, W] in [0, 1].
         maps: [H, W] in [-1, 1] of each explainer, as `for_display` scales them; [3, H, W] is drawn as it is.
         values: In [0, 1], of some explainers; drawn as a coloured square on their maps.
+        caption: Lines below the photograph, such as the class that is explained; too long ones are cut.
     """
 
     key: str
     image: Tensor
     maps: Mapping[str, Tensor]
     values: Mapping[str, float] = field(default_factory=dict)
+    caption: str = ""
 
     def drawn(self, name: str) -> Pixels:
         """Return the map of an explainer as a picture."""
@@ -85,13 +93,16 @@ def draw_panel(
     rows = [_tiles([rgb(one.image) for one in photographs], side)]
     rows += [_tiles([one.drawn(name) for one in photographs], side) for name in names]
     height, width, _ = rows[0].shape
-    left = round(max(_width(line) for text in texts.values() for line in text.splitlines())) + 4 * GAP
+    captions = [one.caption for one in photographs]
+    said = LINE * max(len(one.splitlines()) for one in captions)
+    beside = "\n".join([*texts.values(), *([EXPLAINED] if said else [])])
+    left = round(max(map(_width, beside.splitlines()))) + 4 * GAP
     below = LINE * len(caption.splitlines()) + GAP
     tops, total = [], GAP
     for name in texts:
         total += HEADING if name in headings else 0
         tops.append(total)
-        total += height + GAP
+        total += height + GAP + (0 if name else said)
     figure = plt.figure(figsize=((left + width + GAP) / POINTS, (total + below) / POINTS), dpi=POINTS)
     for name, top, row in zip(texts, tops, rows, strict=True):
         bottom = total + below - top - height
@@ -99,7 +110,9 @@ def draw_panel(
         _write(figure, left - 2 * GAP, bottom + height / 2, texts[name], ha="right", va="center", fontsize=LABEL)
         if name in headings:
             _write(figure, left, bottom + height + GAP, headings[name], fontsize=13, weight="bold")
-    _write(figure, GAP, GAP, caption, fontsize=10, color="0.35")
+    if said:
+        _write_captions(figure, captions, left, total + below - 2 * GAP - height, width)
+    _write(figure, GAP, GAP, caption, fontsize=SMALL, color="0.35")
     _save(figure, path)
     plt.close(figure)
 
@@ -109,6 +122,24 @@ def credits_caption(keys: Sequence[str], authors: Mapping[str, str], a_line: int
     named = [f"{place}: {authors[key]}" for place, key in enumerate(keys, start=1) if key in authors]
     lines = [", ".join(named[start : start + a_line]) for start in range(0, len(named), a_line)]
     return "Photographs, left to right: " + "\n".join(lines) if lines else ""
+
+
+def _write_captions(figure: Figure, captions: Sequence[str], left: float, top: float, width: float) -> None:
+    """Write a caption below each of some tiles, which together are `width` pixels wide, and before them what it is."""
+    _write(figure, left - 2 * GAP, top, EXPLAINED, ha="right", va="top", fontsize=LABEL)
+    step = (width + GAP) / len(captions)
+    for place, caption in enumerate(captions):
+        lines = [_fitted(line, step - GAP) for line in caption.splitlines()]
+        _write(figure, left + place * step, top, "\n".join(lines), va="top", fontsize=SMALL)
+
+
+def _fitted(line: str, width: float) -> str:
+    """Cut a line that is wider than so many pixels, and end it in an ellipsis."""
+    if _width(line, SMALL) <= width:
+        return line
+    while line and _width(f"{line}\u2026", SMALL) > width:
+        line = line[:-1].rstrip()
+    return f"{line}\u2026"
 
 
 def _tiles(pictures: Sequence[Pixels], side: int) -> NDArray[np.uint8]:
@@ -122,10 +153,10 @@ def _tiles(pictures: Sequence[Pixels], side: int) -> NDArray[np.uint8]:
     return (np.concatenate(tiles[:-1], axis=1) * 255).astype(np.uint8)  # 8 bits: a row of floats takes eight times that
 
 
-def _width(text: str) -> float:
-    """Return the width of a label in pixels."""
+def _width(text: str, size: int = LABEL) -> float:
+    """Return the width of a label, or of text of another size, in pixels."""
     with styled():
-        return float(TextPath((0, 0), text.replace("$", r"\$"), size=LABEL).get_extents().width)
+        return float(TextPath((0, 0), text.replace("$", r"\$"), size=size).get_extents().width) if text else 0.0
 
 
 def _write(figure: Figure, x: float, y: float, text: str, **style: object) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from callbacks import ExplanationMetrics
 from callbacks.artifacts import summary_frame
+from callbacks.explained_classes import CLASS_COLUMNS
 from data.datamodule import ShardDataModule
 from dre.engine.perturbation import SweepEngine, smooth_ranking
 from dre.engine.scoring import other_class
@@ -93,7 +94,7 @@ def test_files_and_logged_values_agree_with_the_table(five_shards, tmp_path):
     trainer = quiet_trainer(tmp_path, callbacks=[ExplanationMetrics(show=False)])
     (logged,) = trainer.test(module, small_data(five_shards), verbose=False)
     frame = pd.read_parquet(tmp_path / "scores.parquet")
-    assert list(frame.columns) == ["key", "explainer", "metric", "value"]
+    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS]
     order = frame.sort_values(["key", "explainer", "metric"], kind="stable").index
     assert list(order) == list(range(len(frame)))
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -290,10 +291,11 @@ def test_one_two_and_three_ranks_write_the_same_table(five_shards, tmp_path):
         run_ranks(distributed_evaluation.main, ranks, five_shards, out)
         frames.append(pd.read_parquet(out / "scores.parquet"))
     assert len(frames[0]) == 18 * 3 * 3
-    names = ["key", "explainer", "metric"]
+    names = ["key", "explainer", "metric", "target", "target_name", "label", "correct"]
     for other in frames[1:]:
         pd.testing.assert_frame_equal(other[names], frames[0][names])
-        np.testing.assert_allclose(other["value"], frames[0]["value"], rtol=1e-4, atol=1e-6)  # float32 scores
+        for name in ("value", "probability"):
+            np.testing.assert_allclose(other[name], frames[0][name], rtol=1e-4, atol=1e-6)  # float32 scores
 
 
 class Faulty(nn.Module):

@@ -47,10 +47,22 @@ def examples(count: int, channels: int = 3) -> list[Example]:
 
     maps = [{name: (draw(20, 30) // 2).to(torch.int8) for name in NAMES} for _ in range(count)]
     values = {"dre": 0.25, "grad_cam": 0.5, "random": 0.125}
+    explained = [("tabby <cat>, tiger", 0.834, True), ("", None, None)]
     return [
-        Example(f"photo <{place}>", 0.25, draw(channels, 20, 30), maps[place], values, "A & B")
+        Example(f"photo <{place}>", 0.25, draw(channels, 20, 30), maps[place], values, "A & B", *explained[place % 2])
         for place in range(count)
     ]
+
+
+CLASSES = (("tabby <cat>, tiger", 0.834, True), ("emu", 0.001, False), ("7", 1.0, None), (None, np.nan, None))
+
+
+def images() -> pd.DataFrame:
+    """Return the rows of M_F of twelve images, with the columns that say which class was explained."""
+    frame = scores(12)[lambda rows: rows["metric"] == "faithfulness"].reset_index(drop=True)
+    about = [CLASSES[int(key[-2:]) % len(CLASSES)] for key in frame["key"]]
+    columns = {name: [one[place] for one in about] for place, name in enumerate(("target_name", "probability"))}
+    return frame.assign(**columns, correct=pd.array([one[2] for one in about], dtype="boolean"))
 
 
 def report(**changes) -> Report:
@@ -62,6 +74,7 @@ def report(**changes) -> Report:
         "cost": {name: tally.summary() for name in NAMES},
         "worst": examples(2),
         "best": examples(1),
+        "images": images(),
         "chosen_by": "faithfulness",
         "chosen_for": "dre",
         "facts": {"classifier": "<network> & co"},

@@ -13,11 +13,21 @@ from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+NARROW = """<!DOCTYPE html><iframe style="width: {width}px; height: 1600px; border: 0"></iframe><script>
+const frame = document.querySelector("iframe");
+frame.addEventListener("load", () => setTimeout(() => {{
+  document.replaceChild(document.adoptNode(frame.contentDocument.documentElement), document.documentElement);
+}}, 200));
+frame.src = "measured.html";
+</script>"""
+"""Opens the page in a frame, as a window has at least 500 pixels, and then stands for it."""
+
 MEASURE = """<script>
 for (const element of document.querySelectorAll("img, table")) {
   const box = element.getBoundingClientRect();
   element.dataset.size = [element.naturalWidth ?? 1, box.width, box.height].join(" ");
 }
+document.body.dataset.width = document.scrollingElement.scrollWidth;
 document.body.dataset.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 </script>"""
 
@@ -26,7 +36,8 @@ class Page(HTMLParser):
     """A parsed page; a tag that is not closed where it should be is an error.
 
     `tables` holds the texts of each table's rows by id, `pictures` the attributes of each picture, `references`
-    whatever attribute or style could load or lead elsewhere, `body` the attributes of the body.
+    whatever attribute or style could load or lead elsewhere, `body` the attributes of the body, `rows` and `heads`
+    those of each table's rows and titles.
     """
 
     def __init__(self, text: str) -> None:
@@ -35,6 +46,8 @@ class Page(HTMLParser):
         self.kinds: dict[str, list[list[str]]] = {}
         self.pictures: list[dict[str, str]] = []
         self.sizes: dict[str, str] = {}
+        self.rows: dict[str, list[dict[str, str]]] = {}
+        self.heads: dict[str, list[dict[str, str]]] = {}
         self.references: list[str] = []
         self.body: dict[str, str] = {}
         self.ids: list[str] = []
@@ -57,13 +70,16 @@ class Page(HTMLParser):
         elif tag == "table":
             self._table = facts["id"]
             self.tables[self._table], self.kinds[self._table] = [], []
+            self.rows[self._table], self.heads[self._table] = [], []
             self.sizes[self._table] = facts.get("data-size", "")
         elif tag == "tr":
             self.tables[self._table].append([])
             self.kinds[self._table].append([])
+            self.rows[self._table].append(facts)
         elif tag in ("td", "th"):
             self.tables[self._table][-1].append("")
             self.kinds[self._table][-1].append(facts.get("class", ""))
+            self.heads[self._table] += [facts] if "thead" in self._open else []
         elif tag == "small":
             self.handle_data(" ")
         elif tag == "body":
@@ -96,12 +112,24 @@ def find_browser() -> str | None:
     return str(found[-1]) if found else None
 
 
-def as_shown(browser: str, path: Path, profile: Path) -> Page:
-    """Open a page in headless Chromium without a network; return the rendered page with the sizes of its elements."""
+def as_shown(browser: str, path: Path, profile: Path, width: int | None = None, act: str = "") -> Page:
+    """Open a page in headless Chromium without a network; return the rendered page with the sizes of its elements.
+
+    Args:
+        browser: The program.
+        path: Of the page.
+        profile: Folder that is made for the browser.
+        width: Of the page in pixels; a window's when not given.
+        act: Script that does what a reader does before the page is measured.
+    """
     measured = profile / "measured.html"
     profile.mkdir()
-    measured.write_text(path.read_text().replace("</body>", f"{MEASURE}</body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+    measured.write_text(path.read_text().replace("</body>", f"<script>{act}</script>{MEASURE}</body>"))
+    if width is not None:
+        (profile / "narrow.html").write_text(NARROW.format(width=width))
+        measured = profile / "narrow.html"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND"]
     options += [f"--user-data-dir={profile}", "--window-size=1280,2000", "--virtual-time-budget=5000", "--dump-dom"]
     command = [browser, *options, measured.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

@@ -6,11 +6,11 @@ import pytest
 from dre.engine.cost import Tally
 from dre.reporting import recipe_lines, report_html
 from dre.statistics import summarise
-from tests.reporting.examples import NAMES, report, scores, summary
+from tests.reporting.examples import NAMES, images, report, scores, summary
 from tests.reporting.pages import Page, as_shown, find_browser, pixels
 
-SECTIONS = ["glance", "curves", "examples", "pictures", "statistics", "costs", "failures", "run"]
-TABLES = {"scores", "worst", "best", "cost", "missing", "failed", "facts", "files"}
+SECTIONS = ["glance", "curves", "examples", "images", "pictures", "statistics", "costs", "failures", "run"]
+TABLES = {"scores", "worst", "best", "each-image", "cost", "missing", "failed", "facts", "files"}
 PAIRS = {f"pairs-{metric}" for metric in ("deletion", "faithfulness", "faithfulness_normalised", "pearson_skewness")}
 DRAWINGS = ["intervals", "curve-panels", "ranks-deletion", "ranks-faithfulness", "quality-cost"]
 
@@ -34,7 +34,7 @@ def test_the_page_needs_nothing_from_elsewhere(page):
     assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
     assert {reference[1:] for reference in page.references if reference.startswith("#")} == set(SECTIONS)
     text = report_html(report())
-    assert not re.search(r"url\(|@import|<script|<link|<iframe", text)
+    assert not re.search(r"url\(|@import|import\b.*from|<script [^>]|<link|<iframe|fetch\(|XMLHttp|https?:", text)
 
 
 def test_the_table_of_scores_says_what_the_summary_says(page):
@@ -87,7 +87,10 @@ def test_pairs_carry_tests_and_effects(page):
 
 def test_pictures_are_in_the_gallery_with_their_values_and_credits(page):
     assert page.tables["worst"][0] == ["image", "photograph", "dre", "grad cam", "random"]
-    assert page.tables["worst"][1] == ["photo <0> A & B", "", "25.0", "50.0", "12.5"]
+    said = "explained: tabby <cat>, 83 %, right"
+    assert page.tables["worst"][1] == ["photo <0> A & B", said, "25.0", "50.0", "12.5"]
+    assert page.tables["worst"][2][1] == ""  # nothing is said where the class is not known
+    assert [row.get("data-class") for row in page.rows["worst"]] == [None, "tabby <cat>, tiger", ""]
     photographs = [picture for picture in page.pictures if picture["src"].startswith("data:image/png")]
     shown = pixels(photographs[0])
     assert shown.shape == (20, 30, 3)
@@ -118,14 +121,26 @@ def test_costs_that_few_runs_have_are_columns_where_there_are_any():
         ({"worst": [], "best": []}, {"examples"}),
         ({"facts": {}, "files": {}}, {"run"}),
         ({"pictures": {}}, {"pictures"}),
+        ({"images": None}, {"images"}),
+        ({"images": images()[:0]}, {"images"}),
         ({"summary": summarise(scores()[:0])}, {"statistics"}),
         ({"summary": summarise(scores()[lambda rows: rows["explainer"] == "dre"])}, {"statistics"}),
     ],
-    ids=["no curves", "no cost", "no examples", "no facts", "no pictures", "no scores", "one explainer"],
+    ids=[
+        "no curves",
+        "no cost",
+        "no examples",
+        "no facts",
+        "no pictures",
+        "no images",
+        "no rows",
+        "no scores",
+        "one explainer",
+    ],
 )
 def test_what_there_is_none_of_is_left_out(changes, absent):
     if "summary" in changes:
-        changes = {"curves": None, "cost": {}, "worst": [], "best": []} | changes
+        changes = {"curves": None, "cost": {}, "worst": [], "best": [], "images": None} | changes
     page = Page(report_html(report(**changes)))
     assert absent.isdisjoint(page.ids)
     assert {"glance", "failures"} <= set(page.ids)
@@ -140,15 +155,94 @@ def test_names_from_data_are_escaped():
     assert "photo &lt;0&gt;" in text
     assert "&lt;network&gt; &amp; co" in text
     assert "<0>" not in text
+    assert "<cat>" not in text
 
 
-def test_chromium_shows_every_table_and_picture(tmp_path):
+def test_each_image_has_a_row_with_its_class_and_values(page):
+    header, *rows = page.tables["each-image"]
+    assert header == ["image", "explained class", "probability", "prediction", "dre", "grad cam", "random"]
+    assert [row[:4] for row in rows[:4]] == [
+        ["image_00", "tabby <cat>", "83 %", "right"],
+        ["image_01", "emu", "< 1 %", "wrong"],
+        ["image_02", "class 7", "100 %", "-"],
+        ["image_03", "-", "-", "-"],
+    ]
+    value = images().set_index(["key", "explainer"])["value"]["image_01", "grad_cam"]
+    assert rows[1][5] == f"{100 * value:.1f}"
+    assert rows[4][6] == "-"  # NaN
+    assert [row["data-class"] for row in page.rows["each-image"][1:5]] == ["tabby <cat>, tiger", "emu", "7", ""]
+    assert "12 of 30 images, in an order that a hash of their names gives" in page.text
+
+
+def test_images_of_an_earlier_version_have_no_class():
+    found = Page(report_html(report(images=images()[["key", "explainer", "metric", "value"]])))
+    assert found.tables["each-image"][0] == ["image", "dre", "grad cam", "random"]
+    assert not any("data-class" in row for row in found.rows["each-image"])
+
+
+@pytest.fixture
+def chromium():
     browser = find_browser()
     if browser is None:
         pytest.skip("no Chromium is installed; set CHROMIUM to one, or `playwright install chromium`")
+    return browser
+
+
+CLICK = """
+for (const [table, place, times] of %s)
+  for (let time = 0; time < times; time++)
+    document.getElementById(table).tHead.rows[0].cells[place].querySelector("button").click();
+"""
+
+
+def test_a_click_on_a_title_sorts_by_its_column(page, tmp_path, chromium):
+    (tmp_path / "report.html").write_text(report_html(report()))
+    act = CLICK % [["each-image", 6, 1], ["scores", 0, 2], ["missing", 2, 2], ["pairs-faithfulness", 5, 0]]
+    shown = as_shown(chromium, tmp_path / "report.html", tmp_path / "profile", act=act)
+    rows = shown.tables["each-image"][1:]
+    assert [row[6] for row in rows[:-1]] == sorted((row[6] for row in rows[:-1]), key=float)
+    assert (rows[-1][0], rows[-1][6]) == ("image_04", "-")  # what is missing comes last
+    assert sorted(rows) == sorted(page.tables["each-image"][1:])
+    assert [row[0] for row in shown.tables["scores"][1:]] == ["random", "grad cam", "dre"]
+    assert shown.tables["missing"][1][2] == "1 / 0"
+    assert [head.get("aria-sort") for head in shown.heads["each-image"]] == [None] * 6 + ["ascending"]
+    assert shown.heads["scores"][0]["aria-sort"] == "descending"
+    assert not any("aria-sort" in head for head in shown.heads["pairs-faithfulness"])
+
+
+def test_a_class_is_shown_alone(tmp_path, chromium):
+    (tmp_path / "report.html").write_text(report_html(report()))
+    act = (
+        CLICK % [["each-image", 2, 1]]
+        + """
+    for (const input of document.querySelectorAll("[type=search]")) {
+      input.value = " TIGER";
+      input.dispatchEvent(new Event("input"));
+    }"""
+    )
+    shown = as_shown(chromium, tmp_path / "report.html", tmp_path / "profile", act=act)
+    assert [row[2] for row in shown.tables["each-image"][1::3]] == ["< 1 %", "83 %", "100 %", "-"]
+    assert ["hidden" in row for row in shown.rows["each-image"][1:]] == [True] * 3 + [False] * 3 + [True] * 6
+    assert ["hidden" in row for row in shown.rows["worst"][1:]] == [False, True]
+    assert "3 of 12 rows" in shown.text
+
+
+def test_a_narrow_page_does_not_scroll_sideways_and_its_galleries_wrap(tmp_path, chromium):
+    long = dict.fromkeys(("a" * 300, "picture"), "b" * 300)
+    wide = report(title="Evaluation " + "x" * 80, facts=long, files=long)
+    (tmp_path / "report.html").write_text(report_html(wide))
+    shown = as_shown(chromium, tmp_path / "report.html", tmp_path / "profile", width=390)
+    assert float(shown.body["data-width"]) <= 390
+    assert 300 < float(shown.sizes["worst"].split()[1]) < 390  # the table of pictures is as wide as its box
+    assert shown.tables["scores"] == Page(report_html(wide)).tables["scores"]
+
+
+def test_chromium_shows_every_table_and_picture(tmp_path, chromium):
+    browser = chromium
     (tmp_path / "report.html").write_text(report_html(report()))
     shown = as_shown(browser, tmp_path / "report.html", tmp_path / "profile")
     assert shown.tables == Page(report_html(report())).tables
+    assert shown.rows["each-image"] == Page(report_html(report())).rows["each-image"]
     for picture in shown.pictures:
         natural, width, height = map(float, picture["data-size"].split())
         assert natural > 0, f"not decoded: {picture['alt']}"
