@@ -11,16 +11,18 @@ from dre import renamed
 if TYPE_CHECKING:
     from dre.api import explain, list_explainers
     from dre.evaluation.comparison import compare
+    from dre.evaluation.display import show
     from dre.evaluation.frame import evaluate
 
 MODULES = {
     "dre.api": ("explain", "list_explainers"),
-    "dre.evaluation.frame": ("evaluate",),
     "dre.evaluation.comparison": ("compare",),
+    "dre.evaluation.display": ("show",),
+    "dre.evaluation.frame": ("evaluate",),
 }
 """Where the public functions are, which are imported on first use: metrics take seconds to import, and explain none."""
 
-__all__ = ["compare", "evaluate", "explain", "list_explainers"]
+__all__ = ["compare", "evaluate", "explain", "list_explainers", "show"]
 
 renamed.install()
 

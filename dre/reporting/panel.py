@@ -1,15 +1,13 @@
 """Panel of maps as one picture: a column for each photograph, a row for each explainer."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
@@ -68,20 +66,40 @@ class Photograph:
         return with_patch(picture, self.values[name]) if name in self.values else picture
 
 
-def draw_panel(
+class Panel(Figure):
+    """Hold a picture of maps that a notebook shows, whatever its backend of matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture as IPython asks for it."""
+        buffer = io.BytesIO()
+        Image.fromarray(_pixels(self)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def draw_panel(photographs: Sequence[Photograph], path: Path, caption: str = "", **options: Any) -> None:
+    """Draw what `panel_figure` draws as a PNG file.
+
+    Args:
+        photographs: See there.
+        path: Of the file.
+        caption: See there.
+        options: See there.
+    """
+    save_figure(panel_figure(photographs, caption, **options), path)
+
+
+def panel_figure(
     photographs: Sequence[Photograph],
-    path: Path,
     caption: str = "",
     *,
     labels: Mapping[str, str] | None = None,
     headings: Mapping[str, str] | None = None,
     side: int = SIDE,
-) -> None:
-    """Draw photographs and below each its maps as one PNG file.
+) -> Panel:
+    """Draw photographs and below each its maps.
 
     Args:
         photographs: At least one, all of one size and with the same explainers.
-        path: Of the file.
         caption: Below the picture.
         labels: Text beside the maps of an explainer, where it is not its name.
         headings: Text above the maps of an explainer.
@@ -103,7 +121,8 @@ def draw_panel(
         total += HEADING if name in headings else 0
         tops.append(total)
         total += height + GAP + (0 if name else said)
-    figure = plt.figure(figsize=((left + width + GAP) / POINTS, (total + below) / POINTS), dpi=POINTS)
+    figure = Panel(figsize=((left + width + GAP) / POINTS, (total + below) / POINTS), dpi=POINTS)
+    FigureCanvasAgg(figure)
     for name, top, row in zip(texts, tops, rows, strict=True):
         bottom = total + below - top - height
         figure.figimage(row, left, bottom)
@@ -113,8 +132,7 @@ def draw_panel(
     if said:
         _write_captions(figure, captions, left, total + below - 2 * GAP - height, width)
     _write(figure, GAP, GAP, caption, fontsize=SMALL, color="0.35")
-    _save(figure, path)
-    plt.close(figure)
+    return figure
 
 
 def credits_caption(keys: Sequence[str], authors: Mapping[str, str], a_line: int = CREDITS_A_LINE) -> str:
@@ -165,10 +183,15 @@ def _write(figure: Figure, x: float, y: float, text: str, **style: object) -> No
     figure.text(x / width, y / height, text, parse_math=False, **style)  # type: ignore[arg-type]
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Render a figure in 8 bits and write it as a PNG file."""
+def save_figure(figure: Panel, path: Path) -> None:
+    """Write a picture as a PNG file."""
+    with replacing(path) as part:
+        Image.fromarray(_pixels(figure)).save(part, "PNG", optimize=True)
+
+
+def _pixels(figure: Panel) -> NDArray[np.uint8]:
+    """Render a picture in 8 bits, [H, W, 3]."""
     with styled():
         figure.canvas.draw()
-    buffer = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]
-    with replacing(path) as part:
-        Image.fromarray(np.asarray(buffer)[..., :3]).save(part, "PNG", optimize=True)
+    pixels: NDArray[np.uint8] = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+    return pixels
