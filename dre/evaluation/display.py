@@ -60,7 +60,7 @@ def show(
         Photograph(str(place), image, {name: one[place] for name, one in drawn.items()}, caption=title)
         for place, (image, title) in enumerate(zip(pixels, _titles(titles, len(pixels)), strict=True))
     ]
-    figure = panel_figure(columns, caption, side=side)
+    figure = panel_figure(columns, caption, beside="", side=side)
     if path is not None:
         save_figure(figure, Path(path))
     return figure

@@ -94,6 +94,7 @@ def panel_figure(
     *,
     labels: Mapping[str, str] | None = None,
     headings: Mapping[str, str] | None = None,
+    beside: str = EXPLAINED,
     side: int = SIDE,
 ) -> Panel:
     """Draw photographs and below each its maps.
@@ -103,6 +104,7 @@ def panel_figure(
         caption: Below the picture.
         labels: Text beside the maps of an explainer, where it is not its name.
         headings: Text above the maps of an explainer.
+        beside: What the captions of the photographs are.
         side: Pixels of the longer side of each photograph and map.
     """
     names = list(photographs[0].maps)
@@ -113,8 +115,8 @@ def panel_figure(
     height, width, _ = rows[0].shape
     captions = [one.caption for one in photographs]
     said = LINE * max(len(one.splitlines()) for one in captions)
-    beside = "\n".join([*texts.values(), *([EXPLAINED] if said else [])])
-    left = round(max(map(_width, beside.splitlines()))) + 4 * GAP
+    words = "\n".join([*texts.values(), *([beside] if said else [])])
+    left = round(max(map(_width, words.splitlines()))) + 4 * GAP
     below = LINE * len(caption.splitlines()) + GAP
     tops, total = [], GAP
     for name in texts:
@@ -130,6 +132,7 @@ def panel_figure(
         if name in headings:
             _write(figure, left, bottom + height + GAP, headings[name], fontsize=13, weight="bold")
     if said:
+        _write(figure, left - 2 * GAP, total + below - 2 * GAP - height, beside, ha="right", va="top", fontsize=LABEL)
         _write_captions(figure, captions, left, total + below - 2 * GAP - height, width)
     _write(figure, GAP, GAP, caption, fontsize=SMALL, color="0.35")
     return figure
@@ -143,8 +146,7 @@ def credits_caption(keys: Sequence[str], authors: Mapping[str, str], a_line: int
 
 
 def _write_captions(figure: Figure, captions: Sequence[str], left: float, top: float, width: float) -> None:
-    """Write a caption below each of some tiles, which together are `width` pixels wide, and before them what it is."""
-    _write(figure, left - 2 * GAP, top, EXPLAINED, ha="right", va="top", fontsize=LABEL)
+    """Write a caption below each of some tiles, which together are `width` pixels wide."""
     step = (width + GAP) / len(captions)
     for place, caption in enumerate(captions):
         lines = [_fitted(line, step - GAP) for line in caption.splitlines()]
