@@ -386,7 +386,7 @@ def test_names_are_snake_case_and_every_public_explainer_joins_by_itself():
     assert set(NAMES.values()) <= listed.keys()
     public = [getattr(explainers, name) for name in explainers.__all__]
     kinds = {kind for kind in public if isinstance(kind, type) and issubclass(kind, explainers.Explainer)}
-    names = ("Explainer", "PathExplainer", "ControlledExplainer", "FunctionExplainer")  # ask for more
+    names = ("Explainer", "PathExplainer", "ControlledExplainer", "FunctionExplainer", "Precomputed")  # ask for more
     base = {getattr(explainers, name) for name in names}
     assert set(catalogue().values()) == kinds - base
     assert len(listed) == len(kinds - base)

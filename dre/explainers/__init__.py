@@ -16,6 +16,7 @@ from dre.explainers.perturbation.feature_inversion import FeatureInversion
 from dre.explainers.perturbation.lime import LIME
 from dre.explainers.perturbation.meaningful import MeaningfulPerturbation
 from dre.explainers.perturbation.rise import RISE
+from dre.explainers.precomputed import Precomputed
 from dre.explainers.propagation.deep_lift import DeepLift
 from dre.explainers.propagation.lrp import LRP, Conservation
 from dre.explainers.random import CentredGaussian, EdgeDetector, Random
@@ -54,6 +55,7 @@ __all__ = [
     "MGnet",
     "MeaningfulPerturbation",
     "PathExplainer",
+    "Precomputed",
     "Random",
     "SAMPPlusPlus",
     "SampPath",

@@ -17,7 +17,7 @@ from tests.networks import SmallNetwork, small_batch, small_classifier
 
 WRAPPERS = ("ControlledExplainer", "XRAI")  # they have no passes of their own
 LOGIT_ALONE = ("DeepLift", "LRP")
-NO_SCORE = ("DRERefined",)  # the objective of training, in which a mask of probability one has nothing to gain
+NO_SCORE = ("DRERefined", "FunctionExplainer")  # the objective of training, or whatever a function reads
 WITH_GRADIENTS = [
     name for name, cost in PASSES.items() if any(cost[1:]) and name not in WRAPPERS + LOGIT_ALONE + NO_SCORE
 ]
