@@ -1,5 +1,8 @@
 """Explainers by family: class activation maps, gradients, paths, propagation, perturbation, learned explainers."""
 
+from dre.explainers.adapters.captum import Captum
+from dre.explainers.adapters.pytorch_grad_cam import PytorchGradCam
+from dre.explainers.adapters.zennit import Zennit
 from dre.explainers.base import Explainer
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
 from dre.explainers.function import FunctionExplainer
@@ -34,6 +37,7 @@ __all__ = [
     "XRAI",
     "BlurIG",
     "BlurPath",
+    "Captum",
     "CentredGaussian",
     "Conservation",
     "ControlledExplainer",
@@ -56,12 +60,14 @@ __all__ = [
     "MeaningfulPerturbation",
     "PathExplainer",
     "Precomputed",
+    "PytorchGradCam",
     "Random",
     "SAMPPlusPlus",
     "SampPath",
     "SmoothGrad",
     "StraightPath",
     "VanillaGradient",
+    "Zennit",
     "bare_gradient",
     "completeness",
     "idgi",

@@ -39,7 +39,7 @@ OPTIONS = {
 listed."""
 
 PUBLIC = {name: getattr(explainers, name) for name in explainers.__all__}
-ELSEWHERE = ("Precomputed",)
+ELSEWHERE = ("Captum", "Precomputed", "PytorchGradCam", "Zennit")
 """Explainers that explain nothing themselves, or need another library: their own files test them."""
 
 NAMES = [
