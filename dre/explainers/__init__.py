@@ -3,6 +3,7 @@
 from dre.explainers.adapters.captum import Captum
 from dre.explainers.adapters.pytorch_grad_cam import PytorchGradCam
 from dre.explainers.adapters.zennit import Zennit
+from dre.explainers.attention import AttentionRollout, GradientAttention
 from dre.explainers.base import Explainer
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
 from dre.explainers.function import FunctionExplainer
@@ -35,6 +36,7 @@ __all__ = [
     "RISE",
     "SAMP",
     "XRAI",
+    "AttentionRollout",
     "BlurIG",
     "BlurPath",
     "Captum",
@@ -51,6 +53,7 @@ __all__ = [
     "FunctionExplainer",
     "GradCAM",
     "GradCAMPlusPlus",
+    "GradientAttention",
     "GuidedBackprop",
     "GuidedIG",
     "GuidedPath",

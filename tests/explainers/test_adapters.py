@@ -232,7 +232,7 @@ def test_activations_in_place_and_a_layer_that_is_a_function():
     for inplace in (False, True):
         torch.manual_seed(0)
         classifier = Classifier.wrap(FunctionLast(inplace).eval(), size=(64, 64), name="odd one", fold=False)
-        with pytest.raises(ValueError, match="reads the output of a module, and '/relu#[14]' of odd one is none; name"):
+        with pytest.raises(ValueError, match=r"reads the output of a module, and '/relu#[14]' of odd one is none"):
             PytorchGradCam(classifier, "LayerCAM")
         explainer = PytorchGradCam(classifier, "HiResCAM", layer="stage3.1")
         maps.append(explainer(*example(classifier)))
