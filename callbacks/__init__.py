@@ -8,6 +8,7 @@ from callbacks.panels import SaliencyPanel, SalientPixels
 from callbacks.progress import EvaluationProgress, ExplanationCost
 from callbacks.report import EvaluationReport
 from callbacks.resume import EvaluationResume
+from callbacks.saved_maps import SavedMaps
 from callbacks.studies.background import BackgroundReplacement
 from callbacks.studies.projection_gap import ProjectionGap
 from callbacks.studies.stability import DeviceStability, JpegStability
@@ -33,6 +34,7 @@ __all__ = [
     "RunCheckpoints",
     "SaliencyPanel",
     "SalientPixels",
+    "SavedMaps",
     "StepStudy",
     "Throughput",
     "WeightPerturbation",

@@ -1,5 +1,6 @@
 """Small networks and batches that tests share."""
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +41,14 @@ def small_classifier(
     torch.manual_seed(seed)
     network = SmallNetwork(classes, channels).eval()
     return Classifier.wrap(network, mean=[0.5], std=[0.5], size=size, channels=channels, fold=fold)
+
+
+def small_vit(channels: int = 3, seed: int = 0) -> Classifier:
+    """Build a transformer of two layers for images of any whole number of cells of 16 pixels."""
+    torch.manual_seed(seed)
+    sizes = {"img_size": 64, "patch_size": 16, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 5}
+    network = timm.models.VisionTransformer(**sizes, in_chans=channels, dynamic_img_size=True)
+    return Classifier.wrap(network.eval(), mean=[0.5], std=[0.5], size=(64, 64), channels=channels)
 
 
 def small_estimator(classifier: Classifier, variant: Variant = "dre", seed: int = 0) -> MaskEstimator:

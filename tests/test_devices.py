@@ -20,7 +20,7 @@ from dre.modules import ExplainerEvaluation
 from tests.accelerator import HERE, THERE, PretendedAccelerator, place_of, pretended_trainer
 from tests.callbacks.evaluation import EXPLAINERS
 from tests.classification import classification, labelled_data, quarters
-from tests.explainers.test_explainers import NAMES, build
+from tests.explainers.test_explainers import NAMES, build, classifier_for
 from tests.metrics.examples import example, make, metric_classes
 from tests.networks import small_batch, small_classifier
 from tests.training import quiet_trainer, small_data, small_training
@@ -67,7 +67,7 @@ def test_explainers_stay_on_the_device_of_their_images(name):
     images, targets = small_batch(height=64, width=64)
     expected = build(name)(images, targets, KEYS)
     with PretendedAccelerator():
-        explainer = build(name, small_classifier().to("cuda"))
+        explainer = build(name, classifier_for(name).to("cuda"))
         saliency = explainer(images.to("cuda"), targets.to("cuda"), KEYS)
     assert place_of(saliency) == THERE
     torch.testing.assert_close(saliency, expected)

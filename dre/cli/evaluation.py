@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, dict_to_namespace
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
@@ -32,6 +32,9 @@ from dre.runs.directory import (
 CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
 LEARNED = (".DRE", ".MGnet")
 """Explainers that are a generator and nothing else: the recipe of its training is recorded."""
+
+SAVED_MAPS = "callbacks.SavedMaps"
+"""Class of the callback that writes maps."""
 
 PUBLISHED = "_published"
 """The name of an explainer ends so whose generator was trained by the recipe of the paper that the run compares."""
@@ -78,6 +81,12 @@ class EvaluationCommandLine(CommandLine):
             help="Tables of papers, by their files in configs/papers, that `reproduction.PaperTables` writes.",
         )
         parser.add_argument(
+            "--save_maps",
+            type=str | None,
+            default=None,
+            help="Folder to which every map is written, for `dre.explainers.Precomputed`: EXPLAINER/KEY.npz.",
+        )
+        parser.add_argument(
             "--on_error",
             type=OnError,
             default="raise",
@@ -88,12 +97,20 @@ class EvaluationCommandLine(CommandLine):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; `--on_error` is that of the module and of the data, where these have one."""
+        """Parse; `--on_error` is that of the module and of the data, `--save_maps` that of a callback."""
         super().parse_arguments(parser, args)
+        if self.config.save_maps is not None:
+            self._save_maps(self.config.save_maps)
         if self.config.on_error == "skip":
             self.config.model.on_error = "skip"
             if "on_error" in self.config.data.init_args:
                 self.config.data.init_args.on_error = "skip"
+
+    def _save_maps(self, directory: str) -> None:
+        """Let a callback write the maps, before others record that an image is done."""
+        callbacks = [one for one in self.config.trainer.callbacks or [] if one.class_path != SAVED_MAPS]
+        saved = dict_to_namespace({"class_path": SAVED_MAPS, "init_args": {"directory": directory}})
+        self.config.trainer.callbacks = [saved, *callbacks]
 
     def config_file(self, given: list[str], default: str) -> str:
         """Return the configuration of the run that is resumed, or the default."""

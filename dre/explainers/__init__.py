@@ -1,5 +1,9 @@
 """Explainers by family: class activation maps, gradients, paths, propagation, perturbation, learned explainers."""
 
+from dre.explainers.adapters.captum import Captum
+from dre.explainers.adapters.pytorch_grad_cam import PytorchGradCam
+from dre.explainers.adapters.zennit import Zennit
+from dre.explainers.attention import AttentionRollout, GradientAttention
 from dre.explainers.base import Explainer
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
 from dre.explainers.function import FunctionExplainer
@@ -16,6 +20,7 @@ from dre.explainers.perturbation.feature_inversion import FeatureInversion
 from dre.explainers.perturbation.lime import LIME
 from dre.explainers.perturbation.meaningful import MeaningfulPerturbation
 from dre.explainers.perturbation.rise import RISE
+from dre.explainers.precomputed import Precomputed
 from dre.explainers.propagation.deep_lift import DeepLift
 from dre.explainers.propagation.lrp import LRP, Conservation
 from dre.explainers.random import CentredGaussian, EdgeDetector, Random
@@ -31,8 +36,10 @@ __all__ = [
     "RISE",
     "SAMP",
     "XRAI",
+    "AttentionRollout",
     "BlurIG",
     "BlurPath",
+    "Captum",
     "CentredGaussian",
     "Conservation",
     "ControlledExplainer",
@@ -46,6 +53,7 @@ __all__ = [
     "FunctionExplainer",
     "GradCAM",
     "GradCAMPlusPlus",
+    "GradientAttention",
     "GuidedBackprop",
     "GuidedIG",
     "GuidedPath",
@@ -54,12 +62,15 @@ __all__ = [
     "MGnet",
     "MeaningfulPerturbation",
     "PathExplainer",
+    "Precomputed",
+    "PytorchGradCam",
     "Random",
     "SAMPPlusPlus",
     "SampPath",
     "SmoothGrad",
     "StraightPath",
     "VanillaGradient",
+    "Zennit",
     "bare_gradient",
     "completeness",
     "idgi",

@@ -79,6 +79,9 @@ class OutsideExplainer(Explainer):
         layer: Name of the layer that is read.
     """
 
+    alone = False
+    """Whether it is called for one image at a time even where it draws nothing."""
+
     def __init__(
         self, classifier: Classifier, *, chunk: int | None = None, seed: int = 0, layer: str | None = None
     ) -> None:
@@ -123,7 +126,7 @@ class OutsideExplainer(Explainer):
         if len(images) == 1:
             return maps
         rest = (images[1:], targets[1:], rows[1:])
-        others, _ = alone(*rest) if bool(draws[0]) else self.chunk.map(run, *rest)
+        others, _ = alone(*rest) if self.alone or bool(draws[0]) else self.chunk.map(run, *rest)
         return torch.cat([maps, others])
 
     @property

@@ -104,7 +104,7 @@ def global_draws(generator: torch.Generator, device: torch.device) -> Iterator[C
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
+    if on_gpu := _draws_there(device):
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
     seeded = _global_states(device)
@@ -114,13 +114,18 @@ def global_draws(generator: torch.Generator, device: torch.device) -> Iterator[C
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
-        if device.type == "cuda":
+        if on_gpu:
             torch.cuda.set_rng_state(before[3], device)
 
 
 def _global_states(device: torch.device) -> tuple[Any, ...]:
-    there = (torch.cuda.get_rng_state(device),) if device.type == "cuda" else ()
+    there = (torch.cuda.get_rng_state(device),) if _draws_there(device) else ()
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), *there
+
+
+def _draws_there(device: torch.device) -> bool:
+    """Return whether a device has a generator of its own, which another one does not share."""
+    return device.type == "cuda" and torch.cuda.is_available()
 
 
 def _are_equal(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:

@@ -76,7 +76,7 @@ def find_grids(network: nn.Module, seen: Observation, sample: Tensor, wide: Tens
         except Exception:
             others = {}
     size, found = (sample.shape[-2], sample.shape[-1]), dict[int, Grid | None]()
-    stated, named = _stated_prefix(network), _stated_layout(network)
+    stated, named = stated_prefix(network), _stated_layout(network)
     patches: tuple[int, int] | None = None
     for sight in seen.sights:
         if sight.shape[0] != len(sample):
@@ -230,7 +230,7 @@ def _full_grids(tokens: int, size: tuple[int, int]) -> Iterator[tuple[int, int]]
             yield rows, tokens // rows
 
 
-def _stated_prefix(network: nn.Module) -> int | None:
+def stated_prefix(network: nn.Module) -> int | None:
     """Return the number of class and register tokens that a network states, as timm's do."""
     for part in network.modules():
         number = getattr(part, "num_prefix_tokens", None)

@@ -720,13 +720,16 @@ def brightness(model, images, targets):
 def test_a_function_on_the_command_line_and_in_a_run_file_is_scored_beside_the_others(score_file):
     path = edited(score_file, score_file.parent / "own.yaml", "model.explainers", "written", f"{__name__}.brightness")
     words = ["--config", str(path), "--model.explainers.given", f"{__name__}.brightness", *SMALL, *QUIET]
-    run = EvaluationCommandLine([*words, "--model.cache", str(score_file.parent / "maps"), "--data.limit", "2"])
+    words += ["--model.cache", str(score_file.parent / "cache"), "--save_maps", "maps", "--data.limit", "2"]
+    run = EvaluationCommandLine(words)
     run.run()
+    kept = {folder.name: len(list(folder.iterdir())) for folder in (score_file.parent / "maps").iterdir()}
+    assert kept == dict.fromkeys(("grad_cam", "random", "written", "given"), 2)
     summary = json.loads((run.run_directory / "summary.json").read_text())
     assert list(summary["explainers"]) == ["grad_cam", "random", "written", "given"]
     cost = json.loads((run.run_directory / "cost.json").read_text())["given"]
     assert (cost["forwards"], cost["backwards"]) == (1, 1)
-    saved = yaml.safe_load((run.run_directory / "config.yaml").read_text())["model"]["given"]
+    saved = yaml.safe_load((run.run_directory / "config.yaml").read_text())["model"]["explainers"]["given"]
     assert saved["class_path"] == "dre.explainers.FunctionExplainer"
     assert saved["init_args"]["function"] == f"{__name__}.brightness"
     again = EvaluationCommandLine(["--config", str(run.run_directory / "config.yaml"), *QUIET])

@@ -32,7 +32,7 @@ from dre.modules import ExplainerEvaluation
 from dre.runs.process import one_line_errors
 from tests.command_line import QUIET, tiny_run_file, workplace
 from tests.data.trees import packed
-from tests.explainers.test_explainers import LEARNED, NAMES, OPTIONS
+from tests.explainers.test_explainers import LEARNED, NAMES, OPTIONS, classifier_for, gradient_times_input
 from tests.networks import small_batch, small_classifier
 from tests.training import quiet_trainer, small_data, small_training
 
@@ -119,7 +119,7 @@ def of_explainers(name: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """Give for each mutation of an explainer how to build it and explain an image with it."""
     kind, classifier, (images, targets) = (
         getattr(explainers, name),
-        small_classifier(),
+        classifier_for(name),
         small_batch(1, height=64, width=64),
     )
     plain = {option: value for option, value in MANY.items() if option in options_of(kind)}
@@ -127,6 +127,8 @@ def of_explainers(name: str) -> Iterator[tuple[str, Callable[[], object]]]:
     for option in ("explainer", "attribution"):
         if option in options_of(kind):
             plain[option] = dotted(GradCAM)
+    if name == "FunctionExplainer":
+        plain["function"] = f"{gradient_times_input.__module__}.gradient_times_input"
     for title, options in mutations(kind, plain):
         entry = {"class_path": f"dre.explainers.{name}", "init_args": options}
 

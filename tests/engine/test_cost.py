@@ -8,6 +8,7 @@ from dre.engine.cost import Meter, PeakMemory, Share, Tally, counted
 from dre.engine.gradients import Cost
 from dre.explainers.base import Explainer
 from dre.explainers.methods import catalogue, options_of
+from tests.explainers.test_explainers import classifier_for
 from tests.networks import small_batch, small_classifier, small_estimator
 
 CPU = torch.device("cpu")
@@ -78,8 +79,8 @@ FEW = {"steps": 3, "masks": 4, "samples": 4, "iterations": 2, "fragments": 3, "p
 
 @pytest.mark.parametrize("method", sorted(catalogue()))
 def test_hooks_count_what_the_engine_counts_and_nothing_twice(method):
-    classifier, (images, targets) = small_classifier(), small_batch(2, height=64, width=64)
-    kind = catalogue()[method]
+    kind, (images, targets) = catalogue()[method], small_batch(2, height=64, width=64)
+    classifier = classifier_for(kind.__name__)
     options = {name: value for name, value in FEW.items() if name in options_of(kind)}
     if method.startswith(("dre", "mgnet")):
         options = {name: value for name, value in options.items() if method == "dre_refined" and name == "steps"}

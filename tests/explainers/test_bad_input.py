@@ -12,12 +12,12 @@ from dre.api import catalogue, naming_supported, supported_explainers
 from dre.explainers import DRE, BlurIG, CentredGaussian, Explainer, GuidedIG, IntegratedGradients, VanillaGradient
 from dre.models import Classifier
 from tests.explainers.test_cam import small_transformer
-from tests.explainers.test_explainers import NAMES, PASSES, build
-from tests.networks import SmallNetwork, small_batch, small_classifier
+from tests.explainers.test_explainers import ATTENTION, NAMES, PASSES, build, classifier_for
+from tests.networks import small_batch, small_classifier, small_vit
 
 WRAPPERS = ("ControlledExplainer", "XRAI")  # they have no passes of their own
 LOGIT_ALONE = ("DeepLift", "LRP")
-NO_SCORE = ("DRERefined",)  # the objective of training, in which a mask of probability one has nothing to gain
+NO_SCORE = ("DRERefined", "FunctionExplainer")  # the objective of training, or whatever a function reads
 WITH_GRADIENTS = [
     name for name, cost in PASSES.items() if any(cost[1:]) and name not in WRAPPERS + LOGIT_ALONE + NO_SCORE
 ]
@@ -27,9 +27,9 @@ def without_maps() -> Classifier:
     return Classifier.wrap(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), size=(4, 4), name="flat one")
 
 
-def saturated_classifier() -> Classifier:
+def saturated_classifier(name: str = "") -> Classifier:
     """Its largest logit leads so far that the softmax gives exactly 1 in float32."""
-    classifier = small_classifier()
+    classifier = classifier_for(name)
     head = classifier.network.head
     with torch.no_grad():
         head.weight.mul_(1e5)
@@ -39,7 +39,7 @@ def saturated_classifier() -> Classifier:
 
 @pytest.mark.parametrize("name", WITH_GRADIENTS)
 def test_a_probability_of_one_is_reported_once_with_the_way_out(name):
-    classifier = saturated_classifier()
+    classifier = saturated_classifier(name)
     images, _ = small_batch()
     targets = classifier(images).argmax(1)
     assert (classifier(images).softmax(1).amax(1) == 1).all()
@@ -86,7 +86,9 @@ def test_what_a_classifier_lacks_is_named_with_what_works_for_it():
 
 
 def test_everything_works_for_a_network_with_maps_rectifiers_and_a_pooled_head():
-    assert supported_explainers(small_classifier()) == sorted(catalogue())
+    assert supported_explainers(small_classifier()) == sorted(
+        set(catalogue()) - {"attention_rollout", "gradient_attention"}
+    )
 
 
 class TwoScales(nn.Module):
@@ -139,19 +141,18 @@ def test_an_explainer_that_requires_nothing_is_never_refused():
 def test_a_classifier_in_training_mode_with_gradients_on_is_left_as_found(name):
     """The maps are those of eval mode, and neither modes, nor statistics, nor gradients change."""
     images, targets = small_batch(2, height=64, width=64)
-    torch.manual_seed(0)
-    network = SmallNetwork().eval()
-    classifier = Classifier.wrap(network, mean=[0.5], std=[0.5], size=(64, 64), fold=False)
+    classifier = small_vit() if name in ATTENTION else small_classifier(fold=False)
     keys = ["a", "b"]
     expected = build(name, classifier)(images, targets, keys)
-    classifier.network.stage2.train()  # the classifier itself stays in eval mode, whoever trains it
+    part = classifier.network.blocks[0] if name in ATTENTION else classifier.network.stage2
+    part.train()  # the classifier itself stays in eval mode, whoever trains it
     classifier.requires_grad_(True)
     modes = [module.training for module in classifier.modules()]
     state = {key: value.clone() for key, value in classifier.state_dict().items()}
     explainer = build(name, classifier)
     torch.testing.assert_close(explainer(images, targets, keys), expected)
     assert [module.training for module in classifier.modules()] == modes
-    assert sum(modes) == 4
+    assert sum(modes) == len(list(part.modules()))
     assert all(torch.equal(value, state[key]) for key, value in classifier.state_dict().items())
     assert all(one.requires_grad and one.grad is None for one in classifier.parameters())
     assert not any(module._forward_hooks for module in classifier.modules())

@@ -9,7 +9,7 @@ from dre.explainers import DRE, CentredGaussian, Explainer, GradCAM, GradCAMPlus
 from dre.explainers.gradient import reduce_channels
 from dre.images.blur import gaussian_blur
 from dre.models import Classifier
-from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator
+from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator, small_vit
 
 LEARNED = {"DRE": "dre", "DREPlus": "dre", "DRERefined": "dre", "MGnet": "mgnet"}
 ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
@@ -39,14 +39,18 @@ OPTIONS = {
 listed."""
 
 PUBLIC = {name: getattr(explainers, name) for name in explainers.__all__}
+ELSEWHERE = ("Captum", "Precomputed", "PytorchGradCam", "Zennit")
+"""Explainers that explain nothing themselves, or need another library: their own files test them."""
+
 NAMES = [
     name
     for name, kind in PUBLIC.items()
-    if isinstance(kind, type) and issubclass(kind, Explainer) and name not in ("Explainer", "PathExplainer")
+    if isinstance(kind, type) and issubclass(kind, Explainer) and name not in ("Explainer", "PathExplainer", *ELSEWHERE)
 ]
 
 
 PASSES = {
+    "AttentionRollout": (3, 0, 0),
     "BlurIG": (3 * 64, 3 * 64, 0),
     "CAM": (3, 0, 0),
     "CentredGaussian": (0, 0, 0),
@@ -62,6 +66,7 @@ PASSES = {
     "GGIG": (3 * 3 * 2, 3 * 3 * 2, 0),
     "GradCAM": (3, 0, 3),
     "GradCAMPlusPlus": (3, 0, 3),
+    "GradientAttention": (3, 3, 0),
     "GuidedBackprop": (3, 3, 0),
     "GuidedIG": (3 * 65, 3 * 64, 0),  # the end of the path is scored without a gradient
     "InputXGradient": (3, 3, 0),
@@ -83,8 +88,17 @@ PASSES = {
 What an explainer counts is compared with what its network runs, whether it is listed here or not."""
 
 
+ATTENTION = ("AttentionRollout", "GradientAttention")
+"""Explainers of transformers alone."""
+
+
+def classifier_for(name: str, channels: int = 3, seed: int = 0) -> Classifier:
+    """Build a small classifier that an explainer works for."""
+    return (small_vit if name in ATTENTION else small_classifier)(channels=channels, seed=seed)
+
+
 def build(name: str, classifier: Classifier | None = None, **options) -> Explainer:
-    classifier = classifier or small_classifier()
+    classifier = classifier or classifier_for(name)
     kind = getattr(explainers, name)
     if name not in LEARNED:
         return kind(classifier, **OPTIONS.get(name, {}) | options)
@@ -94,7 +108,7 @@ def build(name: str, classifier: Classifier | None = None, **options) -> Explain
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shape_of_the_image_and_inputs_left_alone(name, channels):
-    explainer = build(name, small_classifier(channels=channels))
+    explainer = build(name, classifier_for(name, channels))
     images, targets = small_batch(channels=channels)
     before = images.clone()
     saliency = explainer(images, targets)
@@ -137,7 +151,7 @@ def test_a_network_in_half_precision_and_autocast_give_nearly_the_map_in_float32
     exact = build(name, **options)(images, targets, ["a"])
     with torch.no_grad(), torch.autocast("cpu", precision):
         mixed = build(name, **options)(images, targets, ["a"])
-    explainer = build(name, small_classifier().to(precision), **options).to(precision)
+    explainer = build(name, classifier_for(name).to(precision), **options).to(precision)
     for saliency in (mixed, explainer(images, targets, ["a"]), explainer(images.to(precision), targets, ["a"])):
         assert saliency.dtype == torch.float32
         assert saliency.isfinite().all()
@@ -244,7 +258,8 @@ def test_passes_are_counted_as_they_happen(name):
     forwards, backwards = [], []
     network = explainer.classifier.network
     network.register_forward_hook(lambda _, inputs, __: forwards.append(len(inputs[0])))
-    network.stem.register_full_backward_hook(lambda _, __, gradients: backwards.append(len(gradients[0])))
+    end = network.head if name in ATTENTION else network.stem  # attention is differentiated, and no pixel
+    end.register_full_backward_hook(lambda _, __, gradients: backwards.append(len(gradients[0])))
     explainer(*small_batch())
     counted = (explainer.cost.forwards, explainer.cost.backwards, explainer.cost.head_backwards)
     assert counted == PASSES.get(name, counted)

@@ -16,8 +16,8 @@ from dre.explainers import (
     idgi,
 )
 from dre.models import Classifier
-from tests.explainers.test_explainers import NAMES, build
-from tests.networks import SmallNetwork, small_batch, small_classifier
+from tests.explainers.test_explainers import NAMES, build, classifier_for
+from tests.networks import SmallNetwork, small_batch
 
 KEYS = ["a", "b", "c"]
 SEEDS = range(3)
@@ -43,10 +43,10 @@ SYMMETRIC = {
 """Methods that treat pixels alike that the score treats alike."""
 
 
-def example(seed: int) -> tuple[Classifier, torch.Tensor, torch.Tensor]:
+def example(seed: int, name: str = "") -> tuple[Classifier, torch.Tensor, torch.Tensor]:
     """A random network and three images, in float64: what is left of a difference is rounding."""
     images, targets = small_batch()
-    return small_classifier(seed=seed).double(), images.double(), targets
+    return classifier_for(name, seed=seed).double(), images.double(), targets
 
 
 WRAPPED = {"ControlledExplainer": "explainer", "XRAI": "attribution"}
@@ -56,7 +56,7 @@ WRAPPED = {"ControlledExplainer": "explainer", "XRAI": "attribution"}
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_images_does_not_matter(name, seed):
-    classifier, images, targets = example(seed)
+    classifier, images, targets = example(seed, name)
     explainer = build(name, classifier)
     expected = explainer(images, targets, KEYS)
     order = [2, 0, 1]
@@ -67,7 +67,7 @@ def test_the_order_of_images_does_not_matter(name, seed):
 @pytest.mark.parametrize("chunk", [1, 2, 50])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_chunk_does_not_matter_and_bounds_every_pass(name, chunk):
-    classifier, images, targets = example(seed=chunk)
+    classifier, images, targets = example(chunk, name)
     expected = build(name, classifier)(images, targets, KEYS)
     explainer = build(name, classifier)
     owner = getattr(explainer, WRAPPED[name]) if name in WRAPPED else explainer
