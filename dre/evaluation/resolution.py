@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dre.evaluation.evaluator import check_name
-from dre.explainers import Explainer, FunctionExplainer
+from dre.explainers import Explainer, FunctionExplainer, Precomputed
 from dre.explainers.function import is_attribution
 from dre.explainers.methods import chosen_method, method_name, naming_supported
 from dre.models import Classifier
@@ -78,7 +78,7 @@ def _built(name: str, one: Given, classifier: Classifier, keys: Sequence[str], i
         kind, known = chosen_method(method, options)
         return kind(classifier, **known)
     if isinstance(one, Tensor | np.ndarray):
-        return FinishedMaps(classifier, _by_key(name, torch.as_tensor(one), keys, images))
+        return Precomputed(classifier, _by_key(name, torch.as_tensor(one), keys, images))
     if isinstance(one, Explainer):
         if one.classifier is not classifier:
             raise ValueError(
@@ -117,27 +117,12 @@ def _explains(function: Callable[..., Any]) -> bool:
 
 def _by_key(name: str, maps: Tensor, keys: Sequence[str], images: Tensor) -> dict[str, Tensor]:
     """Return finished maps by the key of their image."""
-    wanted = [len(images), 1, *images.shape[2:]]
+    height, width = images.shape[2:]
     maps = maps[:, None] if maps.ndim == 3 else maps
-    if list(maps.shape) != wanted:
-        raise ValueError(f"maps {name!r} must have shape {wanted}, one for each image, got {list(maps.shape)}")
-    return {key: one.detach() for key, one in zip(keys, maps, strict=True)}
-
-
-class FinishedMaps(Explainer):
-    """Give maps that are finished.
-
-    Args:
-        classifier: What they explain.
-        maps: By key, [1, H, W].
-    """
-
-    asks_outputs_alone = True
-
-    def __init__(self, classifier: Classifier, maps: Mapping[str, Tensor]) -> None:
-        super().__init__(classifier)
-        self.maps = maps
-
-    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `Explainer.forward`."""
-        return torch.stack([self.maps[key] for key in self.keys or ()]).to(images)
+    fits = maps.ndim == 4 and maps.shape[:2] == (len(images), 1) and maps.shape[2] <= height and maps.shape[3] <= width
+    if not fits:
+        raise ValueError(
+            f"maps {name!r} must have shape [{len(images)}, 1, {height}, {width}] or be of a smaller grid, one for each "
+            f"image; got {list(maps.shape)}"
+        )
+    return {key: one.detach().cpu() for key, one in zip(keys, maps, strict=True)}

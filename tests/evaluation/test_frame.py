@@ -267,7 +267,7 @@ WRONG = [
     ({"explainers": {"a/b": "random"}}, ValueError, "needs another name"),
     ({"explainers": 3}, TypeError, "'int' object is not iterable|must be the name of a method"),
     ({"explainers": {"mine": 3}}, TypeError, r"explainer 'mine' must be the name of a method.*got int"),
-    ({"explainers": {"mine": torch.rand(2, 1, 3, 3)}}, ValueError, r"maps 'mine' must have shape \[2, 1, 64, 96\]"),
+    ({"explainers": {"mine": torch.rand(2, 3, 64, 96)}}, ValueError, r"maps 'mine' must have shape \[2, 1, 64, 96\]"),
     ({"explainers": {"mine": lambda classifier: 3}}, TypeError, "must build an Explainer"),
     ({"explainers": Random(small_classifier())}, ValueError, "belongs to another classifier"),
     ({"explainers": {"mine": ("rise", {"mask": 3})}}, ValueError, "'rise' takes no option 'mask'"),
