@@ -122,7 +122,7 @@ def _by_key(name: str, maps: Tensor, keys: Sequence[str], images: Tensor) -> dic
     fits = maps.ndim == 4 and maps.shape[:2] == (len(images), 1) and maps.shape[2] <= height and maps.shape[3] <= width
     if not fits:
         raise ValueError(
-            f"maps {name!r} must have shape [{len(images)}, 1, {height}, {width}] or be of a smaller grid, one for each "
-            f"image; got {list(maps.shape)}"
+            f"maps {name!r} must have shape [{len(images)}, 1, {height}, {width}], or that of a smaller grid, one for "
+            f"each image; got {list(maps.shape)}"
         )
     return {key: one.detach().cpu() for key, one in zip(keys, maps, strict=True)}

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 import pandas as pd
 from torch import Tensor
-from torchmetrics import Metric
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 NORMAL_QUANTILE = 1.959963984540054
 """Standard errors to each side of the mean in a 95 % band."""
@@ -69,7 +71,7 @@ class CurveSource(Protocol):
         """Return the curve."""
 
 
-def merged_curve(metric: Metric) -> Curve | None:
+def merged_curve(metric: "Metric") -> Curve | None:
     """Return a metric's curve over the images of all ranks; None when it has no curve or no images.
 
     Every rank must call it, since it merges.

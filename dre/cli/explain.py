@@ -1,0 +1,104 @@
+"""Explain pictures from the shell: `dre-explain photo.jpg --method grad_cam --out map.png`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from dre.api import explain, list_explainers
+from dre.evaluation.display import show
+from dre.explainers.arguments import as_classifier, on_device, pixels_of
+from dre.images.decode import batch_or_pictures
+from dre.models import Classifier
+from dre.models.class_names import names_of
+
+SHIPPED = "tf_efficientnet_lite0"
+"""Network whose weights come as a package, with the extra `demo`: nothing is downloaded."""
+
+LIKELIEST = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Explain pictures, print what the network sees in them, and write one picture of maps."""
+    given = _parser().parse_args(arguments)
+    if given.list:
+        print("\n".join(f"{name}: {line}" for name, line in list_explainers().items()))
+        return
+    try:
+        print("\n".join(_explained(given)))
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        sys.exit(f"dre-explain: {' '.join(str(error).split())}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dre-explain", description=__doc__)
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures: JPEG, PNG, WebP, ...")
+    parser.add_argument("--method", help="as `--list` names it; Grad-CAM where the network has feature maps")
+    parser.add_argument("--model", default=SHIPPED, help=f"name of timm or torchvision/NAME; {SHIPPED} by default")
+    parser.add_argument("--weights", help="pretrained (downloads), package, none (random), or a file")
+    parser.add_argument("--target", help="class to explain, by number or name; the predicted one by default")
+    parser.add_argument("--checkpoint", help="of a learned explainer: a file or the directory of a run")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the method")
+    parser.add_argument("--device", help="cpu or cuda")
+    parser.add_argument("--out", default="map.png", type=Path, help="picture to write; map.png by default")
+    parser.add_argument("--list", action="store_true", help="print the methods and end")
+    return parser
+
+
+def _explained(given: argparse.Namespace) -> list[str]:
+    """Write the picture, and return the lines to print."""
+    if not given.images:
+        raise ValueError("name at least one picture; --list prints the methods")
+    if given.out.suffix.lower() != ".png":
+        raise ValueError(f"--out writes a PNG file, got {given.out}; call it {given.out.with_suffix('.png')}")
+    pictures = batch_or_pictures(given.images)
+    weights = given.weights or ("package" if given.model == SHIPPED else "pretrained")
+    weights = None if weights == "none" else weights
+    classifier = as_classifier(given.model, pictures, None, None, weights, "logits")
+    classifier = on_device(classifier, given.device, is_own=given.model)
+    images = pixels_of(pictures, classifier)
+    options = _options(given.option) | ({} if given.checkpoint is None else {"checkpoint": given.checkpoint})
+    target = int(given.target) if given.target and given.target.isdigit() else given.target
+    maps, targets = explain(classifier, images, target, given.method, return_target=True, **options)
+    captions, lines = _said(classifier, images, targets, given.images)
+    show(images, {given.method or "map": maps}, captions, path=given.out)
+    return [*lines, f"{given.out}: what {given.method or 'the method'} finds important for them"]
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Return the options of the method, read as YAML values."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--option takes NAME=VALUE, got {word!r}")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def _said(classifier: Classifier, images: Tensor, targets: Tensor, files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a caption for each picture, and a line with its likeliest classes and the one that is explained."""
+    with torch.no_grad():
+        shares = classifier(images).float().softmax(dim=1)
+    best = shares.topk(min(LIKELIEST, shares.shape[1]), dim=1)
+    captions, lines = [], []
+    for place, (file, target) in enumerate(zip(files, targets.tolist(), strict=True)):
+        likeliest = zip(best.indices[place].tolist(), best.values[place].tolist(), strict=True)
+        seen = ", ".join(_share(classifier, index, share) for index, share in likeliest)
+        explained = _share(classifier, target, float(shares[place, target]))
+        captions.append(explained)
+        lines.append(f"{file}: {seen}; explained: {explained}")
+    return captions, lines
+
+
+def _share(classifier: Classifier, index: int, share: float) -> str:
+    return f"{names_of([index], classifier.class_names)[0]} {100 * share:.0f} %"
+
+
+if __name__ == "__main__":
+    main()
