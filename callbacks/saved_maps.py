@@ -21,11 +21,13 @@ class SavedMaps(pl.Callback):
         directory: Of the maps; `maps` in the directory of the run when not given.
 
     Raises:
-        ValueError: It is a file.
+        ValueError: It is a file, or nothing.
     """
 
     def __init__(self, directory: str | None = None) -> None:
         self.directory = directory
+        if directory is not None and not directory.strip():
+            raise ValueError("`directory` of the maps is empty; name a folder, or leave it out for one in the run's")
         if directory is not None and Path(directory).expanduser().is_file():
             raise ValueError(f"`directory` of the maps is a file, {directory}; name a folder")
 

@@ -27,7 +27,7 @@ from dre.cli.arguments import (
     spelled_out,
 )
 from dre.cli.class_paths import check_class_paths
-from dre.cli.entries import with_entries, wrap_functions
+from dre.cli.entries import take_files, with_entries, wrap_functions
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
@@ -97,6 +97,7 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run that belong to neither model, data nor trainer."""
+        take_files(parser, "model.explainers")
         parser.add_argument("--name", type=str, default="run", help="Runs of one name share a folder.")
         parser.add_argument(
             "--ckpt_path",

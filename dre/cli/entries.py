@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace, dict_to_namespace
+from pytorch_lightning.cli import LightningArgumentParser
 
 from dre.cli.arguments import CONFIG, load_renamed
 from dre.explainers.function import is_attribution
@@ -71,6 +72,16 @@ def _written_out(value: Any, folder: Path) -> Any:
     if isinstance(value, dict):
         return {name: _written_out(one, folder) for name, one in value.items()}
     return [_written_out(one, folder) for one in value] if isinstance(value, list) else value
+
+
+def take_files(parser: LightningArgumentParser, key: str) -> None:
+    """Let a mapping be named by the path of a run-file fragment, also where its values are of two types.
+
+    The library allows it where all values are classes, or functions that return them.
+    """
+    for action in parser._actions:
+        if action.dest == key:
+            action._enable_path = True  # type: ignore[attr-defined]
 
 
 def wrap_functions(explainers: Namespace | dict[str, Any]) -> None:

@@ -11,8 +11,10 @@ DATA = "data/demo"
 CLASSES = 1000
 """Number of classes: the demo photographs are labelled as ImageNet is."""
 
-COUNTS = {"samples", "masks", "points", "ascents", "steps", "fragments", "iterations", "draws"}
-COUNTS |= {"n_samples", "nt_samples"}  # of captum
+COUNTS = {
+    *("samples", "masks", "points", "ascents", "steps", "fragments", "iterations", "draws"),
+    *("n_samples", "nt_samples"),  # of methods of other libraries
+}
 CONDITIONS = {"depths": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
 """Conditions that a study of explainers keeps."""
 

@@ -149,7 +149,8 @@ def checked_maps(found: object, images: Tensor, name: str) -> Tensor:
     """
     if not isinstance(found, Tensor | np.ndarray):
         raise TypeError(f"{name} must return a tensor or an array of maps [B, 1, H, W], got {type(found).__name__}")
-    maps = torch.as_tensor(found).detach().to(images.device)
+    maps = found if isinstance(found, Tensor) else torch.from_numpy(np.ascontiguousarray(found))  # of any strides
+    maps = maps.detach().to(images.device)
     if maps.is_complex():
         raise TypeError(f"{name} must return real numbers, got {maps.dtype}")
     maps, shape = maps.to(torch.promote_types(maps.dtype, torch.float32)), list(maps.shape)

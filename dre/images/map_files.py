@@ -10,8 +10,6 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
-from pyarrow import ArrowException
 from torch import Tensor
 
 Values = npt.NDArray[Any]
@@ -139,8 +137,10 @@ class MapTable:
             raise FileNotFoundError(f"there is no table of maps at {path}")
         self.stamp = (self.path.stat().st_size, self.path.stat().st_mtime_ns)
         self.rows: dict[str, tuple[int, int]] = {}
+        from pyarrow import ArrowException
+
         try:
-            table = pq.ParquetFile(self.path)
+            table = _table(self.path)
             if missing := [name for name in COLUMNS if name not in table.schema_arrow.names]:
                 raise ValueError(f"it has no column {missing[0]}, but {', '.join(table.schema_arrow.names)}")
             for group in range(table.num_row_groups):
@@ -208,7 +208,14 @@ def open_maps(maps: str | Path | Mapping[str, Any]) -> MapFolder | MapTable | Ma
 @functools.lru_cache(maxsize=1)
 def _row_group(path: Path, stamp: tuple[int, int], group: int) -> dict[str, Any]:
     """Read a group of rows as columns; evaluations read in order, so that one group is enough."""
-    table = pq.ParquetFile(path)
+    table = _table(path)
     names = [name for name in (SALIENCY, TARGET, "height", "width") if name in table.schema_arrow.names]
     read = table.read_row_group(group, columns=names)
     return {name: read[name] for name in names}
+
+
+def _table(path: Path) -> Any:
+    """Open a table; the library is loaded by the first one, as explaining needs none."""
+    from pyarrow.parquet import ParquetFile
+
+    return ParquetFile(path)

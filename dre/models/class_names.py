@@ -135,7 +135,8 @@ def class_index(name: str, known: Sequence[str] | None, classifier: str) -> int:
         return found[0]
     if found:
         raise ValueError(f"{name!r} is the name of {len(found)} classes of {classifier}, {found}; give the index")
-    near = get_close_matches(name.lower(), [one.lower() for one in known if one], n=3, cutoff=0.5)
+    parts = dict.fromkeys(part.strip() for one in known if one for part in (one.lower(), *one.lower().split(",")))
+    near = get_close_matches(name.lower(), list(parts), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see its `class_names`"
     raise ValueError(f"{classifier} has no class {name!r}; {hint}")
 

@@ -160,7 +160,8 @@ def test_passes_are_counted_by_the_explainer_and_its_meter_alike():
 @pytest.mark.parametrize("kind", ["tensor", "array", "integers"])
 def test_maps_of_any_accepted_shape_and_type(shape, kind):
     grid = torch.arange(torch.Size(shape).numel()).view(shape)
-    found = {"tensor": grid.double(), "array": grid.float().numpy(), "integers": grid}[kind]
+    turned = np.flip(np.flip(grid.float().numpy(), -1).copy(), -1)  # of a negative stride
+    found = {"tensor": grid.double(), "array": turned, "integers": grid}[kind]
     remaining = iter([found[:1], found[1:]])
     saliency = FunctionExplainer(small_classifier(), lambda *_: next(remaining))(*small_batch())
     expected = upsample(grid.double().view(3, 1, *shape[-2:]), (64, 96)).float()
