@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 from PIL import Image
+from pyarrow.parquet import read_schema
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from callbacks.explained_classes import CLASS_COLUMNS
 from dre.reporting.figures import curves_figure
 from dre.reporting.style import png_bytes
 
@@ -43,9 +45,9 @@ class CheckpointArtifact(pl.Callback):
 class ResultsArtifact(pl.Callback):
     """Log what an evaluation wrote as tables, pictures and the artifact `RUN-results`; without W&B it does nothing.
 
-    Tables: `test/scores` (an image and explainer in each row), `test/summary` (mean and interval of each explainer and
-    metric), `test/curves` (the points of all curves, with bands); pictures: `test/curve_panels` and the rank diagrams.
-    List it last.
+    Tables: `test/scores` (an image and explainer in each row, with the explained class), `test/summary` (mean and
+    interval of each explainer and metric), `test/curves` (the points of all curves, with bands); pictures:
+    `test/curve_panels` and the rank diagrams. List it last.
     """
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -64,11 +66,8 @@ class ResultsArtifact(pl.Callback):
         import wandb
 
         summary = json.loads((directory / "summary.json").read_text())
-        scores, curves = (pd.read_parquet(directory / f"{name}.parquet") for name in ("scores", "curves"))
-        wide = scores.pivot_table(
-            index=["key", "explainer"], columns="metric", values="value", observed=True
-        ).reset_index()
-        logger.log_table("test/scores", dataframe=wide)
+        curves = pd.read_parquet(directory / "curves.parquet")
+        logger.log_table("test/scores", dataframe=scores_frame(directory / "scores.parquet"))
         logger.log_table("test/summary", dataframe=summary_frame(summary))
         pictures = {path.stem: wandb.Image(str(path)) for path in sorted(directory.glob("critical_difference_*.png"))}
         if not curves.empty:
@@ -86,6 +85,18 @@ class ResultsArtifact(pl.Callback):
 def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
     """Return the loggers that write to W&B."""
     return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
+def scores_frame(path: Path) -> pd.DataFrame:
+    """Read a table of scores with a row for each image and explainer: the class columns, and a column a metric."""
+    about = [name for name in CLASS_COLUMNS if name in read_schema(path).names]
+    scores = pd.read_parquet(path, columns=["key", "explainer", "metric", "value"])
+    wide = scores.pivot_table(index=["key", "explainer"], columns="metric", values="value", observed=True)
+    wide = wide.rename_axis(columns=None).reset_index().astype({"key": str, "explainer": str})
+    del scores
+    classes = pd.read_parquet(path, columns=["key", *about]).drop_duplicates("key").astype(object)
+    classes = classes.where(classes.notna(), None)  # W&B knows no other missing value of a whole number
+    return wide.merge(classes, on="key", how="left")[["key", "explainer", *about, *wide.columns[2:]]]
 
 
 def summary_frame(summary: dict[str, Any]) -> pd.DataFrame:

@@ -2,12 +2,14 @@ import json
 import sys
 import time
 
+import pandas as pd
 import pytest
 import wandb
 from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from callbacks import CheckpointArtifact, ResultsArtifact
+from callbacks.artifacts import scores_frame
 from dre.cli.training import TrainingCommandLine
 from tests.callbacks.evaluation import small_evaluation
 from tests.command_line import offline_records, tiny_run_file, workplace
@@ -89,6 +91,7 @@ def test_the_offline_run_holds_the_gallery_and_the_scores(offline_run):
         assert picture.size == original.size
     assert logged["test/scores._type"] == ["table-file"]
     assert logged["test/scores.nrows"] == [4]  # two images, two explainers
+    assert logged["test/scores.ncols"] == [2 + 5 + 3]  # names, the explained class, metrics
     assert logged["test/summary.nrows"] == [2 * 4]  # M_F, its min-max across explainers, M_E and skewness
     assert logged["test/curves.nrows"] == [2 * 33]
     for name in ("curve_panels", "critical_difference_faithfulness"):
@@ -129,3 +132,20 @@ def test_without_wandb_nothing_happens(five_shards, tmp_path):
     trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[CheckpointArtifact()])
     trainer.fit(small_training(embedding_epochs=0), small_data(five_shards))
     assert not (tmp_path / "wandb").exists()
+
+
+def test_the_table_of_scores_has_the_class_of_each_image_and_none_of_an_earlier_version(tmp_path):
+    rows = [(key, name, metric, 0.5) for key in "ab" for name in ("dre", "random") for metric in ("m", "n")]
+    scores = pd.DataFrame(rows[:-1], columns=["key", "explainer", "metric", "value"]).astype({"metric": "category"})
+    scores.to_parquet(tmp_path / "old.parquet")
+    assert scores_frame(tmp_path / "old.parquet").columns.tolist() == ["key", "explainer", "m", "n"]
+    labels = pd.array([3] * 4 + [None] * 3, dtype="Int32")
+    scores.assign(label=labels, target_name=["cat"] * 4 + ["dog"] * 3).to_parquet(tmp_path / "new.parquet")
+    found = scores_frame(tmp_path / "new.parquet")
+    assert found.drop(columns="n").to_numpy().tolist() == [
+        ["a", "dre", "cat", 3, 0.5],
+        ["a", "random", "cat", 3, 0.5],
+        ["b", "dre", "dog", None, 0.5],
+        ["b", "random", "dog", None, 0.5],
+    ]
+    assert found["n"].isna().tolist() == [False, False, False, True]

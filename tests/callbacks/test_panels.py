@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -7,6 +8,7 @@ from callbacks import ExplanationMetrics, SaliencyPanel, SalientPixels
 from callbacks.panels import best_pixels
 from dre.explainers import CentredGaussian, Random
 from dre.modules import ExplainerEvaluation
+from dre.reporting.panel import Photograph
 from tests.networks import small_classifier
 from tests.training import quiet_trainer, small_data
 
@@ -128,3 +130,32 @@ def test_kept_pixels_are_the_photographs_and_all_of_them_at_one(five_shards, tmp
 def test_impossible_settings_are_refused(options, line):
     with pytest.raises(ValueError, match=line):
         SalientPixels(**options)
+
+
+def test_the_explained_class_stands_under_each_photograph(five_shards, tmp_path):
+    panel, study = SaliencyPanel(images=3), SalientPixels(shares=[0.25], images=3)
+    module = ExplainerEvaluation(small_classifier(2), {"random": Random})
+    module.classifier.class_names = ("cat, felis", "dog")
+    callbacks = [ExplanationMetrics(show=False), panel, study]
+    data = small_data(five_shards, eval_batch_size=2)
+    data.class_names = lambda: ["cat", "dog"]
+    quiet_trainer(tmp_path, callbacks=callbacks).test(module, data, verbose=False)
+    about = pd.read_parquet(tmp_path / "scores.parquet").drop_duplicates("key").set_index("key")
+    for one in (*panel.photographs["gallery"], *study.photographs["salient_25"]):
+        row = about.loc[one.key]
+        name = row["target_name"].partition(",")[0]
+        assert one.caption == f"{name}\n{row['probability']:.0%}, {'right' if row['correct'] else 'wrong'}".replace(
+            "%", " %"
+        )
+
+
+def test_photographs_are_taken_up_with_their_caption_and_without_one_where_an_earlier_version_kept_them():
+    panel, other = SaliencyPanel(images=2), SaliencyPanel(images=2)
+    panel.photographs, other.photographs = {"gallery": []}, {"gallery": []}
+    panel._add(
+        {"gallery": [Photograph("a", torch.zeros(3, 2, 2), {}, {}, "cat"), Photograph("b", torch.ones(3, 2, 2), {})]}
+    )
+    progress = panel.progress(None)
+    del next(one for one in progress["gallery"] if one["key"] == "b")["caption"]
+    other.resume(None, progress)
+    assert {one.key: one.caption for one in other.photographs["gallery"]} == {"a": "cat", "b": ""}

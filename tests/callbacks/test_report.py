@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from callbacks import EvaluationReport, ExplanationCost, ExplanationMetrics, MapDistances
-from callbacks.image_selection import BestWorst
+from callbacks.image_selection import BestWorst, first_keys
+from callbacks.report import _listed
 from dre.metrics import Deletion
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.reporting.pages import Page
@@ -132,3 +133,48 @@ def test_what_is_listed_in_the_wrong_order_is_said(five_shards, tmp_path):
 def test_wrong_options_are_refused(options, line, five_shards, tmp_path):
     with pytest.raises(ValueError, match=line):
         evaluate(tmp_path, small_data(five_shards), EvaluationReport(**options))
+
+
+def test_the_report_says_of_each_image_which_class_was_explained(five_shards, tmp_path):
+    module = small_evaluation(2)
+    module.classifier.class_names = ("cat, felis", "dog")
+    callbacks = [ExplanationMetrics(show=False), EvaluationReport(examples=2, metric="pearson_skewness")]
+    quiet_trainer(tmp_path, callbacks=callbacks).test(module, small_data(five_shards, limit=9), verbose=False)
+    page, frame = Page((tmp_path / "report.html").read_text()), pd.read_parquet(tmp_path / "scores.parquet")
+    rows = page.tables["each-image"][1:]
+    skewness = frame[frame["metric"] == "pearson_skewness"].set_index(["key", "explainer"])["value"]
+    about = frame.drop_duplicates("key").set_index("key")
+    assert [row[0] for row in rows] == about.index.tolist()
+    for key, name, chance, right, *values in rows:
+        one = about.loc[key]
+        assert name == one["target_name"].partition(",")[0]
+        assert float(chance.removesuffix(" %")) == pytest.approx(100 * one["probability"], abs=0.51)
+        assert right == ("right" if one["correct"] else "wrong")
+        assert [float(value) for value in values] == pytest.approx([skewness[key, n] for n in EXPLAINERS], abs=0.006)
+        for table in ("worst", "best"):
+            shown = {row[0]: row[1] for row in page.tables[table][1:]}
+            assert shown.get(key, said := f"explained: {name}, {chance}, {right}") == said
+    assert {row["data-class"] for row in page.rows["each-image"][1:]} == set(about["target_name"])
+
+
+def test_a_large_report_lists_the_first_images_by_their_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr("callbacks.report.MOST_IMAGES", 3)
+    frame = pd.DataFrame({"key": list("abcde"), "explainer": "dre", "metric": ["m", "m", "m", "m", "other"]})
+    frame.assign(value=0.5).astype({"metric": "category", "key": "category"}).to_parquet(tmp_path / "scores.parquet")
+    listed = _listed(tmp_path / "scores.parquet", "m")
+    assert listed["key"].tolist() == sorted(first_keys("abcd", 3))
+    assert _listed(tmp_path / "none.parquet", "m") is None
+
+
+def test_examples_that_an_earlier_version_kept_have_no_class():
+    kept = BestWorst("dre", "deletion", 2)
+    kept.update(
+        outputs(["a"], [0.5]) | {"target_names": ["cat"], "probability": torch.ones(1), "correct": torch.tensor([-1])}
+    )
+    progress = kept.progress()
+    assert [progress["worst"][0][name] for name in ("target", "probability", "correct")] == ["cat", 1.0, None]
+    for one in (*progress["worst"], *progress["best"]):
+        del one["target"], one["probability"], one["correct"]
+    other = BestWorst("dre", "deletion", 2)
+    other.resume(progress)
+    assert (other.worst[0].key, other.worst[0].target) == ("a", "")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dre.reporting.overlay import for_display, overlay_map, png
-from dre.reporting.panel import GAP, Photograph, draw_panel
+from dre.reporting.panel import GAP, LINE, SIDE, Photograph, draw_panel
 
 
 def pixels(path) -> np.ndarray:
@@ -130,3 +130,21 @@ def test_names_are_text_whatever_they_hold(tmp_path, name):
     photograph = Photograph("a", torch.rand(3, 8, 8), {name: torch.zeros(8, 8)})
     draw_panel([photograph], tmp_path / "panel.png", f"Photographs: {name}")
     assert (tmp_path / "panel.png").stat().st_size > 0
+
+
+def test_a_caption_stands_below_its_photograph_and_moves_the_maps_down(tmp_path):
+    image, saliency = torch.rand(3, 8, 8), {"dre": torch.rand(8, 8)}
+    captions = ["tabby\n83 %, right", "", f"{'W' * 200}\n< 1 %, wrong"]
+    draw_panel([Photograph("a", image, saliency) for _ in captions], tmp_path / "plain.png")
+    draw_panel([Photograph("a", image, saliency, caption=one) for one in captions], tmp_path / "said.png")
+    plain, said = pixels(tmp_path / "plain.png"), pixels(tmp_path / "said.png")
+    room = said.shape[0] - plain.shape[0]
+    assert room == 2 * LINE
+    width, photograph = 3 * SIDE + 2 * GAP, GAP + SIDE
+    np.testing.assert_array_equal(said[:photograph, -width - GAP :], plain[:photograph, -width - GAP :])
+    np.testing.assert_array_equal(said[photograph + room :, -width - GAP :], plain[photograph:, -width - GAP :])
+    strip = said[photograph : photograph + room, -width - GAP :].min(axis=(0, 2)) < 128  # columns with ink
+    parts = [strip[place * (SIDE + GAP) :][: SIDE + GAP] for place in range(3)]
+    assert [bool(part.any()) for part in parts] == [True, False, True]
+    assert not parts[2][-GAP:].any()  # a long name is cut, and does not reach beyond its photograph
+    assert parts[2].sum() > parts[0].sum()

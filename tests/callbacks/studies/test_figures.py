@@ -30,6 +30,7 @@ def test_maps_before_and_after_the_background_was_replaced_are_drawn(five_shards
     for key, image in study.maps.images.items():
         before, after = (kept(study, "edge_detector", label)[key] for label in ("before", "after"))
         saliency = EdgeDetector(module.classifier)(image[None], torch.tensor([0]))
+        assert study.maps.captions[key].startswith("class ")
         assert torch.equal(before, small(coloured(for_display(saliency)[0, 0], "gray")))
         assert not torch.equal(before, after)
         changed = kept(study, "background replaced", "checkerboard")[key]
