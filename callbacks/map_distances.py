@@ -16,7 +16,7 @@ from callbacks.artifacts import wandb_loggers
 from callbacks.outputs import MetricStates, OutputsCallback
 from dre import metrics
 from dre.metrics import XMGD, MapMixtures
-from dre.metrics.base import MapComparison
+from dre.metrics.map_comparison import MapComparison
 from dre.metrics.xmgd_distance import Aggregate, GroupDistances
 from dre.reporting import comparisons_figure, distances_figure
 from dre.reporting.style import png_bytes

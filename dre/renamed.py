@@ -44,7 +44,7 @@ dre.explainers.propagation < dre.explainers: rules=relevance_rules rescale
 dre.images < dre: information decode=pictures randomness segments
 dre.metrics < dre.metrics: localisation=background m_e=explainability m_f=faithfulness
 dre.metrics < dre.metrics: information_curves=information_curve xmgd_distance=xmgd base=feeding base=image_curve
-dre.metrics < dre.metrics: base=image_mean base=map_comparison distribution=middle_share distribution=relief
+dre.metrics < dre.metrics: base=image_mean distribution=middle_share distribution=relief
 dre.metrics < dre.metrics: distribution=skewness distribution=sparsity squared_error=stability base=states
 dre.mixtures < dre.mixtures: starts=points
 dre.models < dre.models: hooks=borrowing memory_estimate=footprint networks=mnist_cnn randomisation=perturbation

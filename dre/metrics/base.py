@@ -1,9 +1,8 @@
 """Base classes of metrics: means over images of numbers and curves, as sums that merge exactly over ranks."""
 
 import inspect
-import re
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dre.checks import NonFiniteError, check_constructor, check_saliency
+from dre.checks import NonFiniteError, check_constructor
 from dre.metrics.list_states import unchanged_on_error
 from dre.statistics.curves import NORMAL_QUANTILE, Curve
 from dre.types import Sweep
@@ -249,57 +248,3 @@ class ImageCurve(ImageMean):
         x = torch.tensor(self.curve_x, dtype=torch.float64)[known.cpu()]
         curve = Curve.through(x.tolist(), mean, mean + torch.stack([-margin, margin]), int(self.count))
         return replace(curve, x_label=self.x_label, y_label=self.y_label)
-
-
-WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])")
-
-
-def metric_name(kind: type[Metric]) -> str:
-    """Return the words of a metric's class in snake_case.
-
-    Example:
-        >>> metric_name(ImageMean)
-        'image_mean'
-    """
-    return WORD_STARTS.sub("_", kind.__name__).lower()
-
-
-class MapComparison(ImageMean, ABC):
-    """Compute the mean over images of one number for two maps of an image.
-
-    Images for which that number is not defined (NaN, such as the correlation with a constant map) are left out and
-    counted in `dropped`.
-    """
-
-    is_symmetric: ClassVar[bool] = True
-    """True where a map and its reference can change places."""
-
-    @classmethod
-    def name_in_runs(cls) -> str:
-        """Return the name in run files and results, the words of the class: `EarthMover` is `earth_mover`."""
-        return metric_name(cls)
-
-    def update(self, saliency: Tensor, reference: Tensor) -> None:
-        """Add a batch of maps and what they are compared with, both [B, 1, H, W].
-
-        Raises:
-            ValueError: Maps are broken, or their shapes differ.
-        """
-        check_pair(saliency, reference)
-        values = self.compare(saliency, reference)
-        self.accumulate(values, keep=~values.isnan())
-
-    @abstractmethod
-    def compare(self, saliency: Tensor, reference: Tensor) -> Tensor:
-        """Return a number for each pair of maps, [B]; NaN where it is not defined."""
-
-
-def check_pair(saliency: Tensor, reference: Tensor) -> None:
-    """Raise ValueError for maps of which either is broken, or whose shapes differ."""
-    check_saliency(saliency)
-    if saliency.shape != reference.shape:
-        raise ValueError(
-            f"`reference` must have shape {list(saliency.shape)} to match `saliency`, got {list(reference.shape)}; "
-            "compare maps of the same images, resized to one size"
-        )
-    check_saliency(reference)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.metrics.base import MapComparison
+from dre.metrics.map_comparison import MapComparison
 from dre.metrics.distribution import as_distribution, normalised_saliency
 
 FLOOR = 1e-3

@@ -1,18 +1,19 @@
-"""Metrics by name: every metric of an evaluation as it is without options, and M_F under the other fills."""
+"""Metrics by name: every metric of an evaluation as it is without options, and faithfulness under other fills."""
 
 import difflib
 from collections.abc import Callable
 from functools import partial
 
 from dre import metrics
-from dre.metrics.base import ImageMean, check_feedable, metric_name
+from dre.metrics.base import ImageMean, check_feedable
+from dre.metrics.words import metric_name
 from dre.types import Blur
 
 SHORT = {"aic": "AccuracyInformationCurve", "sic": "SoftmaxInformationCurve"}
 """Names that the field uses, and the classes behind them."""
 
 FEW = 11
-"""Areas of M_F under a further fill."""
+"""Areas of faithfulness under a further fill."""
 
 FILLS: dict[str, Callable[[], ImageMean]] = {
     "faithfulness_blur25": partial(metrics.Faithfulness, steps=FEW, fill=Blur(25.0)),

@@ -6,7 +6,7 @@ from skimage.feature import hog
 from torch import Tensor
 
 from dre.images.maps import min_max
-from dre.metrics.base import MapComparison
+from dre.metrics.map_comparison import MapComparison
 from dre.metrics.similarity import pearson
 
 CELL = 16

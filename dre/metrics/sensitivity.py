@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dre.checks import check_saliency
 from dre.images.randomness import Draw, draw_orders, top_count
-from dre.metrics.base import ImageCurve, ImageMean, check_pair
+from dre.metrics.base import ImageCurve, ImageMean
+from dre.metrics.map_comparison import check_pair
 from dre.metrics.similarity import spearman
 from dre.renamed import accepts_old_options
 from dre.types import Fill, Readout, Sweep

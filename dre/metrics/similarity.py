@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dre.images.maps import min_max
-from dre.metrics.base import MapComparison
+from dre.metrics.map_comparison import MapComparison
 
 WINDOW = 7
 """Side of the windows of structural similarity, in pixels."""

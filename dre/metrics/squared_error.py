@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_choice
-from dre.metrics.base import MapComparison
+from dre.metrics.map_comparison import MapComparison
 
 Unit = Literal["sum", "magnitude"]
 """What a map is divided by: its signed sum, as in Singhi and Kumari 2024, or the sum of its magnitudes."""

@@ -30,7 +30,8 @@ from dre.metrics import (
     SoftmaxInformationCurve,
     Spearman,
 )
-from dre.metrics.base import MapComparison, feed
+from dre.metrics.base import feed
+from dre.metrics.map_comparison import MapComparison
 from dre.modules import ExplainerEvaluation
 from dre.reporting import Report, report_html
 from tests.callbacks import distributed_evaluation
