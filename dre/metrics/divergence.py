@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dre.metrics.map_comparison import MapComparison
 from dre.metrics.distribution import as_distribution, normalised_saliency
+from dre.metrics.map_comparison import MapComparison
 
 FLOOR = 1e-3
 """Share of the mass that is spread evenly before the Kullback-Leibler divergence, which keeps it finite."""
