@@ -100,9 +100,9 @@ def percent(probability: float | None) -> str:
     """
     if probability is None or not 0 <= probability <= 1:
         return ""
-    if 0 < probability < 0.005:
+    if 0 < probability < 0.01:
         return "< 1 %"
-    return "> 99 %" if 0.995 <= probability < 1 else f"{probability:.0%}".replace("%", " %")
+    return "> 99 %" if 0.99 < probability < 1 else f"{probability:.0%}".replace("%", " %")
 
 
 def verdict(correct: bool | None) -> str:

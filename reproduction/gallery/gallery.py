@@ -16,7 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from data.manifest import read_attributions, read_credits
+from dre.engine.scoring import score
 from dre.models import Classifier
+from dre.models.class_names import names_of
+from dre.reporting.cells import class_text
 from dre.reporting.overlay import for_display
 from dre.reporting.panel import Photograph, credits_caption, draw_panel
 from dre.reporting.style import readable
@@ -97,16 +100,31 @@ def photographers(root: Path, keys: list[str]) -> str:
     return credits_caption(keys, authors, CREDITS_A_LINE)
 
 
-def draw(path: Path, images: Tensor, keys: list[str], made: Mapping[str, Made], root: Path, side: int) -> None:
-    """Draw what there are maps of, in the order of the families."""
+def captions(classifier: Classifier, images: Tensor, targets: Tensor) -> list[str]:
+    """Say of each photograph which class is explained, and its probability."""
+    with torch.no_grad():
+        probabilities = torch.cat(
+            [score(classifier(image[None]), one[None]) for image, one in zip(images, targets, strict=True)]
+        )
+    names = names_of(targets.tolist(), classifier.class_names)
+    return ["\n".join(class_text(name, one)) for name, one in zip(names, probabilities.tolist(), strict=True)]
+
+
+def draw(
+    path: Path, photographs: Mapping[str, tuple[Tensor, str]], made: Mapping[str, Made], root: Path, side: int
+) -> None:
+    """Draw photographs with their captions, by key, and what there are maps of, in the order of the families."""
     groups = {family: [case.name for case in cases if case.name in made] for family, cases in families().items()}
     names = [name for group in groups.values() for name in group]
     shown = {name: for_display(made[name].maps)[:, 0] for name in names}
-    columns = [Photograph(key, images[n], {name: shown[name][n] for name in names}) for n, key in enumerate(keys)]
+    columns = [
+        Photograph(key, image, {name: shown[name][place] for name in names}, caption=said)
+        for place, (key, (image, said)) in enumerate(photographs.items())
+    ]
     headings = {group[0]: family for family, group in groups.items() if group}
     labels = {name: "\n".join([readable(name), *made[name].changes]) for name in names}
     reduced = "; ".join(f"{readable(name)} {', '.join(made[name].changes)}" for name in names if made[name].changes)
-    lines = [SCALE, f"Reduced: {reduced}." if reduced else "", photographers(root, keys)]
+    lines = [SCALE, f"Reduced: {reduced}." if reduced else "", photographers(root, list(photographs))]
     caption = "\n".join(line for line in lines if line)
     draw_panel(columns, path, caption, labels=labels, headings=headings, side=side)
     with Image.open(path) as picture:
@@ -144,7 +162,9 @@ def main() -> None:
             if (new := make(case, classifier, (images, targets, keys), settings, checkpoints)) is not None:
                 made[case.name] = new
             save(store, keys, made)
-    draw(arguments.out / "explainers.png", images, keys, made, arguments.data, arguments.side)
+    said = captions(classifier, images, targets)
+    photographs = dict(zip(keys, zip(images, said, strict=True), strict=True))
+    draw(arguments.out / "explainers.png", photographs, made, arguments.data, arguments.side)
     print(f"{arguments.out / 'explainers.png'}: {len(made)} explainers, {len(keys)} photographs; {machine()}")
 
 

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from dre.engine.scoring import TransferClassifier, other_class, score
+from dre.engine.scoring import TransferClassifier, judge, other_class, score
 from dre.models import Classifier
 from tests.networks import small_classifier
 
@@ -110,3 +112,13 @@ def test_a_second_classifier_that_cannot_score_is_refused_in_one_line(second, fi
     with pytest.raises(ValueError, match=message) as refusal:
         TransferClassifier(*made)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_prediction_is_judged_by_a_label_of_the_classifiers_alone():
+    logits = torch.tensor([[2.0, 1.0, 0.0]] * 4 + [[2.0, math.nan, 0.0], [0.0, -math.inf, 1.0]], dtype=torch.float16)
+    targets, labels = torch.tensor([0, 1, 2, 0, 0, 0]), torch.tensor([0, 1, -1, 3, 0, 2])
+    probability, correct = judge(logits, targets, labels)
+    whole = sum(math.exp(value) for value in (2, 1, 0))
+    expected = [math.exp(2) / whole, math.e / whole, 1 / whole, math.exp(2) / whole, math.nan, 1 / (1 + math.e)]
+    assert probability.tolist() == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    assert correct.tolist() == [1, 0, -1, -1, -1, 1]

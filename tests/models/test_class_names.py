@@ -1,11 +1,12 @@
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torchvision
 from timm.data import ImageNetInfo
 
 from dre.models import Classifier, check_class_names
-from dre.models.class_names import imagenet_names, match_classes, spellings
+from dre.models.class_names import are_labels_for, imagenet_names, match_classes, same_classes, spellings
 from dre.models.heads import load_for_training
 
 INFO = ImageNetInfo("imagenet-1k")
@@ -103,3 +104,31 @@ def test_classes_of_imagenet_are_found_in_every_spelling_and_order():
 
 def test_a_class_that_fits_several_alike_is_unknown():
     assert match_classes(["crane", "cat"], ["cat", "emu", "crane", "crane"], (2, 4), ("a", "b")) == [-1, 0]
+
+
+@pytest.mark.parametrize(
+    ("data", "known", "classes", "expected"),
+    [
+        (None, ("cat",), 1, True),
+        (["cat", "dog"], ("Cat", "dog, Canis"), 2, True),
+        (["cat", "dog"], ("dog", "cat"), 2, False),
+        (["cat", "dog", "emu"], ("cat", "dog"), 2, False),
+        (["cat", "dog"], None, 2, True),
+        (["cat", "dog"], None, 3, False),
+        (["cat", "", "emu"], None, 9, True),
+        (["cat", "", "emu"], None, 2, False),
+    ],
+)
+def test_labels_mean_the_classes_of_a_classifier_as_far_as_names_and_counts_tell(data, known, classes, expected):
+    assert same_classes(data, known, classes) == expected
+    classifier = SimpleNamespace(class_names=known, num_classes=classes)
+    assert are_labels_for(SimpleNamespace(class_names=lambda: data), classifier) == expected
+
+
+def test_data_that_contradict_themselves_are_no_labels_and_data_without_names_are_believed():
+    def contradict():
+        raise ValueError("class 0 is 'cat' in one and 'dog' in another root")
+
+    classifier = SimpleNamespace(class_names=("cat",), num_classes=1)
+    assert not are_labels_for(SimpleNamespace(class_names=contradict), classifier)
+    assert are_labels_for(None, classifier)
