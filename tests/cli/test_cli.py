@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
+from timm.models import efficientnet
 from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
@@ -48,7 +49,7 @@ READS_MS_SSIM = ("evaluate/demo_metrics", "evaluate/idgi_table3", "evaluate/idgi
 WIDE = ("train/birds_resnet50", "train/places_resnet50", "train/birds_googlenet", "train/imagenet_googlenet")
 """Smoke runs that are slow tests; `train/imagenet_resnet50` and `train/imagenet_vgg19` stand for them."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
-"""What a new user runs, and networks that read 28 x 28 pixels."""
+"""What a new user runs, with its whole network, and networks that read 28 x 28 pixels."""
 
 
 @pytest.fixture(autouse=True)
@@ -111,14 +112,27 @@ class ShortResNet(resnet.ResNet):
 
 
 @pytest.fixture
-def small_networks(monkeypatch):
-    """Build VGG19 with a quarter of its channels and ResNet-50 with a quarter of its blocks: one of 144 million weights
-    says no more about a run file than one of a million.
+def short_networks(monkeypatch):
+    """Build ResNet-50 and EfficientNet-Lite0 with one block a stage."""
+    shrink_lite(monkeypatch, depth_multiplier=0.1)
+    monkeypatch.setattr(resnet, "ResNet", ShortResNet)
+
+
+@pytest.fixture
+def small_networks(short_networks, monkeypatch):
+    """Build VGG19 and EfficientNet-Lite0 with a quarter of their channels, too: one of 144 million weights says no more
+    about a run file than one of a million.
     """
+    shrink_lite(monkeypatch, channel_multiplier=0.25)
     quarter = [size if size == "M" else size // 4 for size in vgg.cfgs["E"]]
     monkeypatch.setitem(vgg.cfgs, "E", quarter)
     monkeypatch.setattr(vgg, "VGG", NarrowVGG)
-    monkeypatch.setattr(resnet, "ResNet", ShortResNet)
+
+
+def shrink_lite(monkeypatch, **less):
+    """Build EfficientNet-Lite0 with other multipliers than its own."""
+    build = efficientnet._gen_efficientnet_lite
+    monkeypatch.setattr(efficientnet, "_gen_efficientnet_lite", lambda name, **options: build(name, **options | less))
 
 
 def small_words(path: Path) -> list[str]:
@@ -141,7 +155,9 @@ def name_of(path: Path) -> str:
         for path in RUN_FILES
     ],
 )
-def test_every_run_file_runs_with_smoke(path, small_networks):
+def test_every_run_file_runs_with_smoke(path, request):
+    if name_of(path) not in AT_THEIR_OWN_SIZE:
+        request.getfixturevalue("small_networks")
     arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
     run = COMMANDS[path.parent.name]([*arguments, *small_words(path)])
     run.run()
@@ -198,7 +214,7 @@ def test_what_is_written_out_overrides_a_run_file_behind_it(run_file):
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_run_files_are_varied_by_others_after_them(name):
+def test_run_files_are_varied_by_others_after_them(name, short_networks):
     run = TrainingCommandLine([*configured(CHAINS[name]), "--smoke", "true", "--wandb", "off", *SMALL, *QUIET])
     run.run()
     assert run.run_directory == Path("runs") / name / "001"
