@@ -143,7 +143,7 @@ def evaluate(data, root, make_trainer, *more) -> pd.DataFrame:
     studies = [BackgroundReplacement(), JpegStability()]
     changes = [ModelRandomisation(depths=2), WeightPerturbation(levels=[0.0, 1.0])]
     chosen = {
-        "faithfulness": metrics.Faithfulness(),
+        "faithfulness": metrics.Faithfulness(steps=4),
         "insertion": metrics.Insertion("idgi"),
         "accuracy_information": metrics.AccuracyInformationCurve("pair"),
         "softmax_information": metrics.SoftmaxInformationCurve("shared_grey_entropy"),
@@ -154,7 +154,7 @@ def evaluate(data, root, make_trainer, *more) -> pd.DataFrame:
 
 
 def test_an_evaluation_stays_on_its_device(five_shards, tmp_path):
-    data, places = small_data(five_shards, workers=0, limit=3), Places()
+    data, places = small_data(five_shards, workers=0, limit=2), Places()
     here = evaluate(data, tmp_path / "here", quiet_trainer)
     with PretendedAccelerator():
         there = evaluate(data, tmp_path / "there", pretended_trainer, places)

@@ -38,6 +38,8 @@ from dre.types import Waypoint
 from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, SIXTH, SMALL, tiny_run_file, workplace
 from tests.data.trees import packed
+from tests.networks import NarrowVGG
+from tests.ranks import start_processes
 
 COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
 RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
@@ -92,16 +94,6 @@ def refusal(command, arguments) -> str:
 
 def tree(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-class NarrowVGG(vgg.VGG):
-    """VGG whose head has 32 units for 4096."""
-
-    def __init__(self, features: nn.Module, num_classes: int = 1000, **_: object) -> None:
-        nn.Module.__init__(self)
-        self.features, self.avgpool = features, nn.AdaptiveAvgPool2d((7, 7))
-        hidden = [nn.Linear(features[-3].out_channels * 7 * 7, 32), nn.ReLU(True), nn.Dropout()]
-        self.classifier = nn.Sequential(*hidden, nn.Linear(32, 32), nn.ReLU(True), nn.Linear(32, num_classes))
 
 
 class ShortResNet(resnet.ResNet):
@@ -473,11 +465,9 @@ def test_a_traceback_is_shown_on_request(monkeypatch):
 
 
 def test_the_scripts_themselves_say_it_in_one_line(place):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(REPOSITORY / "evaluate.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Seed set")]
+    ((code, said),) = start_processes(REPOSITORY / "evaluate.py", [], [{}])
+    assert code == 1
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("Seed set")]
     assert lines == ["error: no checkpoint under runs/demo; `python train.py` trains one (DRE_TRACEBACK=1 shows where)"]
     assert not (place / "results").exists()
 
@@ -931,7 +921,7 @@ def test_functions_and_classes_of_ones_own_are_accepted():
     rule = {"class_path": "dre.explainers.IntegratedGradients", "init_args": {"rule": by_rule}}
     check_class_paths({"explainers": {name: {"class_path": path} for name, path in explainers.items()} | {"r": rule}})
     check_class_paths({"explainers": {"a": by_parameters, "b": by_annotation}})
-    check_class_paths({"path": {"class_path": f"{mine}OwnPath"}, "x": {"class_path": f"{mine}NarrowVGG"}})
+    check_class_paths({"path": {"class_path": f"{mine}OwnPath"}, "x": {"class_path": f"{mine}ShortResNet"}})
 
     def marked(anything):
         return anything
