@@ -28,6 +28,12 @@ from tests.training import quiet_trainer, small_data, small_training
 KEYS = ["a", "b", "c"]
 
 
+@pytest.fixture(autouse=True)
+def _without_diagrams(monkeypatch):
+    """Draw none of ranks: tests of figures and of artifacts do, and smoke runs."""
+    monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
+
+
 class Places(pl.Callback):
     """Note where batches and the weights that they meet lie."""
 
