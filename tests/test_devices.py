@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 
 from callbacks import (
     BackgroundReplacement,
@@ -30,8 +31,9 @@ KEYS = ["a", "b", "c"]
 
 @pytest.fixture(autouse=True)
 def _without_diagrams(monkeypatch):
-    """Draw none of ranks: tests of figures and of artifacts do, and smoke runs."""
+    """Draw no tables as figures: tests of figures and studies do, and smoke runs."""
     monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
+    monkeypatch.setattr("callbacks.studies.study.points_figure", lambda *_: Figure(figsize=(1, 1)))
 
 
 class Places(pl.Callback):
