@@ -12,8 +12,30 @@ from tests.data.trees import packed
 STATUS = Path("/proc/self/statm")
 """Says how many pages of memory a process has, on Linux."""
 
-ROOM = 3 << 29
-"""Bytes: imports take a third of them."""
+GROWTH = 1 << 29
+"""Bytes by which a process may grow before what tests left in cycles is collected."""
+
+
+class Memory:
+    """Collect what tests left in cycles, such as trainers with their networks, before a process grows large.
+
+    A process that stays large, because libraries keep what they loaded, is searched again only when it has grown by as
+    much once more.
+    """
+
+    limit = 0
+
+    def collect(self) -> None:
+        gc.collect()
+        if STATUS.exists():
+            ctypes.CDLL(None).malloc_trim(0)
+            self.limit = self.held() + GROWTH
+
+    def held(self) -> int:
+        return int(STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+MEMORY = Memory()
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +58,12 @@ def _freed_memory_is_given_back():
         yield
 
 
+def pytest_collection_finish() -> None:
+    """Keep the million objects that imports made out of every later collection."""
+    MEMORY.collect()
+    gc.freeze()
+
+
 def pytest_runtest_logfinish() -> None:
-    """Collect what tests left in cycles, such as trainers with their networks, before a process grows large."""
-    if STATUS.exists() and int(STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > ROOM:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+    if STATUS.exists() and MEMORY.held() > MEMORY.limit:
+        MEMORY.collect()

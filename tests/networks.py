@@ -1,8 +1,12 @@
 """Small networks and batches that tests share."""
 
+import copy
+from functools import cache
+
 import timm
 import torch
 from torch import Tensor, nn
+from torchvision.models import vgg
 
 from dre.models import Classifier, EstimatorSettings, MaskEstimator
 from dre.models.estimator import Variant
@@ -35,12 +39,33 @@ class SmallNetwork(nn.Module):
         return self.head(maps.mean(dim=(2, 3)))
 
 
+class NarrowVGG(vgg.VGG):
+    """VGG whose head has 32 units for 4096."""
+
+    def __init__(self, features: nn.Module, num_classes: int = 1000, **_: object) -> None:
+        nn.Module.__init__(self)
+        self.features, self.avgpool = features, nn.AdaptiveAvgPool2d((7, 7))
+        channels = [layer.out_channels for layer in features if isinstance(layer, nn.Conv2d)][-1]
+        hidden = [nn.Linear(channels * 7 * 7, 32), nn.ReLU(True), nn.Dropout()]
+        self.classifier = nn.Sequential(*hidden, nn.Linear(32, 32), nn.ReLU(True), nn.Linear(32, num_classes))
+
+
 def small_classifier(
     classes: int = 5, channels: int = 3, size: tuple[int, int] = (64, 64), seed: int = 0, fold: bool = True
 ) -> Classifier:
+    """Give a copy of a classifier that is built once; the seed is where building leaves it."""
+    built, state = _built(classes, channels, size, seed, fold)
+    torch.set_rng_state(state)
+    return copy.deepcopy(built)
+
+
+@cache
+@torch.inference_mode(False)
+def _built(classes: int, channels: int, size: tuple[int, int], seed: int, fold: bool) -> tuple[Classifier, Tensor]:
     torch.manual_seed(seed)
     network = SmallNetwork(classes, channels).eval()
-    return Classifier.wrap(network, mean=[0.5], std=[0.5], size=size, channels=channels, fold=fold)
+    built = Classifier.wrap(network, mean=[0.5], std=[0.5], size=size, channels=channels, fold=fold)
+    return built, torch.get_rng_state()
 
 
 def small_vit(channels: int = 3, seed: int = 0) -> Classifier:

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 
 from callbacks import (
     BackgroundReplacement,
@@ -26,6 +27,13 @@ from tests.networks import small_batch, small_classifier
 from tests.training import quiet_trainer, small_data, small_training
 
 KEYS = ["a", "b", "c"]
+
+
+@pytest.fixture(autouse=True)
+def _without_diagrams(monkeypatch):
+    """Draw no tables as figures: tests of figures and studies do, and smoke runs."""
+    monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
+    monkeypatch.setattr("callbacks.studies.study.points_figure", lambda *_: Figure(figsize=(1, 1)))
 
 
 class Places(pl.Callback):
@@ -143,7 +151,7 @@ def evaluate(data, root, make_trainer, *more) -> pd.DataFrame:
     studies = [BackgroundReplacement(), JpegStability()]
     changes = [ModelRandomisation(depths=2), WeightPerturbation(levels=[0.0, 1.0])]
     chosen = {
-        "faithfulness": metrics.Faithfulness(),
+        "faithfulness": metrics.Faithfulness(steps=4),
         "insertion": metrics.Insertion("idgi"),
         "accuracy_information": metrics.AccuracyInformationCurve("pair"),
         "softmax_information": metrics.SoftmaxInformationCurve("shared_grey_entropy"),
@@ -154,7 +162,7 @@ def evaluate(data, root, make_trainer, *more) -> pd.DataFrame:
 
 
 def test_an_evaluation_stays_on_its_device(five_shards, tmp_path):
-    data, places = small_data(five_shards, workers=0, limit=3), Places()
+    data, places = small_data(five_shards, workers=0, limit=2), Places()
     here = evaluate(data, tmp_path / "here", quiet_trainer)
     with PretendedAccelerator():
         there = evaluate(data, tmp_path / "there", pretended_trainer, places)

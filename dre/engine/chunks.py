@@ -163,9 +163,9 @@ def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
 
 
 def _available(root: Path) -> Iterator[int]:
-    for name, value in _table(root / "proc/meminfo").items():
-        if name == "MemAvailable:":
-            yield 1024 * value
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            yield 1024 * int(line.split()[1])
 
 
 def _below_group_limits(root: Path) -> Iterator[int]:
@@ -177,8 +177,8 @@ def _below_group_limits(root: Path) -> Iterator[int]:
                 continue
             group = root / mount / path.lstrip("/")
             for place in [group, *group.parents]:
-                most, used = _read(place / limit), _read(place / usage)
-                if most.isdigit() and used.isdigit():  # no limit is spelled "max"
+                most = _read(place / limit)
+                if most.isdigit() and (used := _read(place / usage)).isdigit():  # no limit is spelled "max"
                     yield int(most) - int(used) + _table(place / "memory.stat").get(cache, 0)
                 if place == root / mount:  # above it is no control group
                     break

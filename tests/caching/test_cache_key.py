@@ -1,8 +1,7 @@
 import ast
 import functools
 import inspect
-import subprocess
-import sys
+import json
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from dre.explainers import (
 from dre.models import Classifier
 from tests.explainers.test_explainers import ATTENTION, NAMES, build, classifier_for
 from tests.networks import SmallNetwork, small_batch, small_classifier, small_estimator
+from tests.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -165,18 +165,19 @@ def test_the_key_stays_when_images_were_explained(name):
     assert key_of(classifier, explainer) == before
 
 
-def test_processes_agree_on_keys(keys):
-    program = (
-        "from dre.caching.cache_key import ExplainerKeys\n"
-        "from tests.caching.test_cache_key import KINDS, Options, Plain, small_classifier\n"
-        "keys = ExplainerKeys(small_classifier())\n"
-        "for name, kind in KINDS.items(): print(keys.key(kind(keys.classifier), name))\n"
-        "print(keys.describe([Options(), Plain({'b', 'a', 'c'}), frozenset('xyz')], 'it'))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+def described(keys) -> list[str]:
+    """Give the keys of all explainers, and what is made of sets, whose order depends on the process."""
     mine = [keys.key(kind(keys.classifier), name) for name, kind in KINDS.items()]
-    described = keys.describe([Options(), Plain({"b", "a", "c"}), frozenset("xyz")], "it")
-    assert done.stdout.splitlines() == [*mine, str(described)]
+    return [*mine, str(keys.describe([Options(), Plain({"b", "a", "c"}), frozenset("xyz")], "it"))]
+
+
+def write_keys(path: Path) -> None:
+    path.write_text(json.dumps(described(ExplainerKeys(small_classifier()))))
+
+
+def test_processes_agree_on_keys(keys, tmp_path):
+    run_ranks(write_keys, 1, tmp_path / "keys.json")
+    assert json.loads((tmp_path / "keys.json").read_text()) == described(keys)
 
 
 def test_an_option_that_is_set_after_construction_counts():

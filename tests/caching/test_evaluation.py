@@ -13,6 +13,12 @@ from tests.training import quiet_trainer, small_data
 OF_EXPLAINING = ("images", "forwards", "backwards", "head_backwards", "milliseconds", "peak_bytes")
 
 
+@pytest.fixture(autouse=True)
+def _without_diagrams(monkeypatch):
+    """Draw none of ranks: tests of figures and of artifacts do, and smoke runs."""
+    monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
+
+
 def evaluate(out: Path, data, cache: Path | None, **options) -> tuple[pd.DataFrame, dict]:
     out.mkdir()
     trainer = quiet_trainer(out, callbacks=[ExplanationMetrics(show=False), ExplanationCost()])

@@ -164,17 +164,24 @@ def scored_training(root, data, path=None, *callbacks):
     return scores, kept
 
 
+@pytest.fixture(scope="module")
+def unbroken(five_shards, tmp_path_factory):
+    """Give what an unbroken training of three epochs returns, and its best checkpoint."""
+    root = tmp_path_factory.mktemp("whole")
+    return *scored_training(root, five_shards), read_checkpoint(root / "checkpoints" / "best.ckpt")
+
+
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 @pytest.mark.parametrize("after", [False, True])
-def test_a_run_that_was_stopped_in_a_validation_validates_first(five_shards, tmp_path, epoch, after):
-    whole, best = scored_training(tmp_path / "whole", five_shards)
+def test_a_run_that_was_stopped_in_a_validation_validates_first(five_shards, unbroken, tmp_path, epoch, after):
+    whole, best, theirs = unbroken
     first, _ = scored_training(tmp_path / "first", five_shards, None, StopInValidation(epoch, after))
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"
     assert list(first) == list(range(epoch))
     rest, kept = scored_training(tmp_path / "rest", five_shards, last)
     assert first | rest == whole
     assert kept.best == best.best
-    ours, theirs = (read_checkpoint(tmp_path / name / "checkpoints" / "best.ckpt") for name in ("rest", "whole"))
+    ours = read_checkpoint(tmp_path / "rest" / "checkpoints" / "best.ckpt")
     assert ours["global_step"] == theirs["global_step"]
     for name, value in theirs["state_dict"].items():
         torch.testing.assert_close(ours["state_dict"][name], value, rtol=0, atol=0)

@@ -41,6 +41,12 @@ METRICS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _without_diagrams(monkeypatch):
+    """Draw none of ranks: tests of figures and of artifacts do, and smoke runs."""
+    monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
+
+
 def whole_evaluation() -> ExplainerEvaluation:
     """Give an evaluation by every metric above, with a second classifier of another size."""
     chosen = {name: make() for name, make in METRICS.items()}

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
+from timm.models import efficientnet
 from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
@@ -37,6 +38,8 @@ from dre.types import Waypoint
 from tests.classification import QUARTERS, quarters
 from tests.command_line import QUIET, REPOSITORY, SIXTH, SMALL, tiny_run_file, workplace
 from tests.data.trees import packed
+from tests.networks import NarrowVGG
+from tests.ranks import start_processes
 
 COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
 RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
@@ -48,7 +51,7 @@ READS_MS_SSIM = ("evaluate/demo_metrics", "evaluate/idgi_table3", "evaluate/idgi
 WIDE = ("train/birds_resnet50", "train/places_resnet50", "train/birds_googlenet", "train/imagenet_googlenet")
 """Smoke runs that are slow tests; `train/imagenet_resnet50` and `train/imagenet_vgg19` stand for them."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
-"""What a new user runs, and networks that read 28 x 28 pixels."""
+"""What a new user runs, with its whole network, and networks that read 28 x 28 pixels."""
 
 
 @pytest.fixture(autouse=True)
@@ -93,16 +96,6 @@ def tree(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class NarrowVGG(vgg.VGG):
-    """VGG whose head has 32 units for 4096."""
-
-    def __init__(self, features: nn.Module, num_classes: int = 1000, **_: object) -> None:
-        nn.Module.__init__(self)
-        self.features, self.avgpool = features, nn.AdaptiveAvgPool2d((7, 7))
-        hidden = [nn.Linear(features[-3].out_channels * 7 * 7, 32), nn.ReLU(True), nn.Dropout()]
-        self.classifier = nn.Sequential(*hidden, nn.Linear(32, 32), nn.ReLU(True), nn.Linear(32, num_classes))
-
-
 class ShortResNet(resnet.ResNet):
     """ResNet with one block in each of its four layers."""
 
@@ -111,14 +104,27 @@ class ShortResNet(resnet.ResNet):
 
 
 @pytest.fixture
-def small_networks(monkeypatch):
-    """Build VGG19 with a quarter of its channels and ResNet-50 with a quarter of its blocks: one of 144 million weights
-    says no more about a run file than one of a million.
+def short_networks(monkeypatch):
+    """Build ResNet-50 and EfficientNet-Lite0 with one block a stage."""
+    shrink_lite(monkeypatch, depth_multiplier=0.1)
+    monkeypatch.setattr(resnet, "ResNet", ShortResNet)
+
+
+@pytest.fixture
+def small_networks(short_networks, monkeypatch):
+    """Build VGG19 and EfficientNet-Lite0 with a quarter of their channels, too: one of 144 million weights says no more
+    about a run file than one of a million.
     """
+    shrink_lite(monkeypatch, channel_multiplier=0.25)
     quarter = [size if size == "M" else size // 4 for size in vgg.cfgs["E"]]
     monkeypatch.setitem(vgg.cfgs, "E", quarter)
     monkeypatch.setattr(vgg, "VGG", NarrowVGG)
-    monkeypatch.setattr(resnet, "ResNet", ShortResNet)
+
+
+def shrink_lite(monkeypatch, **less):
+    """Build EfficientNet-Lite0 with other multipliers than its own."""
+    build = efficientnet._gen_efficientnet_lite
+    monkeypatch.setattr(efficientnet, "_gen_efficientnet_lite", lambda name, **options: build(name, **options | less))
 
 
 def small_words(path: Path) -> list[str]:
@@ -141,7 +147,9 @@ def name_of(path: Path) -> str:
         for path in RUN_FILES
     ],
 )
-def test_every_run_file_runs_with_smoke(path, small_networks):
+def test_every_run_file_runs_with_smoke(path, request):
+    if name_of(path) not in AT_THEIR_OWN_SIZE:
+        request.getfixturevalue("small_networks")
     arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
     run = COMMANDS[path.parent.name]([*arguments, *small_words(path)])
     run.run()
@@ -198,7 +206,7 @@ def test_what_is_written_out_overrides_a_run_file_behind_it(run_file):
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_run_files_are_varied_by_others_after_them(name):
+def test_run_files_are_varied_by_others_after_them(name, short_networks):
     run = TrainingCommandLine([*configured(CHAINS[name]), "--smoke", "true", "--wandb", "off", *SMALL, *QUIET])
     run.run()
     assert run.run_directory == Path("runs") / name / "001"
@@ -457,11 +465,9 @@ def test_a_traceback_is_shown_on_request(monkeypatch):
 
 
 def test_the_scripts_themselves_say_it_in_one_line(place):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(REPOSITORY / "evaluate.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Seed set")]
+    ((code, said),) = start_processes(REPOSITORY / "evaluate.py", [], [{}])
+    assert code == 1
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("Seed set")]
     assert lines == ["error: no checkpoint under runs/demo; `python train.py` trains one (DRE_TRACEBACK=1 shows where)"]
     assert not (place / "results").exists()
 
@@ -956,7 +962,7 @@ def test_functions_and_classes_of_ones_own_are_accepted():
     rule = {"class_path": "dre.explainers.IntegratedGradients", "init_args": {"rule": by_rule}}
     check_class_paths({"explainers": {name: {"class_path": path} for name, path in explainers.items()} | {"r": rule}})
     check_class_paths({"explainers": {"a": by_parameters, "b": by_annotation}})
-    check_class_paths({"path": {"class_path": f"{mine}OwnPath"}, "x": {"class_path": f"{mine}NarrowVGG"}})
+    check_class_paths({"path": {"class_path": f"{mine}OwnPath"}, "x": {"class_path": f"{mine}ShortResNet"}})
 
     def marked(anything):
         return anything

@@ -5,10 +5,11 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torchvision.models import vgg
 
 from dre.models import Classifier
 from dre.models.folding import fold_batch_norm
-from tests.networks import SmallNetwork, small_batch, small_classifier
+from tests.networks import NarrowVGG, SmallNetwork, small_batch, small_classifier
 
 PAPER_TAPS = {  # channels at strides 4, 8, 16, 32 in the geometry of Fu et al. 2021
     "torchvision/resnet50": [256, 512, 1024, 2048],
@@ -39,7 +40,8 @@ ACTIVATION_MAPS = {  # where the papers that compare Grad-CAM read it; the last 
         "torchvision/swin_t",
     ],
 )
-def test_taps_are_at_strides_4_to_32_and_come_with_the_logits_in_one_pass(name):
+def test_taps_are_at_strides_4_to_32_and_come_with_the_logits_in_one_pass(name, monkeypatch):
+    monkeypatch.setattr(vgg, "VGG", NarrowVGG)
     classifier = Classifier(name, fold=False, taps=VGG_TAPS if name.endswith("vgg19") else None)
     passes = []
     classifier.network.register_forward_hook(lambda *_: passes.append(1))

@@ -25,6 +25,12 @@ from tests.ranks import run_ranks
 from tests.training import quiet_trainer, small_data
 
 
+@pytest.fixture(autouse=True)
+def _without_diagrams(monkeypatch):
+    """Draw none of ranks: tests of figures and of artifacts do, and smoke runs."""
+    monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
+
+
 def test_explainers_that_do_not_work_are_refused_or_left_out_with_their_reason():
     builders = {"cam": CAM, "vanilla_gradient": VanillaGradient, "grad_cam": GradCAM}
     with pytest.raises(UnsupportedError, match="flat one"):

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from callbacks.studies.study import Study
@@ -36,11 +38,21 @@ def evaluation(explainers=None, **options) -> ExplainerEvaluation:
     return ExplainerEvaluation(small_classifier(), dict(explainers or EXPLAINERS), **options)
 
 
-def run(study: Study, data, root: Path, module=None, **options) -> dict[str, float]:
-    """Evaluate with one study and give what was logged."""
+def run(
+    study: Study, data, root: Path, module=None, drawn: tuple[str, ...] = ("points", "maps"), **options
+) -> dict[str, float]:
+    """Evaluate with one study and give what was logged.
+
+    Tests that ask for numbers alone draw nothing: pictures take longer than all else.
+    """
     root.mkdir(parents=True, exist_ok=True)
     trainer = quiet_trainer(root, callbacks=[study], **options)
-    (logged,) = trainer.test(module or evaluation(), data, verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if "points" not in drawn:
+            patch.setattr("callbacks.studies.study.points_figure", lambda *_: Figure(figsize=(1, 1)))
+        if "maps" not in drawn:
+            patch.setattr(study.maps, "draw", lambda *_: False)
+        (logged,) = trainer.test(module or evaluation(), data, verbose=False)
     return logged
 
 

@@ -89,7 +89,7 @@ def test_on_a_flat_photograph_all_edges_are_those_of_the_board(five_shards, tmp_
 
     data.on_after_batch_transfer = flattened
     study = BackgroundReplacement(images=4)
-    run(study, data, tmp_path, evaluation(EXPLAINERS))
+    run(study, data, tmp_path, evaluation(EXPLAINERS), drawn=())
     moved = frame(study, tmp_path).set_index(["explainer", "quantity"])["value"]["edge_detector"]
     area = frame(study, tmp_path).set_index(["explainer", "quantity"])["value"]["classifier", "checkerboard_area"]
     assert (moved["checkerboard_share_after"] > 0.8).all()
@@ -110,7 +110,7 @@ def test_images_whose_boxes_leave_nothing_to_replace_are_left_out_and_counted(fi
 
     data.on_after_batch_transfer = with_other_boxes
     study = BackgroundReplacement(images=50)
-    run(study, data, tmp_path, evaluation(EXPLAINERS))
+    run(study, data, tmp_path, evaluation(EXPLAINERS), drawn=())
     assert content(study, tmp_path)["images"] == {"seen": 18, "suited": 16, "studied": 16}
     assert not {full, none} & set(frame(study, tmp_path)["key"])
 

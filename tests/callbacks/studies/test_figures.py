@@ -21,7 +21,7 @@ def small(picture):
 def test_maps_before_and_after_the_background_was_replaced_are_drawn(five_shards, tmp_path):
     study, module = BackgroundReplacement(images=4, photographs=2, colours="gray"), evaluation()
     data = small_data(five_shards, eval_batch_size=4)
-    run(study, data, tmp_path, module)
+    run(study, data, tmp_path, module, drawn=("maps",))
     assert (tmp_path / "background_replacement_maps.png").stat().st_size > 1000
     keys = list(study.maps.images)
     assert len(keys) == 2
@@ -40,7 +40,7 @@ def test_maps_before_and_after_the_background_was_replaced_are_drawn(five_shards
 
 def test_maps_of_the_first_order_of_randomisation_are_drawn(five_shards, tmp_path):
     study = ModelRandomisation(images=3, depths=2, orders=["bottom_up", "independent"], photographs=3)
-    run(study, small_data(five_shards), tmp_path, evaluation({"random": EXPLAINERS["random"]}))
+    run(study, small_data(five_shards), tmp_path, evaluation({"random": EXPLAINERS["random"]}), drawn=("maps",))
     assert (tmp_path / "model_randomisation_maps.png").is_file()
     (heading,) = study.maps.pictures
     assert (heading, study.maps.caption) == ("random", "Rows: layers redrawn, from the bottom")
@@ -62,7 +62,9 @@ def test_maps_that_are_not_finite_are_drawn_empty_and_none_are_drawn_of_no_photo
 
     (tmp_path / "none").mkdir()
     study = WeightPerturbation(images=2, levels=[0.0], photographs=0)
-    run(study, small_data(five_shards), tmp_path / "none", evaluation({"random": EXPLAINERS["random"]}))
+    run(
+        study, small_data(five_shards), tmp_path / "none", evaluation({"random": EXPLAINERS["random"]}), drawn=("maps",)
+    )
     assert not (tmp_path / "none" / "weight_perturbation_maps.png").exists()
 
 

@@ -32,7 +32,7 @@ def test_paths_of_several_walks_and_random_baselines_are_measured_by_the_key(fiv
     }
     study, module = ProjectionGap(images=2, steps=[2, 5]), evaluation(explainers)
     data = small_data(five_shards)
-    run(study, data, tmp_path, module)
+    run(study, data, tmp_path, module, drawn=())
     values = frame(study, tmp_path).set_index(["key", "explainer", "quantity", "x"])["value"]
     assert len(values) == 2 * 3 * 2 * 2
     for batch in data.test_dataloader():

@@ -69,7 +69,7 @@ def test_an_impossible_quality_is_refused(quality):
 def test_jpeg_numbers_are_those_of_a_direct_computation(five_shards, tmp_path):
     study, module = JpegStability(images=6), evaluation(EXPLAINERS)
     data = small_data(five_shards, eval_batch_size=4)
-    run(study, data, tmp_path, module)
+    run(study, data, tmp_path, module, drawn=())
     values = frame(study, tmp_path).set_index(["key", "explainer", "quantity"])["value"]
     explainer = VanillaGradient(module.classifier)
     for batch in data.test_dataloader():
@@ -92,7 +92,7 @@ def test_jpeg_numbers_are_those_of_a_direct_computation(five_shards, tmp_path):
 
 def test_means_medians_and_the_logarithm_of_the_mean_are_logged(five_shards, tmp_path):
     study = JpegStability(images=9)
-    logged = run(study, small_data(five_shards), tmp_path, evaluation(EXPLAINERS))
+    logged = run(study, small_data(five_shards), tmp_path, evaluation(EXPLAINERS), drawn=())
     values = frame(study, tmp_path).set_index(["explainer", "quantity"]).sort_index()["value"]
     for name in ("grad_cam", "vanilla_gradient"):
         errors = values[name, "jpeg_error_sum"]
@@ -141,7 +141,7 @@ def test_a_gpu_is_compared_with_the_cpu():
 
 def test_the_machinery_finds_one_device_equal_to_itself(five_shards, tmp_path):
     study = OneDeviceTwice(images=3)
-    logged = run(study, small_data(five_shards), tmp_path, evaluation(EXPLAINERS))
+    logged = run(study, small_data(five_shards), tmp_path, evaluation(EXPLAINERS), drawn=())
     found = points_of(study, tmp_path)
     assert (found.xs("device_log_error", level="quantity")["infinite"] == 3).all()
     assert {logged[f"test/{name}/device_spearman"] for name in EXPLAINERS} == {1.0}
@@ -151,7 +151,7 @@ def test_the_machinery_finds_one_device_equal_to_itself(five_shards, tmp_path):
 def test_both_devices_explain_in_float32_where_the_run_has_mixed_precision(five_shards, tmp_path):
     Precise.autocast.clear()
     module = evaluation({"precise": Precise})
-    run(OneDeviceTwice(images=2), small_data(five_shards), tmp_path, module, precision="bf16-mixed")
+    run(OneDeviceTwice(images=2), small_data(five_shards), tmp_path, module, drawn=(), precision="bf16-mixed")
     *evaluated, a, b, c, d = Precise.autocast
     assert all(evaluated)
     assert not any([a, b, c, d])  # two images on both devices

@@ -23,7 +23,7 @@ def test_numbers_are_those_of_explainers_built_with_so_many_steps(five_shards, t
     study = StepStudy(images=3, steps=[2, 5, 9])
     module = evaluation(EXPLAINERS, metrics={"faithfulness": Faithfulness(), "insertion": Insertion("idgi")})
     data = small_data(five_shards, eval_batch_size=4)
-    logged = run(study, data, tmp_path, module)
+    logged = run(study, data, tmp_path, module, drawn=("points",) if name == "faithfulness" else ())
     rows = frame(study, tmp_path)
     assert set(rows["explainer"]) == {"integrated_gradients", "integrated_gradients+idgi"}
     values = rows.set_index(["key", "explainer", "quantity", "x"])["value"]

@@ -94,8 +94,8 @@ def test_wandb_receives_points_curves_and_the_figure(five_shards, tmp_path):
 def test_nothing_is_left_from_an_evaluation_before(five_shards, tmp_path):
     study = StepStudy(images=2, steps=[2, 4])
     module = evaluation({"ig": steps_explainer})
-    first = run(study, small_data(five_shards), tmp_path / "a", module)
-    assert run(study, small_data(five_shards), tmp_path / "b", module) == first
+    first = run(study, small_data(five_shards), tmp_path / "a", module, drawn=())
+    assert run(study, small_data(five_shards), tmp_path / "b", module, drawn=()) == first
 
 
 @pytest.mark.parametrize("study", [JpegStability, StepStudy, ModelRandomisation, ProjectionGap])

@@ -89,13 +89,13 @@ def test_files_agree_with_what_is_logged(done):
 
 def test_batches_change_no_number(done, five_shards, tmp_path):
     which, study, root, _, _ = done
-    run(STUDIES[which](), small_data(five_shards, eval_batch_size=16), tmp_path)
+    run(STUDIES[which](), small_data(five_shards, eval_batch_size=16), tmp_path, drawn=())
     pd.testing.assert_frame_equal(frame(study, tmp_path), frame(study, root), check_exact=True)
 
 
 def test_depths_count_layers_from_the_top(five_shards, tmp_path):
     study = ModelRandomisation(images=1, depths=None)
-    run(study, small_data(five_shards), tmp_path)
+    run(study, small_data(five_shards), tmp_path, drawn=())
     assert content(study, tmp_path)["settings"]["groups"] == [
         ["head"],
         ["stage4.0"],
@@ -107,7 +107,7 @@ def test_depths_count_layers_from_the_top(five_shards, tmp_path):
     assert list(places["top_down_ssim"]) == [0, 1, 2, 3, 4, 5]
     assert list(places["independent_ssim"]) == [1, 2, 3, 4, 5]
     coarse = ModelRandomisation(images=1, depths=2)
-    run(coarse, small_data(five_shards), tmp_path)
+    run(coarse, small_data(five_shards), tmp_path, drawn=())
     assert content(coarse, tmp_path)["settings"]["groups"] == [["head", "stage4.0"], ["stage3.0", "stage2.0", "stem.0"]]
 
 
@@ -126,7 +126,7 @@ def test_the_probability_is_that_of_the_changed_classifier(five_shards, tmp_path
         small_data(five_shards),
         evaluation(),
     )
-    run(study, data, tmp_path, module)
+    run(study, data, tmp_path, module, drawn=())
     rows = frame(study, tmp_path).query("explainer == 'classifier'").set_index(["x", "key"])["value"]
     noisy = module.variants.noisy(2.0)
     for batch in data.test_dataloader():
@@ -143,7 +143,7 @@ def test_each_draw_is_a_classifier_of_its_own_and_intervals_are_over_images_and_
     names = ["vanilla_gradient"]
     study = WeightPerturbation(images=4, explainers=names, levels=[0.0, 2.0], draws=3, batch_norms="both")
     module = ExplainerEvaluation(small_classifier(fold=False), {"vanilla_gradient": VanillaGradient})
-    run(study, small_data(five_shards), tmp_path, module)
+    run(study, small_data(five_shards), tmp_path, module, drawn=())
     rows = frame(study, tmp_path)
     assert sorted(set(rows["draw"])) == [0, 1, 2]
     assert not rows.duplicated(["key", "explainer", "quantity", "x", "draw"]).any()
@@ -174,7 +174,7 @@ def test_batch_norms_that_are_gone_cannot_be_studied_unfolded(five_shards, tmp_p
 def test_maps_that_are_not_finite_are_counted_and_not_averaged(five_shards, tmp_path):
     module = ExplainerEvaluation(small_classifier(), {"fragile": Fragile, "vanilla_gradient": VanillaGradient})
     study = ModelRandomisation(images=18, depths=1, orders=["top_down"])
-    logged = run(study, small_data(five_shards), tmp_path, module)
+    logged = run(study, small_data(five_shards), tmp_path, module, drawn=())
     rows = frame(study, tmp_path).query("explainer == 'fragile' and quantity == 'top_down_spearman'")
     broken = rows[rows["x"] > 0]["value"].isna()
     assert 0 < broken.sum() < 18
@@ -191,14 +191,14 @@ def test_maps_that_are_not_finite_are_counted_and_not_averaged(five_shards, tmp_
 def test_levels_are_kept_as_they_were_given(five_shards, tmp_path):
     levels = [0.0, 1 / 3, 0.3333335]
     study = WeightPerturbation(images=1, explainers=["random"], levels=levels)
-    run(study, small_data(five_shards), tmp_path)
+    run(study, small_data(five_shards), tmp_path, drawn=())
     assert sorted(set(frame(study, tmp_path)["x"])) == levels
     assert sorted({point["x"] for point in content(study, tmp_path)["points"]}) == levels
 
 
 def test_only_the_named_explainers_are_studied(five_shards, tmp_path):
     study = WeightPerturbation(images=2, explainers=["random"], levels=[0.0, 1.0])
-    run(study, small_data(five_shards), tmp_path)
+    run(study, small_data(five_shards), tmp_path, drawn=())
     assert set(frame(study, tmp_path)["explainer"]) == {"random", "classifier"}
 
 

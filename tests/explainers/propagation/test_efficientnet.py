@@ -1,4 +1,4 @@
-"""Invariants on a real network: EfficientNet-Lite0 with its ImageNet weights, two photographs of 96 x 128."""
+"""Invariants on a real network: EfficientNet-Lite0 with its ImageNet weights, two photographs of 96 x 128 or less."""
 
 import copy
 
@@ -148,7 +148,7 @@ IDGI = {
 def check_sum(explainer: PathExplainer, saliency: Tensor, targets: Tensor) -> None:
     """Compare with the scores along the path, to 1e-4 of their total variation."""
     path = explainer.path
-    scores = torch.stack([stop.score for stop in path.walk(photographs(2), explainer.probe(targets))]).double()
+    scores = torch.stack([stop.score for stop in path.walk(photographs(2, 64, 96), explainer.probe(targets))]).double()
     change = scores[-1] - scores[0]
     if isinstance(path, SampPath) and path.direction == "deletion":  # whose map is negated
         change = -change
@@ -159,7 +159,7 @@ def check_sum(explainer: PathExplainer, saliency: Tensor, targets: Tensor) -> No
 @pytest.mark.parametrize("name", IDGI)
 def test_idgi_telescopes(classifier, targets, name):
     explainer = IDGI[name](classifier, score="probability")
-    check_sum(explainer, explainer(photographs(2), targets), targets)
+    check_sum(explainer, explainer(photographs(2, 64, 96), targets), targets)
     assert (explainer.dropped_mass == 0).all()
 
 
@@ -168,7 +168,7 @@ def test_idgi_telescopes_but_for_the_dropped_mass(flat, targets, name):
     """Behind a ReLU6 no stop has a gradient whose logit is out of 0..6."""
     explainer = IDGI[name](flat, score="logit")
     with pytest.warns(UserWarning, match=r"the gradient of the logit vanished in \d+ of 12 passes"):
-        saliency = explainer(photographs(2), targets)
+        saliency = explainer(photographs(2, 64, 96), targets)
     check_sum(explainer, saliency, targets)
     assert explainer.dropped_mass.abs().max() > 0.1
 
@@ -224,7 +224,7 @@ LINEAR = {
 def test_the_map_of_a_combination_of_logits_is_the_combination_of_their_maps(combined, targets, name):
     explainer = LINEAR[name](combined)
     first, second = targets.tolist()
-    maps = [explainer(photographs(2), torch.tensor([target, target])) for target in (first, second, 0)]
+    maps = [explainer(photographs(2, 64, 96), torch.tensor([target, target])) for target in (first, second, 0)]
     torch.testing.assert_close(maps[2], 2 * maps[0] - 3 * maps[1], rtol=1e-3, atol=1e-4 * maps[2].abs().max().item())
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
+from torchvision.models import vgg
 
 from dre.explainers import LRP, DeepLift
 from dre.models import Classifier
 from tests.explainers.propagation.propagating import classifier_of
-from tests.networks import small_batch, small_classifier
+from tests.networks import NarrowVGG, small_batch, small_classifier
 
 pytestmark = pytest.mark.oracle
 
@@ -143,7 +143,7 @@ def test_lrp_composites_of_captum(options, rule, arguments):
 def zennit_network() -> nn.Module:
     """VGG with a small head, random weights, and batch norms that do something."""
     torch.manual_seed(0)
-    network = models.vgg11_bn(num_classes=10)
+    network = NarrowVGG(vgg.make_layers(vgg.cfgs["A"], batch_norm=True))
     network.classifier = nn.Sequential(nn.Linear(512 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
