@@ -42,6 +42,7 @@ dre.explainers.perturbation < dre.explainers: rise=sampled smooth_max
 dre.explainers.propagation < dre.explainers: deep_lift function_mode=interception lrp base=propagation relevance
 dre.explainers.propagation < dre.explainers: rules=relevance_rules rescale
 dre.images < dre: information decode=pictures randomness segments
+dre.images < data: boxes
 dre.metrics < dre.metrics: localisation=background m_e=explainability m_f=faithfulness
 dre.metrics < dre.metrics: information_curves=information_curve xmgd_distance=xmgd base=feeding base=image_curve
 dre.metrics < dre.metrics: base=image_mean distribution=middle_share distribution=relief
