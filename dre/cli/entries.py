@@ -13,8 +13,13 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from dre.cli.arguments import CONFIG, load_renamed
 from dre.explainers.function import is_attribution
+from dre.explainers.methods import method_entry
+from dre.metrics.named import metric_entry
 
 ENDINGS = (".yaml", ".yml")
+
+NAMES = re.compile(r"[a-z]\w*(\+idgi)?(,[a-z]\w*(\+idgi)?)*")
+"""Names of methods or metrics; `null` is none, and stands for what a run does without them."""
 
 SETS = ("model.explainers", "model.metrics", "score.explainers", "score.metrics")
 """Mappings of which the command line can name single entries, as `--model.metrics.insertion`."""
@@ -25,8 +30,11 @@ def with_entries(words: Sequence[str]) -> list[str]:
 
     Args:
         words: A command line, run files first.
+
+    Raises:
+        ValueError: A method or a metric is unknown.
     """
-    joined = list(words)
+    joined = _without_names(words)
     for mapping in SETS:
         entry = re.compile(rf"--{re.escape(mapping)}\.[\w+-]+(=|$)")
         if any(entry.match(word) for word in joined):
@@ -38,6 +46,25 @@ def with_entries(words: Sequence[str]) -> list[str]:
                 place = next(place for place, word in enumerate(joined) if entry.match(word))
                 joined.insert(place, f"--{mapping}={json.dumps(named)}")
     return joined
+
+
+def _without_names(words: Sequence[str]) -> list[str]:
+    """Replace names of methods and metrics, such as `grad_cam,rise`, by what a run file writes for them."""
+    option = re.compile(rf"--({'|'.join(map(re.escape, SETS))})(\.[\w+-]+)?")
+    found = []
+    for before, word in itertools.pairwise(["", *words]):
+        key, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        match = option.fullmatch(key if equals else before)
+        if match is None or (key and not equals) or value == "null" or not NAMES.fullmatch(value):
+            found.append(word)
+            continue
+        entry_of = method_entry if match[1].endswith("explainers") else metric_entry
+        entries = {name: entry_of(name) for name in value.split(",")}
+        if match[2] and len(entries) > 1:
+            raise ValueError(f"{match[0]} takes one name, got {value}; {match[0].rpartition('.')[0]} takes several")
+        content = json.dumps(entries[value] if match[2] else entries)
+        found.append(f"{key}{equals}{content if content[0] == '{' else entries[value]}")
+    return found
 
 
 def _as_value(word: str, before: str, entry: re.Pattern[str]) -> str:

@@ -86,6 +86,24 @@ def chosen_method(method: str, options: dict[str, Any]) -> tuple[type[Explainer]
     return known[name], options
 
 
+def method_entry(method: str) -> str | dict[str, Any]:
+    """Return what a run file writes for a method that is named: its class, with options where it needs any.
+
+    Raises:
+        ValueError: There is none of that name, or `+idgi` does not apply to it.
+
+    Example:
+        >>> method_entry("grad_cam"), method_entry("blur_ig+idgi")["init_args"]
+        ('dre.explainers.GradCAM', {'rule': 'dre.explainers.idgi'})
+    """
+    kind, options = chosen_method(method, {})
+    given: dict[str, Any] = {"rule": "dre.explainers.idgi"} if options else {}
+    if "checkpoint" in options_of(kind):
+        given["checkpoint"] = None  # that of the run
+    place = f"dre.explainers.{kind.__name__}"
+    return {"class_path": place, "init_args": given} if given else place
+
+
 @contextmanager
 def naming_supported() -> Iterator[None]:
     """Add to an `UnsupportedError` which methods work for the network."""

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from dre import metrics
 from dre.metrics.base import ImageMean, check_feedable
@@ -15,14 +16,14 @@ SHORT = {"aic": "AccuracyInformationCurve", "sic": "SoftmaxInformationCurve"}
 FEW = 11
 """Areas of faithfulness under a further fill."""
 
-FILLS: dict[str, Callable[[], ImageMean]] = {
-    "faithfulness_blur25": partial(metrics.Faithfulness, steps=FEW, fill=Blur(25.0)),
-    "faithfulness_image_mean": partial(metrics.Faithfulness, steps=FEW, fill="image_mean"),
-    "faithfulness_black": partial(metrics.Faithfulness, steps=FEW, fill="black"),
-    "faithfulness_noise": partial(metrics.Faithfulness, steps=FEW, fill="noise"),
-    "faithfulness_transfer": partial(metrics.Faithfulness, steps=FEW, by="transfer"),
+FILLS: dict[str, dict[str, Any]] = {
+    "faithfulness_blur25": {"steps": FEW, "fill": Blur(25.0)},
+    "faithfulness_image_mean": {"steps": FEW, "fill": "image_mean"},
+    "faithfulness_black": {"steps": FEW, "fill": "black"},
+    "faithfulness_noise": {"steps": FEW, "fill": "noise"},
+    "faithfulness_transfer": {"steps": FEW, "by": "transfer"},
 }
-"""As `configs/evaluate/robust.yaml` names them."""
+"""Options of `Faithfulness` by name, as `configs/evaluate/robust.yaml` has them."""
 
 
 def named_metrics() -> dict[str, Callable[[], ImageMean]]:
@@ -38,7 +39,8 @@ def named_metrics() -> dict[str, Callable[[], ImageMean]]:
         for kind in kinds
         if isinstance(kind, type) and issubclass(kind, ImageMean) and _is_ready(kind)
     }
-    return found | {name: getattr(metrics, kind) for name, kind in SHORT.items()} | FILLS
+    fills = {name: partial(metrics.Faithfulness, **options) for name, options in FILLS.items()}
+    return found | {name: getattr(metrics, kind) for name, kind in SHORT.items()} | fills
 
 
 def metric_by_name(name: str) -> ImageMean:
@@ -47,12 +49,35 @@ def metric_by_name(name: str) -> ImageMean:
     Raises:
         ValueError: There is none of that name.
     """
+    return _known(name)()
+
+
+def metric_entry(name: str) -> str | dict[str, Any]:
+    """Return what a run file writes for a metric that is named: its class, with options where it has any.
+
+    Raises:
+        ValueError: There is none of that name.
+
+    Example:
+        >>> metric_entry("insertion"), metric_entry("faithfulness_black")["init_args"]
+        ('dre.metrics.Insertion', {'steps': 11, 'fill': 'black'})
+    """
+    build = _known(name)
+    if name not in FILLS:
+        return f"dre.metrics.{build.__name__}"
+    options = dict(FILLS[name])
+    if isinstance(options.get("fill"), Blur):
+        options["fill"] = {"class_path": "dre.types.Blur", "init_args": {"sigma": options["fill"].sigma}}
+    return {"class_path": "dre.metrics.Faithfulness", "init_args": options}
+
+
+def _known(name: str) -> Callable[[], ImageMean]:
     known = named_metrics()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"unknown metric {name!r}; {hint}known are {', '.join(sorted(known))}")
-    return known[name]()
+    return known[name]
 
 
 def _is_ready(kind: type[ImageMean]) -> bool:

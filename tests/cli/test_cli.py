@@ -717,6 +717,43 @@ def test_another_run_is_not_resumed(score_file, monkeypatch):
     assert tree(directory) == files
 
 
+def test_methods_and_metrics_are_named_wherever_their_classes_are(score_file):
+    words = ["--model.explainers", "grad_cam,integrated_gradients+idgi", "--model.explainers.few=rise"]
+    words += ["--model.metrics=faithfulness,faithfulness_blur25,aic", "--model.metrics.more", "deletion"]
+    run = EvaluationCommandLine(["--config", str(score_file), *words, *QUIET])
+    explainers = run.model.explainers
+    assert {name: type(one).__name__ for name, one in explainers.items()} == {
+        "grad_cam": "GradCAM",
+        "integrated_gradients+idgi": "IntegratedGradients",
+        "few": "RISE",
+    }
+    assert explainers["integrated_gradients+idgi"].rule.__name__ == "idgi"
+    metrics = run.model.metrics
+    assert {name: type(one).__name__ for name, one in metrics.items()} == {
+        "faithfulness": "Faithfulness",
+        "faithfulness_blur25": "Faithfulness",
+        "aic": "AccuracyInformationCurve",
+        "more": "Deletion",
+    }
+    assert metrics["faithfulness_blur25"].sweep.fill.sigma == 25
+    assert len(metrics["faithfulness_blur25"].sweep.ratios) == 12  # 11 areas, and nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--model.explainers", "grad_cam,rice"], "unknown method 'rice'; did you mean rise"),
+        (["--model.explainers.mine", "grad_camm"], "unknown method 'grad_camm'"),
+        (["--model.metrics", "insertio"], "unknown metric 'insertio'; did you mean insertion"),
+        (["--model.metrics.mine=insertion,deletion"], r"--model\.metrics\.mine takes one name"),
+        (["--model.explainers", "grad_cam+idgi"], "walks no path"),
+    ],
+)
+def test_names_that_there_are_not_are_refused_with_the_nearest(score_file, words, line):
+    with pytest.raises(ValueError, match=line):
+        EvaluationCommandLine(["--config", str(score_file), *words, *QUIET])
+
+
 def brightness(model, images, targets):
     """Explain by the brightness of the image, and run the network for nothing."""
     model(images).sum().backward()
