@@ -143,7 +143,29 @@ def _stated_tokens(network: nn.Module) -> Tokens:
     return Tokens(stated_prefix(network) or 0, ())
 
 
-class AttentionRollout(Explainer):
+class AttentionExplainer(Explainer):
+    """Explain by the attention of a transformer: what subclasses make of it, they say.
+
+    Args:
+        classifier: A ViT of timm or torchvision, or another transformer with plain attention.
+        score: Which output is explained.
+        chunk: Most images in one pass; chosen by device when not given.
+
+    Raises:
+        UnsupportedError: It has no attention from every token to every token, as Swin has not.
+    """
+
+    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", chunk: int | None = None) -> None:
+        super().__init__(classifier, score=score, chunk=chunk)
+        self.tokens = tokens_of(classifier, type(self).__name__)
+
+    @classmethod
+    def require(cls, classifier: Classifier) -> None:
+        """Refuse a classifier without plain attention."""
+        tokens_of(classifier, cls.__name__)
+
+
+class AttentionRollout(AttentionExplainer):
     """Multiply the attention of all layers, averaged over heads and half of it identity; one forward pass.
 
     The map does not depend on the class: it says which patches reach the tokens that the head reads. These are the
@@ -167,15 +189,6 @@ class AttentionRollout(Explainer):
         >>> AttentionRollout(classifier)(torch.rand(1, 3, 16, 16), torch.tensor([1])).shape
         torch.Size([1, 1, 16, 16])
     """
-
-    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", chunk: int | None = None) -> None:
-        super().__init__(classifier, score=score, chunk=chunk)
-        self.tokens = tokens_of(classifier, type(self).__name__)
-
-    @classmethod
-    def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier without plain attention."""
-        tokens_of(classifier, cls.__name__)
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
@@ -214,7 +227,7 @@ def rollout(layers: Sequence[Tensor]) -> Tensor:
     return total
 
 
-class GradientAttention(Explainer):
+class GradientAttention(AttentionExplainer):
     """Add up the positive part of attention times its gradient over layers; a forward and a backward pass.
 
     The rule for self-attention of the generic explanation of transformers: relevance R starts as the identity, and each
@@ -238,15 +251,6 @@ class GradientAttention(Explainer):
         >>> GradientAttention(classifier)(torch.rand(1, 3, 16, 16), torch.tensor([1])).shape
         torch.Size([1, 1, 16, 16])
     """
-
-    def __init__(self, classifier: Classifier, *, score: ScoreName = "logit", chunk: int | None = None) -> None:
-        super().__init__(classifier, score=score, chunk=chunk)
-        self.tokens = tokens_of(classifier, type(self).__name__)
-
-    @classmethod
-    def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier without plain attention."""
-        tokens_of(classifier, cls.__name__)
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
