@@ -1,6 +1,7 @@
 """Map files: saliency maps by the key of their image, in a folder of .npz files or in a table of parquet."""
 
 import functools
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -25,6 +26,10 @@ HEADER_BYTES = 4096
 """The most that an array holds beside eight bytes for each pixel."""
 
 
+NAME_BYTES = 200
+"""The longest name of a file before its ending; file systems take 255 with what is put before a part of one."""
+
+
 class StoredMap(NamedTuple):
     """Hold a map [h, w] as it was stored, and the class that it explains; None where nothing says which."""
 
@@ -35,11 +40,17 @@ class StoredMap(NamedTuple):
 def file_name(key: str) -> str:
     """Return the name of a key's file: what is no letter, digit or one of _.-~ is percent-encoded.
 
+    A name longer than file systems take is cut and ends in `~` and a hash of the whole key.
+
     Example:
-        >>> file_name("train/cat 1")
-        'train%2Fcat%201.npz'
+        >>> file_name("train/cat 1"), len(file_name(300 * "x"))
+        ('train%2Fcat%201.npz', 204)
     """
-    return f"{quote(key, safe='')}{ENDING}"
+    encoded = quote(key, safe="")
+    if len(encoded) > NAME_BYTES:
+        suffix = "~" + hashlib.sha256(key.encode()).hexdigest()[:16]
+        encoded = encoded[: NAME_BYTES - len(suffix)] + suffix
+    return f"{encoded}{ENDING}"
 
 
 def write_map(path: Path, saliency: Values, target: int) -> None:
@@ -101,9 +112,10 @@ class MapFolder:
         Raises:
             ValueError: The file is damaged, too large, or holds no map.
         """
-        if key not in self.files:
+        named = key if key in self.files else unquote(file_name(key).removesuffix(ENDING))
+        if named not in self.files:
             return None
-        path = self.folder / self.files[key]
+        path = self.folder / self.files[named]
         try:
             with zipfile.ZipFile(path) as archive:
                 if any(one.file_size > 8 * pixels + HEADER_BYTES for one in archive.infolist()):

@@ -100,6 +100,16 @@ def reading(folder):
     return lambda classifier: Precomputed(classifier, str(folder))
 
 
+def test_keys_longer_than_file_names_are_kept_apart(tmp_path):
+    keys = [f"{300 * 'é'}{number}" for number in range(3)]
+    for key, one in zip(keys, maps(), strict=True):
+        np.savez(tmp_path / file_name(key), saliency=one)
+    images, targets = small_batch()
+    found = Precomputed(small_classifier(), str(tmp_path))(images, targets, keys=keys)
+    assert torch.equal(found[:, 0], torch.from_numpy(maps()))
+    assert max(len(path.name) for path in tmp_path.iterdir()) <= 204
+
+
 def test_a_map_of_another_class_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", saliency=maps()[0], target=3)
     explainer = Precomputed(small_classifier(), str(tmp_path))
