@@ -14,7 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from dre.cli.arguments import CONFIG, load_renamed
 from dre.explainers.function import is_attribution
 from dre.explainers.methods import method_entry
-from dre.metrics.named import metric_entry
+from dre.metrics.by_name import metric_entry
 
 ENDINGS = (".yaml", ".yml")
 

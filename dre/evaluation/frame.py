@@ -15,7 +15,7 @@ from dre.explainers.arguments import Targets, as_classifier, class_targets, on_d
 from dre.images.decode import Pictures, batch_or_pictures
 from dre.images.randomness import pixel_keys
 from dre.metrics import ImageMean
-from dre.metrics.named import metric_by_name
+from dre.metrics.by_name import metric_by_name
 from dre.metrics.words import metric_name
 from dre.models import Classifier
 from dre.models.hooks import without_inference

@@ -213,10 +213,9 @@ def test_run_files_are_varied_by_others_after_them(name, short_networks):
     assert (run.run_directory / "summary.json").is_file()
     settings, kept = run.model.estimator.settings, yaml.safe_load((REPOSITORY / RECIPE).read_text())["model"]
     is_mgnet, is_kept = name.startswith("mgnet"), CHAINS[name][-1] not in TAKING_BACK
-    is_balanced = CHAINS[name][-1].endswith("balanced.yaml")
-    evidence = "balanced" if is_balanced else kept["evidence"] and is_kept
+    evidence = kept["evidence"] if is_kept else False
     assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", evidence)
-    assert (run.model.fills is not None) == is_balanced
+    assert run.model.fills == (kept["fills"] if is_kept else None)
     assert run.model.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
     by_paper = CHAINS[name][-1].endswith("paper_recipe.yaml")
     assert list(settings.widths) == ([16, 20, 56] if by_paper else kept["widths"])
@@ -255,7 +254,7 @@ def test_a_smoke_run_is_not_sent_to_wandb_unless_asked(asked, becomes):
 
 def test_a_smoke_run_keeps_no_maps_of_random_weights(place):
     run = EvaluationCommandLine(["--smoke", "true", "--wandb", "off", "--model.cache", str(place / "maps"), *QUIET])
-    assert run.model.cache is None
+    assert run.model.evaluator.cache is None
 
 
 def test_nothing_stands_for_the_generator_that_is_trained(place):

@@ -23,7 +23,7 @@ from dre.explainers import (
 from dre.explainers.arguments import pixels_of
 from dre.images.decode import to_picture
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
-from dre.metrics.named import SHORT, named_metrics
+from dre.metrics.by_name import SHORT, named_metrics
 from dre.modules import ExplainerEvaluation
 from dre.types import Preprocessing
 from tests.networks import small_batch, small_classifier

@@ -56,6 +56,8 @@ class Zennit(Adapter):
     Source: Anders et al. 2021.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> from dre.models import Classifier
         >>> layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
         >>> classifier = Classifier.wrap(nn.Sequential(*layers), size=(16, 16))
