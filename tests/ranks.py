@@ -20,6 +20,8 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import torch.distributed as dist
+from lightning_utilities.core.rank_zero import rank_zero_only as lightning_rank
+from torchmetrics.utilities.prints import rank_zero_only as torchmetrics_rank
 
 REPOSITORY = Path(__file__).parents[1]
 IMPORTED = [
@@ -129,6 +131,11 @@ def _begin(out: str, place: str, environment: dict[str, str], main: Callable[...
     """Become a rank: take its environment, its folder and its streams, and call its function."""
     os.environ.clear()
     os.environ.update(environment)
+    for known in (
+        lightning_rank,
+        torchmetrics_rank,
+    ):  # read from the environment when they were imported, in the server
+        known.rank = int(environment.get("RANK", 0))
     os.chdir(place)
     with open(out, "wb", buffering=0) as file:
         for stream in (1, 2):

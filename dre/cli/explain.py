@@ -22,6 +22,9 @@ SHIPPED = "tf_efficientnet_lite0"
 
 LIKELIEST = 3
 
+OF_THE_CALL = ("device", "mean", "method", "outputs", "return_target", "std", "targets", "weights")
+"""Arguments of `dre.explain` that are no options of a method."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Explain pictures, print what the network sees in them, and write one picture of maps."""
@@ -54,8 +57,7 @@ def _explained(given: argparse.Namespace) -> list[str]:
     """Write the picture, and return the lines to print."""
     if not given.images:
         raise ValueError("name at least one picture; --list prints the methods")
-    if given.out.suffix.lower() != ".png":
-        raise ValueError(f"--out writes a PNG file, got {given.out}; call it {given.out.with_suffix('.png')}")
+    _check_out(given.out, given.images)
     pictures = batch_or_pictures(given.images)
     weights = given.weights or ("package" if given.model == SHIPPED else "pretrained")
     weights = None if weights == "none" else weights
@@ -63,7 +65,7 @@ def _explained(given: argparse.Namespace) -> list[str]:
     classifier = on_device(classifier, given.device, is_own=given.model)
     images = pixels_of(pictures, classifier)
     options = _options(given.option) | ({} if given.checkpoint is None else {"checkpoint": given.checkpoint})
-    target = int(given.target) if given.target and given.target.isdigit() else given.target
+    target = int(given.target) if given.target and given.target.isdecimal() else given.target
     maps, targets = explain(classifier, images, target, given.method, return_target=True, **options)
     captions, lines = _said(classifier, images, targets, given.images)
     show(images, {given.method or "map": maps}, captions, path=given.out)
@@ -77,8 +79,33 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"--option takes NAME=VALUE, got {word!r}")
-        found[name] = yaml.safe_load(value)
+        if name in OF_THE_CALL:
+            raise ValueError(f"{name!r} is no option of a method; --help lists what the command takes")
+        found[name] = _value(word, value)
     return found
+
+
+def _value(word: str, text: str) -> Any:
+    """Return a number, or what YAML reads in a text."""
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--option {word!r} holds no value of YAML; write lists as [1, 2]") from None
+
+
+def _check_out(out: Path, images: Sequence[str]) -> None:
+    """Raise for a file that cannot be written, or that is one of the pictures."""
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out writes a PNG file, got {out}; call it {out.with_suffix('.png')}")
+    if not out.parent.is_dir() or out.is_dir():
+        raise ValueError(f"--out {out} cannot be written: {'it is' if out.is_dir() else 'there is no'} folder")
+    if out.exists() and any(Path(image).exists() and out.samefile(image) for image in images):
+        raise ValueError(f"--out {out} is one of the pictures, which it would replace; name another file")
 
 
 def _said(classifier: Classifier, images: Tensor, targets: Tensor, files: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from dre.runs.results import RunResults
 from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_tables
@@ -93,32 +94,60 @@ def compare(
 
 def _side(scores: Scores, name: str) -> Side:
     if isinstance(scores, pd.DataFrame):
-        missing = [column for column in NEEDED if column not in scores]
-        if missing:
-            raise ValueError(f"a table of scores needs the columns {', '.join(NEEDED)}, and has no {missing[0]!r}")
-        return Side(scores, name, scores.attrs.get("higher_is_better", {}))
+        known = {what: scores.attrs.get(what) or {} for what in ("higher_is_better", "settings", "made_of")}
+        return Side(_tidy(scores, name), name, known["higher_is_better"], known["settings"], known["made_of"])
     if not isinstance(scores, str | Path):
         raise TypeError(f"give a table of scores or the directory of a run, got {type(scores).__name__}")
-    run = RunResults(Path(scores))
-    model = run.config.get("model") or {}
-    made_of = {
-        "classifier": run.network,
-        "weights": run.weights,
-        "data": run.data,
-        "target": str(model.get("target")),
-        "score": str(model.get("score")),
-    }
-    return Side(run.scores, run.place, run.summary.get("directions") or {}, model.get("metrics") or {}, made_of)
+    try:
+        run = RunResults(Path(scores))
+        model, table = run.config["model"], _tidy(run.scores, str(scores))
+        classifier = model["classifier"].get("init_args") or {}
+        made_of = {
+            "classifier": run.network,
+            "weights": str(classifier.get("weights")),
+            "data": str(run.config["data"].get("init_args") or {}),
+            "target": str(model.get("target")),
+            "score": str(model.get("score")),
+        }
+    except (AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"{scores} is a damaged run: {type(error).__name__}, {said}; compare tables instead"
+        ) from error
+    return Side(table, run.place, run.summary.get("directions") or {}, model.get("metrics") or {}, made_of)
+
+
+def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return a table whose names are texts, with one row for each value.
+
+    Raises:
+        ValueError: A column or a name is missing, or a value is there twice.
+    """
+    missing = [column for column in NEEDED if column not in frame]
+    if missing:
+        raise ValueError(f"a table of scores needs the columns {', '.join(NEEDED)}, and {name} has no {missing[0]!r}")
+    lead = ["key", "explainer", "metric"]
+    if frame[lead].isna().any(axis=None):
+        raise ValueError(f"{name} has rows without a key, an explainer or a metric")
+    found = frame.astype(dict.fromkeys(lead, str))
+    twice = found[found.duplicated(lead)]
+    if len(twice):
+        first = ", ".join(repr(twice.iloc[0][column]) for column in lead)
+        raise ValueError(
+            f"{name} has {len(twice)} values twice, the first of {first}; give each image a key of its own"
+        )
+    return found
 
 
 def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
     """Return those that are asked for, in that order; all that are known by default."""
     if names is None:
         return list(known)
-    for name in names:
+    wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
+    for name in wanted:
         if name not in known:
             raise ValueError(f"there is no {what} {name!r} to compare; there are {', '.join(known) or 'none'}")
-    return list(names)
+    return wanted
 
 
 def _names(frame: pd.DataFrame, column: str) -> list[str]:
@@ -228,7 +257,8 @@ def _notes(one: Side, other: Side, images: int) -> list[str]:
     if "target" in one.frame and "target" in other.frame:
         targets = [side.frame.drop_duplicates("key").set_index("key")["target"] for side in (one, other)]
         keys = targets[0].index.intersection(targets[1].index)
-        changed = int((targets[0].loc[keys].to_numpy() != targets[1].loc[keys].to_numpy()).sum())
+        one_side, other_side = (side.loc[keys].astype("Float64") for side in targets)
+        changed = int((one_side != other_side).fillna(False).sum())
         if changed:
             notes.append(f"another class was explained for {changed} of {images} images")
     return notes

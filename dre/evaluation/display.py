@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dre.checks import check_saliency
+from dre.checks import check_count, check_saliency
 from dre.explainers.arguments import as_classifier, pixels_of
 from dre.images.decode import Pictures, batch_or_pictures
 from dre.reporting.overlay import for_display
@@ -51,10 +51,17 @@ def show(
         >>> type(figure).__mro__[1].__name__
         'Figure'
     """
+    check_count("side", side, 8)
+    if path is not None and (Path(path).suffix.lower() != ".png" or not Path(path).parent.is_dir()):
+        raise ValueError(f"`path` must be a .png file in a folder that there is, got {path}")
     pixels = _pixels(images, classifier)
+    if pixels.shape[1] not in (1, 3):
+        raise ValueError(f"`images` must have 1 or 3 channels to be shown, got {pixels.shape[1]}")
     named = dict(maps) if isinstance(maps, Mapping) else {"map": maps}
-    if not named:
-        raise ValueError("`maps` is empty; give at least one map [B, 1, H, W]")
+    if not named or not all(str(name).strip() for name in named):
+        raise ValueError("`maps` must hold at least one map [B, 1, H, W], each under a name")
+    if not all(isinstance(one, Tensor | np.ndarray) for one in named.values()):
+        raise TypeError("`maps` must be a tensor or an array [B, 1, H, W], or several by name; stack lists of maps")
     drawn = {str(name): for_display(_checked(str(name), one, pixels))[:, 0].cpu() for name, one in named.items()}
     columns = [
         Photograph(str(place), image, {name: one[place] for name, one in drawn.items()}, caption=title)
@@ -90,7 +97,11 @@ def _checked(name: str, maps: Maps, images: Tensor) -> Tensor:
 
 def _titles(titles: Sequence[str] | str | None, count: int) -> list[str]:
     found = (
-        [titles] if isinstance(titles, str) else [""] * count if titles is None else [str(title) for title in titles]
+        [titles]
+        if isinstance(titles, str)
+        else [""] * count
+        if titles is None
+        else [str(title).strip() for title in titles]
     )
     if len(found) != count:
         raise ValueError(f"`titles` must be one text for each of {count} images, got {len(found)}")

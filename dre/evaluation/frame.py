@@ -1,12 +1,15 @@
 """Evaluation from a notebook: a batch of images, explainers of any kind and metrics by name make a DataFrame."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from dre.checks import check_count
 from dre.evaluation.evaluator import Evaluator
 from dre.evaluation.measures import Measures, request_sweeps, why_missing
 from dre.evaluation.objects import Objects, object_masks
@@ -21,6 +24,9 @@ from dre.models import Classifier
 from dre.models.hooks import without_inference
 from dre.models.outputs import OutputsName
 from dre.types import Batch, Explained, ScoreName, rows_of
+
+HASH, SHORT = 64, 16
+"""Digits of a hash of pixels, and how many of them name an image."""
 
 COLUMNS = ("key", "explainer", "metric", "value", "target", "reason")
 
@@ -66,7 +72,8 @@ def evaluate(
         boxes: For metrics that compare with an object: masks [B, 1, H, W], or for each image its boxes [n, 4] as
             x0, y0, x1, y1 in pixels of the image, or of the picture where pictures are given.
         targets: Classes to explain, by index or name; by default those that the classifier predicts.
-        keys: Names of the images, which seed random draws; by default they are numbered, and their pixels do.
+        keys: Names of the images, which seed random draws; by default their paths where these are given, else a hash of
+            their pixels, which then seed.
         transfer: Second classifier, for metrics that let it score the maps.
         score: Score of the target that masked copies are scored by.
         batch_size: Most images that are explained at once.
@@ -92,16 +99,19 @@ def evaluate(
         >>> def brightness(model, images, targets):
         ...     return images.mean(1)
         >>> frame = evaluate(network, torch.rand(2, 3, 8, 8), ["vanilla_gradient", brightness], "faithfulness")
-        >>> frame[["key", "explainer", "metric"]].values.tolist()[:2]
-        [['0', 'vanilla_gradient', 'faithfulness'], ['0', 'brightness', 'faithfulness']]
+        >>> frame[["explainer", "metric"]].values.tolist()[:2]
+        [['vanilla_gradient', 'faithfulness'], ['brightness', 'faithfulness']]
     """
+    check_count("batch_size", batch_size, 1)
+    if transfer is not None and not isinstance(transfer, Classifier):
+        raise TypeError(f"`transfer` must be a dre.models.Classifier, got {type(transfer).__name__}; wrap it")
     computed = _metrics(metrics)
     given = batch_or_pictures(images)
     with torch.inference_mode(False), torch.no_grad():
         wrapped = as_classifier(classifier, given, mean, std, weights, outputs)
         wrapped = on_device(wrapped, device, is_own=classifier)
         pixels = without_inference(pixels_of(given, wrapped))
-        names, seeds = _keys(keys, pixels)
+        names, seeds = _keys(keys, images, pixels)
         batch = Batch(images=pixels, labels=torch.full((len(pixels),), -1, device=pixels.device), key=seeds)
         if targets is not None:
             batch["labels"] = class_targets(targets, pixels, wrapped)
@@ -122,6 +132,8 @@ def evaluate(
         rows = list(_rows(evaluator, measures, batch, batch_size, dict(zip(seeds, names, strict=True))))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame.attrs["higher_is_better"] = {name: metric.higher_is_better for name, metric in computed.items()}
+    frame.attrs["settings"] = {name: _settings(metric) for name, metric in computed.items()}
+    frame.attrs["made_of"] = {"classifier": wrapped.name, "score": score}
     frame.attrs["cost"] = {name: meter.tally.summary() for name, meter in evaluator.meters.items()}
     return frame
 
@@ -130,8 +142,6 @@ def _rows(
     evaluator: Evaluator, measures: Measures, batch: Batch, batch_size: int, names: Mapping[str, str]
 ) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of the table, image by image."""
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
     evaluator.open()
     for start in range(0, len(batch["key"]), batch_size):
         part = rows_of(batch, range(start, min(start + batch_size, len(batch["key"]))))
@@ -152,16 +162,22 @@ def _rows_of_batch(measures: Measures, explained: Explained, names: Mapping[str,
                 yield names[key], explainer, metric, value, targets[place], reason
 
 
+def _settings(metric: ImageMean) -> str:
+    """Describe what decides the values of a metric, to tell tables apart that are compared."""
+    return f"{type(metric).__name__} {sorted(metric.sweeps.items())}"
+
+
 def _metrics(given: Metrics) -> dict[str, ImageMean]:
     """Return metrics by name, built where they are not."""
-    if isinstance(given, str | ImageMean):
-        given = [given] if isinstance(given, str) else {metric_name(type(given)): given}
-    entries = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
+    if isinstance(given, str | ImageMean | type):
+        given = [given]  # type: ignore[list-item]
+    if not isinstance(given, Iterable):
+        raise TypeError(f"`metrics` must be names or metrics of dre.metrics, got {type(given).__name__}")
+    entries = dict(given) if isinstance(given, Mapping) else {_name_of(one): one for one in given}
     found = {}
     for name, one in entries.items():
-        if isinstance(name, ImageMean):
-            raise TypeError(f"{type(name).__name__} has no name in the table; give metrics as {{name: metric}}")
-        metric = metric_by_name(one) if isinstance(one, str) else one() if callable(one) and _is_builder(one) else one
+        metric = metric_by_name(one) if isinstance(one, str) else one
+        metric = metric() if callable(metric) and not isinstance(metric, nn.Module) else metric
         if not isinstance(metric, ImageMean):
             raise TypeError(f"metric {name!r} must be a name or a metric of dre.metrics, got {type(one).__name__}")
         found[str(name)] = metric
@@ -170,20 +186,29 @@ def _metrics(given: Metrics) -> dict[str, ImageMean]:
     return found
 
 
-def _is_builder(value: object) -> bool:
-    return not isinstance(value, nn.Module)
+def _name_of(metric: Any) -> str:
+    if isinstance(metric, ImageMean) or (isinstance(metric, type) and issubclass(metric, ImageMean)):
+        return metric_name(metric if isinstance(metric, type) else type(metric))
+    return str(metric)
 
 
-def _keys(keys: Sequence[str] | None, images: Tensor) -> tuple[list[str], list[str]]:
+def _keys(keys: Sequence[str] | None, given: Pictures, images: Tensor) -> tuple[list[str], list[str]]:
     """Return the names of images in the table, and the keys that tell them apart for random draws."""
-    if keys is None:
-        seeds = pixel_keys(images)
-        again = [seeds[:place].count(seed) for place, seed in enumerate(seeds)]
-        names = [str(place) for place in range(len(seeds))]
-        return names, [f"{seed} {number}" if number else seed for seed, number in zip(seeds, again, strict=True)]
-    names = [str(key) for key in keys]
-    if len(names) != len(images) or len(set(names)) != len(names):
-        raise ValueError(
-            f"`keys` must name each of {len(images)} images once, got {len(names)} with {len(set(names))} different"
-        )
-    return names, names
+    if keys is not None:
+        names = [str(key) for key in keys]
+        if len(names) != len(images) or len(set(names)) != len(names):
+            raise ValueError(
+                f"`keys` must name each of {len(images)} images once, got {len(names)} with {len(set(names))} different"
+            )
+        return names, names
+    seen: Counter[str] = Counter()
+    seeds = []
+    for seed in pixel_keys(images):
+        seeds.append(f"{seed} {seen[seed]}" if seen[seed] else seed)
+        seen[seed] += 1
+    paths = [given] if isinstance(given, str | PathLike) else given
+    if isinstance(paths, list | tuple) and all(isinstance(path, str | PathLike) for path in paths):
+        names = [str(path) for path in paths]
+        if len(set(names)) == len(names):
+            return names, seeds
+    return [seed[:SHORT] + seed[HASH:] for seed in seeds], seeds

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dre.evaluation.evaluator import check_name
 from dre.explainers import Explainer, FunctionExplainer, Precomputed
+from dre.explainers.base import UnsupportedError
 from dre.explainers.function import is_attribution
 from dre.explainers.methods import chosen_method, method_name, naming_supported
 from dre.models import Classifier
@@ -51,6 +52,8 @@ def _named(given: Given | Iterable[Given] | Mapping[str, Given]) -> list[tuple[s
     if isinstance(given, Mapping):
         return [(str(name), one) for name, one in given.items()]
     is_one = isinstance(given, str | Explainer | Tensor | np.ndarray) or callable(given) or _has_options(given)
+    if not is_one and not isinstance(given, Iterable):
+        raise TypeError(f"`explainers` must be a name, an explainer, a function or several, got {type(given).__name__}")
     several = [cast(Given, given)] if is_one else list(cast(Iterable[Given], given))
     return [(_name_of(one), one) for one in several]
 
@@ -78,7 +81,7 @@ def _built(name: str, one: Given, classifier: Classifier, keys: Sequence[str], i
         kind, known = chosen_method(method, options)
         return kind(classifier, **known)
     if isinstance(one, Tensor | np.ndarray):
-        return Precomputed(classifier, _by_key(name, torch.as_tensor(one), keys, images))
+        return Precomputed(classifier, _by_key(name, _as_maps(one), keys, images))
     if isinstance(one, Explainer):
         if one.classifier is not classifier:
             raise ValueError(
@@ -93,7 +96,15 @@ def _built(name: str, one: Given, classifier: Classifier, keys: Sequence[str], i
         )
     if _explains(one):
         return FunctionExplainer(classifier, one)
-    made = one(classifier)
+    try:
+        made = one(classifier)
+    except UnsupportedError:
+        raise
+    except Exception as error:
+        raise TypeError(
+            f"{name!r} was called with the classifier to build an explainer, and failed: "
+            f"{' '.join(str(error).split())}; what explains by itself is a function of model, images and targets"
+        ) from error
     if not isinstance(made, Explainer):
         raise TypeError(f"{name!r} must build an Explainer from a classifier, got {type(made).__name__}")
     return made
@@ -113,6 +124,13 @@ def _explains(function: Callable[..., Any]) -> bool:
         one for one in parameters if one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.KEYWORD_ONLY)
     ]
     return len(needed) > 1 or any(one.kind is one.VAR_POSITIONAL for one in needed)
+
+
+def _as_maps(maps: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Return maps of any real type as float32."""
+    if isinstance(maps, np.ndarray):
+        maps = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float64))
+    return maps.detach().to_dense().float() if maps.layout is not torch.strided else maps.detach().float()
 
 
 def _by_key(name: str, maps: Tensor, keys: Sequence[str], images: Tensor) -> dict[str, Tensor]:

@@ -22,6 +22,9 @@ SeeAttention = Callable[[Tensor], Tensor | None]
 SUM_TOLERANCE = 1e-2
 """Largest distance from 1 of the sum of a row of attention; half precision rounds that far."""
 
+LOGIT_TOLERANCE = 1e-2
+"""Largest difference of the logits while attention is seen, relative and absolute."""
+
 PLAIN = "attention from every token to every token in all layers, as in ViT, DeiT, BEiT and EVA"
 
 
@@ -78,10 +81,10 @@ def seeing_attention(network: nn.Module, see: SeeAttention) -> Iterator[None]:
 
 def _attend(module: nn.MultiheadAttention, inputs: tuple[Any, ...], see: SeeAttention) -> Tensor:
     """Return the output [B, N, C] of a self-attention of torch, with its weights shown."""
-    tokens = inputs[0]
-    is_plain = all(one is tokens for one in inputs[:3]) and len(inputs) == 3 and module.batch_first
+    is_plain = len(inputs) == 3 and all(one is inputs[0] for one in inputs) and module.batch_first
     if not is_plain or module.in_proj_weight is None or module.bias_k is not None or module.add_zero_attn:
         raise ValueError("a torch.nn.MultiheadAttention is no plain self-attention of batches")
+    tokens = inputs[0]
     joined = F.linear(tokens, module.in_proj_weight, module.in_proj_bias)
     heads = (*tokens.shape[:2], module.num_heads, -1)
     query, key, value = (one.reshape(heads).transpose(1, 2) for one in joined.chunk(3, dim=2))
@@ -104,11 +107,15 @@ def tokens_of(classifier: Classifier, method: str) -> Tokens:
     def see(attention: Tensor) -> None:
         seen.append(attention.detach())
 
-    try:
-        with torch.no_grad(), seeing_attention(network, see):
-            classifier(sample)
-    except ValueError as error:
-        raise ValueError(f"{method} needs {PLAIN}; of {name} {error}") from None
+    with torch.no_grad():
+        expected = classifier(sample)
+        try:
+            with seeing_attention(network, see):
+                watched = classifier(sample)
+        except Exception as error:  # of a network that asks its attention for something else
+            raise ValueError(f"{method} needs {PLAIN}; of {name} {' '.join(str(error).split())}") from None
+    if not torch.allclose(watched, expected, rtol=LOGIT_TOLERANCE, atol=LOGIT_TOLERANCE):  # a mask, a bias
+        raise ValueError(f"{method} needs {PLAIN}; {name} does something else with its attention, such as masking it")
     if not seen:
         raise ValueError(f"{method} needs {PLAIN}, and none of {name} can be read")
     shapes = list(dict.fromkeys(tuple(one.shape) for one in seen))

@@ -126,7 +126,13 @@ class Explainer(nn.Module, ABC):
         with outside_inference_mode(self), in_eval_mode(self.classifier):
             images, targets = self.checked(images, targets)
             self.keys = list(keys) if keys is not None else None
+            version = images._version
             saliency = self.explain(images, targets).detach().float()
+        if images._version != version:
+            raise ValueError(
+                f"{type(self).__name__} wrote to the images that it explains, which others read after it; let "
+                "`explain` work on a copy, images.clone()"
+            )
         self.vanished.report(self.score)
         check_saliency(saliency, images)
         return saliency

@@ -36,8 +36,9 @@ REGISTERED = "__dre_explainer__"
 class ExplainedModel(nn.Module):
     """Give a classifier as a plain module that maps images in [0, 1] to logits [B, K].
 
-    Attributes that it lacks are those of the network, so that `model.layer4` is a layer. Where gradients are on and
-    neither the images nor the weights ask for them, it records them all the same: what is hooked can be differentiated.
+    Layers, weights and other attributes are those of the network, by their own names, so that `model.layer4` is a layer
+    and a layer that is replaced is replaced in the network. Where gradients are on and neither the images nor the
+    weights ask for them, it records them all the same: what is hooked can be differentiated.
 
     Args:
         classifier: Frozen.
@@ -45,13 +46,17 @@ class ExplainedModel(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.classifier = classifier
+        network = classifier.network
+        for held in ("_modules", "_parameters", "_buffers"):
+            object.__setattr__(self, held, getattr(network, held))
+        object.__setattr__(self, "training", network.training)
+        object.__setattr__(self, "explained", (classifier,))  # in a tuple: it is no part of this module
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits [B, K] of images [B, C, H, W] in [0, 1]."""
         if torch.is_grad_enabled() and not images.requires_grad:
             images = images.detach().requires_grad_()
-        logits: Tensor = self.classifier(images)
+        logits: Tensor = self.explained[0](images)
         return logits
 
     def __getattr__(self, name: str) -> Any:
@@ -59,10 +64,30 @@ class ExplainedModel(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            classifier = self.__dict__.get("_modules", {}).get("classifier")
-            if classifier is None or name.startswith("__"):
+            explained = self.__dict__.get("explained")
+            if explained is None or name.startswith("__"):
                 raise
-        return getattr(classifier.network, name) if hasattr(classifier.network, name) else getattr(classifier, name)
+        network = explained[0].network
+        return getattr(network, name) if hasattr(network, name) else getattr(explained[0], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, of the network where it has it."""
+        explained = self.__dict__.get("explained")
+        if explained is not None and name in vars(explained[0].network):
+            setattr(explained[0].network, name, value)
+        super().__setattr__(name, value)
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return a layer of a network that numbers its layers."""
+        return self.explained[0].network[place]
+
+    def __len__(self) -> int:
+        """Return how many layers such a network has."""
+        return len(self.explained[0].network)
+
+    def __bool__(self) -> bool:
+        """Return True: a model is there, whatever its number of layers."""
+        return True
 
 
 class OutsideExplainer(Explainer):
@@ -78,6 +103,9 @@ class OutsideExplainer(Explainer):
         seed: Of draws from global generators.
         layer: Name of the layer that is read.
     """
+
+    puts_weights_back = False
+    """Whether the code from outside writes to weights and puts them back itself."""
 
     alone = False
     """Whether it is called for one image at a time even where it draws nothing."""
@@ -108,7 +136,7 @@ class OutsideExplainer(Explainer):
 
         def run(images: Tensor, targets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             seeded = global_draws(generators[int(rows[0])], images.device)
-            with left_as_found(self.classifier), seeded as were_drawn, torch.enable_grad():
+            with left_as_found(self.classifier, self.puts_weights_back), seeded as were_drawn, torch.enable_grad():
                 model = ExplainedModel(self.classifier)
                 found = self.attribute(model, images.detach().clone(), targets.clone())
                 draws = torch.full((len(images),), were_drawn(), device=images.device)

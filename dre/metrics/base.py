@@ -161,8 +161,27 @@ def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, T
         readings: What each sweep read, [B, columns].
     """
     known = {**batch, **{name: readings[sweep] for name, sweep in metric.sweeps.items()}}
-    metric.update(**{name: known[name] for name in arguments_of(metric)})
+    given = {name: known[name] for name in arguments_of(metric)}
+    versions = {name: value._version for name, value in given.items() if _has_version(value)}
+    vars(metric).pop("latest", None)
+    metric.update(**given)
+    for name, version in versions.items():
+        if given[name]._version != version:
+            raise TypeError(f"{type(metric).__name__} wrote to `{name}`, which others read after it; take a copy of it")
+    latest = vars(metric).get("latest")
+    count = len(next(iter(known.values())))
+    if latest is None or latest.shape != (count,):
+        shown = "nothing" if latest is None else f"values of shape {list(latest.shape)}"
+        raise TypeError(
+            f"{type(metric).__name__} gave {shown} for {count} images; its `update` must hand one value for each image "
+            "to `accumulate`"
+        )
     return metric.latest
+
+
+def _has_version(value: Any) -> bool:
+    """Return whether a value says how often it was written to."""
+    return isinstance(value, Tensor) and not value.is_inference()
 
 
 def feed_finite(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, Tensor]) -> tuple[Tensor, Tensor]:

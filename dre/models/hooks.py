@@ -55,13 +55,15 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def left_as_found(network: nn.Module) -> Iterator[None]:
-    """Put back what code from outside may change of a network: modes, hooks, layers, attributes, gradients of weights.
-
-    What it writes into the weights themselves stays.
+def left_as_found(network: nn.Module, trusted: bool = False) -> Iterator[None]:
+    """Put back what code from outside may change of a network: modes, hooks, layers, attributes, buffers, gradients.
 
     Args:
         network: With all modules in it.
+        trusted: Believe that weights that were written to were put back.
+
+    Raises:
+        ValueError: A weight itself was written to, which cannot be put back.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -74,18 +76,36 @@ def left_as_found(network: nn.Module) -> Iterator[None]:
     tables = [
         (table, dict(table)) for _, held in modules for table in held.values() if isinstance(table, dict)
     ]  # of hooks, weights, buffers and modules
-    weights = [(weight, weight.requires_grad, weight.grad) for weight in network.parameters()]
+    named = dict(network.named_parameters())
+    weights = [(weight, weight.requires_grad, weight.grad) for weight in named.values()]
+    content = {name: (weight.data, _version(weight)) for name, weight in named.items()}
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
         yield
     finally:
         for module, held in modules:
             vars(module).clear()
             vars(module).update(held)
-        for table, content in tables:
+        for table, entries in tables:
             table.clear()
-            table.update(content)
+            table.update(entries)
         for weight, requires_grad, gradient in weights:
             weight.requires_grad_(requires_grad).grad = gradient
+        for buffer, before in buffers:
+            buffer.data = before
+        for name, (data, _) in content.items():
+            named[name].data = data  # of another type or place, where the module was moved
+    written = [name for name, (_, version) in content.items() if _version(named[name]) != version]
+    if written and not trusted:
+        raise ValueError(
+            f"code from outside wrote to the weight {written[0]!r} of the network, which stays changed: build the "
+            "classifier anew, and let the code work on a copy, copy.deepcopy(model)"
+        )
+
+
+def _version(weight: Tensor) -> int:
+    """Return how often a weight was written to, as far as that is known."""
+    return 0 if weight.is_inference() else weight._version
 
 
 @contextmanager

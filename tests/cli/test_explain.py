@@ -51,6 +51,15 @@ def test_a_class_is_named_by_number_or_name_and_its_map_is_another(pictures, cap
         main([pictures[0], "--target", "elecric ray"])
 
 
+def test_a_picture_is_not_replaced_by_its_map(pictures, tmp_path):
+    photograph = Image.open(pictures[0])
+    photograph.save(tmp_path / "map.png")
+    content = (tmp_path / "map.png").read_bytes()
+    with pytest.raises(SystemExit, match="is one of the pictures"):
+        main(["map.png", *SMALL])
+    assert (tmp_path / "map.png").read_bytes() == content
+
+
 def test_the_methods_are_listed(capsys):
     main(["--list"])
     assert "grad_cam: " in capsys.readouterr().out
@@ -64,6 +73,9 @@ def test_the_methods_are_listed(capsys):
         (["photo 0.jpg", *SMALL, "--method", "grad_camm"], "unknown method 'grad_camm'; did you mean grad_cam"),
         (["photo 0.jpg", *SMALL, "--target", "5000"], "5000"),
         (["photo 0.jpg", *SMALL, "--out", "map.jpg"], r"writes a PNG file, got map\.jpg; call it map\.png"),
+        (["photo 0.jpg", *SMALL, "--out", "nowhere/map.png"], "there is no folder"),
+        (["photo 0.jpg", *SMALL, "--option", "weights=none"], "'weights' is no option of a method"),
+        (["photo 0.jpg", *SMALL, "--option", "steps=[1,"], "holds no value of YAML"),
         (["photo 0.jpg", *SMALL, "--option", "steps"], "takes NAME=VALUE, got 'steps'"),
         (["photo 0.jpg", *SMALL, "--method", "rise", "--option", "mask=4"], "'rise' takes no option 'mask'"),
         (["photo 0.jpg", *SMALL, "--device", "moon"], "`device` 'moon' cannot be used"),

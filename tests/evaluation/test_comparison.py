@@ -145,6 +145,28 @@ def test_a_run_compared_with_itself_differs_by_nothing_and_has_two_names(tmp_pat
     assert set(found["better"]) == {""}
 
 
+def test_names_that_a_file_turned_into_numbers_are_names_all_the_same():
+    frame = table().replace({"explainer": {"dre": "1", "grad_cam": "2", "random": "3"}})
+    numbers = frame.assign(explainer=frame["explainer"].astype(int))
+    pd.testing.assert_frame_equal(dre.compare(numbers), dre.compare(frame))
+
+
+def test_tables_that_were_made_otherwise_are_told_apart():
+    one = table(settings={"faithfulness": "A", "deletion": "B"}, made_of={"score": "logit"})
+    other = table(1, settings={"faithfulness": "A", "deletion": "C"}, made_of={"score": "probability"})
+    found = dre.compare(one, other)
+    assert set(found[found["metric"] == "deletion"]["reason"]) == {"the metric was computed with other settings"}
+    assert found.attrs["notes"] == ["score: logit in first, probability in second"]
+
+
+@pytest.mark.parametrize("content", ["", "model: {classifier: resnet18}", "a: [", "model:\n  metrics: {}"])
+def test_a_damaged_run_is_said_to_be_one(tmp_path, content):
+    run = run_directory(tmp_path / "a" / "001", table(0))
+    (run / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match="is a damaged run"):
+        dre.compare(run)
+
+
 def test_the_command_prints_a_table_of_one_run_and_of_two(tmp_path, capsys):
     one = run_directory(tmp_path / "a" / "001", table(0))
     other = run_directory(tmp_path / "b" / "001", table(1, keys=KEYS[:9]))
@@ -170,6 +192,8 @@ def test_a_directory_without_a_run_ends_the_command_in_one_line(words, tmp_path,
 
 WRONG = [
     ({"first": pd.DataFrame({"key": []})}, ValueError, "has no 'explainer'"),
+    ({"first": pd.concat([table(), table()])}, ValueError, "first has 120 values twice, the first of 'k00', 'dre'"),
+    ({"first": table().assign(explainer=None)}, ValueError, "rows without a key, an explainer or a metric"),
     ({"first": 3}, TypeError, "directory of a run, got int"),
     ({"first": table(explainers=("dre",))}, ValueError, "one explainer alone"),
     ({"reference": "nobody"}, ValueError, "there is no explainer 'nobody' to compare; there are dre"),

@@ -84,7 +84,7 @@ def test_the_user_s_backend_stays_and_no_figure_is_left_open():
     ("wrong", "line"),
     [
         ({"maps": torch.rand(2, 1, 9, 9)}, r"maps 'map' must have shape \[2, 1, 8, 8\] to lie over"),
-        ({"maps": {}}, "`maps` is empty"),
+        ({"maps": {}}, "`maps` must hold at least one"),
         ({"maps": torch.full((2, 1, 8, 8), torch.nan)}, "NaN|finite"),
         ({"titles": ["one"]}, "one text for each of 2 images, got 1"),
     ],

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import Tensor
 
 import dre
@@ -21,9 +22,11 @@ from dre.explainers import (
     idgi,
 )
 from dre.explainers.arguments import pixels_of
+from dre.explainers.function import ExplainedModel
 from dre.images.decode import to_picture
 from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.metrics.by_name import SHORT, named_metrics
+from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
 from dre.types import Preprocessing
 from tests.networks import small_batch, small_classifier
@@ -168,7 +171,7 @@ def test_values_that_are_missing_have_a_reason():
     metrics = {"faithfulness": Faithfulness(), "explainability": Explainability(), "none": Constant()}
     with pytest.warns(UserWarning, match="maps gave maps with NaN"):
         frame = dre.evaluate(
-            classifier, images, {"maps": broken}, metrics, boxes=[[[1, 1, 20, 30]], [], [[0, 0, 9, 9]]]
+            classifier, images, {"maps": broken}, metrics, [[[1, 1, 20, 30]], [], [[0, 0, 9, 9]]], keys="012"
         )
     reasons = {(key, metric): reason for key, metric, reason in frame[["key", "metric", "reason"]].values}
     assert reasons == {
@@ -260,12 +263,106 @@ def test_every_metric_is_built_by_its_name_and_computed(name):
     assert (frame["value"].isna() == (frame["reason"] != "")).all()
 
 
+def test_images_are_called_by_their_paths_or_by_their_pixels(tmp_path):
+    classifier = small_classifier(size=(40, 40))
+    paths = []
+    for number in range(2):
+        pixels = torch.rand(3, 60, 90, generator=torch.Generator().manual_seed(number))
+        paths.append(tmp_path / f"{number}.png")
+        to_picture((pixels * 255).to(torch.uint8)).save(paths[-1])
+    frame = dre.evaluate(classifier, paths, "grad_cam", "faithfulness")
+    assert frame["key"].tolist() == [str(path) for path in paths]
+    images = pixels_of([Image.open(path) for path in paths], classifier)
+    by_pixels = dre.evaluate(classifier, torch.cat([images, images[:1]]), "grad_cam", "faithfulness")
+    turned = dre.evaluate(classifier, images.flip(0), "grad_cam", "faithfulness")
+    first, second, again = by_pixels["key"]
+    assert turned["key"].tolist() == [second, first]
+    assert again == f"{first} 1"
+    np.testing.assert_allclose(dre.compare(by_pixels, turned)["mean"], 0, atol=1e-7)
+
+
+def test_metrics_are_given_by_class_too_and_named_by_its_words():
+    images, _ = small_batch(2)
+    frame = dre.evaluate(small_classifier(), images, "grad_cam", [Faithfulness, PearsonSkewness()])
+    assert frame["metric"].unique().tolist() == ["faithfulness", "pearson_skewness"]
+
+
+class Halved(VanillaGradient):
+    def explain(self, images, targets):
+        return images.mul_(0.5).mean(1, keepdim=True)
+
+
+class OneForAll(ImageMean):
+    def update(self, saliency):
+        self.accumulate(saliency.std().reshape(1))
+
+
+class Emptied(ImageMean):
+    def update(self, saliency):
+        self.accumulate(saliency.zero_().flatten(1).mean(1))
+
+
+class Idle(ImageMean):
+    def update(self, saliency):
+        """Give nothing."""
+
+
+def overwritten(model, images, targets):
+    with torch.no_grad():
+        model.head.weight.add_(1)
+    return images.mean(1)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "metric", "line"),
+    [
+        (Halved, Faithfulness, "Halved wrote to the images that it explains"),
+        ("grad_cam", OneForAll, r"OneForAll gave values of shape \[1\] for 2 images"),
+        ("grad_cam", Emptied, "Emptied wrote to `saliency`"),
+        ("grad_cam", Idle, "Idle gave nothing for 2 images"),
+        (overwritten, Faithfulness, "code from outside wrote to the weight .*head.weight"),
+    ],
+)
+def test_what_would_spoil_the_numbers_of_others_is_refused(explainer, metric, line):
+    images, _ = small_batch(2)
+    before = images.clone()
+    with pytest.raises((TypeError, ValueError), match=line):
+        dre.evaluate(small_classifier(), images, explainer, {"metric": metric})
+    if explainer is not Halved:
+        assert torch.equal(images, before)
+
+
+def test_a_function_sees_the_network_by_its_own_names_and_what_it_replaces_is_put_back():
+    classifier, (images, targets) = small_classifier(), small_batch(2)
+    seen = {}
+
+    def look(model, images, targets):
+        seen["names"] = [name for name, _ in model.named_children()]
+        seen["layer"] = dict(model.named_modules())["stage4"] is classifier.network.stage4
+        logits = model(images)
+        model.stage4 = torch.nn.Conv2d(16, 16, 1)
+        seen["replaced"] = not torch.allclose(model(images), logits)
+        model.double()
+        return images.mean(1)
+
+    before = classifier(images)
+    dre.evaluate(classifier, images, look, "faithfulness", targets=targets)
+    assert seen == {"names": ["stem", "stage2", "stage3", "stage4", "head"], "layer": True, "replaced": True}
+    assert torch.equal(classifier(images), before)
+    numbered = Classifier.wrap(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)), size=8)
+    model = ExplainedModel(numbered)
+    assert (len(model), model[1]) == (2, numbered.network[1])
+
+
 WRONG = [
     ({"explainers": "grad_camm"}, ValueError, r"unknown method 'grad_camm'; did you mean grad_cam"),
     ({"explainers": []}, ValueError, "no explainer to evaluate"),
     ({"explainers": ["random", "random"]}, ValueError, r"two explainers are called 'random'; give them as"),
     ({"explainers": {"a/b": "random"}}, ValueError, "needs another name"),
-    ({"explainers": 3}, TypeError, "'int' object is not iterable|must be the name of a method"),
+    ({"explainers": 3}, TypeError, "`explainers` must be a name, an explainer, a function or several, got int"),
+    ({"explainers": {"mine": lambda model: model.nothing}}, TypeError, "what explains by itself is a function of"),
+    ({"transfer": torch.nn.Flatten()}, TypeError, "`transfer` must be a dre.models.Classifier, got Flatten"),
+    ({"metrics": None}, TypeError, "`metrics` must be names or metrics"),
     ({"explainers": {"mine": 3}}, TypeError, r"explainer 'mine' must be the name of a method.*got int"),
     ({"explainers": {"mine": torch.rand(2, 3, 64, 96)}}, ValueError, r"maps 'mine' must have shape \[2, 1, 64, 96\]"),
     ({"explainers": {"mine": lambda classifier: 3}}, TypeError, "must build an Explainer"),
@@ -274,7 +371,6 @@ WRONG = [
     ({"metrics": "faithfullness"}, ValueError, r"unknown metric 'faithfullness'; did you mean faithfulness"),
     ({"metrics": ()}, ValueError, "no metric to compute"),
     ({"metrics": {"mine": 3}}, TypeError, "must be a name or a metric"),
-    ({"metrics": [Faithfulness()]}, TypeError, "give metrics as"),
     ({"boxes": [[[1, 1, 5, 5]]]}, ValueError, r"boxes of each of 2 images"),
     ({"boxes": [[[5, 1, 1, 5]], []]}, ValueError, r"`boxes` of image 0: box .* is inverted or empty"),
     ({"boxes": [[1, 1, 5, 5], []]}, ValueError, r"`boxes` of image 0: boxes must be \[n, 4\]"),

@@ -99,6 +99,7 @@ class Captum(Adapter):
     """
 
     library = ("captum.attr", "captum")
+    puts_weights_back = True  # its LRP
 
     def __init__(
         self,
