@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torchvision.models import vision_transformer
 
+import dre
 from dre.explainers import AttentionRollout, GradientAttention
 from dre.explainers.base import UnsupportedError
 from dre.images.maps import upsample
@@ -267,3 +268,35 @@ def test_other_attention_is_refused_in_one_line(kind, build, message):
     assert str(caught.value).startswith(
         f"{kind.__name__} needs attention from every token to every token in all layers"
     )
+
+
+class Masked(nn.Module):
+    """A transformer that masks its attention, or calls it by keywords."""
+
+    def __init__(self, by_keyword: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv2d(3, 8, 8, stride=8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+        self.by_keyword = by_keyword
+
+    def forward(self, images):
+        tokens = self.patches(images).flatten(2).mT
+        if self.by_keyword:
+            tokens = self.attention(query=tokens, key=tokens, value=tokens)[0]
+        else:
+            mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
+            tokens = 10 * tokens
+            tokens = self.attention(tokens, tokens, tokens, attn_mask=mask)[0]
+        return 10 * self.head(tokens.mean(1))
+
+
+@pytest.mark.parametrize("by_keyword", [True, False])
+@pytest.mark.parametrize("method", ["attention_rollout", "gradient_attention"])
+def test_attention_that_is_masked_or_called_by_keywords_is_refused_in_one_line(method, by_keyword):
+    network = Masked(by_keyword).eval()
+    with pytest.raises(UnsupportedError, match="needs attention from every token to every token") as error:
+        dre.explain(network, torch.rand(1, 3, 32, 32), method=method)
+    assert "\n" not in str(error.value)
+    assert method not in dre.list_explainers(network, size=32)
