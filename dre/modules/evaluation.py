@@ -1,7 +1,7 @@
 """Evaluation: explain every image with several explainers and score the masked copies that metrics need."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
@@ -15,8 +15,11 @@ from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
 from dre.models import Classifier, check_class_names
 from dre.models.class_names import are_labels_for
 from dre.modules.variants import Variants
-from dre.renamed import accepts_old_options
+from dre.renamed import accepts_old_options, say
 from dre.types import Batch, Explained, ScoreName, in_float32
+
+OF_EVALUATOR = ("cache", "meters", "request", "skipped", "sweeps", "walks")
+"""Attributes of version 0.1 that the evaluator holds."""
 
 
 def default_metrics() -> dict[str, ImageMean]:
@@ -116,6 +119,13 @@ class ExplainerEvaluation(pl.LightningModule):
     def reads_labels(self) -> bool:
         """Return whether the labels of the data decide what is explained."""
         return self.evaluator.reads_labels
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the evaluator holds since 0.2, for callbacks that ask the module for it."""
+        if name in OF_EVALUATOR and "evaluator" in vars(self):
+            say(f"`ExplainerEvaluation.{name}`", f"`ExplainerEvaluation.evaluator.{name}`")
+            return getattr(self.evaluator, name)
+        return super().__getattr__(name)
 
     def setup(self, stage: str) -> None:
         """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added.

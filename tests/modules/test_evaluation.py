@@ -391,3 +391,11 @@ def test_images_without_logits_have_no_map_of_another_class():
         _, outputs = step({"random": Random}, classifier, images, metrics={"skewness": PearsonSkewness()})
     expected = (torch.arange(3) == int(bright.argmax())).tolist()
     assert outputs["other_broken"]["random"].tolist() == outputs["broken"]["random"].tolist() == expected
+
+
+def test_what_callbacks_of_0_1_asked_the_module_for_is_found_with_a_line():
+    module = small_evaluation()
+    with pytest.warns(FutureWarning, match=r"request` is now `ExplainerEvaluation\.evaluator\.request`"):
+        module.request(Faithfulness.sweep)
+    assert module.evaluator.sweeps.requested == [Faithfulness.sweep]
+    assert not hasattr(module, "nothing")
