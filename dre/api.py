@@ -117,7 +117,7 @@ def explain(
     given = batch_or_pictures(images)
     wrapped = as_classifier(classifier, given, mean, std, weights, outputs, options.get("layer"))
     wrapped = on_device(wrapped, device, is_own=classifier)
-    kind, options = chosen_method(method or _default_method(wrapped, options), options)
+    kind, options = chosen_method(method or default_method(wrapped, options), options)
     with naming_supported():
         explainer = kind(wrapped, **options)
         pixels = pixels_of(given, wrapped)
@@ -156,7 +156,7 @@ def _refuse_slips(targets: Targets, method: str | None, options: Mapping[str, An
         raise TypeError("`target` is called `targets`; write targets=...")
 
 
-def _default_method(classifier: Classifier, options: Mapping[str, Any]) -> str:
+def default_method(classifier: Classifier, options: Mapping[str, Any]) -> str:
     """Return the method that explains where none is named, and log it."""
     if options.get("checkpoint") is not None:
         method: str = variant_of(options["checkpoint"])

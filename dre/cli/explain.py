@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from dre.api import explain, list_explainers
+from dre.api import default_method, explain, list_explainers
 from dre.evaluation.display import show
 from dre.explainers.arguments import as_classifier, on_device, pixels_of
 from dre.images.decode import batch_or_pictures
@@ -66,10 +66,11 @@ def _explained(given: argparse.Namespace) -> list[str]:
     images = pixels_of(pictures, classifier)
     options = _options(given.option) | ({} if given.checkpoint is None else {"checkpoint": given.checkpoint})
     target = int(given.target) if given.target and given.target.isdecimal() else given.target
-    maps, targets = explain(classifier, images, target, given.method, return_target=True, **options)
+    method = given.method or default_method(classifier, options)
+    maps, targets = explain(classifier, images, target, method, return_target=True, **options)
     captions, lines = _said(classifier, images, targets, given.images)
-    show(images, {given.method or "map": maps}, captions, path=given.out)
-    return [*lines, f"{given.out}: what {given.method or 'the method'} finds important for them"]
+    show(images, {method: maps}, captions, path=given.out)
+    return [*lines, f"{given.out}: what {method} finds important for them"]
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
@@ -124,7 +125,8 @@ def _said(classifier: Classifier, images: Tensor, targets: Tensor, files: Sequen
 
 
 def _share(classifier: Classifier, index: int, share: float) -> str:
-    return f"{names_of([index], classifier.class_names)[0]} {100 * share:.0f} %"
+    name = names_of([index], classifier.class_names)[0].partition(",")[0]  # of its words the first
+    return f"{name} {100 * share:.0f} %"
 
 
 if __name__ == "__main__":
