@@ -1,4 +1,4 @@
-"""Gallery of all explainers on demo photographs: `python -m reproduction.gallery`.
+"""Gallery of all explainers on demo photographs: `python -m reproduction.gallery.gallery`.
 
 Written are `explainers.png`, the same as a small `explainers.jpg`, and the maps, so that the picture can be drawn again
 and explainers be replaced one by one (`--only`; `--draw` explains nothing). Steps, samples and masks of the slow ones
