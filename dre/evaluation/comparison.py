@@ -101,11 +101,11 @@ def _side(scores: Scores, name: str) -> Side:
     try:
         run = RunResults(Path(scores))
         model, table = run.config["model"], _tidy(run.scores, str(scores))
-        classifier = model["classifier"].get("init_args") or {}
+        classifier, data = (one.get("init_args") or {} for one in (model["classifier"], run.config["data"]))
         made_of = {
             "classifier": run.network,
             "weights": str(classifier.get("weights")),
-            "data": str(run.config["data"].get("init_args") or {}),
+            "data": str(data.get("val_root") or data.get("root")),
             "target": str(model.get("target")),
             "score": str(model.get("score")),
         }

@@ -164,7 +164,9 @@ def _rows_of_batch(measures: Measures, explained: Explained, names: Mapping[str,
 
 def _settings(metric: ImageMean) -> str:
     """Describe what decides the values of a metric, to tell tables apart that are compared."""
-    return f"{type(metric).__name__} {sorted(metric.sweeps.items())}"
+    plain = {name: value for name, value in vars(metric).items() if isinstance(value, bool | int | float | str | tuple)}
+    own = sorted((name, value) for name, value in plain.items() if not name.startswith("_"))
+    return f"{type(metric).__name__} {own} {sorted(metric.sweeps.items())}"
 
 
 def _metrics(given: Metrics) -> dict[str, ImageMean]:

@@ -24,7 +24,7 @@ from dre.explainers import (
 from dre.explainers.arguments import pixels_of
 from dre.explainers.function import ExplainedModel
 from dre.images.decode import to_picture
-from dre.metrics import Explainability, Faithfulness, ImageMean, PearsonSkewness
+from dre.metrics import Explainability, Faithfulness, ImageMean, InputSimilarity, PearsonSkewness
 from dre.metrics.by_name import SHORT, named_metrics
 from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
@@ -279,6 +279,22 @@ def test_images_are_called_by_their_paths_or_by_their_pixels(tmp_path):
     assert turned["key"].tolist() == [second, first]
     assert again == f"{first} 1"
     np.testing.assert_allclose(dre.compare(by_pixels, turned)["mean"], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Faithfulness(steps=4), Faithfulness(steps=8)),
+        (Faithfulness(), Faithfulness(fill="black")),
+        (InputSimilarity(measure="spearman"), InputSimilarity(measure="weighted_jaccard")),
+        (Faithfulness(), PearsonSkewness()),
+    ],
+)
+def test_metrics_of_other_settings_are_not_compared_under_one_name(first, second):
+    images, _ = small_batch(2)
+    frames = [dre.evaluate(small_classifier(), images, "random", {"mine": one}) for one in (first, second, first)]
+    assert dre.compare(*frames[:2])["reason"].tolist() == ["the metric was computed with other settings"]
+    assert dre.compare(*frames[::2])["reason"].tolist() == [""]
 
 
 def test_metrics_are_given_by_class_too_and_named_by_its_words():
