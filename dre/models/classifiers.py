@@ -32,7 +32,8 @@ class Classifier(nn.Module):
         name: A timm model name, `torchvision/NAME`, or `dre/mnist_cnn`; may be left out where `weights` is a checkpoint
             of classifier training, which knows it.
         weights: Path of a .pth or .safetensors state dict or of a checkpoint of classifier training, "pretrained" (the
-            library downloads them), "package" (shipped by an installed package), or null for random weights.
+            library downloads them), "package" (an installed package ships them, see `dre.models.packages`: those of
+            tf_efficientnet_lite0 by the extra `demo`, of -lite1 and -lite2 by `demo-all`), or null for random weights.
         num_classes: Size of the head when it is not the network's default, or the checkpoint's.
         taps: Names of the layers to read at strides 4, 8, 16 and 32; found in one pass when not given.
         fold: Fold batch norms into the convolutions before them (same logits, faster).

