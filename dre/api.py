@@ -22,6 +22,7 @@ from dre.images.decode import Pictures, batch_or_pictures
 from dre.models import Classifier, variant_of
 from dre.models.copies import original
 from dre.models.outputs import OutputsName
+from dre.models.packed import shipped
 
 __all__ = [
     "catalogue",
@@ -87,8 +88,8 @@ def explain(
         targets: Class to explain, an integer of any type or a name, for all images, or one for each; by default the
             one that the classifier predicts.
         method: A name from `list_explainers()`; `+idgi` appended to a path method sums it by IDGI's rule. By default
-            the one that a given `checkpoint` holds, else Grad-CAM, or integrated gradients where the network has no
-            feature map; the logger `dre` says which.
+            the one that a given `checkpoint` holds, DRE where a checkpoint for the classifier ships with `dre`, else
+            Grad-CAM, or integrated gradients where the network has no feature map; the logger `dre` says which.
         return_target: Return the class that was explained, int64 [B], behind the saliency.
         mean: What is subtracted before a plain module sees the images, one value or one per channel; by default 0.
         std: What the difference is then divided by; by default 1.
@@ -160,6 +161,8 @@ def default_method(classifier: Classifier, options: Mapping[str, Any]) -> str:
     """Return the method that explains where none is named, and log it."""
     if options.get("checkpoint") is not None:
         method: str = variant_of(options["checkpoint"])
+    elif shipped(classifier) is not None:
+        method = "dre"
     else:
         method = "grad_cam" if classifier.activation_tap is not None else "integrated_gradients"
     log.info("no `method` is named: %s explains", method)

@@ -244,13 +244,11 @@ class CommandLine(LightningCLI):
         return trainer
 
     def fit(self, read: Callable[[Path], Mapping[str, Any]]) -> None:
-        """Train, from a checkpoint where one is given.
-
-        Args:
-            read: Reads that checkpoint, or raises.
-        """
+        """Train, from a checkpoint where one is given, which `read` reads or refuses."""
         if self.checkpoint is not None:
             content = read(self.checkpoint)
+            if "optimizer_states" not in content:
+                raise ValueError(f"{self.checkpoint} holds no training to go on with; give the last.ckpt of a run")
             rank_zero_info(
                 f"going on from {self.checkpoint}: epoch {content['epoch']}, step {content['global_step']}; "
                 f"this run is {self.run_directory}"

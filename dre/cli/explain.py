@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dre-explain", description=__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="pictures: JPEG, PNG, WebP, ...")
-    parser.add_argument("--method", help="as `--list` names it; Grad-CAM where the network has feature maps")
+    parser.add_argument(
+        "--method", help="as `--list` names it; by default DRE where a checkpoint for the network ships, else Grad-CAM"
+    )
     parser.add_argument("--model", default=SHIPPED, help=f"name of timm or torchvision/NAME; {SHIPPED} by default")
     parser.add_argument("--weights", help="pretrained (downloads), package, none (random), or a file")
     parser.add_argument("--target", help="class to explain, by number or name; the predicted one by default")

@@ -6,10 +6,11 @@ from dre.explainers.adapters.zennit import Zennit
 from dre.explainers.attention import AttentionRollout, GradientAttention
 from dre.explainers.base import Explainer
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
+from dre.explainers.controlled import ControlledExplainer
 from dre.explainers.function import FunctionExplainer
 from dre.explainers.ggig import GGIG
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
-from dre.explainers.learned import DRE, ControlledExplainer, DREPlus, MGnet
+from dre.explainers.learned import DRE, DREPlus, MGnet
 from dre.explainers.paths.blur import BlurIG, BlurPath
 from dre.explainers.paths.guided import GuidedIG, GuidedPath
 from dre.explainers.paths.integration import PathExplainer, bare_gradient, completeness, idgi, idgi_tmlr, riemann

@@ -1,9 +1,9 @@
 """Learned explainers DRE, MGnet and DRE+: a trained generator gives the mask in one forward pass.
 
-DRE+ refines the mask of DRE. `ControlledExplainer` applies DRE's controller to the maps of any explainer.
+DRE+ refines the mask of DRE.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self, get_args
 
 import torch
@@ -13,12 +13,13 @@ from dre.checks import check_choice
 from dre.engine.chunks import Chunk
 from dre.engine.perturbation import SweepEngine, rank
 from dre.engine.scoring import score
-from dre.explainers.base import Explainer, maps_below
+from dre.explainers.base import Explainer
 from dre.images.maps import scale_in_order
-from dre.models import Classifier, MaskEstimator, SkewController, load_estimator
+from dre.models import Classifier, MaskEstimator, load_estimator
 from dre.models.estimator import Variant
 from dre.models.folding import fold_batch_norm
 from dre.models.hooks import in_eval_mode
+from dre.models.packed import shipped
 from dre.models.survey import STRIDES
 from dre.types import ScoreName, Sweep
 
@@ -56,11 +57,12 @@ class DRE(Explainer):
 
     Args:
         classifier: The classifier that the checkpoint was trained to explain.
-        checkpoint: Written by train.py.
+        checkpoint: Written by train.py, a file or the directory of a run. "package" is the one that ships with `dre`,
+            for EfficientNet-Lite0 with the weights of its package, and is taken for that network where none is given.
         score: Not used at explanation time; training fixed what the mask explains.
 
     Raises:
-        ValueError: No checkpoint is given, or one that explains another classifier.
+        ValueError: No checkpoint is given and none ships, or one that explains another classifier.
 
     Source: Fu et al. 2021, section 3.
 
@@ -84,9 +86,10 @@ class DRE(Explainer):
         self, classifier: Classifier, checkpoint: str | None = None, *, score: ScoreName = "probability"
     ) -> None:
         super().__init__(classifier, score=score)
-        if checkpoint is None:
+        given = checkpoint or (shipped(classifier) if self.variant == "dre" else None)
+        if given is None:
             raise ValueError(f"{type(self).__name__} needs a `checkpoint`; `python train.py` makes one under runs/")
-        estimator = load_estimator(checkpoint, classifier, self.variant).to(classifier.mean.device)
+        estimator = load_estimator(given, classifier, self.variant).to(classifier.mean.device)
         self.estimator = fold_estimator(estimator, classifier)
 
     @classmethod
@@ -254,47 +257,3 @@ class DREPlus(DRE):
         self.cost.forwards += self.engine.forwards - before
         whole = score(logits, targets, self.score)[:, None]
         return remaining_gain(torch.cat([scores, whole], dim=1), ranks)
-
-
-class ControlledExplainer(Explainer):
-    """Apply DRE's controller to the maps of any explainer; it costs what that explainer costs.
-
-    The order of the pixels stays, except for values so far from the mean that rounding makes them equal; the
-    distribution becomes right-skewed. Maps lie in (0, 1). A constant map stays constant.
-
-    Args:
-        classifier: What is explained.
-        explainer: Builds the explainer whose maps are controlled.
-        eta: Slope of the controller.
-        h: Exponent of the controller; above 1 for right-skewed maps.
-
-    Source: Fu et al. 2021, Eq. 5 to 7.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from dre.explainers import VanillaGradient
-        >>> from dre.models import Classifier
-        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
-        >>> classifier = Classifier.wrap(network, size=(8, 8))
-        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
-        >>> ControlledExplainer(classifier, VanillaGradient)(images, targets).shape
-        torch.Size([1, 1, 8, 8])
-    """
-
-    def __init__(
-        self, classifier: Classifier, explainer: Callable[[Classifier], Explainer], *, eta: float = 1.5, h: float = 2.5
-    ) -> None:
-        controlled = explainer(classifier)
-        super().__init__(classifier, score=controlled.score)
-        self.explainer = controlled
-        self.controller = SkewController(eta, h)
-        self.cost = controlled.cost
-
-    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `Explainer.forward`."""
-        saliency = maps_below(self.explainer, images, targets, self.keys).double()
-        spread, mean = torch.std_mean(saliency, dim=(1, 2, 3), keepdim=True, correction=0)
-        standard = (saliency - mean) / spread.where(spread > 0, 1.0)  # first: the controller adds to the variance
-        controlled: Tensor = self.controller(standard)
-        return controlled

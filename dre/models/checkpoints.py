@@ -1,17 +1,17 @@
 """Checkpoints of mask and classifier training: load them without running code from them, and check that they fit."""
 
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 from torch import Tensor
 
+from dre.models.checkpoint_files import read_plain
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
+from dre.models.packed import with_head
 from dre.models.survey import named_taps
 from dre.models.taps import Tap
 from dre.models.taps_of_0_1 import names_of_0_1
@@ -24,9 +24,6 @@ TAPS_KEY = "taps"
 RECIPE_KEY = "recipe"
 STATE_PREFIX = "estimator."
 
-LAST = Path("checkpoints") / "last.ckpt"
-"""Where a run keeps its last checkpoint."""
-
 LOGITS_TOLERANCE = 0.05
 """Share of the largest logit by which those of one network may differ between machines and precisions."""
 
@@ -35,7 +32,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint of mask training as plain data.
 
     Args:
-        path: A file, a run directory, or a directory of runs, of which the newest is taken.
+        path: A file, also a packed one, a run directory, a directory of runs, of which the newest is taken, or
+            "package", the one that ships with `dre`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -49,7 +47,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ...     sorted(read_checkpoint(f"{folder}/last.ckpt"))
         ['classifier', 'estimator', 'state_dict']
     """
-    content = _read_plain(path)
+    content = read_plain(path)
     if not {ESTIMATOR_KEY, CLASSIFIER_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no mask generator; give a checkpoint that train.py wrote")
     for name in (ESTIMATOR_KEY, CLASSIFIER_KEY):
@@ -74,34 +72,11 @@ def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
         ...     sorted(read_classifier_checkpoint(f"{folder}/last.ckpt"))
         ['network', 'state_dict']
     """
-    content = _read_plain(path)
+    content = read_plain(path)
     if not {TRAINED_KEY, "state_dict"} <= content.keys():
         raise ValueError(f"{path} holds no training of a classifier; to start from weights give --model.weights")
     check_content(content, path)
     return content
-
-
-def _read_plain(path: str | Path) -> dict[str, Any]:
-    """Load a file as plain data; refuse a missing, truncated or code-carrying one."""
-    if Path(path).is_dir():
-        path = next(iter(files_within(Path(path))), path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; `python train.py` makes one under runs/")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is not a checkpoint of plain tensors, so it is not opened: {reason_of(error)}; take another one"
-        ) from None
-    except Exception as error:  # a damaged file fails in any way
-        raise ValueError(f"{path} is truncated or not a checkpoint: {reason_of(error)}; take another one") from None
-    return content if isinstance(content, dict) else {}
-
-
-def files_within(place: Path) -> list[Path]:
-    """List the last checkpoints of a run directory or of a directory of runs, the newest first."""
-    found = [path for pattern in (LAST, Path("*") / LAST) for path in place.glob(str(pattern))]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def variant_of(path: str | Path) -> Variant:
@@ -146,15 +121,6 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
     if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
         raise ValueError(f"{path} is damaged: the recipe of its training is {recipe!r}; take another checkpoint")
     return recipe
-
-
-def steps_of(path: Path) -> int:
-    """Return how many steps a training had done when it wrote a checkpoint; -1 for a file that cannot be read."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return int(content["global_step"])
-    except Exception:  # a damaged file fails in any way, and is named where it is loaded
-        return -1
 
 
 def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:
@@ -232,6 +198,7 @@ def load_estimator(path: str | Path, classifier: Classifier, variant: Variant) -
     """
     content = read_checkpoint(path)
     check_compatible(content, classifier, path)
+    content = with_head(content, classifier, path)
     try:
         settings = EstimatorSettings(**content[ESTIMATOR_KEY])
         estimator = MaskEstimator(settings)

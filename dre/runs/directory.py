@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dre.models.checkpoints import LAST, files_within, steps_of
+from dre.models.checkpoint_files import LAST, files_within, steps_of
+from dre.models.packed import PACKAGE, SHIPPED
 from dre.runs.locks import lock_of, locked, read_json, write_json
 from dre.runs.process import commit, mask_credentials, own_version
 from dre.runs.results import SAVED, run_file_name
@@ -263,16 +264,16 @@ def newest_checkpoint(
     """Return the newest last.ckpt below `family`; of a configuration the one that reached the most steps.
 
     Args:
-        family: A directory of runs, a run directory, or a checkpoint file.
+        family: A directory of runs, a run directory, a file, or "package", the one that ships.
         config: The resolved configuration that the run must have been started with.
-        job: The launcher's job that it must have been started by; any when not given.
+        job: That of the launcher that it must have been started by; any when not given.
         saved: See `is_same_config`.
 
     Raises:
         FileNotFoundError: There is none.
     """
-    if family.is_file():
-        return family
+    if str(family) == PACKAGE or family.is_file():
+        return SHIPPED if str(family) == PACKAGE else family
     found = files_within(family)
     if config is None and found:
         return found[0]

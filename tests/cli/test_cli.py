@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from timm.models import efficientnet
 from torch import Tensor, nn
@@ -431,6 +432,12 @@ def test_a_corrupt_checkpoint_is_refused(place, command):
     extra = [] if command is EvaluationCommandLine else ["--model.classifier.init_args.weights", "null"]
     line = refusal(command, ["--ckpt_path", "broken.ckpt", "--wandb", "off", *extra])
     assert re.match(r"error: broken\.ckpt is (truncated or )?not a checkpoint", line)
+
+
+def test_training_does_not_go_on_from_weights_alone(place, run_file):
+    torch.save({"estimator": {}, "classifier": {}, "state_dict": {}}, place / "weights.ckpt")
+    line = refusal(TrainingCommandLine, ["--config", str(run_file), "--ckpt_path", "weights.ckpt", *QUIET])
+    assert re.match(r"error: weights\.ckpt holds no training to go on with; give the last\.ckpt of a run", line)
 
 
 def test_missing_data_is_refused_and_earlier_runs_stay_as_they_are(place, run_file):
