@@ -10,19 +10,21 @@ from dre import renamed
 
 if TYPE_CHECKING:
     from dre.api import explain, list_explainers
+    from dre.evaluation.agreement import agreement
     from dre.evaluation.comparison import compare
     from dre.evaluation.display import show
     from dre.evaluation.frame import evaluate
 
 MODULES = {
     "dre.api": ("explain", "list_explainers"),
+    "dre.evaluation.agreement": ("agreement",),
     "dre.evaluation.comparison": ("compare",),
     "dre.evaluation.display": ("show",),
     "dre.evaluation.frame": ("evaluate",),
 }
 """Where the public functions are, which are imported on first use: metrics take seconds to import, and explain none."""
 
-__all__ = ["compare", "evaluate", "explain", "list_explainers", "show"]
+__all__ = ["agreement", "compare", "evaluate", "explain", "list_explainers", "show"]
 
 renamed.install()
 

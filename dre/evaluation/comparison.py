@@ -1,45 +1,20 @@
 """Paired comparison of explainers of one table of scores, or of the same explainers in two tables or runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from dre.runs.results import RunResults
+from dre.evaluation.scores import Scores, Side, chosen, names_in, side_of
 from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_tables
 from dre.statistics.paired import compare as compare_pairs
 from dre.statistics.paired import differences, holm, paired_difference, rank_biserial, wilcoxon_p
 from dre.statistics.tables import pivot
 
-NEEDED = ("key", "explainer", "metric", "value")
 COLUMNS = ["mean", "low", "high", "standard_error", "count", "effect_size", "p_value", "p_holm", "better", "reason"]
-
-Scores: TypeAlias = pd.DataFrame | str | Path
-"""A table of `dre.evaluate`, `scores.parquet` as a table, or the directory of a run of evaluate.py."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """Hold one table of scores and what is known of how they were made.
-
-    Args:
-        frame: Columns key, explainer, metric and value at least.
-        name: What messages and rows call it.
-        directions: By metric, whether higher is better, as far as it is known.
-        settings: By metric, how it was computed, as far as it is known.
-        made_of: What else decides scores: classifier, weights, data.
-    """
-
-    frame: pd.DataFrame
-    name: str
-    directions: Mapping[str, bool | None] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    made_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare(
@@ -81,89 +56,27 @@ def compare(
         >>> compare(frame)[["metric", "first", "second", "mean", "count"]].values.tolist()
         [['faithfulness', 'a', 'b', 0.25, 3]]
     """
-    one = _side(first, "first")
+    one = side_of(first, "first")
     if second is None:
         return _within(one, reference, explainers, metrics, drawing)
     if reference is not None:
         raise ValueError("`reference` is about one table; with two, each explainer is compared with itself")
-    other = _side(second, "second")
+    other = side_of(second, "second")
     if one.name == other.name:
         one, other = replace(one, name=f"{one.name} (first)"), replace(other, name=f"{other.name} (second)")
     return _between(one, other, explainers, metrics, drawing)
 
 
-def _side(scores: Scores, name: str) -> Side:
-    if isinstance(scores, pd.DataFrame):
-        known = {what: scores.attrs.get(what) or {} for what in ("higher_is_better", "settings", "made_of")}
-        return Side(_tidy(scores, name), name, known["higher_is_better"], known["settings"], known["made_of"])
-    if not isinstance(scores, str | Path):
-        raise TypeError(f"give a table of scores or the directory of a run, got {type(scores).__name__}")
-    try:
-        run = RunResults(Path(scores))
-        model, table = run.config["model"], _tidy(run.scores, str(scores))
-        classifier, data = (one.get("init_args") or {} for one in (model["classifier"], run.config["data"]))
-        made_of = {
-            "classifier": run.network,
-            "weights": str(classifier.get("weights")),
-            "data": str(data.get("val_root") or data.get("root")),
-            "target": str(model.get("target")),
-            "score": str(model.get("score")),
-        }
-    except (AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(
-            f"{scores} is a damaged run: {type(error).__name__}, {said}; compare tables instead"
-        ) from error
-    return Side(table, run.place, run.summary.get("directions") or {}, model.get("metrics") or {}, made_of)
-
-
-def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return a table whose names are texts, with one row for each value.
-
-    Raises:
-        ValueError: A column or a name is missing, or a value is there twice.
-    """
-    missing = [column for column in NEEDED if column not in frame]
-    if missing:
-        raise ValueError(f"a table of scores needs the columns {', '.join(NEEDED)}, and {name} has no {missing[0]!r}")
-    lead = ["key", "explainer", "metric"]
-    if frame[lead].isna().any(axis=None):
-        raise ValueError(f"{name} has rows without a key, an explainer or a metric")
-    found = frame.astype(dict.fromkeys(lead, str))
-    twice = found[found.duplicated(lead)]
-    if len(twice):
-        first = ", ".join(repr(twice.iloc[0][column]) for column in lead)
-        raise ValueError(
-            f"{name} has {len(twice)} values twice, the first of {first}; give each image a key of its own"
-        )
-    return found
-
-
-def _chosen(names: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
-    """Return those that are asked for, in that order; all that are known by default."""
-    if names is None:
-        return list(known)
-    wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
-    for name in wanted:
-        if name not in known:
-            raise ValueError(f"there is no {what} {name!r} to compare; there are {', '.join(known) or 'none'}")
-    return wanted
-
-
-def _names(frame: pd.DataFrame, column: str) -> list[str]:
-    return [str(name) for name in frame[column].unique()]
-
-
 def _within(
     side: Side, reference: str | None, explainers: Sequence[str] | None, metrics: Sequence[str] | None, drawing: Drawing
 ) -> pd.DataFrame:
-    names = _chosen(explainers, _names(side.frame, "explainer"), "explainer")
+    names = chosen(explainers, names_in(side.frame, "explainer"), "explainer")
     if reference is not None:
-        _chosen([reference], _names(side.frame, "explainer"), "explainer")
+        chosen([reference], names_in(side.frame, "explainer"), "explainer")
         names = [reference, *(name for name in names if name != reference)]
     if len(names) < 2:
         raise ValueError(f"one explainer alone ({', '.join(names)}) compares with nothing; give a second table or run")
-    wanted = _chosen(metrics, _names(side.frame, "metric"), "metric")
+    wanted = chosen(metrics, names_in(side.frame, "metric"), "metric")
     tables = [pivot(side.frame, metric).reindex(columns=names) for metric in wanted]
     found = bootstrap_tables([table.to_numpy(dtype=np.float64) for table in tables], drawing)
     rows = []
@@ -179,9 +92,9 @@ def _within(
 def _between(
     one: Side, other: Side, explainers: Sequence[str] | None, metrics: Sequence[str] | None, drawing: Drawing
 ) -> pd.DataFrame:
-    shared = [name for name in _names(one.frame, "explainer") if name in _names(other.frame, "explainer")]
-    measured = [name for name in _names(one.frame, "metric") if name in _names(other.frame, "metric")]
-    names, wanted = _chosen(explainers, shared, "common explainer"), _chosen(metrics, measured, "common metric")
+    shared = [name for name in names_in(one.frame, "explainer") if name in names_in(other.frame, "explainer")]
+    measured = [name for name in names_in(one.frame, "metric") if name in names_in(other.frame, "metric")]
+    names, wanted = chosen(explainers, shared, "common explainer"), chosen(metrics, measured, "common metric")
     if not names or not wanted:
         raise ValueError(f"{one.name} and {other.name} have no {'metric' if names else 'explainer'} in common")
     images = set(one.frame["key"]) & set(other.frame["key"])
