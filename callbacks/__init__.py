@@ -15,6 +15,7 @@ from callbacks.studies.stability import DeviceStability, JpegStability
 from callbacks.studies.steps import StepStudy
 from callbacks.studies.weights import ModelRandomisation, WeightPerturbation
 from callbacks.throughput import Throughput
+from callbacks.training_progress import TrainingProgress
 from dre import renamed
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "SavedMaps",
     "StepStudy",
     "Throughput",
+    "TrainingProgress",
     "WeightPerturbation",
 ]
 

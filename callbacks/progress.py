@@ -116,7 +116,7 @@ class EvaluationProgress(pl.Callback):
         slowest = [row for row in sorted(self._explainers(), key=lambda row: -row[1])[:SLOWEST] if row[1]]
         parts = [f"{name} {_speed(self.seen, spent)}{_left(left)}" for name, spent, left in slowest]
         of_all = "" if self.total is None else f" of {self.total}"
-        whole = f"{self.seen}{of_all} images in {_clock(seconds)}, {_speed(self.seen, seconds)}"
+        whole = f"{self.seen}{of_all} images in {clock(seconds)}, {_speed(self.seen, seconds)}"
         return "; ".join([f"{whole}{_left(self._time_left(seconds))}", *filter(None, [", ".join(parts)])])
 
     def table(self) -> Table:
@@ -130,12 +130,12 @@ class EvaluationProgress(pl.Callback):
         bar = ProgressBar(total=self.total, completed=self.seen, width=30, pulse=self.total is None)
         left = self._time_left(seconds)
         rate = f"{self.seen / seconds:.3g}" if self.seen else ""
-        table.add_row("all", f"{self.seen}{of_all}", rate, _clock(left), "", bar)
+        table.add_row("all", f"{self.seen}{of_all}", rate, clock(left), "", bar)
         for name, spent, left in self._explainers():
             tally = self._meters[name].tally
             rate = f"{self.seen / spent:.3g}" if self.seen and spent else ""
             cached = f"{tally.cached * self.ranks:.0f}" if tally.cached else ""
-            table.add_row(Text(name), f"{tally.images * self.ranks:.0f}", rate, _clock(left), cached, "")
+            table.add_row(Text(name), f"{tally.images * self.ranks:.0f}", rate, clock(left), cached, "")
         return table
 
     def _explainers(self) -> list[tuple[str, float, float | None]]:
@@ -166,10 +166,10 @@ def _speed(images: float, seconds: float) -> str:
 
 
 def _left(seconds: float | None) -> str:
-    return f" ({_clock(seconds)} left)" if seconds else ""
+    return f" ({clock(seconds)} left)" if seconds else ""
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
     """Return minutes and seconds, with hours where there are any; nothing for what is not known."""
     if seconds is None:
         return ""

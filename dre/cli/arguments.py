@@ -171,6 +171,14 @@ def check_roots(config: Mapping[str, Any], allows_pipes: bool) -> None:
                 )
 
 
+def plain_values(parsed: Namespace) -> dict[str, Any]:
+    """Return a configuration as nested plain values, without the paths of run files."""
+    config = parsed.clone(with_meta=False)  # where a fragment was read from is not part of it
+    config.pop("config", None)
+    plain: dict[str, Any] = config.as_dict()
+    return plain
+
+
 def masked(config: Namespace) -> Namespace:
     """Return a configuration whose texts have their credentials masked."""
     clean = config.clone()

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
@@ -24,10 +23,12 @@ from dre.cli.arguments import (
     check_roots,
     forget_files,
     masked,
+    plain_values,
     spelled_out,
 )
 from dre.cli.class_paths import check_class_paths
 from dre.cli.entries import take_files, with_entries, wrap_functions
+from dre.cli.repository import LISTS, Kind, locate_roots, located, print_list, shipped_path
 from dre.cli.smoke import cut_to_smoke
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
@@ -54,16 +55,19 @@ class CommandLine(LightningCLI):
         args: Instead of the process's own arguments.
     """
 
+    kind: ClassVar[Kind]
     short: ClassVar[Mapping[str, str]] = {}
     """Short options, by which the longer ones may be given."""
 
     def __init__(
         self, model_class: type[pl.LightningModule], default_config: str, family: str, args: Sequence[str] | None = None
     ) -> None:
-        given = spelled_out(sys.argv[1:] if args is None else args, self.short)
+        words = sys.argv[1:] if args is None else args
+        print_list(words, self.kind)
+        given = located(spelled_out(words, self.short), self.kind)
         self.allows_pipes = f"{ALLOW}=true" in map(str.lower, given)
         if not given or not given[0].startswith(CONFIG):
-            given = ["--config", self.config_file(given, default_config), *given]
+            given = ["--config", shipped_path(self.config_file(given, default_config)), *given]
         given = with_entries(given)
         if args is None:  # where LightningCLI, the record and the processes of a DDP launch look for them
             sys.argv[1:] = given
@@ -98,6 +102,9 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run that belong to neither model, data nor trainer."""
         take_files(parser, "model.explainers")
+        parser.add_argument(
+            "--list", type=str, default="", help=f"Print the {', '.join(LISTS)} that there are, and end."
+        )
         parser.add_argument("--name", type=str, default="run", help="Runs of one name share a folder.")
         parser.add_argument(
             "--ckpt_path",
@@ -165,6 +172,7 @@ class CommandLine(LightningCLI):
             trainer.accelerator = "cpu"  # Apple's GPU has no float64, which metrics add up in
         if self.config.smoke:
             cut_to_smoke(self.config)
+        locate_roots(self.config.data)
 
     def before_instantiate_classes(self) -> None:
         """Make the run directory and its record, on the first rank."""
@@ -211,13 +219,13 @@ class CommandLine(LightningCLI):
 
     def plain_config(self) -> dict[str, Any]:
         """Return the configuration as nested plain values, without the paths of run files."""
-        return _plain(self.config)
+        return plain_values(self.config)
 
     def saved_config(self, file: Path) -> dict[str, Any]:
         """Return the configuration that a run saved as `plain_config` returns that of this one; {} if it is none."""
         try:
             with redirect_stderr(StringIO()):  # it may be a run of another kind, about which nobody asked
-                return _plain(self.parser.parse_path(str(file)))
+                return plain_values(self.parser.parse_path(str(file)))
         except (SystemExit, ValueError, TypeError):
             return {}
 
@@ -288,10 +296,3 @@ class CommandLine(LightningCLI):
         roots = root if isinstance(root, list) else [root] if root else []
         smoke = ["smoke"] if self.config.smoke else []
         return [str(tag) for tag in (name, *(Path(mask_credentials(one)).name for one in roots), *smoke) if tag]
-
-
-def _plain(parsed: Namespace) -> dict[str, Any]:
-    config = parsed.clone(with_meta=False)  # where a fragment was read from is not part of it
-    config.pop("config", None)
-    plain: dict[str, Any] = config.as_dict()
-    return plain

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from dre.api import naming_supported
 from dre.cli.arguments import parts_of, settings_within
 from dre.cli.base import CommandLine
+from dre.cli.repository import Kind
 from dre.evaluation.evaluator import OnError
 from dre.models.checkpoints import read_recipe
 from dre.modules import ExplainerEvaluation
@@ -49,6 +50,7 @@ OTHERS = {
 class EvaluationCommandLine(CommandLine):
     """Evaluate explainers; --ckpt_path, --published_ckpt_path and --mgnet_ckpt_path are those of the learned ones."""
 
+    kind: ClassVar[Kind] = "evaluate"
     short: ClassVar[Mapping[str, str]] = {"--limit": "--data.limit"}
 
     def __init__(self, args: Sequence[str] | None = None) -> None:

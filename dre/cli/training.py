@@ -4,13 +4,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.cli.arguments import add_choice_of_training, chosen_training
 from dre.cli.base import CommandLine
+from dre.cli.repository import Kind, located, shipped_path
 from dre.explainers import DRE, MGnet
 from dre.explainers.function import Attribution, Builder
 from dre.models import read_checkpoint, read_classifier_checkpoint
@@ -24,6 +25,8 @@ MGNET = "mgnet_"
 
 class TrainingCommandLine(CommandLine):
     """Train a mask generator and, if asked for, score it beside the explainers of `--score.explainers`."""
+
+    kind: ClassVar[Kind] = "train"
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(MaskTraining, str(DEFAULT_TRAINING), "runs", args)
@@ -77,12 +80,14 @@ class TrainingCommandLine(CommandLine):
         if gallery.is_file():
             rank_zero_info(f"gallery     {gallery}")
         run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix(MGNET)}.yaml"
-        if run_file.is_file():
+        if Path(shipped_path(str(run_file))).is_file():
             rank_zero_info(f"score it on all images: python evaluate.py --config {run_file} --{option} {checkpoint}")
 
 
 class ClassifierCommandLine(CommandLine):
     """Train a classifier."""
+
+    kind: ClassVar[Kind] = "train"
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(ClassifierTraining, "configs/train/classifier_birds_efficientnet_lite0.yaml", "runs", args)
@@ -109,5 +114,5 @@ class ClassifierCommandLine(CommandLine):
 
 def training_command_line(args: Sequence[str] | None = None) -> TrainingCommandLine | ClassifierCommandLine:
     """Return the command line of train.py for what is to be trained."""
-    wanted = chosen_training(sys.argv[1:] if args is None else args)
+    wanted = chosen_training(located(sys.argv[1:] if args is None else args, "train"))
     return ClassifierCommandLine(args) if wanted == "classifier" else TrainingCommandLine(args)

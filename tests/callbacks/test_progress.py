@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 
 from callbacks import EvaluationProgress, ExplanationMetrics
-from callbacks.progress import _clock
+from callbacks.progress import clock
 from dre.engine.cost import Meter
 from dre.engine.gradients import Cost
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
@@ -104,7 +104,7 @@ def test_an_explainer_that_took_no_time_of_its_own_is_not_among_the_slowest(monk
 
 @pytest.mark.parametrize(("seconds", "shown"), [(None, ""), (0, "0:00"), (59.2, "1:00"), (3725, "1:02:05")])
 def test_times_are_read_at_a_glance(seconds, shown):
-    assert _clock(seconds) == shown
+    assert clock(seconds) == shown
 
 
 def test_a_negative_pause_is_refused():

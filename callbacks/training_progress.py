@@ -1,0 +1,65 @@
+"""Progress of a training where no bar can be drawn: a line from time to time."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+
+from callbacks.progress import clock
+from dre.checks import check_number
+from dre.types import Batch
+
+
+class TrainingProgress(pl.Callback):
+    """Print where a training stands: the first line of a run, then one from time to time, where the output is piped.
+
+    A line has the epoch and its batches, the time that the run took and will take, and the loss. On a terminal the
+    trainer's own bar says so; the callback is silent there and where that bar is switched off. The first rank speaks.
+
+    Args:
+        every: Seconds between two lines.
+    """
+
+    def __init__(self, every: float = 30.0) -> None:
+        check_number("every", every, 0, 2**53, whole=False)
+        self.every = every
+        self.console = Console()
+        self._start = self._printed = 0.0
+        self._done = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; what an earlier process did is not part of the rate."""
+        self._start, self._printed, self._done = time.perf_counter(), -self.every, 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Print a line when it is time."""
+        self._done += 1
+        now = time.perf_counter()
+        is_shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+        if is_shown and not self.console.is_terminal and now - self._printed >= self.every:
+            self._printed = now
+            self.console.print(self.line(trainer, batch_idx, outputs), highlight=False, markup=False, soft_wrap=True)
+
+    def line(self, trainer: pl.Trainer, batch_idx: int, outputs: Any) -> str:
+        """Say where it stands in one line."""
+        seconds = time.perf_counter() - self._start
+        batches, epochs = trainer.num_training_batches, trainer.max_epochs
+        is_known = isinstance(batches, int)
+        text = (
+            f"epoch {trainer.current_epoch + 1}{_of(epochs)}, batch {batch_idx + 1}{_of(batches if is_known else None)}"
+        )
+        text += f", {clock(seconds)}"
+        if is_known and epochs is not None and epochs > 0:
+            left = (epochs - trainer.current_epoch) * batches - batch_idx - 1
+            text += f" ({clock(seconds / self._done * left)} left)"
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        return text if not isinstance(loss, torch.Tensor) else f"{text}, loss {float(loss):.3g}"
+
+
+def _of(count: int | None) -> str:
+    return f" of {count}" if count is not None and count > 0 else ""
