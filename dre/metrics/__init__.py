@@ -32,6 +32,8 @@ from dre.metrics.divergence import (
     root_mean_square,
     value_distance,
 )
+from dre.metrics.effective_complexity import EffectiveComplexity, effective_complexity
+from dre.metrics.infidelity import Infidelity, InfidelityScaled, infidelity
 from dre.metrics.information_curves import (
     AccuracyInformationCurve,
     InformationSettings,
@@ -57,6 +59,7 @@ from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correla
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import ClassSensitivity, SensitivityN, removed_sums
+from dre.metrics.set_correlations import FaithfulnessCorrelation, MonotonicityCorrelation, monotonicity_correlation
 from dre.metrics.similarity import (
     Pearson,
     ReverseSquaredError,
@@ -87,15 +90,19 @@ __all__ = [
     "Deletion",
     "EarthMover",
     "EdgeContrast",
+    "EffectiveComplexity",
     "EnergyPointingGame",
     "Entropy",
     "Explainability",
     "Faithfulness",
+    "FaithfulnessCorrelation",
     "FaithfulnessFills",
     "GiniSparsity",
     "GradientCorrelation",
     "ImageMean",
     "IncreaseInConfidence",
+    "Infidelity",
+    "InfidelityScaled",
     "InformationSettings",
     "InputSimilarity",
     "Insertion",
@@ -104,6 +111,7 @@ __all__ = [
     "LogSquaredError",
     "MapMixtures",
     "MiddleShare",
+    "MonotonicityCorrelation",
     "Pearson",
     "PearsonSkewness",
     "PointingGame",
@@ -124,17 +132,20 @@ __all__ = [
     "concentration",
     "earth_mover",
     "edge_contrast",
+    "effective_complexity",
     "energy_pointing_game",
     "entropy",
     "faithfulness",
     "gini",
     "gradient_correlation",
+    "infidelity",
     "information_curve",
     "inside",
     "intersection_over_union",
     "kullback_leibler",
     "log_squared_error",
     "middle_share",
+    "monotonicity_correlation",
     "pearson",
     "pearson_skewness",
     "pointing_game",
