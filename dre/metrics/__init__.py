@@ -55,6 +55,12 @@ from dre.metrics.localisation import (
 from dre.metrics.m_e import Explainability, average_precision
 from dre.metrics.m_f import Faithfulness, FaithfulnessFills, faithfulness
 from dre.metrics.map_mixtures import MapMixtures
+from dre.metrics.noise_stability import (
+    local_lipschitz,
+    max_sensitivity,
+    relative_input_stability,
+    relative_output_stability,
+)
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
@@ -143,13 +149,17 @@ __all__ = [
     "inside",
     "intersection_over_union",
     "kullback_leibler",
+    "local_lipschitz",
     "log_squared_error",
+    "max_sensitivity",
     "middle_share",
     "monotonicity_correlation",
     "pearson",
     "pearson_skewness",
     "pointing_game",
     "relative_drop",
+    "relative_input_stability",
+    "relative_output_stability",
     "removed_sums",
     "reverse_squared_error",
     "root_mean_square",
