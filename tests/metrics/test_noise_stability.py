@@ -157,7 +157,7 @@ def test_max_sensitivity_is_that_of_captum_on_the_same_copies():
         return weights * pixels.square()
 
     expected = captum.sensitivity_max(
-        lambda inputs: (explained(inputs[0]),), images, lambda inputs: copies.flatten(0, 1), n_perturb_samples=6
+        lambda inputs: (explained(inputs[0]),), images, lambda inputs: (copies.flatten(0, 1),), n_perturb_samples=6
     )
     noisy = explained(copies.flatten(0, 1)).unflatten(0, (3, 6))
     torch.testing.assert_close(max_sensitivity(explained(images), noisy).float(), expected, rtol=1e-5, atol=0)
