@@ -1,5 +1,6 @@
 """Noise stability: compare the map of an image with those of copies under a little noise."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -82,7 +83,6 @@ class NoiseStability(Study):
     """
 
     name = "noise_stability"
-    panels_in_a_line = 2
 
     def __init__(
         self,
@@ -128,7 +128,9 @@ class NoiseStability(Study):
         return quantity.removeprefix("noise_") in STABILITY
 
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
-        """Return the mean, and of the four numbers, whose largest values lie far out, the median."""
+        """Return the mean, and of the four numbers, whose largest values lie far out, the median; passes of none."""
+        if quantity.removeprefix("noise_") in PASSES:
+            return {}
         found = {"": float(curve["mean"].iloc[0])}
         return found | {"_median": float(curve["median"].iloc[0])} if self.is_drawn(quantity) else found
 
@@ -162,8 +164,9 @@ class NoiseStability(Study):
 
     @torch.no_grad()
     def _shown(self, evaluation: ExplainerEvaluation, image: StudyImage) -> Copies:
-        noisy = noisy_copies(image.pixels.float(), [image.key], self.copies, self.radius, self.seed)
-        pixels, copies = image.pixels.to(evaluation.device), noisy.to(evaluation.device)
+        exact = image.pixels.float()  # of a run in half precision, too: it would round the noise
+        noisy = noisy_copies(exact, [image.key], self.copies, self.radius, self.seed)
+        pixels, copies = exact.to(evaluation.device), noisy.to(evaluation.device)
         logits = [evaluation.classifier(part).double().cpu() for part in (pixels, *torch.split(copies[0], PART))]
         return Copies(pixels, copies, logits[0], torch.cat(logits[1:])[None])
 
@@ -191,7 +194,7 @@ class NoiseStability(Study):
         if not _is_finite(shown):
             values |= {"relative_input": torch.nan, "relative_output": torch.nan}
         for end, value in values.items():
-            if value != value:
+            if math.isnan(value):
                 self.reasons[name, f"noise_{end}", _reason(saliency, noisy, shown)] += 1
         return values
 

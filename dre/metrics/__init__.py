@@ -9,6 +9,7 @@ from dre.metrics.attribution import (
     scaled_concentration,
 )
 from dre.metrics.base import ImageMean
+from dre.metrics.complexity import EffectiveComplexity, effective_complexity
 from dre.metrics.confidence import AverageDrop, AverageDropInDeletion, IncreaseInConfidence, relative_drop
 from dre.metrics.distribution import (
     Entropy,
@@ -32,8 +33,6 @@ from dre.metrics.divergence import (
     root_mean_square,
     value_distance,
 )
-from dre.metrics.effective_complexity import EffectiveComplexity, effective_complexity
-from dre.metrics.infidelity import Infidelity, InfidelityScaled, infidelity
 from dre.metrics.information_curves import (
     AccuracyInformationCurve,
     InformationSettings,
@@ -66,6 +65,7 @@ from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_und
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import ClassSensitivity, SensitivityN, removed_sums
 from dre.metrics.set_correlations import FaithfulnessCorrelation, MonotonicityCorrelation, monotonicity_correlation
+from dre.metrics.set_infidelity import Infidelity, InfidelityScaled, infidelity
 from dre.metrics.similarity import (
     Pearson,
     ReverseSquaredError,

@@ -24,7 +24,7 @@ def max_sensitivity(saliency: Tensor, noisy: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes do not belong together.
 
-    Source: Yeh et al. 2019, Definition 2.2, relative to the norm of the map as in captum's `sensitivity_max`.
+    Source: Yeh et al. 2019 (max-sensitivity), relative to the norm of the map as in captum's `sensitivity_max`.
 
     Example:
         >>> import torch
@@ -54,7 +54,7 @@ def local_lipschitz(
     Raises:
         ValueError: The shapes do not belong together.
 
-    Source: Alvarez-Melis and Jaakkola 2018, Eq. 4 on a sample; normalised as Quantus does.
+    Source: Alvarez-Melis and Jaakkola 2018, the local Lipschitz estimate on a sample; normalised as Quantus does.
 
     Example:
         >>> import torch
@@ -93,7 +93,7 @@ def relative_input_stability(
     Raises:
         ValueError: The shapes do not belong together.
 
-    Source: Agarwal et al. 2022, Eq. 2, which divides by all entries but zeros, as Quantus does.
+    Source: Agarwal et al. 2022 (RIS). They, and Quantus, divide by every entry but zeros.
 
     Example:
         >>> import torch
@@ -126,7 +126,7 @@ def relative_output_stability(
     Raises:
         ValueError: The shapes do not belong together.
 
-    Source: Agarwal et al. 2022, Eq. 5, see `relative_input_stability`.
+    Source: Agarwal et al. 2022 (ROS), see `relative_input_stability`.
 
     Example:
         >>> import torch

@@ -29,8 +29,8 @@ class FaithfulnessCorrelation(SetCorrelation):
     Raises:
         ValueError: A number is out of its range.
 
-    Source: Bhatt et al. 2020, Definition 2. Quantus takes 224 of the values of a photograph, 0.15 % of 224 x 224 with
-    three channels; our sets are of pixels with all channels.
+    Source: Bhatt et al. 2020 (faithfulness correlation). Quantus takes 224 of the values of a photograph, 0.15 % of
+    224 x 224 with three channels; our sets are of pixels with all channels.
 
     Example:
         >>> import torch

@@ -6,7 +6,7 @@ from scipy import stats
 from dre.engine.perturbation import SweepEngine
 from dre.metrics import FaithfulnessCorrelation, MonotonicityCorrelation, SensitivityN, monotonicity_correlation
 from tests.metrics.scorers import Linear, measure
-from tests.metrics.test_infidelity import FEW, KEYS, batch, slow_pairs
+from tests.metrics.test_set_infidelity import FEW, KEYS, batch, slow_pairs
 from tests.networks import small_classifier
 
 

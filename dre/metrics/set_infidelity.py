@@ -15,7 +15,7 @@ def infidelity(sums: Tensor, drops: Tensor, scaled: bool = False) -> Tensor:
         scaled: Multiply the sums of an image with the factor that makes its error smallest,
             sum(sums x drops) / sum(sums^2) over all sets of all sizes; a map that is zero keeps its error.
 
-    Source: Yeh et al. 2019, Definition 2.1 with x - x0 on random subsets, and its optimal scaling (Section 2).
+    Source: Yeh et al. 2019 (infidelity) with x - x0 on random subsets, and its optimal scaling.
 
     Example:
         >>> import torch
@@ -53,7 +53,7 @@ class Infidelity(RandomSetMetric):
     Raises:
         ValueError: A number is out of its range.
 
-    Source: Yeh et al. 2019, Definition 2.1; sizes of sets are our choice.
+    Source: Yeh et al. 2019 (infidelity); sizes of sets are our choice.
 
     Example:
         >>> import torch
@@ -95,7 +95,7 @@ class InfidelityScaled(Infidelity):
     is zero, or one that has nothing to do with the score, has the mean squared drop. Options and passes are those of
     `Infidelity`.
 
-    Source: Yeh et al. 2019, Section 2 (optimal scaling).
+    Source: Yeh et al. 2019 (infidelity with optimal scaling); `normalize=True` of captum.
 
     Example:
         >>> import torch
