@@ -93,7 +93,7 @@ class NoiseStability(Study):
         seed: int = 0,
     ) -> None:
         super().__init__(images, explainers)
-        check_count("draws", draws)
+        check_number("draws", draws, 1, 1000)
         check_number("radius", radius, 0, 1, whole=False)
         if radius == 0:
             raise ValueError("`radius` of the noise must be positive, got 0; copies without noise say nothing")
