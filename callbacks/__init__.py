@@ -10,6 +10,7 @@ from callbacks.report import EvaluationReport
 from callbacks.resume import EvaluationResume
 from callbacks.saved_maps import SavedMaps
 from callbacks.studies.background import BackgroundReplacement
+from callbacks.studies.noise_stability import NoiseStability
 from callbacks.studies.projection_gap import ProjectionGap
 from callbacks.studies.stability import DeviceStability, JpegStability
 from callbacks.studies.steps import StepStudy
@@ -30,6 +31,7 @@ __all__ = [
     "JpegStability",
     "MapDistances",
     "ModelRandomisation",
+    "NoiseStability",
     "ProjectionGap",
     "ResultsArtifact",
     "RunCheckpoints",

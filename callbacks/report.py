@@ -42,6 +42,7 @@ PICTURES = {
     "background_replacement.png": "maps with a checkerboard behind the object",
     "background_replacement_maps.png": "maps with a checkerboard behind the object, of a few photographs",
     "jpeg_stability.png": "maps of images that were compressed once more",
+    "noise_stability.png": "maps of images under a little noise",
     "device_stability.png": "maps of the CPU and of the GPU",
     "projection_gap.png": "how far IDGI's step is from the score it stands for",
     "salient_5.png": "the best 5 % of the pixels",

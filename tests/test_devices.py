@@ -12,6 +12,7 @@ from callbacks import (
     ExplanationMetrics,
     JpegStability,
     ModelRandomisation,
+    NoiseStability,
     SaliencyPanel,
     SalientPixels,
     WeightPerturbation,
@@ -148,7 +149,7 @@ def evaluate(data, root, make_trainer, *more) -> pd.DataFrame:
     """Evaluate with whatever moves tensors about, and give the table of scores."""
     root.mkdir()
     callbacks = [ExplanationMetrics(show=False), ExplanationCost(), SalientPixels(), SaliencyPanel()]
-    studies = [BackgroundReplacement(), JpegStability()]
+    studies = [BackgroundReplacement(), JpegStability(), NoiseStability(draws=2)]
     changes = [ModelRandomisation(depths=2), WeightPerturbation(levels=[0.0, 1.0])]
     chosen = {
         "faithfulness": metrics.Faithfulness(steps=4),

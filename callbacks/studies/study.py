@@ -115,6 +115,10 @@ class Study(OutputsCallback, ABC):
         """Say what decides the numbers, as plain values."""
         return {}
 
+    def remarks(self) -> dict[str, Any]:
+        """Return what else belongs in the file, as plain values, of all ranks; every rank must call it."""
+        return {}
+
     def headlines(self, quantity: str, curve: pd.DataFrame) -> dict[str, float]:
         """Return what is logged of a quantity, by the suffix of its name: the mean where the change is greatest."""
         return {"": float(curve["mean"].iloc[-1])}
@@ -164,12 +168,12 @@ class Study(OutputsCallback, ABC):
         points = summarise_points(frame)
         counts = {"seen": seen, "suited": suited, "studied": int(frame["key"].nunique())}
         rank_zero_info(_line(self.name, counts, points, time.perf_counter() - start))
-        logged = self._headlines(points)
+        logged, remarks = self._headlines(points), self.remarks()
         for name, value in logged.items():
             if math.isfinite(value):
                 pl_module.log(f"test/{name}", value)
         if trainer.is_global_zero:
-            self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged})
+            self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged, **remarks})
 
     def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
         """Return the rows of all ranks, sorted."""

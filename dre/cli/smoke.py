@@ -15,7 +15,7 @@ COUNTS = {
     *("samples", "masks", "points", "ascents", "steps", "fragments", "iterations", "draws"),
     *("n_samples", "nt_samples"),  # of methods of other libraries
 }
-CONDITIONS = {"depths": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
+CONDITIONS = {"depths": 2, "draws": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
 """Conditions that a study of explainers keeps."""
 
 

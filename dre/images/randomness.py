@@ -48,6 +48,36 @@ def scattered_pixels(name: bytes, size: tuple[int, int], share: float, seed: int
     return chosen
 
 
+def noisy_copies(
+    images: Tensor, keys: Sequence[str] | None = None, draws: int = 10, radius: float = 0.02, seed: int = 0
+) -> Tensor:
+    """Add uniform noise to every value of images and cut off at 0 and 1: [B, draws, C, H, W].
+
+    The copies of an image depend on its key alone, and those of fewer draws are the first of more.
+
+    Args:
+        images: [B, C, H, W] in [0, 1].
+        keys: Sample names; without them, a hash of the pixels stands for the key.
+        draws: Copies of each image.
+        radius: Most that is added or taken away.
+        seed: Of the noise.
+
+    Source: Yeh et al. 2019 and captum's `sensitivity_max`, whose radius is one of what the network is given; ours is
+    one of pixels, before the classifier's normalisation.
+
+    Example:
+        >>> copies = noisy_copies(torch.full((1, 3, 4, 4), 0.5), ["cat"], draws=2)
+        >>> copies.shape, bool((copies - 0.5).abs().max() <= 0.02)
+        (torch.Size([1, 2, 3, 4, 4]), True)
+    """
+    copies = []
+    for image, name in zip(images, image_names(images, keys), strict=True):
+        generator = named_generator(seed, b"noise on " + name)
+        noise = [2 * torch.rand(image.shape, generator=generator) - 1 for _ in range(draws)]
+        copies.append((image + radius * torch.stack(noise).to(image)).clamp(0, 1))
+    return torch.stack(copies)
+
+
 def named_generator(seed: int, name: bytes) -> torch.Generator:
     """Return the CPU generator that belongs to a seed and a name, the same on every machine."""
     digest = hashlib.sha256(seed.to_bytes(8, "little") + name).digest()

@@ -9,6 +9,7 @@ from dre.metrics.attribution import (
     scaled_concentration,
 )
 from dre.metrics.base import ImageMean
+from dre.metrics.complexity import EffectiveComplexity, effective_complexity
 from dre.metrics.confidence import AverageDrop, AverageDropInDeletion, IncreaseInConfidence, relative_drop
 from dre.metrics.distribution import (
     Entropy,
@@ -53,10 +54,18 @@ from dre.metrics.localisation import (
 from dre.metrics.m_e import Explainability, average_precision
 from dre.metrics.m_f import Faithfulness, FaithfulnessFills, faithfulness
 from dre.metrics.map_mixtures import MapMixtures
+from dre.metrics.noise_stability import (
+    local_lipschitz,
+    max_sensitivity,
+    relative_input_stability,
+    relative_output_stability,
+)
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import ClassSensitivity, SensitivityN, removed_sums
+from dre.metrics.set_correlations import FaithfulnessCorrelation, MonotonicityCorrelation, monotonicity_correlation
+from dre.metrics.set_infidelity import Infidelity, InfidelityScaled, infidelity
 from dre.metrics.similarity import (
     Pearson,
     ReverseSquaredError,
@@ -87,15 +96,19 @@ __all__ = [
     "Deletion",
     "EarthMover",
     "EdgeContrast",
+    "EffectiveComplexity",
     "EnergyPointingGame",
     "Entropy",
     "Explainability",
     "Faithfulness",
+    "FaithfulnessCorrelation",
     "FaithfulnessFills",
     "GiniSparsity",
     "GradientCorrelation",
     "ImageMean",
     "IncreaseInConfidence",
+    "Infidelity",
+    "InfidelityScaled",
     "InformationSettings",
     "InputSimilarity",
     "Insertion",
@@ -104,6 +117,7 @@ __all__ = [
     "LogSquaredError",
     "MapMixtures",
     "MiddleShare",
+    "MonotonicityCorrelation",
     "Pearson",
     "PearsonSkewness",
     "PointingGame",
@@ -124,21 +138,28 @@ __all__ = [
     "concentration",
     "earth_mover",
     "edge_contrast",
+    "effective_complexity",
     "energy_pointing_game",
     "entropy",
     "faithfulness",
     "gini",
     "gradient_correlation",
+    "infidelity",
     "information_curve",
     "inside",
     "intersection_over_union",
     "kullback_leibler",
+    "local_lipschitz",
     "log_squared_error",
+    "max_sensitivity",
     "middle_share",
+    "monotonicity_correlation",
     "pearson",
     "pearson_skewness",
     "pointing_game",
     "relative_drop",
+    "relative_input_stability",
+    "relative_output_stability",
     "removed_sums",
     "reverse_squared_error",
     "root_mean_square",

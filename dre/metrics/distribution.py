@@ -20,7 +20,7 @@ def entropy(saliency: Tensor) -> Tensor:
     Args:
         saliency: [B, 1, H, W], any range; absolute values, divided by their sum, are the probabilities.
 
-    Source: our choice of normalisation; the entropy is Shannon's.
+    Source: Bhatt et al. 2020 (complexity), divided by log N, which is our choice.
 
     Example:
         >>> import torch
@@ -99,7 +99,7 @@ class GiniSparsity(MapStatistic):
 
     It is higher where fewer pixels hold the saliency; neither end is better.
 
-    Source: Hurley and Rickard 2009.
+    Source: Hurley and Rickard 2009; Chalasani et al. 2020 (sparseness).
 
     Example:
         >>> import torch

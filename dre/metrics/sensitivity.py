@@ -1,6 +1,7 @@
 """Sensitivity-N: summed saliency of random sets against the score's drop; class sensitivity: maps of two classes."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -53,8 +54,112 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     return (one * other).sum(dim=1) / (one.square().sum(dim=1) * other.square().sum(dim=1)).sqrt()
 
 
+class RandomSetMetric(ImageCurve):
+    """Compare the summed saliency of random sets of pixels with what the score loses without them: a base class.
+
+    A subclass says in `compare` what it makes of both. All that have the same options read the same passes, so those of
+    `SensitivityN` are paid once. The curve has a point for each size of a set.
+    """
+
+    x_label = "share of pixels in a set"
+
+    def __init__(self, ratios: Sequence[float], draws: int, fill: Fill, read: Readout, seed: int) -> None:
+        super().__init__(len(ratios))
+        self.sweeps = {
+            "scores": Sweep(tuple(ratios), fill, "rest", read=read, draws=draws, seed=seed),
+            "full": Sweep((1.0,), read=read),
+        }
+
+    def update(self, saliency: Tensor, scores: Tensor, full: Tensor, keys: Sequence[str]) -> None:
+        """Add a batch of maps, scores [B, draws x sizes] without the random sets and [B, 1] of the images.
+
+        Raises:
+            ValueError: A shape differs, or the number of keys is not that of the maps.
+        """
+        check_saliency(saliency)
+        sweep = self.sweeps["scores"]
+        if scores.shape != (len(saliency), sweep.columns) or full.shape != (len(saliency), 1):
+            raise ValueError(
+                f"`scores` must be [{len(saliency)}, {sweep.columns}] and `full` [{len(saliency)}, 1], "
+                f"got {list(scores.shape)} and {list(full.shape)}"
+            )
+        if len(keys) != len(saliency):
+            raise ValueError(f"{len(saliency)} maps need as many `keys`, got {len(keys)}")
+        drops = (full.double() - scores.double()).view(len(saliency), sweep.draws, -1)
+        self.compare(removed_sums(self.summed(saliency), keys, sweep), drops)
+
+    def summed(self, saliency: Tensor) -> Tensor:
+        """Return what is summed of a batch of maps: their values as they are."""
+        return saliency
+
+    @abstractmethod
+    def compare(self, sums: Tensor, drops: Tensor) -> None:
+        """Accumulate what sums of saliency and drops of the score, both float64 [B, draws, R], give."""
+
+    @property
+    def curve_x(self) -> tuple[float, ...]:
+        """Return the shares of the pixels in a set."""
+        return self.sweeps["scores"].ratios
+
+
+class SetCorrelation(RandomSetMetric):
+    """Correlate, over the random sets of a size, summed saliency with what the score loses: a base class.
+
+    A correlation that is not defined is counted in `undefined` and left out; an image without any other is counted in
+    `dropped`.
+    """
+
+    y_label = "correlation"
+
+    undefined: Tensor
+
+    def __init__(self, ratios: Sequence[float], draws: int, fill: Fill, read: Readout, seed: int) -> None:
+        super().__init__(ratios, draws, fill, read, seed)
+        self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def compare(self, sums: Tensor, drops: Tensor) -> None:
+        """Accumulate the mean correlation of each image, and its curve."""
+        correlations = self.correlate(sums, drops)
+        defined = ~correlations.isnan()
+        broken = ~drops.isfinite().flatten(1).all(dim=1)
+        means = correlations.nanmean(dim=1).masked_fill(broken, torch.nan)
+        self.accumulate(means, keep=defined.any(dim=1) | broken)
+        self.accumulate_curves(correlations)
+        self.undefined += (~defined).sum()
+
+    def correlate(self, sums: Tensor, drops: Tensor) -> Tensor:
+        """Return the correlation at each size, float64 [B, R]; NaN where there is none."""
+        return correlation(sums, drops)
+
+
+def set_sizes(owner: str, sizes: int, draws: int, smallest: float, largest: float) -> tuple[float, ...]:
+    """Return the shares of the pixels in random sets, evenly spaced on a logarithmic scale.
+
+    Args:
+        owner: Metric, for the error.
+        sizes: How many; a single one is `largest`.
+        draws: Sets of each size.
+        smallest: Share.
+        largest: Share.
+
+    Raises:
+        ValueError: A number is out of its range.
+
+    Example:
+        >>> [round(share, 6) for share in set_sizes("a metric", 3, 2, 0.01, 1.0)]
+        [0.01, 0.1, 1.0]
+    """
+    if sizes < 1 or draws < 2 or not 0 < smallest <= largest <= 1:
+        raise ValueError(
+            f"{owner} needs `sizes` >= 1, `draws` >= 2 and 0 < `smallest` <= `largest` <= 1, got "
+            f"{sizes}, {draws}, {smallest} and {largest}"
+        )
+    places = [step / max(1, sizes - 1) for step in range(sizes)] if sizes > 1 else [1.0]
+    return tuple(largest * math.exp((1 - place) * math.log(smallest / largest)) for place in places)
+
+
 @accepts_old_options
-class SensitivityN(ImageCurve):
+class SensitivityN(SetCorrelation):
     """Compute the mean correlation, over images and set sizes, of summed saliency with the score's drop: in [-1, 1].
 
     Higher is better.
@@ -89,10 +194,6 @@ class SensitivityN(ImageCurve):
     """
 
     higher_is_better = True
-    x_label = "share of pixels in a set"
-    y_label = "correlation"
-
-    undefined: Tensor
 
     def __init__(
         self,
@@ -104,48 +205,7 @@ class SensitivityN(ImageCurve):
         read: Readout = "logit",
         seed: int = 0,
     ) -> None:
-        if sizes < 1 or draws < 2 or not 0 < smallest <= largest <= 1:
-            raise ValueError(
-                "Sensitivity-N needs `sizes` >= 1, `draws` >= 2 and 0 < `smallest` <= `largest` <= 1, got "
-                f"{sizes}, {draws}, {smallest} and {largest}"
-            )
-        super().__init__(sizes)
-        places = [step / max(1, sizes - 1) for step in range(sizes)] if sizes > 1 else [1.0]
-        ratios = tuple(largest * math.exp((1 - place) * math.log(smallest / largest)) for place in places)
-        self.sweeps = {
-            "scores": Sweep(ratios, fill, "rest", read=read, draws=draws, seed=seed),
-            "full": Sweep((1.0,), read=read),
-        }
-        self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, saliency: Tensor, scores: Tensor, full: Tensor, keys: Sequence[str]) -> None:
-        """Add a batch of maps, scores [B, draws x sizes] without the random sets and [B, 1] of the images.
-
-        Raises:
-            ValueError: A shape differs, or the number of keys is not that of the maps.
-        """
-        check_saliency(saliency)
-        sweep = self.sweeps["scores"]
-        if scores.shape != (len(saliency), sweep.columns) or full.shape != (len(saliency), 1):
-            raise ValueError(
-                f"`scores` must be [{len(saliency)}, {sweep.columns}] and `full` [{len(saliency)}, 1], "
-                f"got {list(scores.shape)} and {list(full.shape)}"
-            )
-        if len(keys) != len(saliency):
-            raise ValueError(f"{len(saliency)} maps need as many `keys`, got {len(keys)}")
-        drops = (full.double() - scores.double()).view(len(saliency), sweep.draws, -1)
-        correlations = correlation(removed_sums(saliency, keys, sweep), drops)
-        defined = ~correlations.isnan()
-        broken = ~drops.isfinite().flatten(1).all(dim=1)
-        means = correlations.nanmean(dim=1).masked_fill(broken, torch.nan)
-        self.accumulate(means, keep=defined.any(dim=1) | broken)
-        self.accumulate_curves(correlations)
-        self.undefined += (~defined).sum()
-
-    @property
-    def curve_x(self) -> tuple[float, ...]:
-        """Return the shares of the pixels in a set."""
-        return self.sweeps["scores"].ratios
+        super().__init__(set_sizes("Sensitivity-N", sizes, draws, smallest, largest), draws, fill, read, seed)
 
 
 class ClassSensitivity(ImageMean):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dre.api import options_of
-from dre.explainers import Explainer, PathExplainer
+from dre.engine.cost import Meter
+from dre.explainers import Explainer, PathExplainer, Precomputed
 from dre.explainers.paths.projection_gap import StepGaps
 from dre.explainers.paths.shared import SharedWalks
 from dre.models import Classifier
@@ -61,6 +62,15 @@ class Variants:
         walks = SharedWalks(self.explainers(names, classifier, steps))
         return {name: partial(walks.explain, name) for name in names}
 
+    def explain_measured(self, names: Sequence[str]) -> tuple[dict[str, Explain], dict[str, Meter]]:
+        """Build explainers as `explain_with` does, and the meters that count their passes.
+
+        Maps that are not finite are returned as they are. What another's walk made is counted at what that took.
+        """
+        walks = SharedWalks(self.explainers(names))
+        meters = {name: Meter(one.cost, one.classifier.network) for name, one in walks.explainers.items()}
+        return {name: partial(walks.explain_measured, name, meters) for name in names}, meters
+
     def step_gaps(self, names: Sequence[str], steps: int) -> dict[str, Measure]:
         """Build path explainers with so many steps, as functions that measure how well these fit.
 
@@ -68,6 +78,10 @@ class Variants:
         """
         built = self.explainers(names, steps=steps)
         return {name: StepGaps(one).measure for name, one in built.items() if isinstance(one, PathExplainer)}
+
+    def is_stored(self, name: str) -> bool:
+        """Return whether the maps of an evaluated explainer are read by key, so that a changed image has none."""
+        return isinstance(self.built[name], Precomputed)
 
     def path_explainers(self) -> list[str]:
         """Name the evaluated explainers that walk a path in a number of steps that can be chosen."""

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from callbacks import BackgroundReplacement, JpegStability, SaliencyPanel, WeightPerturbation
+from callbacks import BackgroundReplacement, JpegStability, NoiseStability, SaliencyPanel, WeightPerturbation
 from tests.callbacks.studies.conditions import evaluation
 from tests.training import quiet_trainer, small_data
 
@@ -14,6 +14,7 @@ def main(root: Path, out: Path) -> None:
         WeightPerturbation(images=5, levels=[0.0, 1.0]),
         BackgroundReplacement(images=1),  # a rank is left without any
         JpegStability(images=5),
+        NoiseStability(images=5, draws=2),
         SaliencyPanel(images=4),
     ]
     devices = int(os.environ["LOCAL_WORLD_SIZE"])

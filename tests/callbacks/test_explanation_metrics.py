@@ -22,8 +22,12 @@ from dre.metrics import (
     CurveSettings,
     Explainability,
     Faithfulness,
+    FaithfulnessCorrelation,
     ImageMean,
+    Infidelity,
+    InfidelityScaled,
     Insertion,
+    MonotonicityCorrelation,
     PearsonSkewness,
     PointingGame,
     SensitivityN,
@@ -209,8 +213,9 @@ def every_metric() -> dict[str, ImageMean]:
     small = {
         SoftmaxInformationCurve: {"settings": "shared_grey_entropy"},
         AccuracyInformationCurve: {"settings": "shared_grey_entropy"},
-        SensitivityN: {"sizes": 2, "draws": 4},
     }
+    sets = (SensitivityN, Infidelity, InfidelityScaled, FaithfulnessCorrelation, MonotonicityCorrelation)
+    small |= {kind: {"sizes": 2, "draws": 4} for kind in sets}
     classes = [kind for kind in metric_classes() if issubclass(kind, ImageMean) and not issubclass(kind, MapComparison)]
     return {kind.__name__: kind(**small.get(kind, {})) for kind in classes}
 

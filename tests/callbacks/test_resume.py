@@ -20,6 +20,7 @@ from callbacks import (
     ExplanationMetrics,
     JpegStability,
     MapDistances,
+    NoiseStability,
     SaliencyPanel,
     SavedMaps,
 )
@@ -64,6 +65,7 @@ def observers() -> list[pl.Callback]:
         ExplanationCost(),
         MapDistances(comparisons=["spearman"]),
         JpegStability(images=3),
+        NoiseStability(images=3, draws=2),
         EvaluationReport(examples=2),
         EvaluationResume(rest=0),
     ]
@@ -86,7 +88,7 @@ def evaluate(root: Path, data, fail_at: int | None = None, chosen: list[pl.Callb
 
 
 def assert_same_results(one: Path, other: Path, exact: bool = True) -> None:
-    for name in ("scores", "curves", "jpeg_stability"):
+    for name in ("scores", "curves", "jpeg_stability", "noise_stability"):
         frames = [pd.read_parquet(root / f"{name}.parquet") for root in (one, other)]
         tolerance = {"check_exact": True} if exact and name != "curves" else {"rtol": 1e-4, "atol": 1e-6}
         pd.testing.assert_frame_equal(*frames, **tolerance)

@@ -5,7 +5,16 @@ import pytest
 import torch
 from scipy import stats
 
-from dre.metrics import Entropy, GiniSparsity, PearsonSkewness, entropy, gini, pearson_skewness
+from dre.metrics import (
+    EffectiveComplexity,
+    Entropy,
+    GiniSparsity,
+    PearsonSkewness,
+    effective_complexity,
+    entropy,
+    gini,
+    pearson_skewness,
+)
 from dre.metrics.distribution import middle_share
 
 
@@ -97,3 +106,20 @@ def test_sparser_maps_have_less_entropy_and_more_gini():
 def test_a_map_with_nan_is_refused(metric_class):
     with pytest.raises(ValueError, match="non-finite"):
         metric_class().update(torch.full((1, 1, 2, 2), float("nan")))
+
+
+def test_effective_complexity_counts_pixels_above_a_share_of_the_largest():
+    saliency = maps()
+    values = saliency.double().abs().numpy().reshape(5, -1)
+    for threshold in (0.0, 1e-5, 0.1):
+        expected = [sum(value > threshold * max(row) for value in row) / 66 for row in values]
+        np.testing.assert_allclose(effective_complexity(saliency, threshold), expected)
+    assert torch.equal(effective_complexity(-1e-30 * saliency), effective_complexity(saliency))
+    assert effective_complexity(torch.zeros(1, 1, 3, 3)).item() == 0
+    assert 0 < effective_complexity(saliency, 0.1).max() < 0.9
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.0])
+def test_a_threshold_that_is_no_share_is_refused(threshold):
+    with pytest.raises(ValueError, match=rf"`threshold` must be a share of the largest .* got {threshold}"):
+        EffectiveComplexity(threshold)

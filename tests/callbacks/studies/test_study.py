@@ -7,13 +7,20 @@ import pandas as pd
 import pytest
 from pytorch_lightning.loggers import WandbLogger
 
-from callbacks import JpegStability, ModelRandomisation, ProjectionGap, StepStudy, WeightPerturbation
+from callbacks import (
+    JpegStability,
+    ModelRandomisation,
+    NoiseStability,
+    ProjectionGap,
+    StepStudy,
+    WeightPerturbation,
+)
 from tests.callbacks import distributed_study
 from tests.callbacks.studies.conditions import EXPLAINERS, evaluation, run, steps_explainer
 from tests.ranks import run_ranks
 from tests.training import small_data
 
-STUDIES = ("weight_perturbation", "background_replacement", "jpeg_stability")
+STUDIES = ("weight_perturbation", "background_replacement", "jpeg_stability", "noise_stability")
 WITH_MAPS = STUDIES[:2]
 
 
@@ -98,7 +105,7 @@ def test_nothing_is_left_from_an_evaluation_before(five_shards, tmp_path):
     assert run(study, small_data(five_shards), tmp_path / "b", module, drawn=()) == first
 
 
-@pytest.mark.parametrize("study", [JpegStability, StepStudy, ModelRandomisation, ProjectionGap])
+@pytest.mark.parametrize("study", [JpegStability, NoiseStability, StepStudy, ModelRandomisation, ProjectionGap])
 def test_an_empty_list_of_explainers_is_refused(study):
     with pytest.raises(ValueError, match=f"`explainers` of {study.__name__} is empty; name some, or leave it out"):
         study(explainers=[])
