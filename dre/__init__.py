@@ -10,14 +10,14 @@ from dre import renamed
 
 if TYPE_CHECKING:
     from dre.api import explain, list_explainers
-    from dre.evaluation.agreement import agreement
     from dre.evaluation.comparison import compare
     from dre.evaluation.display import show
     from dre.evaluation.frame import evaluate
+    from dre.evaluation.metric_agreement import agreement
 
 MODULES = {
     "dre.api": ("explain", "list_explainers"),
-    "dre.evaluation.agreement": ("agreement",),
+    "dre.evaluation.metric_agreement": ("agreement",),
     "dre.evaluation.comparison": ("compare",),
     "dre.evaluation.display": ("show",),
     "dre.evaluation.frame": ("evaluate",),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dre.evaluation.agreement import Agreement, agreement
+from dre.evaluation.metric_agreement import Agreement, agreement
 from dre.reporting.cells import markdown_table
 from dre.reporting.heat_map import comparisons_figure
 

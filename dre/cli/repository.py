@@ -29,7 +29,7 @@ LISTS = ("explainers", "metrics", "data", "classifiers", "configs")
 """What `--list` takes."""
 
 
-def repository() -> Path | None:
+def repository_root() -> Path | None:
     """Return the directory that has the run files: the script's, or the one that `dre` lies in; None without any."""
     places = (Path(sys.argv[0]).resolve().parent, Path(dre.__file__).resolve().parent.parent)
     return next((place for place in places if (place / "configs" / "train").is_dir()), None)
@@ -43,7 +43,7 @@ def located(words: Sequence[str], kind: Kind) -> list[str]:
     Raises:
         ValueError: There is no run file of that name.
     """
-    home = repository()
+    home = repository_root()
     found = []
     for before, word in itertools.pairwise(["", *words]):
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
@@ -56,7 +56,7 @@ def located(words: Sequence[str], kind: Kind) -> list[str]:
 
 def shipped_path(value: str) -> str:
     """Return the path of a file or folder in the repository where the current directory has none there."""
-    home, path = repository(), Path(value)
+    home, path = repository_root(), Path(value)
     if home is None or not value or path.is_absolute() or path.parts[:1] not in [(one,) for one in FOLDERS]:
         return value
     return value if path.exists() or not (home / path).exists() else str(home / path)
@@ -106,9 +106,9 @@ def _lines(what: str, kind: Kind) -> dict[str, str]:
     if what == "metrics":
         return {name: _line_of_metric(build) for name, build in sorted(named_metrics().items())}
     if what == "configs":
-        return {name: _head(path) for name, path in sorted(_run_files(kind, repository()).items())}
+        return {name: _head(path) for name, path in sorted(_run_files(kind, repository_root()).items())}
     folder = {"data": "data", "classifiers": "classifier"}[what]
-    home = repository()
+    home = repository_root()
     files = [] if home is None else sorted((home / "configs" / folder).glob(f"*{ENDING}"))
     return {f"configs/{folder}/{path.name}": _about(path) for path in files}
 

@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 
 from dre.api import list_explainers
 from dre.cli.evaluation import EvaluationCommandLine
-from dre.cli.repository import LISTS, locate_roots, located, repository, shipped_path
+from dre.cli.repository import LISTS, locate_roots, located, repository_root, shipped_path
 from dre.metrics.by_name import named_metrics
 from tests.cli.test_cli import refusal
 from tests.command_line import REPOSITORY
@@ -88,7 +88,7 @@ def test_a_list_that_there_is_not_is_refused(words):
 
 
 def test_the_run_files_lie_beside_the_script(elsewhere, monkeypatch):
-    assert repository() == REPOSITORY
+    assert repository_root() == REPOSITORY
     (elsewhere / "clone" / "configs" / "train").mkdir(parents=True)
     monkeypatch.setattr("sys.argv", [str(elsewhere / "clone" / "train.py")])
-    assert repository() == elsewhere / "clone"
+    assert repository_root() == elsewhere / "clone"
