@@ -48,13 +48,10 @@ class TrainingProgress(pl.Callback):
     def line(self, trainer: pl.Trainer, batch_idx: int, outputs: Any) -> str:
         """Say where it stands in one line."""
         seconds = time.perf_counter() - self._start
-        batches, epochs = trainer.num_training_batches, trainer.max_epochs
-        is_known = isinstance(batches, int)
-        text = (
-            f"epoch {trainer.current_epoch + 1}{_of(epochs)}, batch {batch_idx + 1}{_of(batches if is_known else None)}"
-        )
-        text += f", {clock(seconds)}"
-        if is_known and epochs is not None and epochs > 0:
+        epochs, known = trainer.max_epochs, trainer.num_training_batches
+        batches = known if isinstance(known, int) else None
+        text = f"epoch {trainer.current_epoch + 1}{_of(epochs)}, batch {batch_idx + 1}{_of(batches)}, {clock(seconds)}"
+        if batches is not None and epochs is not None and epochs > 0:
             left = (epochs - trainer.current_epoch) * batches - batch_idx - 1
             text += f" ({clock(seconds / self._done * left)} left)"
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 import dre
-from dre.cli.agreement import main
+from dre.cli.agree import main
 from dre.evaluation.metric_agreement import kendall_w
 from dre.statistics.intervals import Drawing
 from tests.evaluation.test_comparison import run_directory

@@ -1,4 +1,4 @@
-"""Say whether the metrics of a run rank its explainers alike: `python -m dre.cli.agreement RUN`."""
+"""Say whether the metrics of a run rank its explainers alike: `python -m dre.cli.agree RUN`."""
 
 import argparse
 import sys
@@ -22,12 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             title = "rank correlation of metrics"
             comparisons_figure({title: matrix.to_numpy(copy=True)}, list(matrix)).savefig(given.picture, dpi=150)
     except (ValueError, OSError) as error:
-        sys.exit(f"python -m dre.cli.agreement: {error}")
+        sys.exit(f"python -m dre.cli.agree: {error}")
     print(report(found))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dre.cli.agreement", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dre.cli.agree", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of evaluate.py")
     parser.add_argument("--explainers", nargs="+", help="those to rank; all by default, also the references")
     parser.add_argument("--metrics", nargs="+", help="those to compare; all by default")
