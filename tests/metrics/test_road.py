@@ -18,7 +18,7 @@ def classifier(images):
 
 
 def batch():
-    """Images of 180 pixels, of which each share is a whole number, targets, and maps of what a pixel adds to the score."""
+    """Images of 180 pixels (shares are whole numbers of them), targets, and what each pixel adds to the score."""
     images = torch.rand(2, 3, 15, 12, generator=torch.Generator().manual_seed(2))
     targets = torch.tensor([0, 1])
     slope = LINEAR.weights[targets] - LINEAR.weights[1 - targets]
