@@ -2,18 +2,17 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from callbacks import GridPointingGame
 from callbacks.image_selection import StudyImage
+from callbacks.studies import grid_pointing
 from callbacks.studies.grid_pointing import NOTHING, MosaicSelection, cell_mask, mosaic, mosaics_of, surest
 from dre.explainers import DRE, Explainer
 from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
 from tests.callbacks.studies.conditions import content, frame, run
 from tests.networks import small_classifier, small_estimator
-from tests.ranks import run_ranks
 from tests.training import small_data
 
 COLOURS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
@@ -173,26 +172,20 @@ def test_the_selection_does_not_depend_on_batches_or_order(size):
         assert (again.seen, again.suited) == (60, sum(one.probability > 0.25 for one in images))
 
 
-def share_on_rank():
-    """Give every rank its part of the images, and compare the mosaics that it explains with those of one process."""
-    dist.init_process_group("gloo")
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    try:
-        selection = MosaicSelection(5, 0.25)
-        selection.update(outputs(many()[rank::ranks]))
-        expected = mosaics_of(surest([one for one in many() if one.probability > 0.25], 20), 5)
-        assert len(expected) == 5
-        assert keys(selection.share()) == [key for cells in expected[rank::ranks] for key in keys(cells)]
-        assert all(one.pixels.shape == (1, 3, 2, 2) for one in selection.share())
-        assert selection.counts() == (60, sum(one.probability > 0.25 for one in many()))
-    finally:
-        dist.destroy_process_group()
-
-
-@pytest.mark.ddp
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_share_the_mosaics_of_one_process(ranks):
-    run_ranks(share_on_rank, ranks)
+def test_ranks_share_the_mosaics_of_one_process(ranks, monkeypatch):
+    """Answer every rank, in one process, with what all of them kept."""
+    selections = [MosaicSelection(5, 0.25) for _ in range(ranks)]
+    for number, selection in enumerate(selections):
+        selection.update(outputs(many()[number::ranks]))
+    monkeypatch.setattr(grid_pointing, "gathered", lambda _: [one.kept for one in selections])
+    expected = mosaics_of(surest([one for one in many() if one.probability > 0.25], 20), 5)
+    assert len(expected) == 5
+    for number, selection in enumerate(selections):
+        monkeypatch.setattr(grid_pointing, "own_rank", lambda number=number: number)
+        shared = selection.share()
+        assert keys(shared) == [key for cells in expected[number::ranks] for key in keys(cells)]
+        assert all(one.pixels.shape == (1, 3, 2, 2) for one in shared)
 
 
 def outputs(images):
