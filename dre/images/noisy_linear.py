@@ -6,6 +6,8 @@ and zero elsewhere, and the coarse systems are those that follow from it (Galerk
 """
 
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -25,6 +27,8 @@ DAMPING = 0.9
 """Of the Jacobi iteration on the coarser grids; at full size it needs none."""
 
 SHIFTS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+WEIGHTS = [-1 / 12, -1 / 6, -1 / 12, -1 / 6, 0.0, -1 / 6, -1 / 12, -1 / 6, -1 / 12]
+"""Entries of the system between a pixel and those around it, in the order of `SHIFTS`."""
 
 
 def linear_imputation(images: Tensor, kept: Tensor, tolerance: float = TOLERANCE) -> Tensor:
@@ -59,24 +63,51 @@ def linear_imputation(images: Tensor, kept: Tensor, tolerance: float = TOLERANCE
 def _solve(known: Tensor, hidden: Tensor, tolerance: float) -> Tensor:
     """Solve for the hidden pixels, [N, C, H, W], zero elsewhere, given the kept ones, which are zero where hidden."""
     grids = _Grids(hidden)
-    share = (1 - hidden).mean(dim=(2, 3), keepdim=True)
-    found = known.mean(dim=(2, 3), keepdim=True) / share.where(share > 0, 1.0) * hidden
-    residual = _sums(known).mul_(hidden / 12) - grids.apply(found)
-    direction, energy = torch.zeros_like(found), torch.ones_like(share)
+    found = _rough(known, 1 - hidden) * hidden
+    residual = _sums(known).mul_(hidden / 12).sub_(grids.apply(found))
+    direction, energy = torch.zeros_like(found), found.new_ones(len(found), 1, 1, 1)
+    active = torch.ones_like(energy, dtype=torch.bool)
     for _ in range(MOST_CYCLES):
         correction = grids.cycle(residual)
         before, energy = energy, _products(residual, correction)
         direction = torch.addcmul(correction, direction, energy / before.where(before > 0, 1.0))
         applied = grids.apply(direction)
         slope = _products(direction, applied)
-        step = torch.where(slope > 0, energy / slope.where(slope > 0, 1.0), 0.0)
-        found = torch.addcmul(found, direction, step)
-        error = correction.abs().amax(dim=(1, 2, 3), keepdim=True)
-        active = error > tolerance
+        step = torch.where(active & (slope > 0), energy / slope.where(slope > 0, 1.0), 0.0)
+        found.addcmul_(direction, step)  # what is solved stays as it is: an image does not depend on the others
+        active = active & (_largest(correction) > tolerance)
         if not active.any():
             break
-        residual = torch.addcmul(residual, applied, step, value=-1) * active  # zero: what is solved stays as it is
+        residual.addcmul_(applied, step, value=-1)
     return found
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner product of each pair of images, [N, 1, 1, 1]."""
+    return torch.linalg.vecdot(first.flatten(1), second.flatten(1))[:, None, None, None]
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Return the largest magnitude of each image, [N, 1, 1, 1]."""
+    return values.abs().flatten(1).amax(dim=1)[:, None, None, None]
+
+
+def _rough(known: Tensor, share: Tensor) -> Tensor:
+    """Fill what is not known from averages of what is, over larger and larger regions: where the iteration begins.
+
+    Args:
+        known: [N, C, H, W], each value times its share.
+        share: [N, 1, H, W] in [0, 1], how much is known of each pixel.
+    """
+    values = known / share.where(share > 0, 1.0)
+    height, width = share.shape[-2:]
+    if max(height, width) <= COARSEST:
+        means = known.sum(dim=(2, 3), keepdim=True) / share.sum(dim=(2, 3), keepdim=True).clamp_min(1e-6)
+        return torch.where(share > 0, values, means)
+    sums, shares = _shortened(known), _shortened(share)
+    scale = shares.clamp_min(1.0)
+    coarser = _rough(sums / scale, shares / scale)
+    return torch.where(share > 0, values, _lengthened(coarser, height, width))
 
 
 @dataclass
@@ -86,8 +117,7 @@ class _Grid:
     Args:
         size: (height, width).
         inverse: What a residual is multiplied with in a Jacobi iteration, zero where there is no unknown.
-        stencil: Entries of the system between each pixel and those around it, [N, 9, H, W]; at full size, where they
-            are known, its diagonal alone, plus the third that `_sums` has too much.
+        stencil: Entries of the system between each pixel and those around it, [N, 9, H, W].
     """
 
     size: tuple[int, int]
@@ -104,66 +134,47 @@ class _Grids:
 
     def __init__(self, hidden: Tensor) -> None:
         self.hidden = hidden
-        full = (_sums(torch.ones_like(hidden[0])) - 4) / 12
+        full = (_sums(torch.ones_like(hidden[:1])) - 4) / 12
+        self.diagonal = full + 1 / 3  # `_sums` has a third of the pixel too much
+        around = F.pad(hidden, (1, 1, 1, 1))
         size = (hidden.shape[-2], hidden.shape[-1])
-        self.grids = [_Grid(size, hidden / full.where(full > 0, 1.0), full + 1 / 3)]
+        stencil = torch.cat([_shifted(around, size, shift) * hidden for shift in SHIFTS], dim=1)
+        stencil *= stencil.new_tensor(WEIGHTS).view(1, 9, 1, 1)
+        stencil[:, 4:5] = full * hidden
+        self.grids = [_Grid(size, hidden / full.where(full > 0, 1.0), stencil)]
         while max(self.grids[-1].size) > COARSEST:
-            self.grids.append(self._coarser())
+            self.grids.append(_coarser(self.grids[-1]))
         self.solution = self._inverted()
 
     def apply(self, values: Tensor, level: int = 0) -> Tensor:
         """Multiply the system of a grid with values that are zero where there is no unknown."""
-        grid = self.grids[level]
         if level == 0:
-            return torch.addcmul(_sums(values).mul_(-1 / 12), values, grid.stencil).mul_(self.hidden)
-        height, width = grid.size
+            return torch.addcmul(_sums(values).mul_(-1 / 12), values, self.diagonal).mul_(self.hidden)
+        grid = self.grids[level]
         around = F.pad(values, (1, 1, 1, 1))
         total = values * grid.stencil[:, 4:5]
-        for place, (down, right) in enumerate(SHIFTS):
+        for place, shift in enumerate(SHIFTS):
             if place != 4:
-                there = around[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
-                total.addcmul_(grid.stencil[:, place : place + 1], there)
+                total.addcmul_(grid.stencil[:, place : place + 1], _shifted(around, grid.size, shift))
         return total
 
     def cycle(self, residual: Tensor, level: int = 0) -> Tensor:
         """Return roughly what corrects the values by their residual; a symmetric function of it."""
         if level == len(self.grids) - 1:
             return torch.matmul(residual.flatten(2), self.solution).view_as(residual)  # which is symmetric
-        inverse = self.grids[level].inverse
+        inverse, size = self.grids[level].inverse, self.grids[level].size
         correction = residual * inverse
-        rest = residual - self.apply(correction, level)
-        coarser = self.cycle(_shortened(_shortened(rest, -1), -2), level + 1)
-        correction += self._interpolated(coarser, level)
+        coarser = self.cycle(_shortened(residual - self.apply(correction, level)), level + 1)
+        finer = _lengthened(coarser, *size)
+        correction += finer.mul_(self.hidden) if level == 0 else finer
         return correction.addcmul_(residual - self.apply(correction, level), inverse)
-
-    def _interpolated(self, values: Tensor, level: int) -> Tensor:
-        """Interpolate from the next coarser grid to this one."""
-        height, width = self.grids[level].size
-        wide = _lengthened(_lengthened(values, -2, height), -1, width)
-        return wide.mul_(self.hidden) if level == 0 else wide
-
-    def _coarser(self) -> _Grid:
-        """Form the next coarser system from its products with nine sets of pixels, no two of which are neighbours."""
-        level = len(self.grids) - 1
-        height, width = ((side + 1) // 2 for side in self.grids[-1].size)
-        down, right = (torch.arange(side, device=self.hidden.device) for side in (height, width))
-        sets = F.one_hot(down[:, None] % 3 * 3 + right % 3, 9).permute(2, 0, 1)[None].to(self.hidden)
-        products = self.apply(self._interpolated(sets.expand(len(self.hidden), -1, -1, -1), level), level)
-        products = _shortened(_shortened(products, -1), -2)
-        entries = []
-        for below, beside in SHIFTS:
-            there = (down + below)[:, None], right + beside
-            is_inside = (there[0] >= 0) & (there[0] < height) & (there[1] >= 0) & (there[1] < width)
-            chosen = (there[0] % 3 * 3 + there[1] % 3).expand(len(products), 1, -1, -1)
-            entries.append(products.gather(1, chosen) * is_inside)
-        stencil = torch.cat(entries, dim=1)
-        diagonal = stencil[:, 4:5]
-        return _Grid((height, width), torch.where(diagonal > 0, DAMPING / diagonal, 0.0), stencil)
 
     def _inverted(self) -> Tensor:
         """Invert the coarsest system, [N, P, P]; what has no unknown, or no single solution, is made invertible."""
         height, width = self.grids[-1].size
         pixels = torch.eye(height * width).to(self.hidden).view(1, -1, height, width)
+        if len(self.grids) == 1:
+            pixels = pixels * self.hidden
         products = self.apply(pixels.expand(len(self.hidden), -1, -1, -1), len(self.grids) - 1).flatten(2).double()
         diagonal = products.diagonal(dim1=1, dim2=2)
         added = torch.where(diagonal > 0, 1e-6 * diagonal, 1.0)
@@ -171,8 +182,33 @@ class _Grids:
         return inverse.to(self.hidden)
 
 
-def _products(first: Tensor, second: Tensor) -> Tensor:
-    return (first * second).sum(dim=(1, 2, 3), keepdim=True)
+def _coarser(grid: _Grid) -> _Grid:
+    """Form the system of the next coarser grid: entries between two of its pixels, over both interpolations."""
+    bottom, right_end = (2 - side % 2 for side in grid.size)
+    around = F.pad(grid.stencil, (1, right_end, 1, bottom)).contiguous(memory_format=torch.channels_last)
+    stencil = F.conv2d(around, _over_both().to(around), stride=2).contiguous()
+    diagonal = stencil[:, 4:5]
+    size = (stencil.shape[-2], stencil.shape[-1])
+    return _Grid(size, torch.where(diagonal > 0, DAMPING / diagonal, 0.0), stencil)
+
+
+@cache
+def _over_both() -> Tensor:
+    """Return the weight of each fine entry in each coarse one, at each shift of its first pixel: [9, 9, 3, 3]."""
+    hats = {-1: 0.5, 0: 1.0, 1: 0.5}
+    weights = torch.zeros(9, 9, 3, 3)
+    for (to, entry), below, beside in product(product(range(9), range(9)), hats, hats):
+        down, right = (
+            there + step - 2 * far for there, step, far in zip((below, beside), SHIFTS[entry], SHIFTS[to], strict=True)
+        )
+        weights[to, entry, below + 1, beside + 1] = hats[below] * hats[beside] * hats.get(down, 0) * hats.get(right, 0)
+    return weights
+
+
+def _shifted(around: Tensor, size: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+    """View the neighbours of all pixels in one direction, in values with a border of one pixel."""
+    (height, width), (down, right) = size, shift
+    return around[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
 def _sums(values: Tensor) -> Tensor:
@@ -186,33 +222,32 @@ def _sums(values: Tensor) -> Tensor:
     return sums
 
 
-def _shortened(values: Tensor, dim: int) -> Tensor:
-    """Transpose of `_lengthened`: every second entry, and half of those between to both sides."""
-    length = values.shape[dim]
-    kept = values[_every(dim, 0)].clone()
-    between = values[_every(dim, 1)] * 0.5
-    odd, even = between.shape[dim], kept.shape[dim]
-    kept.narrow(dim, 0, odd).add_(between)
-    kept.narrow(dim, 1, even - 1).add_(between.narrow(dim, 0, even - 1))
-    if length % 2 == 0:
-        kept.narrow(dim, even - 1, 1).add_(between.narrow(dim, odd - 1, 1))
-    return kept
+def _shortened(values: Tensor) -> Tensor:
+    """Add half of every second row and column to both sides: the transpose of `_lengthened`, [..., H // 2 + 1, ...]."""
+    for dim in (-1, -2):
+        first, second = values[_every(dim, 0)], values[_every(dim, 1)] * 0.5
+        length, halves = values.shape[dim] // 2 + 1, second.shape[dim]
+        shape = list(values.shape)
+        shape[dim] = length
+        short = values.new_zeros(shape)
+        short.narrow(dim, 0, first.shape[dim]).copy_(first)
+        short.narrow(dim, 0, halves).add_(second)
+        short.narrow(dim, 1, halves).add_(second)
+        values = short
+    return values
 
 
-def _lengthened(values: Tensor, dim: int, length: int) -> Tensor:
-    """Interpolate linearly to `length` entries, of which every second one is given; the last is repeated."""
-    shape = list(values.shape)
-    shape[dim] = length
-    out = values.new_empty(shape)
-    out[_every(dim, 0)] = values
-    even, odd = values.shape[dim], length // 2
-    between = out[_every(dim, 1)]
-    inner = even - 1
-    torch.add(values.narrow(dim, 0, inner), values.narrow(dim, 1, inner), out=between.narrow(dim, 0, inner))
-    between.narrow(dim, 0, inner).mul_(0.5)
-    if odd > inner:
-        between.narrow(dim, odd - 1, 1).copy_(values.narrow(dim, even - 1, 1))
-    return out
+def _lengthened(values: Tensor, height: int, width: int) -> Tensor:
+    """Interpolate linearly between every second row and column; the last may lie one beyond the border."""
+    for dim, length in ((-2, height), (-1, width)):
+        shape = list(values.shape)
+        shape[dim] = length
+        long = values.new_empty(shape)
+        first, halves = long[_every(dim, 0)], length // 2
+        first.copy_(values.narrow(dim, 0, first.shape[dim]))
+        torch.add(values.narrow(dim, 0, halves), values.narrow(dim, 1, halves), out=long[_every(dim, 1)]).mul_(0.5)
+        values = long
+    return values
 
 
 def _every(dim: int, first: int) -> tuple[Any, ...]:
