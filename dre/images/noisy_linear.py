@@ -18,7 +18,7 @@ TOLERANCE = 1e-3
 """Largest error of a pixel, estimated, at which an image is solved: a quarter of a level of 8 bits."""
 
 MOST_CYCLES = 100
-"""Bound on the iterations; photographs need three to six."""
+"""Bound on the iterations; photographs at 224 px need four or five."""
 
 COARSEST = 4
 """Longest side of the grid whose system is inverted."""
@@ -31,6 +31,7 @@ WEIGHTS = [-1 / 12, -1 / 6, -1 / 12, -1 / 6, 0.0, -1 / 6, -1 / 12, -1 / 6, -1 / 
 """Entries of the system between a pixel and those around it, in the order of `SHIFTS`."""
 
 
+@torch.no_grad()
 def linear_imputation(images: Tensor, kept: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """Return images in which every hidden pixel is the weighted mean of its neighbours: [N, C, H, W], without noise.
 
@@ -43,6 +44,9 @@ def linear_imputation(images: Tensor, kept: Tensor, tolerance: float = TOLERANCE
         kept: bool [N, 1, H, W].
         tolerance: Largest error of a pixel, estimated by the last correction.
 
+    Raises:
+        ValueError: The shapes do not fit, or `kept` is not boolean.
+
     Source: Rong et al. 2022, noisy linear imputation; their code solves each image directly, by a sparse solver.
 
     Example:
@@ -51,6 +55,11 @@ def linear_imputation(images: Tensor, kept: Tensor, tolerance: float = TOLERANCE
         >>> linear_imputation(image, torch.tensor([[[[True, False, True]]]]))
         tensor([[[[0.0000, 0.5000, 1.0000]]]])
     """
+    if kept.dtype != torch.bool or kept.shape != (len(images), 1, *images.shape[2:]):
+        raise ValueError(
+            f"`kept` must be bool {[len(images), 1, *images.shape[2:]]} to match `images`, got {kept.dtype} "
+            f"{list(kept.shape)}; compare a mask with 0.5, and repeat images for several masks"
+        )
     exact = images.to(torch.promote_types(images.dtype, torch.float32)).contiguous()
     with torch.autocast(images.device.type, enabled=False):
         hidden = (~kept).to(exact)
@@ -84,7 +93,8 @@ def _solve(known: Tensor, hidden: Tensor, tolerance: float) -> Tensor:
 
 def _products(first: Tensor, second: Tensor) -> Tensor:
     """Return the inner product of each pair of images, [N, 1, 1, 1]."""
-    return torch.linalg.vecdot(first.flatten(1), second.flatten(1))[:, None, None, None]
+    products: Tensor = torch.linalg.vecdot(first.flatten(1), second.flatten(1))
+    return products[:, None, None, None]
 
 
 def _largest(values: Tensor) -> Tensor:

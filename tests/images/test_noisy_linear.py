@@ -95,3 +95,11 @@ def test_precision_is_that_of_float32_whatever_the_caller_runs_in():
     halved = linear_imputation(images.bfloat16(), kept)
     assert halved.dtype == torch.bfloat16
     torch.testing.assert_close(halved.float(), expected, rtol=0, atol=0.01)
+
+
+def test_masks_of_another_shape_or_type_are_refused():
+    images, kept = example(8, 6, "pixels")
+    with pytest.raises(ValueError, match=r"`kept` must be bool \[2, 1, 8, 6\].*got torch.float32 \[2, 1, 8, 6\]"):
+        linear_imputation(images, kept.float())
+    with pytest.raises(ValueError, match=r"`kept` must be bool \[2, 1, 8, 6\].*got torch.bool \[1, 1, 8, 6\]"):
+        linear_imputation(images, kept[:1])
