@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from dre.images import noisy_linear
 from dre.images.blur import gaussian_blur
-from dre.images.noisy_linear import TOLERANCE, linear_imputation
+from dre.images.noisy_linear import TOLERANCE, _Grids, linear_imputation
 from tests.imputation import slow_imputation
 
 
@@ -103,3 +104,16 @@ def test_masks_of_another_shape_or_type_are_refused():
         linear_imputation(images, kept.float())
     with pytest.raises(ValueError, match=r"`kept` must be bool \[2, 1, 8, 6\].*got torch.bool \[1, 1, 8, 6\]"):
         linear_imputation(images, kept[:1])
+
+
+def test_the_cycle_is_symmetric_and_a_few_of_them_suffice(monkeypatch):
+    """What conjugate gradients ask of their preconditioner, and what they gain by it."""
+    _, kept = example(41, 64, "blobs", size=1)
+    grids = _Grids((~kept).double())
+    first, second = torch.randn(2, 1, 3, 41, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    first, second = first * ~kept, second * ~kept
+    assert (first * grids.cycle(second)).sum().item() == pytest.approx((second * grids.cycle(first)).sum().item())
+    assert (first * grids.cycle(first)).sum() > 0
+    monkeypatch.setattr(noisy_linear, "MOST_CYCLES", 7)
+    images, kept = example(64, 64, "blobs", share=0.1)
+    assert (linear_imputation(images, kept) - slow(images, kept)).abs().max() < TOLERANCE
