@@ -23,7 +23,6 @@ from dre.types import Explained
 CELLS = 4
 """Images of a mosaic, two by two: upper left, upper right, lower left, lower right."""
 
-
 NOTHING = torch.empty(0)
 """Stands for pixels that are not copied."""
 
@@ -46,19 +45,16 @@ def mosaics_of(images: Iterable[StudyImage], count: int) -> list[list[StudyImage
     """Put images, in their order, each into the first mosaic that has room and not its class; incomplete ones go."""
     mosaics: list[list[StudyImage]] = []
     for one in images:
-        target = int(one.target)
-        fitting = (
-            cells for cells in mosaics if len(cells) < CELLS and target not in [int(cell.target) for cell in cells]
-        )
-        cells = next(fitting, None)
-        if cells is None:
-            mosaics.append([one])
+        fitting = [cells for cells in mosaics if len(cells) < CELLS and _has_not(cells, one)]
+        if fitting:
+            fitting[0].append(one)
         else:
-            cells.append(one)
+            mosaics.append([one])
     return [cells for cells in mosaics if len(cells) == CELLS][:count]
 
 
 def _has_not(cells: Sequence[StudyImage], one: StudyImage) -> bool:
+    """Return whether no cell shows the class of an image."""
     return all(int(cell.target) != int(one.target) for cell in cells)
 
 
@@ -129,12 +125,12 @@ class GridPointingGame(Study):
     have no values, and a line says why.
 
     Args:
-        mosaics: Mosaics to explain; there are fewer where images of different classes are.
+        mosaics: Mosaics to explain; fewer where there are too few images of different classes.
         explainers: Evaluated explainers to study; all when not given.
         above: Probability of its class that an image must exceed.
 
     Source: Böhle et al. 2021; 2 x 2 cells, images above one half and the sum of positive values are those of the
-    published code, which draws the classes of a mosaic at random. To take the surest is our choice.
+    published code, which draws the classes of a mosaic at random. To take the surest classes is our choice.
     """
 
     name = "grid_pointing_game"
