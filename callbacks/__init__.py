@@ -10,6 +10,7 @@ from callbacks.report import EvaluationReport
 from callbacks.resume import EvaluationResume
 from callbacks.saved_maps import SavedMaps
 from callbacks.studies.background import BackgroundReplacement
+from callbacks.studies.grid_pointing import GridPointingGame
 from callbacks.studies.noise_stability import NoiseStability
 from callbacks.studies.projection_gap import ProjectionGap
 from callbacks.studies.stability import DeviceStability, JpegStability
@@ -28,6 +29,7 @@ __all__ = [
     "EvaluationResume",
     "ExplanationCost",
     "ExplanationMetrics",
+    "GridPointingGame",
     "JpegStability",
     "MapDistances",
     "ModelRandomisation",

@@ -43,6 +43,7 @@ class StudyImage:
         target: [1], the class that is explained.
         objects: [1, 1, H, W], 1 inside a box; None where the data have no boxes.
         caption: The explained class in words.
+        probability: That of the explained class, where it is known.
     """
 
     key: str
@@ -50,6 +51,7 @@ class StudyImage:
     target: Tensor
     objects: Tensor | None
     caption: str = ""
+    probability: float = math.nan
 
 
 def place_of(key: str) -> str:
@@ -98,7 +100,7 @@ class ImageSelection:
         self.seen += len(fits)
         self.suited += sum(fits)
         candidates = {key: row for row, key in enumerate(outputs["key"]) if fits[row]}
-        added = [_copied(outputs, row) for row in first_rows(candidates, self.kept, self.count)]
+        added = [copied(outputs, row) for row in first_rows(candidates, self.kept, self.count)]
         self.kept = first_images([*self.kept, *added], self.count)
 
     def progress(self) -> dict[str, Any]:
@@ -116,7 +118,7 @@ class ImageSelection:
         ranks = gathered([one.key for one in self.kept])
         first = set(first_keys(chain(*ranks), self.count))
         offered = [one for one in self.kept if one.key in first]
-        return first_images(chain(*gathered(offered)), self.count)[_rank() :: len(ranks)]
+        return first_images(chain(*gathered(offered)), self.count)[own_rank() :: len(ranks)]
 
     def counts(self) -> tuple[int, int]:
         """Return how many images all ranks saw and how many of them fit; every rank must call it."""
@@ -133,14 +135,17 @@ class ImageSelection:
         return fits
 
 
-def _copied(outputs: Explained, row: int) -> StudyImage:
+def copied(outputs: Explained, row: int) -> StudyImage:
+    """Copy one image of a batch to the CPU."""
     rows = slice(row, row + 1)
     objects = outputs["objects"][rows].cpu().clone() if "objects" in outputs else None
     pixels, target = (tensor[rows].detach().cpu().clone() for tensor in (outputs["images"], outputs["targets"]))
-    return StudyImage(outputs["key"][row], pixels, target, objects, class_caption(outputs, row))
+    probability = float(outputs["probability"][row]) if "probability" in outputs else math.nan
+    return StudyImage(outputs["key"][row], pixels, target, objects, class_caption(outputs, row), probability)
 
 
-def _rank() -> int:
+def own_rank() -> int:
+    """Return the number of this process; 0 where there is one."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 

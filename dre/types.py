@@ -3,6 +3,7 @@
 The module has more than 300 lines because what several packages read stands in one place.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, Protocol, TypedDict, cast, get_args
@@ -87,12 +88,36 @@ class Interpolation:
             raise ValueError(f"`share` of an interpolation must lie in [0, 1], got {self.share}")
 
 
+@dataclass(frozen=True, slots=True)
+class NoisyLinear:
+    """A fill: each hidden pixel is the weighted mean of its neighbours, plus noise; the name `noisy_linear` of sweeps.
+
+    What is shown depends on the mask: `dre.images.noisy_linear.linear_imputation` solves for all hidden pixels.
+
+    Args:
+        noise: Standard deviation of the Gaussian noise on hidden pixels, in units of images in [0, 1]; not clipped.
+        seed: Of the noise, one draw for each image by its key.
+
+    Source: Rong et al. 2022; 0.01 and where it is added (images in [0, 1], before the classifier's normalisation) are
+    those of the published code.
+    """
+
+    noise: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a negative standard deviation."""
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"`noise` of a linear imputation must not be negative, got {self.noise}; 0 adds none")
+
+
 FillName = Literal["blur", "black", "white", "image_mean", "dataset_mean", "noise"]
 """What is shown where a pixel is hidden: the image under a blur (`dre.images.fill.BLUR` unless a class says otherwise),
 black, white, the mean colour of the image, the colour that the classifier's normalisation maps to zero, or uniform
 noise that the image's key decides."""
 
-Fill = FillName | Blur | Interpolation
+Fill = FillName | Literal["noisy_linear"] | Blur | Interpolation | NoisyLinear
+"""A fill of a perturbation sweep: beside those by name and blurs, those that depend on the mask."""
 
 
 class Batch(TypedDict):
@@ -244,6 +269,11 @@ class Sweep:
             raise ValueError(f"`smoothing` must not be negative, got {self.smoothing}; 0 switches it off")
         if self.draws < 0 or (self.draws and self.kept not in ("top", "rest")):
             raise ValueError(f"`draws` are orders for `top` and `rest`, got {self.draws} of them for {self.kept!r}")
+        if self.kept in ("soft", "soft_rest") and (self.fill == "noisy_linear" or isinstance(self.fill, NoisyLinear)):
+            raise ValueError(
+                f"the fill noisy_linear needs pixels that are shown or hidden, and {self.kept!r} weights them with the "
+                "map; choose another fill"
+            )
 
     @property
     def columns(self) -> int:

@@ -85,7 +85,11 @@ class Study(OutputsCallback, ABC):
             raise ValueError(f"`explainers` of {type(self).__name__} is empty; name some, or leave it out for all")
         self.images, self.explainers = images, explainers
         self.maps = StudyMaps(photographs, colours)
-        self.selection = ImageSelection(images, self.with_objects)
+        self.selection = self.select()
+
+    def select(self) -> ImageSelection:
+        """Return an empty selection of the images to study."""
+        return ImageSelection(self.images, self.with_objects)
 
     @abstractmethod
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
@@ -139,7 +143,7 @@ class Study(OutputsCallback, ABC):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start empty."""
-        self.selection = ImageSelection(self.images, self.with_objects)
+        self.selection = self.select()
         self.maps = StudyMaps(self.maps.photographs, self.maps.colours)
 
     def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:

@@ -1,4 +1,4 @@
-"""Masked copies of an image for a perturbation sweep: layers, orders of the pixels, interpolation.
+"""Masked copies of an image for a perturbation sweep: layers, orders of the pixels, interpolation, imputation.
 
 Layers are [B, 1, H, W, C]: they broadcast over versions, and pictures of them are channels last without another copy.
 """
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from dre.images.fill import fill_images, interpolate
 from dre.images.maps import min_max
+from dre.images.noisy_linear import linear_imputation
 from dre.images.randomness import Draw, named_generator, scattered_pixels, top_count
-from dre.types import Blur, Fill, FillName, Interpolation, Sweep
+from dre.types import Blur, FillName, Interpolation, NoisyLinear, Sweep
 
-Layer = Literal["image"] | Fill
+Layer = Literal["image"] | FillName | Blur | Interpolation | NoisyLinear
 Mixing = Literal["whole", "ranked", "level", "soft"]
 Build = Callable[[slice, slice], Tensor]
 """From a slice of the batch and a slice of the versions to pictures [N, C, H, W], image by image."""
@@ -57,7 +58,8 @@ class View:
 def views(sweep: Sweep, pixels: int) -> list[View]:
     """Name the masked versions that a sweep wants, in the order of its columns."""
     shows_image_first = sweep.kept in ("top", "level", "soft")
-    layers: tuple[Layer, Layer] = ("image", sweep.fill) if shows_image_first else (sweep.fill, "image")
+    fill: Layer = NoisyLinear() if sweep.fill == "noisy_linear" else sweep.fill
+    layers: tuple[Layer, Layer] = ("image", fill) if shows_image_first else (fill, "image")
     if sweep.draws:
         draws = (Draw(sweep.seed, number) for number in range(sweep.draws))
         return [_ranked("ranked", layers, ratio, pixels, draw) for draw in draws for ratio in sweep.ratios]
@@ -100,6 +102,7 @@ class Canvas:
         self.images, self.names, self.dataset_mean = images, names, dataset_mean
         self._layers: dict[Layer, Tensor] = {}
         self._scattered: dict[Interpolation, Tensor] = {}
+        self._noise: dict[NoisyLinear, Tensor] = {}
 
     def builder(self, versions: Sequence[View], saliency: Tensor, ranks: Tensor | None) -> Build:
         """Build pictures of versions that have the same `group`.
@@ -124,6 +127,8 @@ class Canvas:
 
         if isinstance(first, Interpolation) or isinstance(second, Interpolation):
             return self._interpolated(chosen, first, second)
+        if isinstance(first, NoisyLinear) or isinstance(second, NoisyLinear):
+            return self._imputed(chosen, first, second)
         layers = self.layer(first), self.layer(second)
         return lambda rows, columns: channels_first(
             torch.where(chosen(rows, columns), layers[0][rows], layers[1][rows])
@@ -156,6 +161,32 @@ class Canvas:
 
         return build
 
+    def _imputed(self, chosen: Callable[[slice, slice], Tensor], first: Layer, second: Layer) -> Build:
+        """Build pictures in which the pixels that do not show the image are means of their neighbours, plus noise."""
+        filling = first if isinstance(first, NoisyLinear) else second
+        if not isinstance(filling, NoisyLinear):
+            raise TypeError(f"one of the layers must be a linear imputation, got {first!r} and {second!r}")
+        noise = self.noise(filling)
+
+        def build(rows: slice, columns: slice) -> Tensor:
+            shows_image = chosen(rows, columns) if first == "image" else ~chosen(rows, columns)
+            kept, copies = channels_first(shows_image), shows_image.shape[1]
+            images, noises = (values[rows].repeat_interleave(copies, dim=0) for values in (self.images, noise))
+            pictures = torch.where(kept, images, linear_imputation(images, kept) + noises)
+            return pictures.contiguous(memory_format=torch.channels_last)
+
+        return build
+
+    def noise(self, filling: NoisyLinear) -> Tensor:
+        """Give the noise of an imputation, [B, C, H, W], the same for every mask of an image."""
+        if filling not in self._noise:
+            draws = [
+                torch.randn(self.images.shape[1:], generator=named_generator(filling.seed, b"imputed in " + name))
+                for name in self.names
+            ]
+            self._noise[filling] = filling.noise * torch.stack(draws).to(self.images)
+        return self._noise[filling]
+
     def scattered(self, filling: Interpolation) -> Tensor:
         """Give the pixels that an interpolation always keeps, bool [B, H, W]."""
         if filling not in self._scattered:
@@ -177,7 +208,10 @@ class Canvas:
             self._layers[name] = layer[:, None]
         return self._layers[name]
 
-    def _filled(self, fill: FillName | Blur) -> Tensor:
+    def _filled(self, fill: FillName | Blur | NoisyLinear) -> Tensor:
+        if isinstance(fill, NoisyLinear):  # with nothing kept
+            return fill_images(self.images, "image_mean") + self.noise(fill)
+
         def generators() -> list[torch.Generator]:
             return [named_generator(0, b"noise in " + name) for name in self.names]
 

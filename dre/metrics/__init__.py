@@ -61,6 +61,7 @@ from dre.metrics.noise_stability import (
     relative_output_stability,
 )
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
+from dre.metrics.road import Road, removal_gain
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import ClassSensitivity, SensitivityN, removed_sums
@@ -122,6 +123,7 @@ __all__ = [
     "PearsonSkewness",
     "PointingGame",
     "ReverseSquaredError",
+    "Road",
     "RootMeanSquare",
     "ScoreTable",
     "SensitivityN",
@@ -160,6 +162,7 @@ __all__ = [
     "relative_drop",
     "relative_input_stability",
     "relative_output_stability",
+    "removal_gain",
     "removed_sums",
     "reverse_squared_error",
     "root_mean_square",

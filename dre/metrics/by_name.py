@@ -21,9 +21,10 @@ FILLS: dict[str, dict[str, Any]] = {
     "faithfulness_image_mean": {"steps": FEW, "fill": "image_mean"},
     "faithfulness_black": {"steps": FEW, "fill": "black"},
     "faithfulness_noise": {"steps": FEW, "fill": "noise"},
+    "faithfulness_noisy_linear": {"steps": FEW, "fill": "noisy_linear"},
     "faithfulness_transfer": {"steps": FEW, "by": "transfer"},
 }
-"""Options of `Faithfulness` by name, as `configs/evaluate/robust.yaml` has them."""
+"""Options of `Faithfulness` by name; `configs/evaluate/robust.yaml` has all but that over imputed pixels."""
 
 
 def named_metrics() -> dict[str, Callable[[], ImageMean]]:

@@ -63,7 +63,7 @@ def test_ranks_share_the_selection_of_all_of_them_evenly(cuts, monkeypatch):
     for number, rank in enumerate(ranks):
         answers = iter([keys, images])
         monkeypatch.setattr(callbacks.image_selection, "gathered", lambda own, answers=answers: next(answers))
-        monkeypatch.setattr(callbacks.image_selection, "_rank", lambda number=number: number)
+        monkeypatch.setattr(callbacks.image_selection, "own_rank", lambda number=number: number)
         shares.append([image.key for image in rank.share()])
     assert sorted(itertools.chain(*shares), key=place_of) == sorted(KEYS, key=place_of)[:6]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1

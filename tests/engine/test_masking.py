@@ -10,8 +10,10 @@ from dre.engine.perturbation import SweepEngine
 from dre.images.fill import fill_images, interpolate
 from dre.images.information import compressed_sizes, eight_bits, grey_entropy
 from dre.images.maps import min_max
-from dre.images.randomness import pixel_order, scattered_pixels
-from dre.types import Blur, Interpolation, Sweep
+from dre.images.noisy_linear import TOLERANCE
+from dre.images.randomness import named_generator, pixel_order, scattered_pixels
+from dre.types import Blur, Interpolation, NoisyLinear, Sweep
+from tests.imputation import slow_imputation
 from tests.networks import small_classifier
 
 KEYS = ["cat", "dog"]
@@ -96,8 +98,41 @@ def test_a_classifier_without_a_mean_is_refused():
         Blur(0)
     with pytest.raises(ValueError, match=r"`share` of an interpolation must lie in \[0, 1\], got 2"):
         Interpolation(2)
+    with pytest.raises(ValueError, match=r"`noise` of a linear imputation must not be negative, got -1"):
+        NoisyLinear(-1)
+    with pytest.raises(
+        ValueError, match=r"noisy_linear needs pixels that are shown or hidden, and 'soft' weights them"
+    ):
+        Sweep((0.5,), "noisy_linear", "soft")
     with pytest.raises(ValueError, match=r"`draws` are orders for `top` and `rest`, got 3 of them for 'soft'"):
         Sweep((0.5,), kept="soft", draws=3)
+
+
+@pytest.mark.parametrize(("kept", "fill"), [("top", "noisy_linear"), ("rest", NoisyLinear()), ("level", NoisyLinear())])
+def test_hidden_pixels_are_imputed_and_noise_is_that_of_the_key(kept, fill):
+    images, _, saliency = batch()
+    seen = []
+    run([Sweep((0.25, 0.5), fill, kept)], images, saliency, spy(seen), chunk=2)
+    pictures = torch.cat(seen).view(2, 2, 3, 12, 9)
+    ranks = saliency.flatten(1).argsort(dim=1, descending=True).argsort(dim=1).view(2, 12, 9)
+    for row, key in enumerate(KEYS):
+        drawn = torch.randn(3, 12, 9, generator=named_generator(0, b"imputed in " + key.encode()))
+        for column, count in enumerate((27, 54)):
+            shown = ranks[row] >= count if kept == "rest" else ranks[row] < count
+            expected = slow_imputation(images[row], shown) + 0.01 * drawn * ~shown
+            assert (pictures[row, column] - expected).abs().max() < TOLERANCE
+            assert torch.equal(pictures[row, column][:, shown], images[row][:, shown])
+
+
+def test_an_imputed_image_of_which_nothing_is_kept_is_its_mean_with_noise():
+    images, _, saliency = batch()
+    seen = []
+    _, engine = run([Sweep((0.0,), NoisyLinear(noise, seed=4)) for noise in (0.0, 1.0)], images, saliency, spy(seen))
+    flat = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    torch.testing.assert_close(seen[0], flat)
+    drawn = [torch.randn(3, 12, 9, generator=named_generator(4, b"imputed in " + key.encode())) for key in KEYS]
+    torch.testing.assert_close(seen[1], flat + torch.stack(drawn))
+    assert engine.forwards == 4
 
 
 def test_random_orders_are_those_of_the_key():
@@ -206,6 +241,7 @@ def test_neither_chunk_nor_batch_changes_what_is_read(chunk, channels):
         Sweep((0.5, 1.0), Interpolation(), "level"),
         Sweep((0.5,), "image_mean", "soft_rest", read="correct"),
         Sweep((0.1, 0.9), "black", "rest", draws=2),
+        Sweep((0.0, 0.5), "noisy_linear", smoothing=0.05),
     ]
     together, _ = run(sweeps, images, saliency, chunk=chunk)
     for row in range(2):
