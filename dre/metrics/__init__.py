@@ -54,6 +54,7 @@ from dre.metrics.m_e import Explainability, average_precision
 from dre.metrics.m_f import Faithfulness, FaithfulnessFills, faithfulness
 from dre.metrics.map_mixtures import MapMixtures
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
+from dre.metrics.relevance_rank import RelevanceRankAccuracy, relevance_rank_accuracy
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
 from dre.metrics.sensitivity import ClassSensitivity, SensitivityN, removed_sums
@@ -107,6 +108,7 @@ __all__ = [
     "Pearson",
     "PearsonSkewness",
     "PointingGame",
+    "RelevanceRankAccuracy",
     "ReverseSquaredError",
     "RootMeanSquare",
     "ScoreTable",
@@ -139,6 +141,7 @@ __all__ = [
     "pearson_skewness",
     "pointing_game",
     "relative_drop",
+    "relevance_rank_accuracy",
     "removed_sums",
     "reverse_squared_error",
     "root_mean_square",
