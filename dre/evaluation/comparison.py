@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from dre.evaluation.objects import annotated_by
 from dre.runs.results import RunResults
 from dre.statistics.intervals import DRAWING, Drawing, Interval, bootstrap_tables
 from dre.statistics.paired import compare as compare_pairs
@@ -114,7 +115,11 @@ def _side(scores: Scores, name: str) -> Side:
         raise ValueError(
             f"{scores} is a damaged run: {type(error).__name__}, {said}; compare tables instead"
         ) from error
-    return Side(table, run.place, run.summary.get("directions") or {}, model.get("metrics") or {}, made_of)
+    directions, settings = run.summary.get("directions") or {}, dict(model.get("metrics") or {})
+    annotations = run.summary.get("annotations") or {}
+    if annotations and (objects := annotated_by(annotations)):
+        settings |= {metric: f"{settings.get(metric)} by {objects}" for metric in annotations["metrics"]}
+    return Side(table, run.place, directions, settings, made_of)
 
 
 def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:

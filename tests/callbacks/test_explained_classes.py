@@ -29,7 +29,7 @@ def by_image(root, data, module) -> pd.DataFrame:
     """Evaluate; give the class columns by key, of which every row of an image has the same."""
     quiet_trainer(root, callbacks=[ExplanationMetrics(show=False)]).test(module, data, verbose=False)
     frame = pd.read_parquet(root / "scores.parquet")
-    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS]
+    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS, "annotation"]
     assert (frame.groupby("key", observed=True)[list(CLASS_COLUMNS)].nunique(dropna=False) == 1).all(axis=None)
     return frame.drop_duplicates("key").set_index("key")[list(CLASS_COLUMNS)]
 

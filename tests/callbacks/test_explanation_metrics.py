@@ -95,7 +95,7 @@ def test_files_and_logged_values_agree_with_the_table(five_shards, tmp_path):
     trainer = quiet_trainer(tmp_path, callbacks=[ExplanationMetrics(show=False)])
     (logged,) = trainer.test(module, small_data(five_shards), verbose=False)
     frame = pd.read_parquet(tmp_path / "scores.parquet")
-    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS]
+    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS, "annotation"]
     order = frame.sort_values(["key", "explainer", "metric"], kind="stable").index
     assert list(order) == list(range(len(frame)))
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -190,18 +190,18 @@ def test_a_metric_without_any_value_stays_in_the_tables_with_its_reason(tmp_path
     module = ExplainerEvaluation(small_classifier(), {"random": Random, "gradient": VanillaGradient}, metrics)
     evaluate(tmp_path, small_data(tmp_path, allow_train_images_in_val=True), module)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["without_value"] == {"explainability": "no image that was explained has a box"}
+    assert summary["without_value"] == {"explainability": "no image that was explained has a mask or a box"}
     assert summary["metrics"][0] == "explainability"
     assert summary["scores"]["random"]["explainability"]["mean"] is None
     text = (tmp_path / "summary.md").read_text()
     assert "| random | no value |" in text
-    assert "`explainability` has no value: no image that was explained has a box." in text
+    assert "`explainability` has no value: no image that was explained has a mask or a box." in text
     assert "were skipped" not in text
     page = report_html(Report("Evaluation", summary))
     assert page.count(">no value<") == 2
-    assert "explainability has no value: no image that was explained has a box." in page
+    assert "explainability has no value: no image that was explained has a mask or a box." in page
     rows = summary_frame(summary).set_index(["explainer", "metric"])
-    assert rows.loc[("gradient", "explainability"), "no_value"] == "no image that was explained has a box"
+    assert rows.loc[("gradient", "explainability"), "no_value"] == "no image that was explained has a mask or a box"
 
 
 def every_metric() -> dict[str, ImageMean]:

@@ -179,7 +179,7 @@ def test_values_that_are_missing_have_a_reason():
         ("0", "explainability"): "",
         ("0", "none"): "it is not defined for this map",
         ("1", "faithfulness"): "",
-        ("1", "explainability"): "the image has no box",
+        ("1", "explainability"): "the image has no mask and no box",
         ("1", "none"): "",
         ("2", "faithfulness"): "the map has NaN or infinity",
         ("2", "explainability"): "the map has NaN or infinity",
