@@ -19,23 +19,8 @@ from dre.images.boxes import rasterise
 from dre.images.masks import png_of
 from dre.types import Preprocessing
 from tests.data.test_samples import WHOLE, painted
-from tests.data.trees import SMALL, encode, keys_of, labelled_folder, module, pack, photo, raw_sample
+from tests.data.trees import SMALL, blob, encode, keys_of, masked_folder, module, pack, photo, raw_sample
 from tests.images.test_masks import BAD
-
-
-def blob(number, size=(24, 20)):
-    """Return a mask that no box equals."""
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    return (rows - 9 - number % 3) ** 2 + (columns - 8) ** 2 < 30
-
-
-def masked_folder(root, val=7):
-    """Make the layout with a labels.csv; every validation image has boxes, the even ones masks, the one of 4 empty."""
-    source = labelled_folder(root, val=val)
-    for number in range(0, val, 2):
-        mask = blob(number) if number != 4 else np.zeros((24, 20), dtype=bool)
-        (source / "images" / f"val_{number:03d}.mask.png").write_bytes(png_of(mask))
-    return source
 
 
 def objects_of(data):
@@ -93,7 +78,7 @@ def test_a_bad_mask_breaks_its_sample_in_one_line_and_training_reads_none(data, 
 
 
 def test_folders_and_shards_give_the_same_objects_for_any_batches_and_workers(tmp_path):
-    source = masked_folder(tmp_path / "source")
+    source = masked_folder(tmp_path / "source", empty=4)
     manifest = pack(read_labels(source), tmp_path / "packed")
     assert manifest.count_masks() == {"train": 0, "val": 4}
     assert sum(shard.masks for shard in Manifest.load(tmp_path / "packed").splits["val"]) == 4
@@ -116,7 +101,7 @@ def test_folders_and_shards_give_the_same_objects_for_any_batches_and_workers(tm
 
 
 def test_masks_are_packed_as_they_are_streamed_as_they_lie_and_verified(tmp_path, capsys):
-    source, out = masked_folder(tmp_path / "source"), tmp_path / "packed"
+    source, out = masked_folder(tmp_path / "source", empty=4), tmp_path / "packed"
     pack(read_labels(source), out)
     (first, *_), written = open_shards([out], "val", "sha256"), (source / "images/val_002.mask.png").read_bytes()
     streamed = [raw | {"__local_path__": None} for raw in first.stream()]
@@ -191,7 +176,7 @@ def test_bad_masks_stop_a_packing_or_are_skipped_by_name(tmp_path, capsys):
 
 
 def test_a_run_goes_on_without_a_broken_mask_where_it_is_asked_to(tmp_path):
-    source = masked_folder(tmp_path / "source")
+    source = masked_folder(tmp_path / "source", empty=4)
     (source / "images" / "val_002.mask.png").write_bytes(encode(painted((1, 1, 5, 5), (24, 20))))
     with pytest.raises(BrokenSampleError, match=r"images/val_002: its mask has the mode RGB"):
         objects_of(module(source))
