@@ -111,17 +111,22 @@ def reasons(summary: Mapping[str, Any]) -> list[str]:
     return [f"`{metric}` has no value: {reason}." for metric, reason in summary.get("without_value", {}).items()]
 
 
-def annotation_lines(summary: Mapping[str, Any]) -> list[str]:
+def annotation_lines(summary: Mapping[str, Any], metrics: Sequence[str] | None = None) -> list[str]:
     """Say what gives the objects that metrics compare maps with, a sentence; nothing where no metric reads objects.
+
+    Args:
+        summary: Of a run, with its `annotations`; one of an earlier version has none.
+        metrics: Those that are shown; by default all that read objects.
 
     Example:
         >>> annotation_lines({"annotations": {"mask": 5, "box": 0, "none": 1, "metrics": ["explainability"]}})
         ['`explainability`: objects are masks in 5 images; 1 without.']
     """
     found = summary.get("annotations") or {}
-    if not found.get("metrics") or not (found["mask"] or found["box"]):
+    shown = found.get("metrics", []) if metrics is None else metrics
+    if not shown or not (found["mask"] or found["box"]):
         return []
-    names = ", ".join(f"`{metric}`" for metric in found["metrics"])
+    names = ", ".join(f"`{metric}`" for metric in shown)
     given = " and ".join(f"{kind} in {count} images" for kind, count in _given(found).items())
     mixed = ", which the column `annotation` of scores.parquet tells apart" if len(_given(found)) > 1 else ""
     without = f"; {found['none']} without" if found["none"] else ""
