@@ -12,7 +12,7 @@ from typing import Any
 
 from data.photos import Photo, check_keys, is_hidden, key_of, names_by_index
 from data.samples import IMAGE_SUFFIXES
-from dre.images.masks import SUFFIX
+from dre.images.segmentation_masks import SUFFIX
 
 LABELS = "labels.csv"
 

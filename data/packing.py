@@ -14,7 +14,7 @@ from data.photos import Photo
 from data.samples import decode, reason
 from dre.images.boxes import Boxes, check_boxes, reorient, shift_and_scale
 from dre.images.decode import open_picture
-from dre.images.masks import SUFFIX, Mask, png_of, read_mask, resize_mask, turn
+from dre.images.segmentation_masks import SUFFIX, Mask, png_of, read_mask, resize_mask, turn
 
 QUALITY = 90
 """Of the JPEG files that a resize writes."""

@@ -35,7 +35,7 @@ class Photo:
         label: Its class index, -1 without one.
         boxes: x0, y0, x1, y1 in pixels of the stored file.
         class_name: Name of that class, empty without one.
-        mask: Its segmentation mask, a PNG file, see `dre.images.masks`.
+        mask: Its segmentation mask, a PNG file, see `dre.images.segmentation_masks`.
         least: Lowest value of the mask that is object.
     """
 

@@ -43,7 +43,7 @@ from data.shards import TarShard
 from data.transfer import PIPE, Remote, fetch, is_remote
 from data.verify import TINY
 from data.writer import About, write_dataset
-from dre.images.masks import SUFFIX
+from dre.images.segmentation_masks import SUFFIX
 from dre.runs.process import mask_credentials
 
 STOPPED = 130

@@ -2,7 +2,7 @@
 
 What is decided here: boxes and masks in a file refer to the stored pixels, before EXIF rotation, and where an image has
 both, its mask counts. What happens to the pixels alone is decided in `dre.images.decode`, and to masks in
-`dre.images.masks`.
+`dre.images.segmentation_masks`.
 """
 
 import json
@@ -31,7 +31,7 @@ from dre.images.decode import (
     to_picture,
     to_tensor,
 )
-from dre.images.masks import SUFFIX, crop_mask, read_mask, turn
+from dre.images.segmentation_masks import SUFFIX, crop_mask, read_mask, turn
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")

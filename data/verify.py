@@ -20,7 +20,7 @@ from data.roots import Root, open_root
 from data.samples import BrokenSampleError, Transform, load_sample
 from data.shards import TarShard
 from data.transfer import Remote
-from dre.images.masks import SUFFIX
+from dre.images.segmentation_masks import SUFFIX
 from dre.runs.process import ALLOW, mask_credentials, refuse_pipes
 from dre.types import Preprocessing
 

@@ -24,7 +24,7 @@ from data.manifest import Manifest, ShardInfo, checksum, keys_file
 from data.packing import BrokenPhotoError, Packing, encode_in_order
 from data.photos import Photo, names_by_index
 from data.plan import Plan, plan_split
-from dre.images.masks import SUFFIX
+from dre.images.segmentation_masks import SUFFIX
 
 Track = Callable[[Iterable[Photo], int], Generator[Photo, None, None]]
 """Passes photographs on while it shows progress; the number is how many there will be."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dre.images.boxes import Boxes, check_boxes, rasterise, reorient, shift_and_scale
 from dre.images.decode import centre, larger_size, stand_upright
-from dre.images.masks import Mask, crop_mask, mask_of, read_mask, turn
+from dre.images.segmentation_masks import Mask, crop_mask, mask_of, read_mask, turn
 from dre.types import Batch, Explained, Preprocessing
 
 Objects = Tensor | np.ndarray[Any, Any] | Sequence[Any]

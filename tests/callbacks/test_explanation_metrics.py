@@ -18,7 +18,7 @@ from dre.engine.perturbation import SweepEngine, smooth_ranking
 from dre.engine.scoring import other_class
 from dre.explainers import Random, VanillaGradient
 from dre.images.fill import fill_images
-from dre.images.masks import crop_mask
+from dre.images.segmentation_masks import crop_mask
 from dre.metrics import (
     AccuracyInformationCurve,
     CurveSettings,

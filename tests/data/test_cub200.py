@@ -8,7 +8,7 @@ from PIL import Image
 from data.datamodule import ShardDataModule
 from data.manifest import Manifest
 from data.shards import open_shards
-from dre.images.masks import read_mask
+from dre.images.segmentation_masks import read_mask
 from tests.data.layouts import generated_rows, prepare, refusal, samples_of, shared_rows
 from tests.data.trees import SMALL
 

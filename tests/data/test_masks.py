@@ -16,11 +16,11 @@ from data.samples import BrokenSampleError, Transform, load_sample
 from data.shards import open_shards
 from data.verify import main as verify
 from dre.images.boxes import rasterise
-from dre.images.masks import png_of
+from dre.images.segmentation_masks import png_of
 from dre.types import Preprocessing
 from tests.data.test_samples import WHOLE, painted
 from tests.data.trees import SMALL, blob, encode, keys_of, masked_folder, module, pack, photo, raw_sample
-from tests.images.test_masks import BAD
+from tests.images.test_segmentation_masks import BAD
 
 
 def objects_of(data):

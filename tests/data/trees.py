@@ -14,7 +14,7 @@ from data.folder import read_labels
 from data.manifest import Manifest
 from data.packing import Packing
 from data.writer import About, write_dataset
-from dre.images.masks import png_of
+from dre.images.segmentation_masks import png_of
 from dre.types import Preprocessing
 
 SMALL = Preprocessing(size=(16, 16), resize=18)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dre.images.decode import UPRIGHT, centre, larger_size, resize
-from dre.images.masks import crop_mask, png_of, read_mask, resize_mask, turn
+from dre.images.segmentation_masks import crop_mask, png_of, read_mask, resize_mask, turn
 from dre.types import Preprocessing
 from tests.data.trees import encode, photo
 
