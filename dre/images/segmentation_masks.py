@@ -6,6 +6,8 @@ least half of its area does.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -45,19 +47,35 @@ def read_mask(source: bytes | str | PathLike[str], size: tuple[int, int], least:
         >>> read_mask(png_of(np.array([[True, False]])), (1, 2)).tolist()
         [[True, False]]
     """
-    try:
+    with _readable(size):
         picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else Path(source), formats=("PNG",))
-        return mask_of(picture, size, least)
-    except Image.DecompressionBombError:
-        raise ValueError(f"its mask is far larger than the image of {_text(size)}; give it the image's size") from None
-    except UnidentifiedImageError:
-        raise ValueError("its mask is not a PNG file; save it as PNG with one channel") from None
-    except (OSError, SyntaxError) as error:  # Pillow's reader of PNG raises both for malformed bytes
-        raise ValueError(f"its mask cannot be read ({' '.join(str(error).split())}); write it again") from error
+    _check(picture, size)
+    with _readable(size):
+        picture.load()
+    return mask_of(picture, size, least)
 
 
 def mask_of(picture: Image.Image, size: tuple[int, int], least: int = 1) -> Mask:
     """Return the mask that a picture is; see `read_mask`."""
+    _check(picture, size)
+    mask: Mask = np.asarray(picture) >= least
+    return mask
+
+
+@contextmanager
+def _readable(size: tuple[int, int]) -> Iterator[None]:
+    """Say in one line why a file cannot be read."""
+    try:
+        yield
+    except Image.DecompressionBombError:
+        raise ValueError(f"its mask is far larger than the image of {_text(size)}; give it the image's size") from None
+    except UnidentifiedImageError:
+        raise ValueError("its mask is not a PNG file; save it as PNG with one channel") from None
+    except Exception as error:  # Pillow's reader raises errors of many types for malformed bytes
+        raise ValueError(f"its mask cannot be read ({' '.join(str(error).split())}); write it again") from error
+
+
+def _check(picture: Image.Image, size: tuple[int, int]) -> None:
     if (picture.height, picture.width) != size:
         own = _text((picture.height, picture.width))
         raise ValueError(
@@ -66,8 +84,6 @@ def mask_of(picture: Image.Image, size: tuple[int, int], least: int = 1) -> Mask
         )
     if picture.mode not in ONE_CHANNEL:
         raise ValueError(f"its mask has the mode {picture.mode}, and a mask has one channel; save it in grey (mode L)")
-    mask: Mask = np.asarray(picture) >= least
-    return mask
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from dre.images.decode import UPRIGHT, centre, larger_size, resize
 from dre.images.segmentation_masks import crop_mask, png_of, read_mask, resize_mask, turn
@@ -105,6 +105,13 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
+def long_text():
+    """Write a mask with a text that unfolds to ten megabytes."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("a", "x" * 10_000_000, zip=True)
+    return encode(photo(0).convert("L"), pnginfo=text)
+
+
 BAD = [
     (png_of(mask_of_size(20, 24)), r"its mask has 20 x 24 pixels, the image 24 x 20 pixels \(height x width as stored"),
     (encode(photo(0)), "its mask has the mode RGB, and a mask has one channel"),
@@ -112,6 +119,7 @@ BAD = [
     (encode(photo(0).convert("L"), "JPEG"), "its mask is not a PNG file"),
     (b"", "its mask is not a PNG file"),
     (encode(photo(0).convert("L"))[:200], r"its mask cannot be read \(.*truncated"),
+    (long_text(), r"its mask cannot be read \(Decompressed data too large"),
     (bomb(9_000, 9_000), "its mask has 9000 x 9000 pixels"),
     (bomb(60_000, 60_000), "its mask is far larger than the image of 24 x 20 pixels"),
 ]
