@@ -127,7 +127,7 @@ def annotation_lines(summary: Mapping[str, Any], metrics: Sequence[str] | None =
     if not shown or not (found["mask"] or found["box"]):
         return []
     names = ", ".join(f"`{metric}`" for metric in shown)
-    given = " and ".join(f"{kind} in {count} images" for kind, count in _given(found).items())
+    given = " and ".join(f"{kind} in {count} image{'s' * (count != 1)}" for kind, count in _given(found).items())
     mixed = ", which the column `annotation` of scores.parquet tells apart" if len(_given(found)) > 1 else ""
     without = f"; {found['none']} without" if found["none"] else ""
     return [f"{names}: objects are {given}{mixed}{without}."]

@@ -230,7 +230,7 @@ def test_a_run_by_masks_says_so_below_a_table_that_shows_them(tmp_path):
     run.summary["annotations"] = {"mask": 1, "box": 1, "none": 0, "metrics": ["explainability", "pointing_game"]}
     found = [line for line in differences(join(table, [run])) if "objects are masks" in line]
     assert [line.partition(", which")[0] for line in found] == [
-        f"{run.place}: `explainability`: objects are masks in 1 images and boxes in 1 images"
+        f"{run.place}: `explainability`: objects are masks in 1 image and boxes in 1 image"
     ]
     run.summary["annotations"] |= {"mask": 0, "box": 2}
     assert "objects are masks" not in " ".join(differences(join(table, [run])))
