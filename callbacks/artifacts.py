@@ -12,6 +12,7 @@ from pyarrow.parquet import read_schema
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from callbacks.annotations import NAME as ANNOTATION
 from callbacks.explained_classes import CLASS_COLUMNS
 from dre.reporting.figures import curves_figure
 from dre.reporting.style import png_bytes
@@ -89,7 +90,7 @@ def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
 
 def scores_frame(path: Path) -> pd.DataFrame:
     """Read a table of scores with a row for each image and explainer: the class columns, and a column a metric."""
-    about = [name for name in CLASS_COLUMNS if name in read_schema(path).names]
+    about = [name for name in (*CLASS_COLUMNS, ANNOTATION) if name in read_schema(path).names]
     scores = pd.read_parquet(path, columns=["key", "explainer", "metric", "value"])
     wide = scores.pivot_table(index=["key", "explainer"], columns="metric", values="value", observed=True)
     wide = wide.rename_axis(columns=None).reset_index().astype({"key": str, "explainer": str})

@@ -12,12 +12,14 @@ from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import SumMetric
 
+from callbacks.annotations import annotation_table, describe_annotations, note_annotations, with_annotations
 from callbacks.explained_classes import class_table, note_classes, with_classes
 from callbacks.image_selection import gathered
 from callbacks.outputs import MetricStates
 from callbacks.progress import images_to_evaluate
 from dre.evaluation.measures import Measures, request_sweeps, why_no_value
 from dre.metrics import ImageMean, ScoreTable
+from dre.metrics.base import arguments_of
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
@@ -34,10 +36,10 @@ class ExplanationMetrics(MetricStates, pl.Callback):
     """Compute the metrics that the evaluation names for every explainer during `Trainer.test`.
 
     Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric, with the
-    explained class, see `callbacks.explained_classes.with_classes`), `summary.json` and `summary.md` (means with 95 %
-    bootstrap intervals, paired differences, ranks, what was left out) into the run directory, with
-    `critical_difference_METRIC.png` of those with a direction and the curves of metrics that deliver one
-    (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
+    explained class, see `callbacks.explained_classes.with_classes`, and the `annotation` that gives the object, mask,
+    box or none), `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences, ranks, what
+    was left out) into the run directory, with `critical_difference_METRIC.png` of those with a direction and the curves
+    of metrics that deliver one (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
 
     An image that a metric leaves out has no row; one whose map or value is not finite has NaN. An image that is skipped
     has no row at all, and stands with its reason under `skipped` in `summary.json`. Callbacks that are listed later
@@ -66,6 +68,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         evaluation, device = cast(ExplainerEvaluation, pl_module), pl_module.device
         names = list(evaluation.explainers)
         self.table, self.classes = ScoreTable(names, list(evaluation.metrics)).to(device), class_table().to(device)
+        self.annotations = annotation_table().to(device)
         self.measures = Measures(evaluation.evaluator, evaluation.metrics, device)
         self.metrics = self.measures.metrics
         self.flaws = {name: {flaw: SumMetric().to(device) for flaw in FLAWS} for name in names}
@@ -91,6 +94,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             return
         self.explained.update(len(outputs["key"]))
         note_classes(self.classes, outputs)
+        note_annotations(self.annotations, outputs)
         if "finite" in outputs:
             self.unscored.update(int((~outputs["finite"]).sum()))
         if "known" in outputs:
@@ -124,6 +128,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
                     pl_module.log(f"test/{name}/{metric_name}", value)
         flaws = {flaw: {name: int(counts[flaw].compute()) for name, counts in self.flaws.items()} for flaw in FLAWS}
         frame, classes, explained = self.table.to_frame(), self.classes.by_key(), int(self.explained.compute())
+        annotations = self.annotations.by_key()
         second, unknown = cast(ExplainerEvaluation, pl_module).transfer, int(self.unknown.compute())
         transfer = None if second is None else {"classifier": second.name, "unknown": unknown}
         if trainer.is_global_zero:
@@ -132,14 +137,15 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             facts: dict[str, Any] = {"evaluated": evaluated, "maps": flaws, "skipped": skipped}
             names = cast(ExplainerEvaluation, pl_module).classifier.class_names
             with replacing(Path(trainer.default_root_dir) / "scores.parquet") as part:
-                with_classes(frame, classes, names).to_parquet(part)
+                with_annotations(with_classes(frame, classes, names), annotations).to_parquet(part)
+            facts["annotations"] = describe_annotations(annotations, self._reading_objects())
             self._write(trainer, frame, explained, facts | {"transfer": transfer})
         self.on_test_start(trainer, pl_module)
 
     def gathered(self) -> dict[str, Any]:
         """See `MetricStates`."""
         counts = {"seen": self.seen, "explained": self.explained, "unscored": self.unscored, "unknown": self.unknown}
-        tables = {"table": self.table, "classes": self.classes}
+        tables = {"table": self.table, "classes": self.classes, "annotations": self.annotations}
         return {**tables, "metrics": self.metrics, "flaws": self.flaws, **counts}
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -178,6 +184,10 @@ class ExplanationMetrics(MetricStates, pl.Callback):
                 "and its normalisation, and try float32 in place of half precision"
             )
         return seen - len(skipped), skipped_all
+
+    def _reading_objects(self) -> list[str]:
+        """Name the metrics that compare a map with an object."""
+        return [name for name, one in next(iter(self.metrics.values())).items() if "objects" in arguments_of(one)]
 
     def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, explained: int, facts: dict[str, Any]) -> None:
         directory = Path(trainer.default_root_dir)

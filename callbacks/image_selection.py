@@ -41,7 +41,7 @@ class StudyImage:
         key: Its name in the data.
         pixels: [1, C, H, W].
         target: [1], the class that is explained.
-        objects: [1, 1, H, W], 1 inside a box; None where the data have no boxes.
+        objects: [1, 1, H, W], 1 on the object; None where the data have neither masks nor boxes.
         caption: The explained class in words.
         probability: That of the explained class, where it is known.
     """
@@ -86,7 +86,7 @@ class ImageSelection:
 
     Args:
         count: How many to keep.
-        with_objects: Keep only images of which boxes cover a part: neither nothing nor everything.
+        with_objects: Keep only images of which objects cover a part: neither nothing nor everything.
     """
 
     def __init__(self, count: int, with_objects: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""LightningDataModule over shards or folders: training batches and evaluation batches with their boxes.
+"""LightningDataModule over shards or folders: training batches and evaluation batches with their objects.
 
 The module has more than 300 lines because one class documents every option of the command line.
 """
@@ -73,6 +73,8 @@ class ShardDataModule(pl.LightningDataModule):
         verify: What is compared with the manifest before a run: "sha256" of every shard, or its "size" alone.
         remote: Cache and retries of sets that lie elsewhere.
         preprocessing: Size and resize of the images; the classifier's own when not given.
+        masks: Let the segmentation masks of evaluation images take the place of their boxes; without, boxes alone are
+            read.
         on_error: What an evaluation does with a sample that cannot be read: "raise" ends it, "skip" goes on without
             it and names it in `skipped`.
     """
@@ -100,6 +102,7 @@ class ShardDataModule(pl.LightningDataModule):
         on_error: OnError = "raise",
         val_share: float = VAL_SHARE,
         allow_train_images_in_val: bool = False,
+        masks: bool = True,
     ) -> None:
         super().__init__()
         sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
@@ -130,6 +133,7 @@ class ShardDataModule(pl.LightningDataModule):
         self.verify = verify
         self.preprocessing = preprocessing
         self.on_error = on_error
+        self.masks = masks
         self.skipped: list[tuple[str, str]] = []
         """Key and reason of each evaluation image of the last pass that this rank could not read."""
         self._shards: dict[str, list[Shard]] = {}
@@ -180,7 +184,7 @@ class ShardDataModule(pl.LightningDataModule):
         shards, rank, images = self._open("val"), self._rank(), self.expected_images("val")
         if images < rank.world:
             raise ValueError(f"{images} evaluation images cannot feed {rank.world} ranks; use at most {images} devices")
-        transform = Transform(self._preprocessing())
+        transform = Transform(self._preprocessing(), masks=self.masks)
         stream = EvaluationStream(shards, transform, self.eval_batch_size, rank, self._selected, self.on_error)
         return EvaluationLoader(stream, min(self.workers, images), self.skipped)
 

@@ -1,7 +1,7 @@
 """Plain image folders: read photographs with a labels.csv, or a tree of class folders, as if they were shards.
 
 A photograph's key is its file name without suffix where a labels.csv lists it, and its path below the split without
-suffix in a tree.
+suffix in a tree. The segmentation mask of NAME.jpg is NAME.mask.png beside it.
 """
 
 import csv
@@ -12,6 +12,7 @@ from typing import Any
 
 from data.photos import Photo, check_keys, is_hidden, key_of, names_by_index
 from data.samples import IMAGE_SUFFIXES
+from dre.images.segmentation_masks import SUFFIX
 
 LABELS = "labels.csv"
 
@@ -68,12 +69,13 @@ class FolderShard:
     def read(self, position: int) -> dict[str, Any]:
         """Read one photograph as webdataset would give it."""
         photo = self.photos[position]
-        return {
+        raw = {
             "__key__": photo.key,
             "__url__": str(photo.path.parents[photo.key.count("/")]),
             photo.suffix: _bytes_of(photo.path),
             "json": json.dumps(photo.facts()),
         }
+        return raw if photo.mask is None else raw | {SUFFIX: _bytes_of(photo.mask)}
 
 
 def list_photos(root: Path, split: str, part: Part = everything) -> list[Photo]:
@@ -120,12 +122,33 @@ def read_splits(root: Path, boxes_of: Mapping[str, FileBoxes] | None = None) -> 
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files at any depth below a folder, in order, without hidden ones; refuse a folder without any."""
+    """List the image files at any depth below a folder, in order, without hidden ones and masks.
+
+    Raises:
+        ValueError: There are none, or a mask belongs to none of them.
+    """
+    return list(_images_and_masks(folder))
+
+
+def _images_and_masks(folder: Path) -> dict[Path, Path | None]:
+    """Return the images that `list_images` lists, each with its mask where it has one."""
     found = (path for path in folder.rglob("*") if path.suffix[1:].lower() in IMAGE_SUFFIXES)
     paths = sorted(path for path in found if not is_hidden(path.relative_to(folder).as_posix()))
-    if not paths:
+    masks = {path for path in paths if path.name.lower().endswith(f".{SUFFIX}")}
+    images = {path: mask if (mask := mask_beside(path)) in masks else None for path in paths if path not in masks}
+    if stray := sorted(masks - set(images.values())):
+        raise ValueError(
+            f"{stray[0]} is the mask of no image: there is none of the name {stray[0].name[: -len(SUFFIX) - 1]} beside "
+            "it; take it away, or rename it if it is an image"
+        )
+    if not images:
         raise ValueError(f"{folder} holds no images; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
-    return paths
+    return images
+
+
+def mask_beside(path: Path) -> Path:
+    """Return where the segmentation mask of an image would lie."""
+    return path.with_name(f"{path.stem}.{SUFFIX}")
 
 
 def class_names(paths: Sequence[Path], folder: Path) -> list[str]:
@@ -166,7 +189,8 @@ def read_tree(
         boxes_of: See `read_boxes`.
         names: All classes, in the order of their indices; those of this folder when not given.
     """
-    paths = list_images(folder)
+    masks = _images_and_masks(folder)
+    paths = list(masks)
     parts = [path.relative_to(folder).parts for path in paths]
     own = class_names(paths, folder)
     names = (names or own) if own else []
@@ -176,7 +200,7 @@ def read_tree(
     for path, part in zip(paths, parts, strict=True):
         key = "/".join((*part[:-1], key_of(path.stem)))
         label, class_name = (places[part[0]], part[0]) if names else (-1, "")
-        photos.append(Photo(key, path, label, tuple(left.pop("/".join(part), ())), class_name))
+        photos.append(Photo(key, path, label, tuple(left.pop("/".join(part), ())), class_name, masks[path]))
     refuse_unknown(left, folder)
     check_keys(photos)
     return photos
@@ -252,4 +276,5 @@ def _labelled_photo(root: Path, row: dict[str, str]) -> Photo:
     except ValueError as error:
         raise ValueError(f"{root / LABELS}, {row['file']}: {error}") from error
     name = row.get("class_name") or row.get("wnid") or ""
-    return Photo(key_of(path.stem), path, label, boxes, name)
+    mask = mask_beside(path)
+    return Photo(key_of(path.stem), path, label, boxes, name, mask if mask.is_file() else None)

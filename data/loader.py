@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.streams import Drawn, EvaluationStream, Position, Stream, TrainingStream
-from dre.images.boxes import rasterise
 from dre.runs.process import ended_worker
 from dre.types import Batch
 
@@ -84,11 +83,12 @@ def collate_training(drawn: Drawn) -> Batch:
 
 
 def collate_evaluation(drawn: Drawn) -> Batch:
-    """Stack images, labels and object masks, and name what was skipped."""
+    """Stack images, labels and objects, say which of these are from masks, and name what was skipped."""
     if not drawn.samples:
         return cast(Batch, {"skipped": drawn.skipped})
-    objects = [rasterise(sample.boxes, (sample.image.shape[1], sample.image.shape[2])) for sample in drawn.samples]
-    batch = _stack(drawn) | {"objects": torch.stack(objects)}
+    objects = torch.stack([sample.objects() for sample in drawn.samples])
+    by_mask = torch.tensor([sample.mask is not None for sample in drawn.samples])
+    batch = _stack(drawn) | {"objects": objects, "by_mask": by_mask}
     return batch | {"skipped": drawn.skipped} if drawn.skipped else batch
 
 

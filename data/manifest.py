@@ -38,6 +38,7 @@ class ShardInfo:
         bytes: Its size.
         sha256: Its checksum, in hexadecimal.
         place: Folder or URL where it lies; empty beside the manifest. A manifest that is fetched may not name one.
+        masks: How many of its images have a segmentation mask.
     """
 
     file: str
@@ -45,14 +46,18 @@ class ShardInfo:
     bytes: int
     sha256: str
     place: str = ""
+    masks: int = 0
 
     def __post_init__(self) -> None:
-        for name, kind in (("file", str), ("samples", int), ("bytes", int), ("sha256", str), ("place", str)):
+        kinds = {"file": str, "samples": int, "bytes": int, "sha256": str, "place": str, "masks": int}
+        for name, kind in kinds.items():
             value = getattr(self, name)
             if type(value) is not kind:
                 raise TypeError(f"`{name}` of a shard must be of type {kind.__name__}, got {value!r}")
         if not (0 <= self.samples < LARGEST_NUMBER and 0 <= self.bytes < LARGEST_NUMBER):
             raise ValueError(f"`samples` and `bytes` of a shard must lie in 0..2^53, got {self.samples}, {self.bytes}")
+        if not 0 <= self.masks <= self.samples:
+            raise ValueError(f"`masks` of a shard must lie in 0..{self.samples}, its samples, got {self.masks}")
         check_name(self.file, FILE, "a shard")
         check_name(self.sha256, SHA256, "a checksum")
         if self.place:
@@ -132,14 +137,19 @@ class Manifest:
         path = root / FILE_NAME
         unfinished = path.with_suffix(".part")
         content = {"images": self.count(), **asdict(self)}
-        for shard in (shard for shards in content["splits"].values() for shard in shards if not shard["place"]):
-            del shard["place"]  # readers before 0.3 know none
+        for shard in (shard for shards in content["splits"].values() for shard in shards):
+            for name in [name for name in ("place", "masks") if not shard[name]]:
+                del shard[name]  # readers before 0.3 know none
         unfinished.write_text(json.dumps(content, indent=1) + "\n")
         os.replace(unfinished, path)
 
     def count(self) -> dict[str, int]:
         """Count the images of each split."""
         return {name: sum(shard.samples for shard in shards) for name, shards in self.splits.items()}
+
+    def count_masks(self) -> dict[str, int]:
+        """Count the images of each split that have a segmentation mask."""
+        return {name: sum(shard.masks for shard in shards) for name, shards in self.splits.items()}
 
     def shards(self, split: str) -> list[ShardInfo]:
         """Return the shards of a split; refuse one that is unknown or empty."""

@@ -14,6 +14,7 @@ from data.photos import Photo
 from data.samples import decode, reason
 from dre.images.boxes import Boxes, check_boxes, reorient, shift_and_scale
 from dre.images.decode import open_picture
+from dre.images.segmentation_masks import SUFFIX, Mask, png_of, read_mask, resize_mask, turn
 
 QUALITY = 90
 """Of the JPEG files that a resize writes."""
@@ -67,14 +68,16 @@ Sample = dict[str, str | bytes]
 
 
 def encode(photo: Photo, resize: int | None = None) -> Sample:
-    """Check a photograph and give what a shard holds of it: the image and a json entry with label, boxes and size.
+    """Check a photograph and give what a shard holds of it: the image, its mask, and label, boxes and size as json.
 
     Args:
         photo: What to pack.
-        resize: See `Packing`. A smaller copy stands upright, is RGB or grey and a JPEG; its boxes are scaled with it.
+        resize: See `Packing`. A smaller copy stands upright, is RGB or grey and a JPEG; its boxes and its mask are
+            scaled with it.
 
     Raises:
-        BrokenPhotoError: The file cannot be read or decoded to its end, a box is bad, or the key cannot be packed.
+        BrokenPhotoError: A file cannot be read or decoded to its end, a box or the mask is bad, or the key cannot be
+            packed.
     """
     try:
         if photo.key.startswith("_"):
@@ -82,14 +85,19 @@ def encode(photo: Photo, resize: int | None = None) -> Sample:
         data, suffix = photo.read(), photo.suffix
         size = _check_readable(data)
         boxes = check_boxes(photo.boxes, size)
+        masks = {} if photo.mask is None else {SUFFIX: photo.mask.read_bytes()}
+        mask = read_mask(masks[SUFFIX], size, photo.least) if masks else None
+        is_new = photo.least > 1
         if resize is not None and min(size) > resize:
-            data, size, boxes = _shrink(data, boxes, resize)
-            suffix = "jpg"
+            data, size, boxes, mask = _shrink(data, boxes, mask, resize)
+            suffix, is_new = "jpg", True
+        if mask is not None and is_new:
+            masks = {SUFFIX: png_of(mask)}
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
         why = f"not a readable image ({reason(error)})" if isinstance(error, OSError) else reason(error)
         raise BrokenPhotoError(f"{photo.path}: {why}") from error
     facts = photo.facts() | {"boxes": boxes.tolist(), "size": size}
-    return {"__key__": photo.key, suffix: data, "json": json.dumps(facts).encode()}
+    return {"__key__": photo.key, suffix: data, "json": json.dumps(facts).encode(), **masks}
 
 
 def encode_in_order(photos: Iterable[Photo], packing: Packing) -> Iterator[tuple[Photo, Sample | BrokenPhotoError]]:
@@ -124,7 +132,9 @@ def _check_readable(data: bytes) -> tuple[int, int]:
     return size
 
 
-def _shrink(data: bytes, boxes: Boxes, resize: int) -> tuple[bytes, tuple[int, int], Boxes]:
+def _shrink(
+    data: bytes, boxes: Boxes, mask: Mask | None, resize: int
+) -> tuple[bytes, tuple[int, int], Boxes, Mask | None]:
     image, stored_size, orientation = decode(data)
     boxes = reorient(boxes, stored_size, orientation)
     width, height = image.size
@@ -132,4 +142,7 @@ def _shrink(data: bytes, boxes: Boxes, resize: int) -> tuple[bytes, tuple[int, i
     new = (max(resize, round(width * scale)), max(resize, round(height * scale)))
     buffer = io.BytesIO()
     image.resize(new, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue(), (new[1], new[0]), shift_and_scale(boxes, 0, 0, new[0] / width, new[1] / height)
+    if mask is not None:
+        mask = resize_mask(turn(mask, orientation), new[::-1])
+    boxes = shift_and_scale(boxes, 0, 0, new[0] / width, new[1] / height)
+    return buffer.getvalue(), new[::-1], boxes, mask

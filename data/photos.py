@@ -1,4 +1,4 @@
-"""Description of one image before packing: its name, the place of its bytes, its class and its boxes.
+"""Description of one image before packing: its name, the place of its bytes, its class, its boxes and its mask.
 
 Names are keys of webdataset: it cuts them at their first dot, so dots become underscores.
 """
@@ -21,6 +21,9 @@ KEY = re.compile(rf"(?:\./)?{SEGMENT}(?:/{SEGMENT})*")
 
 LONGEST_KEY = 1000
 
+MASK_BYTES = 1024
+"""What a mask takes in a tar file beside its content: a header and padding, rounded up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Photo:
@@ -32,6 +35,8 @@ class Photo:
         label: Its class index, -1 without one.
         boxes: x0, y0, x1, y1 in pixels of the stored file.
         class_name: Name of that class, empty without one.
+        mask: Its segmentation mask, a PNG file, see `dre.images.segmentation_masks`.
+        least: Lowest value of the mask that is object.
     """
 
     key: str
@@ -39,6 +44,8 @@ class Photo:
     label: int = -1
     boxes: tuple[tuple[float, ...], ...] = ()
     class_name: str = ""
+    mask: Path | None = None
+    least: int = 1
 
     @property
     def suffix(self) -> str:
@@ -50,12 +57,12 @@ class Photo:
         return {"label": self.label, "boxes": self.boxes}
 
     def size(self) -> int:
-        """Count the bytes of its file."""
-        return self.path.stat().st_size
+        """Count the bytes of its file, and of its mask."""
+        return self.path.stat().st_size + (0 if self.mask is None else self.mask.stat().st_size + MASK_BYTES)
 
     def stamp(self) -> int:
-        """Return a number that changes with its content: when its file was changed last."""
-        return self.path.stat().st_mtime_ns
+        """Return a number that changes with its content: when its file, and its mask, were changed last."""
+        return self.path.stat().st_mtime_ns + (0 if self.mask is None else self.mask.stat().st_mtime_ns)
 
     def read(self) -> bytes:
         """Read its file."""

@@ -43,6 +43,7 @@ from data.shards import TarShard
 from data.transfer import PIPE, Remote, fetch, is_remote
 from data.verify import TINY
 from data.writer import About, write_dataset
+from dre.images.segmentation_masks import SUFFIX
 from dre.runs.process import mask_credentials
 
 STOPPED = 130
@@ -67,8 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STOPPED
     for line in (line for shard in manifest.skipped.values() for line in shard.values()):
         print(f"skipped: {line}", file=sys.stderr)
+    masks = manifest.count_masks()
     for split, images in manifest.count().items():
-        print(f"{split}: {images} images in {len(manifest.splits[split])} shards")
+        having = f", {masks[split]} with masks" if masks[split] else ""
+        print(f"{split}: {images} images in {len(manifest.splits[split])} shards{having}")
     return 0
 
 
@@ -195,12 +198,14 @@ def _describe(path: Path, place: str) -> tuple[ShardInfo, list[str]]:
     info = ShardInfo(path.name, 0, path.stat().st_size, checksum(path), place)
     shard = Unindexed(LocalRoot(path.parent), replace(info, place=""), "", 0)
     keys: list[str] = []
+    masks = 0
     for raw in shard.stream():
         load_sample(raw, TINY) if not keys else check_parts(raw)
         keys.append(str(raw["__key__"]))
+        masks += SUFFIX in raw
     if not keys:
         raise ValueError(f"{path} holds no samples; an image and a .cls or .json of one name are needed")
-    return replace(info, samples=len(keys)), keys
+    return replace(info, samples=len(keys), masks=masks), keys
 
 
 def _show_progress(photos: Iterable[Photo], total: int) -> Generator[Photo, None, None]:

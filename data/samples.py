@@ -1,7 +1,8 @@
-"""Sample decoding: bytes to tensors by decode, EXIF rotation, resize, crop and flip, with the boxes.
+"""Sample decoding: bytes to tensors by decode, EXIF rotation, resize, crop and flip, with the boxes and the mask.
 
-What is decided here: boxes in a file refer to the stored pixels, before EXIF rotation. What happens to the pixels alone
-is decided in `dre.images.decode`.
+What is decided here: boxes and masks in a file refer to the stored pixels, before EXIF rotation, and where an image has
+both, its mask counts. What happens to the pixels alone is decided in `dre.images.decode`, and to masks in
+`dre.images.segmentation_masks`.
 """
 
 import json
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from data.augment import Augmentation
 from dre.checks import check_number
-from dre.images.boxes import Boxes, check_boxes, mirror, reorient, shift_and_scale
+from dre.images.boxes import Boxes, check_boxes, mirror, rasterise, reorient, shift_and_scale
 from dre.images.decode import (
     LONGEST_SIDE,
     centre,
@@ -30,6 +31,7 @@ from dre.images.decode import (
     to_picture,
     to_tensor,
 )
+from dre.images.segmentation_masks import SUFFIX, crop_mask, read_mask, turn
 from dre.types import Preprocessing
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -65,12 +67,18 @@ class Sample:
         image: uint8 [C, H, W].
         label: Its class, -1 where the data name none.
         boxes: In pixels of `image`; they may reach beyond it or miss it.
+        mask: bool [1, H, W], true on the object; None without a segmentation mask, and in training.
     """
 
     key: str
     image: Tensor
     label: int
     boxes: Boxes
+    mask: Tensor | None = None
+
+    def objects(self) -> Tensor:
+        """Return the pixels of the objects, bool [1, H, W]: those of the mask, or without one those in a box."""
+        return rasterise(self.boxes, (self.image.shape[1], self.image.shape[2])) if self.mask is None else self.mask
 
 
 class Window(NamedTuple):
@@ -92,12 +100,14 @@ class Transform:
             as in evaluation and cuts a window of the final size anywhere.
         flip: Probability of a left-right flip.
         augment: What else happens to the pixels of a training crop.
+        masks: Read the segmentation masks of evaluation images; without, boxes alone.
     """
 
     preprocessing: Preprocessing
     crop_scale: tuple[float, float] | None = None
     flip: float = 0.0
     augment: Augmentation | None = None
+    masks: bool = True
 
     def __call__(self, image: Image.Image, boxes: Boxes, draws: random.Random | None) -> tuple[Tensor, Boxes]:
         """Return the crop, uint8 [C, H, W], and its boxes; without `draws` the centre crop of evaluation."""
@@ -182,7 +192,8 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
 
     Args:
         raw: As webdataset gives it: `__key__`, `__url__`, the image under its suffix, and its class as `cls`, or `json`
-            with `label` and, where there are any, `boxes` and the `size` (height, width) of the stored image.
+            with `label` and, where there are any, `boxes` and the `size` (height, width) of the stored image; and
+            `mask.png` where it has a segmentation mask.
         transform: Which crop to take.
         draws: Source of randomness for training; `None` takes the centre crop.
     """
@@ -194,8 +205,11 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
         if isinstance(facts.get("size"), list) and tuple(facts["size"]) != stored_size:
             raise ValueError(f"the image is {list(stored_size)}, its json entry says {facts['size']} (height, width)")
         boxes = reorient(check_boxes(facts.get("boxes", []), stored_size), stored_size, orientation)
+        mask = None
+        if SUFFIX in raw and transform.masks and draws is None:  # training reads no objects
+            mask = crop_mask(turn(read_mask(raw[SUFFIX], stored_size), orientation), transform.preprocessing)
         pixels, boxes = transform(image, boxes, draws)
-        return Sample(key, pixels, facts["label"], boxes)
+        return Sample(key, pixels, facts["label"], boxes, mask)
     except Exception as error:  # Pillow's readers raise errors of many types for malformed bytes
         why = reason(error)
         raise BrokenSampleError(f"{raw.get('__url__', 'sample')}/{key}: {why}", key, why) from error

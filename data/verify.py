@@ -20,6 +20,7 @@ from data.roots import Root, open_root
 from data.samples import BrokenSampleError, Transform, load_sample
 from data.shards import TarShard
 from data.transfer import Remote
+from dre.images.segmentation_masks import SUFFIX
 from dre.runs.process import ALLOW, mask_credentials, refuse_pipes
 from dre.types import Preprocessing
 
@@ -35,11 +36,13 @@ class Report:
         keys: Of all samples, in order.
         broken: One line for everything that is wrong.
         ended_early: Whether some of its samples could not be reached.
+        masks: How many of them have a segmentation mask.
     """
 
     keys: list[str]
     broken: list[str]
     ended_early: bool = False
+    masks: int = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +79,9 @@ def verify(root: Root, workers: int = 1) -> int:
         lines += _compare_keys(root, split, manifest, found)
         print(*lines, sep="\n", end="\n" if lines else "")
         images = sum(len(report.keys) for report in found)
-        print(f"{split}: {images} images in {len(infos)} shards, {len(lines) or 'nothing'} broken")
+        masks = sum(report.masks for report in found)
+        having = f" ({masks} with masks)" if masks else ""
+        print(f"{split}: {images} images{having} in {len(infos)} shards, {len(lines) or 'nothing'} broken")
         total += len(lines)
     return total
 
@@ -91,6 +96,8 @@ def check_shard(shard: TarShard, classes: Sequence[str] | None = None) -> Report
     except ValueError as error:
         report.broken.append(str(error))
     _read(shard, classes, report)
+    if shard.info.masks and report.masks != shard.info.masks and not report.ended_early:
+        report.broken.append(f"{shard.name}: {report.masks} masks, its manifest says {shard.info.masks}; pack it again")
     return report
 
 
@@ -99,6 +106,7 @@ def _read(shard: TarShard, classes: Sequence[str] | None, report: Report) -> Non
     try:
         for raw in shard.stream(lambda error: report.broken.append(str(error))):
             report.keys.append(str(raw["__key__"]))
+            report.masks += SUFFIX in raw
             try:
                 sample = load_sample(raw, TINY)
             except BrokenSampleError as error:

@@ -24,6 +24,7 @@ from data.manifest import Manifest, ShardInfo, checksum, keys_file
 from data.packing import BrokenPhotoError, Packing, encode_in_order
 from data.photos import Photo, names_by_index
 from data.plan import Plan, plan_split
+from dre.images.segmentation_masks import SUFFIX
 
 Track = Callable[[Iterable[Photo], int], Generator[Photo, None, None]]
 """Passes photographs on while it shows progress; the number is how many there will be."""
@@ -64,9 +65,9 @@ def write_dataset(
 ) -> Manifest:
     """Write shards, what lies beside them, and at last the manifest; go on where an earlier call stopped.
 
-    A sample is the image file as it is plus a json entry with `label`, `boxes` and `size` (height, width). Samples lie
-    in the order of a hash of their keys, so that every shard mixes all classes. A folder that holds another data set
-    is refused and left as it is.
+    A sample is the image file as it is, its mask where it has one, and a json entry with `label`, `boxes` and `size`
+    (height, width). Samples lie in the order of a hash of their keys, so that every shard mixes all classes. A folder
+    that holds another data set is refused and left as it is.
 
     Args:
         splits: The photographs of each split.
@@ -184,18 +185,18 @@ def _write_shards(out: Path, plans: Sequence[Plan], journal: Journal, packing: P
 def _write_shard(path: Path, photos: Iterable[Photo], packing: Packing) -> tuple[ShardInfo, dict[str, str]]:
     """Write one shard, whole or not at all; give what the manifest says about it, and what was skipped, by key."""
     part = path.with_suffix(".tar.part")
-    samples, skipped = 0, {}
+    samples, masks, skipped = 0, 0, {}
     try:
         with part.open("wb") as file, _tar_writer(file) as tar:
             for photo, result in encode_in_order(photos, packing):
                 if not isinstance(result, BrokenPhotoError):
                     tar.write(result)
-                    samples += 1
+                    samples, masks = samples + 1, masks + (SUFFIX in result)
                 elif packing.skip_broken:
                     skipped[photo.key] = str(result)
                 else:
                     raise result
-        info = ShardInfo(path.name, samples, part.stat().st_size, checksum(part))
+        info = ShardInfo(path.name, samples, part.stat().st_size, checksum(part), masks=masks)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

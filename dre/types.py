@@ -124,15 +124,17 @@ class Batch(TypedDict):
     """Hold one batch as every loader yields it.
 
     `images` is float32 [B, C, H, W] in [0, 1]; `labels` int64 [B], -1 where the data name no class; `key` the B
-    sample names. Evaluation adds `objects`, float32 [B, 1, H, W], 1 inside a box and all zero for an image without
-    boxes. Training adds `broken`, one line for each sample that could not be read since the batch before; `skipped`,
-    key and reason of such a sample of an evaluation, does not leave the loader.
+    sample names. Evaluation adds `objects`, float32 [B, 1, H, W], 1 on the object that the segmentation mask of an
+    image shows, or else inside its boxes, and all zero for an image without either; and `by_mask`, bool [B], True where
+    it is a mask: a batch without it has boxes. Training adds `broken`, one line for each sample that could not be read
+    since the batch before; `skipped`, key and reason of such a sample of an evaluation, does not leave the loader.
     """
 
     images: Tensor
     labels: Tensor
     key: list[str]
     objects: NotRequired[Tensor]
+    by_mask: NotRequired[Tensor]
     broken: NotRequired[list[str]]
     skipped: NotRequired[list[tuple[str, str]]]
 
@@ -157,6 +159,7 @@ class Explained(TypedDict):
     targets: Tensor
     key: list[str]
     objects: NotRequired[Tensor]
+    by_mask: NotRequired[Tensor]
     saliency: dict[str, Tensor]
     broken: dict[str, Tensor]
     scores: "dict[str, dict[Sweep, Tensor]]"

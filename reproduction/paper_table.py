@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dre.reporting.cells import markdown_table
+from dre.reporting.markdown import annotation_lines
 from dre.runs.results import Measured, RunResults
 from reproduction.papers import NO_FIGURE, Entry, NetworksMean, PaperTable
 
@@ -204,6 +205,7 @@ def differences(table: JointTable) -> list[str]:
             notes.append(f"**Settings other than the paper's** in {run.place}: {'; '.join(changed)}.")
         notes += _scaled_across(table, run)
         notes += _distant_from(table, run)
+        notes += _annotated(table, run)
     if any(slot.run is not None for slot in (*table.rows, *table.columns)):
         notes.append(
             "Ours: means over images with 95 % bootstrap intervals; none where it is no mean, or of too few images."
@@ -236,6 +238,14 @@ def _distant_from(table: JointTable, run: RunResults) -> list[str]:
         f"{one} in {run.place}: mean distance to the others of {', '.join(run.distances['explainers'])}."
         for one in labels
     ]
+
+
+def _annotated(table: JointTable, run: RunResults) -> list[str]:
+    """Say how many images of this run have masks and not boxes, where the table shows a metric that reads them."""
+    entries = {slot.entry.at.get("metric") for slot in (*table.rows, *table.columns)}
+    found = run.summary.get("annotations") or {"mask": 0, "metrics": []}
+    shown = [metric for metric in found["metrics"] if metric in entries]
+    return [f"{run.place}: {line}" for line in annotation_lines(run.summary, shown)] if found["mask"] else []
 
 
 def _changed(run: RunResults, explainer: str, options: Mapping[str, Any]) -> Iterable[str]:

@@ -18,14 +18,15 @@ OF_CLASSIFIER = ("probability_before", "probability_after", "same_class", "area"
 
 
 class BackgroundReplacement(Study):
-    """Replace what lies outside the boxes by a black and white checkerboard and explain the same class again.
+    """Replace what lies outside the object by a black and white checkerboard and explain the same class again.
 
     For each explainer: Spearman's correlation of both maps on the pixels of the object, of values and of magnitudes;
     the share of the normalised saliency on the background before and after, and the difference, `share_moved`. For the
     classifier: the probability of the class before and after, how often it is still the best one, and the
     background's share of the area, which is the share that a random map has there.
 
-    Images without boxes, or which their boxes fill, are left out and counted.
+    The object is the mask of an image or else its boxes. Images without an object, or which it fills, are left out and
+    counted.
 
     Args:
         images: Images to study.

@@ -1,7 +1,7 @@
-"""CUB-200-2011 recipe: read the files of the official archive with its boxes and its split."""
+"""CUB-200-2011 recipe: read the files of the official archive with its boxes, its split and its segmentations."""
 
 from argparse import Namespace
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,13 @@ LISTS = {"image_class_labels.txt": 2, "bounding_boxes.txt": 5, "train_test_split
 """What is said about each image, and in how many columns."""
 
 
+SEGMENTATIONS = ("segmentations", "../segmentations")
+"""Where their own archive is unpacked: beside `images`, or beside the folder of the lists."""
+
+MAJORITY = 128
+"""Lowest grey level that is bird: the segmentations are grey, a share of 255 for the annotators who agree."""
+
+
 def read_cub200(source: Path, options: Namespace) -> Collection:
     """Read images.txt and the four lists that belong to it; class indices are those of classes.txt, from 0."""
     root = find(source, ("images.txt", "CUB_200_2011/images.txt"), "CUB-200-2011").parent
@@ -22,18 +29,47 @@ def read_cub200(source: Path, options: Namespace) -> Collection:
     images = _by_number(root, "images.txt", 2)
     labels, boxes, splits = (_by_number(root, file, columns, images) for file, columns in LISTS.items())
     photos: dict[str, list[Photo]] = {name: [] for name in SPLITS.values()}
+    masks = _find_masks(root, [file for (file,) in images.values()])
     for number, (file,) in images.items():
         path = root / "images" / file
         try:
             label = _class_of(labels[number][0], path.parent.name, classes)
             x, y, width, height = map(float, boxes[number])
             split = SPLITS[splits[number][0]]
-            photo = Photo(key_of(path.stem), path, label, ((x, y, x + width, y + height),), classes[label])
+            boxes_of = ((x, y, x + width, y + height),)
+            photo = Photo(key_of(path.stem), path, label, boxes_of, classes[label], masks.get(file), MAJORITY)
         except (KeyError, ValueError, IndexError) as error:
             raise ValueError(f"the lists in {root} do not agree about image {number}, {file} ({error!r})") from error
         photos[split].append(photo)
     found = {split: present(some, root / "images.txt", options.partial) for split, some in photos.items()}
-    return collect(found, classes, options)
+    return collect(found, classes, options, *_notes(found, options))
+
+
+def _find_masks(root: Path, files: Sequence[str]) -> dict[str, Path]:
+    """Return the segmentation of each image that has one; refuse those of other images."""
+    folder = next((root / name for name in SEGMENTATIONS if (root / name).is_dir()), None)
+    if folder is None:
+        return {}
+    paths = {file: (folder / file).with_suffix(".png") for file in files}
+    found = {file: path for file, path in paths.items() if path.is_file()}
+    if not found:
+        raise ValueError(
+            f"{folder} holds the segmentation of none of {len(files)} images, as {paths[files[0]].name} would be; do "
+            "they belong to other images?"
+        )
+    return found
+
+
+def _notes(found: dict[str, list[Photo]], options: Namespace) -> list[str]:
+    """Say how many images of a split have no segmentation, where some images of the source have one."""
+    without = {split: sum(photo.mask is None for photo in photos) for split, photos in found.items()}
+    if all(without[split] == len(photos) for split, photos in found.items()):
+        return ["no folder segmentations: the birds are boxes"]
+    return [
+        f"{split}: {count} of {len(found[split])} images have no segmentation; their birds are boxes"
+        for split, count in without.items()
+        if count and split in options.splits
+    ]
 
 
 def _read_classes(path: Path) -> list[str]:
@@ -72,7 +108,7 @@ def _list(root: Path, file: str) -> Path:
 
 CUB200 = Recipe(
     "cub200",
-    "CUB-200-2011: images.txt and the lists beside it, boxes and the official split (train, test)",
+    "CUB-200-2011: images.txt and the lists beside it, boxes, segmentations and the official split (train, test)",
     "CUB-200-2011, California Institute of Technology, https://www.vision.caltech.edu/datasets/cub_200_2011/",
     "photographs of Flickr users who keep their rights; for non-commercial research and education",
     read_cub200,

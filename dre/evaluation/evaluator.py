@@ -149,6 +149,8 @@ class Evaluator:
         )
         if "objects" in batch:
             explained["objects"] = batch["objects"][kept]
+            by_mask = batch.get("by_mask", torch.zeros(len(kept), dtype=torch.bool))
+            explained["by_mask"] = by_mask.to(kept.device)[kept]
         if self.explains_other_class:
             explained["other_saliency"] = found["other_saliency"]
             explained["other_broken"] = _without_nan(found["other_saliency"])

@@ -1,5 +1,6 @@
 """Evaluation from a notebook: a batch of images, explainers of any kind and metrics by name make a DataFrame."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from dre.checks import check_count
 from dre.evaluation.evaluator import Evaluator
 from dre.evaluation.measures import Measures, request_sweeps, why_missing
-from dre.evaluation.objects import Objects, object_masks
+from dre.evaluation.objects import Masks, Objects, annotated_by, annotation_kinds, counted, find_objects
 from dre.evaluation.resolution import Given, build_explainers
 from dre.explainers.arguments import Targets, as_classifier, class_targets, on_device, pixels_of
 from dre.images.decode import Pictures, batch_or_pictures
 from dre.images.randomness import pixel_keys
 from dre.metrics import ImageMean
+from dre.metrics.base import arguments_of
 from dre.metrics.by_name import metric_by_name
 from dre.metrics.words import metric_name
 from dre.models import Classifier
@@ -52,13 +54,15 @@ def evaluate(
     weights: str | None = "pretrained",
     outputs: OutputsName = "logits",
     device: str | torch.device | None = None,
+    masks: Masks | None = None,
 ) -> pd.DataFrame:
     """Explain images with several explainers, and score each map: one row for each image, explainer and metric.
 
     The numbers are those that evaluate.py writes into `scores.parquet` for the same images and keys: explainers of one
     path walk once, and masked copies that several metrics read are scored once. What they cost an image, in passes
-    and milliseconds, is in `attrs["cost"]` of the frame, and which end of each metric is better in
-    `attrs["higher_is_better"]`.
+    and milliseconds, is in `attrs["cost"]` of the frame, which end of each metric is better in
+    `attrs["higher_is_better"]`, and how many images have their object by a mask, by boxes or not at all in
+    `attrs["annotations"]`; a warning says that a table has both.
 
     Args:
         classifier: As in `dre.explain`.
@@ -84,13 +88,16 @@ def evaluate(
         weights: See there.
         outputs: See there.
         device: See there.
+        masks: The same as segmentation masks, which count where an image has both: [B, 1, H, W] or [B, H, W] of zeros
+            and ones; or for each image a PNG file or a PIL image of one channel, an array [H, W], or None, in pixels
+            of the image, or of the picture where pictures are given.
 
     Returns:
         Columns key, explainer, metric, value (NaN where there is none), target (the class that was explained) and
         reason (why there is no value, else empty).
 
     Raises:
-        ValueError: Something is unknown, or images, targets, boxes or maps do not suit each other.
+        ValueError: Something is unknown, or images, targets, boxes, masks or maps do not suit each other.
         TypeError: Something is of another type.
         UnsupportedError: A method does not work for this network.
 
@@ -115,9 +122,10 @@ def evaluate(
         batch = Batch(images=pixels, labels=torch.full((len(pixels),), -1, device=pixels.device), key=seeds)
         if targets is not None:
             batch["labels"] = class_targets(targets, pixels, wrapped)
-        if boxes is not None:
+        if boxes is not None or masks is not None:
             pictures = None if isinstance(given, Tensor) else given
-            batch["objects"] = object_masks(boxes, pixels, pictures, wrapped.preprocessing)
+            batch["objects"], batch["by_mask"] = find_objects(boxes, masks, pixels, pictures, wrapped.preprocessing)
+            _warn_of_mixture(batch, computed)
         evaluator = Evaluator(
             wrapped,
             build_explainers(explainers, wrapped, seeds, pixels),
@@ -132,7 +140,8 @@ def evaluate(
         rows = list(_rows(evaluator, measures, batch, batch_size, dict(zip(seeds, names, strict=True))))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     frame.attrs["higher_is_better"] = {name: metric.higher_is_better for name, metric in computed.items()}
-    frame.attrs["settings"] = {name: _settings(metric) for name, metric in computed.items()}
+    frame.attrs["annotations"] = counts = counted(annotation_kinds(batch).tolist())
+    frame.attrs["settings"] = {name: _settings(metric, counts) for name, metric in computed.items()}
     frame.attrs["made_of"] = {"classifier": wrapped.name, "score": score}
     frame.attrs["cost"] = {name: meter.tally.summary() for name, meter in evaluator.meters.items()}
     return frame
@@ -162,11 +171,24 @@ def _rows_of_batch(measures: Measures, explained: Explained, names: Mapping[str,
                 yield names[key], explainer, metric, value, targets[place], reason
 
 
-def _settings(metric: ImageMean) -> str:
+def _warn_of_mixture(batch: Batch, metrics: Mapping[str, ImageMean]) -> None:
+    """Say that the objects of some images are masks and of others boxes, where a metric reads them."""
+    counts = counted(annotation_kinds(batch).tolist())
+    reading = [name for name, metric in metrics.items() if "objects" in arguments_of(metric)]
+    if reading and counts["mask"] and counts["box"]:
+        warnings.warn(
+            f"{', '.join(reading)}: the objects of {counts['mask']} images are masks and of {counts['box']} boxes, "
+            "which are larger; score them apart to compare their means",
+            stacklevel=3,
+        )
+
+
+def _settings(metric: ImageMean, counts: Mapping[str, int]) -> str:
     """Describe what decides the values of a metric, to tell tables apart that are compared."""
     plain = {name: value for name, value in vars(metric).items() if isinstance(value, bool | int | float | str | tuple)}
     own = sorted((name, value) for name, value in plain.items() if not name.startswith("_"))
-    return f"{type(metric).__name__} {own} {sorted(metric.sweeps.items())}"
+    objects = annotated_by(counts) if "objects" in arguments_of(metric) else ""
+    return f"{type(metric).__name__} {own} {sorted(metric.sweeps.items())}{objects and f' by {objects}'}"
 
 
 def _metrics(given: Metrics) -> dict[str, ImageMean]:

@@ -145,7 +145,7 @@ def of_explainer(explained: Explained, explainer: str, rows: Tensor) -> tuple[di
 def why_no_value(metric: ImageMean) -> str:
     """Say why a metric has no value for any image."""
     if "objects" in arguments_of(metric):
-        return "no image that was explained has a box"
+        return "no image that was explained has a mask or a box"
     if reads_transfer(metric):
         return "the second classifier knows the target of no image"
     return "it is not defined for the map of any image"
@@ -165,7 +165,7 @@ def why_missing(metric: ImageMean, explained: Explained, explainer: str, place: 
     if bool(explained["broken"][explainer][place]):
         return "the map has NaN or infinity"
     if "objects" in arguments_of(metric) and not ("objects" in explained and bool(explained["objects"][place].any())):
-        return "the image has no box"
+        return "the image has no mask and no box"
     if reads_transfer(metric) and not bool(explained["known"][place]):
         return "the second classifier does not know the target"
     readings = explained["scores"][explainer]

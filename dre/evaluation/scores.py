@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 import yaml
 
+from dre.evaluation.objects import annotated_by
 from dre.runs.results import RunResults
 
 NEEDED = ("key", "explainer", "metric", "value")
@@ -63,7 +64,11 @@ def side_of(scores: Scores, name: str) -> Side:
         raise ValueError(
             f"{scores} is a damaged run: {type(error).__name__}, {said}; compare tables instead"
         ) from error
-    return Side(table, run.place, run.summary.get("directions") or {}, model.get("metrics") or {}, made_of)
+    directions, settings = run.summary.get("directions") or {}, dict(model.get("metrics") or {})
+    annotations = run.summary.get("annotations") or {}
+    if annotations and (objects := annotated_by(annotations)):
+        settings |= {metric: f"{settings.get(metric)} by {objects}" for metric in annotations["metrics"]}
+    return Side(table, run.place, directions, settings, made_of)
 
 
 def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:

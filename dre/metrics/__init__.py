@@ -61,6 +61,7 @@ from dre.metrics.noise_stability import (
     relative_output_stability,
 )
 from dre.metrics.oriented_gradients import GradientCorrelation, gradient_correlation
+from dre.metrics.relevance_rank import RelevanceRankAccuracy, relevance_rank_accuracy
 from dre.metrics.road import Road, removal_gain
 from dre.metrics.score_curve import CurveSettings, Deletion, Insertion, area_under_curve
 from dre.metrics.score_table import ScoreTable
@@ -122,6 +123,7 @@ __all__ = [
     "Pearson",
     "PearsonSkewness",
     "PointingGame",
+    "RelevanceRankAccuracy",
     "ReverseSquaredError",
     "Road",
     "RootMeanSquare",
@@ -162,6 +164,7 @@ __all__ = [
     "relative_drop",
     "relative_input_stability",
     "relative_output_stability",
+    "relevance_rank_accuracy",
     "removal_gain",
     "removed_sums",
     "reverse_squared_error",

@@ -110,6 +110,10 @@ def states_of(metrics: Any) -> Any:
     return state_of(metrics) if isinstance(metrics, Metric) else {name: states_of(one) for name, one in metrics.items()}
 
 
+ADDED = ("unscored", "unknown", "classes", "annotations")
+"""Names of metrics that earlier runs did not keep."""
+
+
 def add_states(metrics: Any, states: Any) -> None:
     """Add nested states to nested metrics of the same names."""
     if isinstance(metrics, Metric):
@@ -118,7 +122,7 @@ def add_states(metrics: Any, states: Any) -> None:
         add_state(metrics, metrics.of_older(states) if isinstance(metrics, HasOlderStates) else states)
         return
     for name, one in metrics.items():
-        if name in states or name not in ("unscored", "unknown", "classes"):  # which earlier runs did not keep
+        if name in states or name not in ADDED:
             add_states(one, states[name])
 
 

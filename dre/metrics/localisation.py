@@ -91,8 +91,8 @@ class Localisation(ImageMean, ABC):
 class PointingGame(Localisation):
     """Compute the share of the images whose highest pixel lies on the object: in [0, 1], higher is better.
 
-    Images without an object (no box, or none left after the crop) are left out and counted in `dropped`. It depends on
-    the order of the values alone; of tied peaks, the share on the object counts.
+    Images without an object (no mask and no box, or none left after the crop) are left out and counted in `dropped`. It
+    depends on the order of the values alone; of tied peaks, the share on the object counts.
 
     Args:
         tolerance: How far from the object a peak may lie, in pixels; published figures often allow 15.
@@ -128,8 +128,9 @@ class EnergyPointingGame(Localisation):
 
     Higher is better.
 
-    Images without an object (no box, or none left after the crop) are left out and counted in `dropped`. Positive
-    rescaling of a map changes nothing; another zero does.
+    Images without an object (no mask and no box, or none left after the crop) are left out and counted in `dropped`.
+    Positive rescaling of a map changes nothing; another zero does. Of maps without negative values it is the relevance
+    mass accuracy of Arras et al. 2022.
 
     Source: Wang et al. 2020 (Score-CAM), the energy-based pointing game.
 
@@ -229,8 +230,8 @@ def edge_contrast(saliency: Tensor, objects: Tensor) -> Tensor:
 class EdgeContrast(Localisation):
     """Compute the mean over images of the contrast of the saliency along the object's edge: in [-1, 1].
 
-    Higher is sharper. It reads two bands, a sixteenth of the shorter side wide, inside and outside the edge of the box.
-    Images without an object or an edge, and maps without saliency there, are left out and counted in `dropped`.
+    Higher is sharper. It reads two bands, a sixteenth of the shorter side wide, inside and outside the edge of the mask
+    or box. Images without an object or an edge, and maps without saliency there, are left out and counted in `dropped`.
 
     Source: our choice, for what Fu et al. 2021 (Section 4.4.1) say of DRE+: less noise around the boundaries.
 

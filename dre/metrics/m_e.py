@@ -1,4 +1,4 @@
-"""M_E: average precision of saliency as a detector of the pixels inside the annotated box."""
+"""M_E: average precision of saliency as a detector of the pixels of the annotated object, a mask or a box."""
 
 import torch
 from torch import Tensor
@@ -36,9 +36,10 @@ def average_precision(saliency: Tensor, objects: Tensor) -> Tensor:
 
 
 class Explainability(Localisation):
-    """Compute M_E, the mean over images of the average precision of saliency in the box: in [0, 1], higher is better.
+    """Compute M_E, the mean over images of the average precision of saliency on the object: in [0, 1].
 
-    Images whose `objects` are all zero (no box, or none left after the crop) are left out and counted in `dropped`.
+    Higher is better. Images whose `objects` are all zero (no mask and no box, or none left after the crop) are left out
+    and counted in `dropped`.
 
     Source: Fu et al. 2021, who call it explainability; the usual name is average precision.
 

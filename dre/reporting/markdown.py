@@ -111,6 +111,33 @@ def reasons(summary: Mapping[str, Any]) -> list[str]:
     return [f"`{metric}` has no value: {reason}." for metric, reason in summary.get("without_value", {}).items()]
 
 
+def annotation_lines(summary: Mapping[str, Any], metrics: Sequence[str] | None = None) -> list[str]:
+    """Say what gives the objects that metrics compare maps with, a sentence; nothing where no metric reads objects.
+
+    Args:
+        summary: Of a run, with its `annotations`; one of an earlier version has none.
+        metrics: Those that are shown; by default all that read objects.
+
+    Example:
+        >>> annotation_lines({"annotations": {"mask": 5, "box": 0, "none": 1, "metrics": ["explainability"]}})
+        ['`explainability`: objects are masks in 5 images; 1 without.']
+    """
+    found = summary.get("annotations") or {}
+    shown = found.get("metrics", []) if metrics is None else metrics
+    if not shown or not (found["mask"] or found["box"]):
+        return []
+    names = ", ".join(f"`{metric}`" for metric in shown)
+    given = " and ".join(f"{kind} in {count} image{'s' * (count != 1)}" for kind, count in _given(found).items())
+    mixed = ", which the column `annotation` of scores.parquet tells apart" if len(_given(found)) > 1 else ""
+    without = f"; {found['none']} without" if found["none"] else ""
+    return [f"{names}: objects are {given}{mixed}{without}."]
+
+
+def _given(annotations: Mapping[str, Any]) -> dict[str, int]:
+    counts = {"masks": annotations["mask"], "boxes": annotations["box"]}
+    return {kind: count for kind, count in counts.items() if count}
+
+
 def recipe_lines(recipes: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
     """Say how the trainings of learned explainers of one kind differ, a line for each; no line without two of a kind.
 
@@ -146,7 +173,7 @@ def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
     """List what the numbers depend on and what is missing from them."""
     lines = origins(summary)
     lines += [f"Recipe of `{name}`: {line}." for name, line in recipe_lines(summary.get("recipes", {})).items()]
-    lines += reasons(summary)
+    lines += annotation_lines(summary) + reasons(summary)
     for metric in summary["metrics"]:
         if metric not in summary["normalised"] and metric not in summary.get("without_value", {}):
             lines += _missing(summary, metric, names)

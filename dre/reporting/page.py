@@ -21,7 +21,7 @@ from dre.reporting.cells import (
 from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
 from dre.reporting.gallery import Example, gallery_table, images_table
 from dre.reporting.html import STYLE, figure, folded, html_page, paragraph, section, table
-from dre.reporting.markdown import origins, ranks_text, reasons
+from dre.reporting.markdown import annotation_lines, origins, ranks_text, reasons
 from dre.reporting.style import directed, readable, svg_bytes
 
 MEGABYTE = 1_000_000
@@ -123,7 +123,10 @@ def _glance(report: Report) -> list[str]:
     drawing = svg_bytes(intervals_figure(summary, summary["explainers"]))
     return [
         table("scores", [*header, *(["passes", "ms"] if report.cost else [])], rows, caption),
-        *(paragraph(line.replace("`", "")) for line in (*origins(summary), *reasons(summary))),
+        *(
+            paragraph(line.replace("`", ""))
+            for line in (*origins(summary), *annotation_lines(summary), *reasons(summary))
+        ),
         figure("intervals", drawing, "Means with their intervals. The axes do not start at zero."),
     ]
 

@@ -91,7 +91,7 @@ def test_the_offline_run_holds_the_gallery_and_the_scores(offline_run):
         assert picture.size == original.size
     assert logged["test/scores._type"] == ["table-file"]
     assert logged["test/scores.nrows"] == [4]  # two images, two explainers
-    assert logged["test/scores.ncols"] == [2 + 5 + 3]  # names, the explained class, metrics
+    assert logged["test/scores.ncols"] == [2 + 6 + 3]  # names, the explained class and the annotation, metrics
     assert logged["test/summary.nrows"] == [2 * 4]  # M_F, its min-max across explainers, M_E and skewness
     assert logged["test/curves.nrows"] == [2 * 33]
     for name in ("curve_panels", "critical_difference_faithfulness"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from callbacks import ExplanationMetrics
+from callbacks.annotations import describe_annotations, note_annotations, with_annotations
 from callbacks.explained_classes import CLASS_COLUMNS, class_table, note_classes, with_classes
 from dre.explainers import Random
 from dre.metrics import PearsonSkewness, ScoreTable
@@ -29,7 +30,7 @@ def by_image(root, data, module) -> pd.DataFrame:
     """Evaluate; give the class columns by key, of which every row of an image has the same."""
     quiet_trainer(root, callbacks=[ExplanationMetrics(show=False)]).test(module, data, verbose=False)
     frame = pd.read_parquet(root / "scores.parquet")
-    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS]
+    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS, "annotation"]
     assert (frame.groupby("key", observed=True)[list(CLASS_COLUMNS)].nunique(dropna=False) == 1).all(axis=None)
     return frame.drop_duplicates("key").set_index("key")[list(CLASS_COLUMNS)]
 
@@ -137,13 +138,17 @@ def test_images_of_a_run_that_an_earlier_version_began_have_no_class(five_shards
     callback.on_test_start(None, module)
     callback.table.update(["old"], "random", "skewness", torch.ones(1))
     progress = callback.progress(module)
-    del progress["classes"]
+    del progress["classes"], progress["annotations"]
     callback.on_test_start(None, module)
     callback.resume(module, progress)
     callback.table.update(["new"], "random", "skewness", torch.ones(1))
     note_classes(callback.classes, outputs(["new"], [1]))
     found = with_classes(callback.table.to_frame(), callback.classes.by_key(), NAMES).set_index("key")
     assert found.loc["old", list(CLASS_COLUMNS)].isna().all()
+    note_annotations(callback.annotations, {"key": ["new"]})  # without objects
+    marked = with_annotations(callback.table.to_frame(), callback.annotations.by_key()).set_index("key")["annotation"]
+    assert marked.isna().to_dict() == {"old": True, "new": False}
+    assert describe_annotations(callback.annotations.by_key(), []) == {"mask": 0, "box": 0, "none": 1, "metrics": []}
     assert found.loc["new", list(CLASS_COLUMNS)].tolist() == [1, "dog", 0.5, 0, True]
 
 

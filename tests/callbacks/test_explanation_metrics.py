@@ -13,13 +13,16 @@ from callbacks import ExplanationMetrics
 from callbacks.artifacts import summary_frame
 from callbacks.explained_classes import CLASS_COLUMNS
 from data.datamodule import ShardDataModule
+from data.folder import read_labels
 from dre.engine.perturbation import SweepEngine, smooth_ranking
 from dre.engine.scoring import other_class
 from dre.explainers import Random, VanillaGradient
 from dre.images.fill import fill_images
+from dre.images.segmentation_masks import crop_mask
 from dre.metrics import (
     AccuracyInformationCurve,
     CurveSettings,
+    Entropy,
     Explainability,
     Faithfulness,
     FaithfulnessCorrelation,
@@ -40,7 +43,7 @@ from dre.modules import ExplainerEvaluation
 from dre.reporting import Report, report_html
 from tests.callbacks import distributed_evaluation
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
-from tests.data.trees import photo, with_broken
+from tests.data.trees import blob, masked_folder, pack, photo, with_broken
 from tests.metrics.examples import metric_classes
 from tests.networks import small_classifier
 from tests.ranks import run_ranks
@@ -99,7 +102,7 @@ def test_files_and_logged_values_agree_with_the_table(five_shards, tmp_path):
     trainer = quiet_trainer(tmp_path, callbacks=[ExplanationMetrics(show=False)])
     (logged,) = trainer.test(module, small_data(five_shards), verbose=False)
     frame = pd.read_parquet(tmp_path / "scores.parquet")
-    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS]
+    assert list(frame.columns) == ["key", "explainer", "metric", "value", *CLASS_COLUMNS, "annotation"]
     order = frame.sort_values(["key", "explainer", "metric"], kind="stable").index
     assert list(order) == list(range(len(frame)))
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -194,18 +197,46 @@ def test_a_metric_without_any_value_stays_in_the_tables_with_its_reason(tmp_path
     module = ExplainerEvaluation(small_classifier(), {"random": Random, "gradient": VanillaGradient}, metrics)
     evaluate(tmp_path, small_data(tmp_path, allow_train_images_in_val=True), module)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["without_value"] == {"explainability": "no image that was explained has a box"}
+    assert summary["without_value"] == {"explainability": "no image that was explained has a mask or a box"}
     assert summary["metrics"][0] == "explainability"
     assert summary["scores"]["random"]["explainability"]["mean"] is None
     text = (tmp_path / "summary.md").read_text()
     assert "| random | no value |" in text
-    assert "`explainability` has no value: no image that was explained has a box." in text
+    assert "`explainability` has no value: no image that was explained has a mask or a box." in text
     assert "were skipped" not in text
     page = report_html(Report("Evaluation", summary))
     assert page.count(">no value<") == 2
-    assert "explainability has no value: no image that was explained has a box." in page
+    assert "explainability has no value: no image that was explained has a mask or a box." in page
     rows = summary_frame(summary).set_index(["explainer", "metric"])
-    assert rows.loc[("gradient", "explainability"), "no_value"] == "no image that was explained has a box"
+    assert rows.loc[("gradient", "explainability"), "no_value"] == "no image that was explained has a mask or a box"
+
+
+def test_objects_are_masks_where_an_image_has_one_and_the_files_say_so(tmp_path):
+    data = small_data(masked_folder(tmp_path / "source", empty=4), eval_batch_size=3)
+    module = small_evaluation(metrics={"explainability": Explainability(), "entropy": Entropy()})
+    frame = evaluate(tmp_path, data, module)
+    by_key = frame.drop_duplicates("key").set_index("key")["annotation"].astype(str)
+    assert {key: kind for key, kind in by_key.items() if kind != "box"} == {
+        **{f"val_{number:03d}": "mask" for number in (0, 2, 6)},
+        "val_004": "none",
+    }
+    values = frame[frame["metric"] == "explainability"].set_index(["key", "explainer"])["value"]
+    assert len(values) == 6 * 3
+    for batch in all_batches(data):
+        for place, key in enumerate(batch["key"]):
+            image, number = batch["images"][place : place + 1], int(key[-3:])
+            truth = batch["objects"][place].flatten().numpy()
+            if number % 2 == 0:  # as it is cropped by the reference of the images' own tests
+                truth = crop_mask(blob(number) & (number != 4), data.preprocessing).flatten().numpy()
+            saliency = module.explainers["vanilla_gradient"](image, module.classifier(image).argmax(1), [key])
+            expected = average_precision_score(truth, saliency.flatten().numpy()) if truth.any() else math.nan
+            found = values.get((key, "vanilla_gradient"), math.nan)
+            assert found == pytest.approx(expected, rel=2e-3, nan_ok=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["annotations"] == {"mask": 3, "box": 3, "none": 1, "metrics": ["explainability"]}
+    said = "objects are masks in 3 images and boxes in 3 images, which the column `annotation` of scores.parquet tells"
+    assert f"`explainability`: {said} apart; 1 without." in (tmp_path / "summary.md").read_text()
+    assert said.replace("`", "") in report_html(Report("Evaluation", summary))
 
 
 def every_metric() -> dict[str, ImageMean]:
@@ -290,14 +321,17 @@ def test_broken_and_constant_maps_are_counted_and_the_others_scored(five_shards,
 
 
 @pytest.mark.ddp
-def test_one_two_and_three_ranks_write_the_same_table(five_shards, tmp_path):
+def test_one_two_and_three_ranks_write_the_same_table(tmp_path):
+    five_shards = tmp_path / "packed"
+    pack(read_labels(masked_folder(tmp_path / "source", 20, 18)), five_shards)
     frames = [evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))]
     for ranks in (2, 3):
         out = tmp_path / str(ranks)
         run_ranks(distributed_evaluation.main, ranks, five_shards, out)
         frames.append(pd.read_parquet(out / "scores.parquet"))
     assert len(frames[0]) == 18 * 3 * 3
-    names = ["key", "explainer", "metric", "target", "target_name", "label", "correct"]
+    names = ["key", "explainer", "metric", "target", "target_name", "label", "correct", "annotation"]
+    assert frames[0].drop_duplicates("key")["annotation"].value_counts().to_dict() == {"mask": 9, "box": 9, "none": 0}
     for other in frames[1:]:
         pd.testing.assert_frame_equal(other[names], frames[0][names])
         for name in ("value", "probability"):

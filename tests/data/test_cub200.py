@@ -1,7 +1,14 @@
+import re
+import shutil
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from data.datamodule import ShardDataModule
 from data.manifest import Manifest
+from data.shards import open_shards
+from dre.images.segmentation_masks import read_mask
 from tests.data.layouts import generated_rows, prepare, refusal, samples_of, shared_rows
 from tests.data.trees import SMALL
 
@@ -72,6 +79,38 @@ def test_packed_birds_train_and_test(tree, tmp_path):
     assert (data.expected_images("train"), data.expected_images("val")) == (6, 4)
     (batch,) = data.val_dataloader()
     assert batch["objects"].flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("folder", ["CUB_200_2011/segmentations", "segmentations"])
+def test_segmentations_are_what_most_annotators_drew(tree, tmp_path, capsys, folder):
+    levels = {}
+    for place, path in enumerate(sorted((tree / "images").rglob("*.jpg"))):
+        with Image.open(path) as picture:
+            grey = np.random.default_rng(place).choice([0, 51, 102, 153, 204, 255], picture.size[::-1])
+        if place:  # the first image has none
+            levels[path.stem] = grey
+            target = tmp_path / folder / path.parent.name / f"{path.stem}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(grey.astype(np.uint8)).save(target)
+    prepare("cub200", tree, tmp_path / "out", "--shard-size", "20")
+    manifest = Manifest.load(tmp_path / "out")
+    assert sum(manifest.count_masks().values()) == 9
+    assert re.search(r"note: t\w+: 1 of \d images have no segmentation; their birds are boxes", capsys.readouterr().err)
+    for split in ("train", "test"):
+        for raw in open_shards([tmp_path / "out"], split, "sha256")[0].stream():
+            if raw["__key__"] in levels:
+                mask = read_mask(raw["mask.png"], levels[raw["__key__"]].shape)
+                assert np.array_equal(mask, levels[raw["__key__"]] >= 153)  # three of five
+
+
+def test_segmentations_of_other_images_are_refused_and_none_are_noted(tree, tmp_path, capsys):
+    (tree / "segmentations" / "001.Black_footed_Albatross").mkdir(parents=True)
+    message = refusal(capsys, "cub200", tree, tmp_path / "out")
+    assert "holds the segmentation of none of 10 images" in message
+    shutil.rmtree(tree / "segmentations")
+    prepare("cub200", tree, tmp_path / "out")
+    assert capsys.readouterr().err == "note: no folder segmentations: the birds are boxes\n"
+    assert Manifest.load(tmp_path / "out").count_masks() == {"train": 0, "test": 0}
 
 
 def test_source_without_the_lists_is_refused(tmp_path, capsys):

@@ -366,7 +366,7 @@ def test_an_evaluation_goes_on_without_broken_samples_where_it_is_asked_to(tmp_p
     for _ in range(2):  # each pass counts anew
         batches = list(data.val_dataloader())
         seen = [key for batch in batches for key in batch["key"]]
-        assert all(set(batch) == {"images", "labels", "key", "objects"} for batch in batches)
+        assert all(set(batch) == {"images", "labels", "key", "objects", "by_mask"} for batch in batches)
         assert sorted(key for key, _ in data.skipped) == [f"val_{number:03d}" for number in range(broken)]
         assert all("truncated" in why and "\n" not in why for _, why in data.skipped)
         assert sorted([*seen, *(key for key, _ in data.skipped)]) == [f"val_{number:03d}" for number in range(7)]

@@ -14,6 +14,7 @@ from data.folder import read_labels
 from data.manifest import Manifest
 from data.packing import Packing
 from data.writer import About, write_dataset
+from dre.images.segmentation_masks import png_of
 from dre.types import Preprocessing
 
 SMALL = Preprocessing(size=(16, 16), resize=18)
@@ -47,6 +48,20 @@ def labelled_folder(root: Path, train: int = 12, val: int = 7, boxes: str = "2 3
                 photo(number).save(root / "images" / name)
                 rows.writerow([name, split, number % 2, ("cat", "dog")[number % 2], boxes if split == "val" else ""])
     return root
+
+
+def blob(number: int, size: tuple[int, int] = (24, 20)) -> np.ndarray:
+    """Return a mask that no box equals."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    return (rows - 9 - number % 3) ** 2 + (columns - 8) ** 2 < 30
+
+
+def masked_folder(root: Path, train: int = 12, val: int = 7, empty: int | None = None) -> Path:
+    """Make the same layout, with masks beside the validation images of even numbers, one of which may be empty."""
+    source = labelled_folder(root, train, val)
+    for number in range(0, val, 2):
+        (source / "images" / f"val_{number:03d}.mask.png").write_bytes(png_of(blob(number) & (number != empty)))
+    return source
 
 
 def packed(root: Path, train: int = 12, val: int = 7, shard_size: int = 4) -> Path:

@@ -35,7 +35,7 @@ def values_of(frame, explainer, metric):
     return rows.set_index("key")["value"].sort_index()
 
 
-def run_directory(path, frame, metrics=None, network="resnet18"):
+def run_directory(path, frame, metrics=None, network="resnet18", **facts):
     """Write what `dre.compare` reads of a finished evaluation."""
     path.mkdir(parents=True)
     frame.to_parquet(path / "scores.parquet")
@@ -51,7 +51,7 @@ def run_directory(path, frame, metrics=None, network="resnet18"):
     }
     (path / "config.yaml").write_text(yaml.safe_dump(settings))
     summary = {"directions": {"faithfulness": True, "deletion": False}, "explained": frame["key"].nunique()}
-    (path / "summary.json").write_text(json.dumps(summary))
+    (path / "summary.json").write_text(json.dumps(summary | facts))
     (path / "run.json").write_text(json.dumps({"command": "python evaluate.py"}))
     return path
 
@@ -149,6 +149,18 @@ def test_names_that_a_file_turned_into_numbers_are_names_all_the_same():
     frame = table().replace({"explainer": {"dre": "1", "grad_cam": "2", "random": "3"}})
     numbers = frame.assign(explainer=frame["explainer"].astype(int))
     pd.testing.assert_frame_equal(dre.compare(numbers), dre.compare(frame))
+
+
+def test_objects_that_are_masks_in_one_run_and_boxes_in_the_other_are_not_compared(tmp_path):
+    counts = {"mask": 20, "box": 0, "none": 0, "metrics": ["deletion"]}
+    one = run_directory(tmp_path / "a" / "001", table(0), annotations=counts)
+    other = run_directory(tmp_path / "b" / "001", table(1), annotations=counts | {"mask": 0, "box": 20})
+    earlier = run_directory(tmp_path / "c" / "001", table(2))
+    for second in (other, earlier):
+        found = dre.compare(one, second)
+        assert set(found[found["metric"] == "deletion"]["reason"]) == {"the metric was computed with other settings"}
+        assert set(found[found["metric"] == "faithfulness"]["reason"]) == {""}
+    assert set(dre.compare(other, earlier)["reason"]) == {""}
 
 
 def test_tables_that_were_made_otherwise_are_told_apart():

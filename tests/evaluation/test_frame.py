@@ -24,7 +24,14 @@ from dre.explainers import (
 from dre.explainers.arguments import pixels_of
 from dre.explainers.function import ExplainedModel
 from dre.images.decode import to_picture
-from dre.metrics import Explainability, Faithfulness, ImageMean, InputSimilarity, PearsonSkewness
+from dre.metrics import (
+    Explainability,
+    Faithfulness,
+    ImageMean,
+    InputSimilarity,
+    PearsonSkewness,
+    relevance_rank_accuracy,
+)
 from dre.metrics.by_name import SHORT, named_metrics
 from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
@@ -179,7 +186,7 @@ def test_values_that_are_missing_have_a_reason():
         ("0", "explainability"): "",
         ("0", "none"): "it is not defined for this map",
         ("1", "faithfulness"): "",
-        ("1", "explainability"): "the image has no box",
+        ("1", "explainability"): "the image has no mask and no box",
         ("1", "none"): "",
         ("2", "faithfulness"): "the map has NaN or infinity",
         ("2", "explainability"): "the map has NaN or infinity",
@@ -231,6 +238,43 @@ def test_boxes_of_pictures_move_with_their_resize_and_crop():
     mask[..., 4:36, :] = 1
     by_mask = dre.evaluate(classifier, pixels, mine, "explainability", boxes=mask)
     assert by_mask["value"][0] == by_pixels["value"][0]
+
+
+def test_masks_of_pictures_turn_and_move_with_them_in_any_form(tmp_path):
+    classifier = small_classifier(size=(40, 40))
+    classifier.preprocessing = Preprocessing(size=(40, 40), resize=61)  # a crop alone: exact at corners
+    mask = np.zeros((61, 93), dtype=np.uint8)
+    mask[20:40, 30:70] = mask[35:61, 40:50] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(mask).convert("RGB").save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    path, own = tmp_path / "a.png", {"maps": torch.rand(1, 1, 40, 40)}
+    shown = pixels_of([Image.open(path)], classifier)[:, :1].gt(0.5)  # the picture shows its mask
+    found = [
+        dre.evaluate(classifier, [path], own, "relevance_rank_accuracy", [[[1, 1, 5, 5]]], masks=[one])
+        for one in (tmp_path / "mask.png", Image.fromarray(mask), mask, torch.from_numpy(mask > 0))
+    ]
+    found.append(dre.evaluate(classifier, [path], own, "relevance_rank_accuracy", masks=shown.float()))
+    found.append(dre.evaluate(classifier, [path], own, "relevance_rank_accuracy", boxes=shown.float()))
+    assert len({float(frame["value"][0]) for frame in found}) == 1
+    assert found[0]["value"][0] == float(relevance_rank_accuracy(own["maps"], shown.float()))
+    assert all(frame.attrs["annotations"] == {"mask": 1, "box": 0, "none": 0} for frame in found)
+
+
+def test_a_table_of_masks_and_boxes_says_so_and_is_not_compared_with_one_of_boxes():
+    images, _ = small_batch(3)
+    boxes, mask = [[[1, 1, 20, 30]]] * 3, np.ones((64, 96), dtype=bool)
+    with pytest.warns(UserWarning, match=r"explainability: the objects of 1 images are masks and of 1 boxes"):
+        mixed = dre.evaluate(
+            small_classifier(), images, {"a": "random"}, "explainability", boxes, keys="abc", masks=[mask, None, ~mask]
+        )
+    assert mixed.attrs["annotations"] == {"mask": 1, "box": 1, "none": 1}  # the empty mask counts, not the boxes
+    assert mixed["reason"].tolist() == ["", "", "the image has no mask and no box"]
+    assert mixed["value"][0] == 1
+    boxed = dre.evaluate(small_classifier(), images, {"a": "random"}, "explainability", boxes, keys="abc")
+    assert boxed["value"][1] == mixed["value"][1]
+    assert dre.compare(mixed, boxed)["reason"].tolist() == ["the metric was computed with other settings"]
 
 
 def test_costs_and_directions_come_with_the_table():
@@ -393,6 +437,21 @@ WRONG = [
     ({"boxes": [[], [[0, 0, 500, 5]]]}, ValueError, r"`boxes` of image 1: box .* lies outside"),
     ({"boxes": torch.rand(2, 1, 64, 96)}, ValueError, "1 inside the objects"),
     ({"boxes": torch.zeros(2, 1, 3, 3)}, ValueError, r"must have shape \[2, 1, 64, 96\]"),
+    ({"masks": [None]}, ValueError, r"`masks` must hold a mask or None for each of 2 images, got 1"),
+    ({"masks": torch.rand(2, 1, 64, 96)}, ValueError, "`masks` as a mask must be 1 inside"),
+    (
+        {"masks": [None, np.zeros((3, 3))]},
+        ValueError,
+        r"`masks`, image 1: its mask must be an array \[64, 96\]",
+    ),
+    ({"masks": [None, np.full((64, 96), 0.5)]}, ValueError, "image 1: its mask of float64 must be whole numbers, or 0"),
+    ({"masks": [Image.new("RGB", (96, 64)), None]}, ValueError, "image 0: its mask has the mode RGB"),
+    (
+        {"masks": [Image.new("L", (64, 96)), None]},
+        ValueError,
+        "image 0: its mask has 96 x 64 pixels, the image 64",
+    ),
+    ({"masks": [None, "none.png"]}, ValueError, "image 1: its mask cannot be read"),
     ({"targets": [0, 9]}, ValueError, "9"),
     ({"targets": [0]}, ValueError, "targets"),
     ({"keys": ["a"]}, ValueError, "`keys` must name each of 2 images once"),

@@ -1,3 +1,5 @@
+from itertools import pairwise, permutations
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +11,22 @@ from dre.metrics import (
     EdgeContrast,
     EnergyPointingGame,
     PointingGame,
+    RelevanceRankAccuracy,
     background_share,
     edge_contrast,
     energy_pointing_game,
     inside,
     pointing_game,
+    relevance_rank_accuracy,
     spearman,
 )
 from dre.metrics.localisation import widen
 
-METRICS = {PointingGame: pointing_game, EnergyPointingGame: energy_pointing_game}
+METRICS = {
+    PointingGame: pointing_game,
+    EnergyPointingGame: energy_pointing_game,
+    RelevanceRankAccuracy: relevance_rank_accuracy,
+}
 BY_VALUE = {BackgroundShare: background_share, EdgeContrast: edge_contrast}
 
 
@@ -63,7 +71,9 @@ def test_a_constant_map_has_the_share_of_the_object(function):
     torch.testing.assert_close(function(torch.full_like(objects, 0.3), objects), objects.double().mean((1, 2, 3)))
 
 
-@pytest.mark.parametrize(("function", "shift"), [(pointing_game, -5.0), (energy_pointing_game, 0.0)])
+@pytest.mark.parametrize(
+    ("function", "shift"), [(pointing_game, -5.0), (energy_pointing_game, 0.0), (relevance_rank_accuracy, -5.0)]
+)
 def test_rescaling_changes_nothing(function, shift):
     saliency, objects = batch()
     torch.testing.assert_close(function(3 * saliency + shift, objects), function(saliency, objects))
@@ -73,6 +83,37 @@ def test_tied_peaks_count_by_their_share():
     saliency = torch.tensor([[[[2.0, 2.0, 1.0, 2.0]]]])
     objects = torch.tensor([[[[0.0, 1.0, 1.0, 0.0]]]])
     assert pointing_game(saliency, objects).item() == pytest.approx(1 / 3)
+
+
+def test_relevance_rank_accuracy_of_distinct_values_counts_the_highest_pixels():
+    saliency, objects = batch()
+    for one, other, found in zip(saliency, objects, relevance_rank_accuracy(saliency, objects), strict=True):
+        values, inside = one.flatten().tolist(), other.flatten().tolist()
+        size = int(sum(inside))
+        highest = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:size]
+        assert found.item() == pytest.approx(sum(inside[place] for place in highest) / size, abs=1e-12)
+
+
+def test_relevance_rank_accuracy_of_ties_is_the_mean_over_all_orders():
+    saliency, objects = torch.tensor([2.0, 1.0, 1.0, 3.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+    orders = [
+        order
+        for order in permutations(range(6))
+        if all(saliency[one] >= saliency[other] for one, other in pairwise(order))
+    ]
+    expected = sum(float(objects[list(order[:4])].sum()) / 4 for order in orders) / len(orders)
+    found = relevance_rank_accuracy(saliency.view(1, 1, 2, 3), objects.view(1, 1, 2, 3))
+    assert found.item() == pytest.approx(expected, abs=1e-12)
+    assert found.item() == pytest.approx((1 + 2 * 2 / 3) / 4)  # one of the two highest, and two of three tied places
+
+
+def test_the_energy_of_a_map_without_negative_values_is_its_relevance_mass():
+    saliency, objects = batch()
+    mass = (saliency * objects).sum((1, 2, 3)) / saliency.sum((1, 2, 3))  # Arras et al. 2022
+    torch.testing.assert_close(energy_pointing_game(saliency, objects), mass.double())
+    signed, objects = torch.tensor([[[[3.0, -2.0, 0.5, 0.5]]]]), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
+    assert float((signed * objects).sum() / signed.sum()) == 1.5  # no share: the positive part is read instead
+    assert energy_pointing_game(signed, objects).item() == 0.75
 
 
 def test_a_map_without_positive_values_has_no_energy_inside():

@@ -223,6 +223,19 @@ def test_settings_other_than_the_papers_are_pointed_out(tmp_path):
     assert "weights package (paper: Inception v3, ResNet101)" in said
 
 
+def test_a_run_by_masks_says_so_below_a_table_that_shows_them(tmp_path):
+    run = RunResults(write_run(tmp_path / "a", {("dre", "explainability"): [1.0, 0.5], ("dre", "entropy"): [0.1, 0.2]}))
+    table = read_paper_table(paper_table_file("dre_table4"))
+    assert "objects are masks" not in " ".join(differences(join(table, [run])))
+    run.summary["annotations"] = {"mask": 1, "box": 1, "none": 0, "metrics": ["explainability", "pointing_game"]}
+    found = [line for line in differences(join(table, [run])) if "objects are masks" in line]
+    assert [line.partition(", which")[0] for line in found] == [
+        f"{run.place}: `explainability`: objects are masks in 1 image and boxes in 1 image"
+    ]
+    run.summary["annotations"] |= {"mask": 0, "box": 2}
+    assert "objects are masks" not in " ".join(differences(join(table, [run])))
+
+
 def test_a_run_that_was_only_tried_out_says_so(tmp_path):
     run = write_run(tmp_path / "a", {("dre", "faithfulness"): [1.0, 0.5]}, smoke=True)
     assert "these are no results" in joint_markdown(
