@@ -47,10 +47,23 @@ RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "config
 MASK_TRAININGS = [path for path in RUN_FILES if path.parent.name == "train" and not path.stem.startswith("classifier_")]
 EVALUATIONS = [path for path in RUN_FILES if path.parent.name == "evaluate"]
 HALF = '{"size": [168, 168], "resize": 168}'
-READS_MS_SSIM = ("evaluate/demo_metrics", "evaluate/idgi_table3", "evaluate/idgi_table4", "evaluate/idgi_tables")
+READS_MS_SSIM = (
+    "evaluate/demo_metrics",
+    "evaluate/metrics_all",
+    "evaluate/idgi_table3",
+    "evaluate/idgi_table4",
+    "evaluate/idgi_tables",
+)
 """MS-SSIM needs sides above 160 pixels."""
-WIDE = ("train/birds_resnet50", "train/places_resnet50", "train/birds_googlenet", "train/imagenet_googlenet")
-"""Smoke runs that are slow tests; `train/imagenet_resnet50` and `train/imagenet_vgg19` stand for them."""
+WIDE = (
+    "train/birds_resnet50",
+    "train/places_resnet50",
+    "train/birds_googlenet",
+    "train/imagenet_googlenet",
+    "evaluate/metrics_all",
+)
+"""Smoke runs that are slow tests; `train/imagenet_resnet50`, `train/imagenet_vgg19` and `evaluate/demo_metrics` stand
+for them."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
 """What a new user runs, with its whole network, and networks that read 28 x 28 pixels."""
 
