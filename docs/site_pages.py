@@ -48,7 +48,7 @@ def targets(page: str) -> set[str]:
 
 def on_files(files: Files, *, config: Any) -> Files:
     """Add the files outside `docs/` that the navigation names or that pages lead to."""
-    named = re.findall(rf"{OUTSIDE}(\S+)", Path(config.config_file_path).read_text())
+    named = re.findall(rf"'{OUTSIDE}([^']+)'", str(config.nav))
     waiting = [source(file.src_uri) for file in files.documentation_pages()] + named
     seen: set[str] = set()
     while waiting:
@@ -91,10 +91,13 @@ def on_config(config: Any) -> Any:
     return config
 
 
-class ExampleSections(Extension):
-    """Read sections `Example:` of docstrings as what griffe calls `Examples:`."""
+class Docstrings(Extension):
+    """Read sections `Example:` of docstrings as what griffe calls `Examples:`, and leave out Python's own methods."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
-        """Rename the section before the docstring is parsed."""
+        """Rename the section before the docstring is parsed, and drop methods such as `__post_init__`."""
         if obj.docstring is not None:
             obj.docstring.value = EXAMPLE.sub("Examples:", obj.docstring.value)
+        if obj.is_class:
+            for name in [name for name in obj.members if name.startswith("__") and name != "__init__"]:
+                obj.del_member(name)
