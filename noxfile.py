@@ -45,8 +45,9 @@ def test_all(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Print the page of costs at scale as `benchmarks.scale` makes it now, and check the links of all pages."""
-    _install(session, "demo,test")
+    """Build the site into `site/`, print the page of costs at scale as it is made now, and check all pages."""
+    _install(session, "demo,test,docs")
+    session.run("mkdocs", "build", "--strict")
     session.run("python", "-m", "benchmarks.scale", "--rate", "2500", "--backward", "2", "--generator", "1")
     session.run("pytest", "tests/test_docs.py")
 

@@ -2,9 +2,12 @@
 
 import re
 import subprocess
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from tests.command_line import REPOSITORY
 
@@ -63,6 +66,59 @@ def test_a_link_that_leads_nowhere_is_found():
         == []
     )
     assert anchors("# A `b`, c!\n## [D](e.md)\n# A b c\n") == {"a-b-c", "a-b-c-1", "d"}
+
+
+def entries(navigation: list) -> list[str]:
+    """Give the pages that a navigation names, those of its sections too."""
+    values = [value for entry in navigation for value in entry.values()]
+    return [page for value in values for page in (entries(value) if isinstance(value, list) else [value])]
+
+
+def test_the_navigation_of_the_site_has_every_page_once():
+    named = entries(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"])
+    outside = [page.removeprefix("repository/") for page in named if page.startswith("repository/")]
+    inside = [f"docs/{page}" for page in named if not page.startswith("repository/")]
+    assert sorted(inside) == [page for page in PAGES if page.startswith("docs/")]
+    assert [page for page in outside if page not in PAGES] == []
+    assert len(set(outside)) == len(outside) > 2
+    assert entries([{"a": "b.md"}, {"c": [{"d": "e.md"}, {"f": [{"g": "h.md"}]}]}]) == ["b.md", "e.md", "h.md"]
+
+
+def test_pages_of_the_api_name_packages():
+    pages = [REPOSITORY / page for page in PAGES if page.startswith("docs/api/")]
+    packages = {page.stem for page in pages}
+    assert [page.stem for page in pages if not page.read_text().endswith(f"\n::: {page.stem}\n")] == []
+    assert [name for name in packages if not (REPOSITORY / name.replace(".", "/") / "__init__.py").is_file()] == []
+    assert {f"dre.{name}" for name in ("explainers", "metrics", "models")} < packages
+
+
+def test_the_home_page_has_the_lines_of_the_first_steps():
+    first_steps = (REPOSITORY / "docs" / "first_steps.md").read_text()
+    python = re.findall(r"```python\n.*?```", (REPOSITORY / "docs" / "index.md").read_text(), re.DOTALL)
+    assert len(python) == 1
+    assert python[0] in first_steps
+
+
+def test_links_hold_on_the_site_too():
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("griffe")
+    source = REPOSITORY / "docs" / "site_pages.py"
+    spec = spec_from_file_location("site_pages", source)
+    site = module_from_spec(spec)
+    spec.loader.exec_module(site)
+
+    def shown(page: str, text: str) -> str:
+        return site.on_page_markdown(text, page=SimpleNamespace(file=SimpleNamespace(src_uri=page)))
+
+    assert shown("a.md", "[x `y`](../configs/b.yaml) `[z](../c)`") == "[x `y`](repository/configs/b.yaml) `[z](../c)`"
+    assert shown("results/a.md", "[x](../b.md#c) ![y](z.png) [w](https://v.org) [u](#t)") == (
+        "[x](../b.md#c) ![y](z.png) [w](https://v.org) [u](#t)"
+    )
+    assert shown("repository/A.md", "[x](docs/results/b.md#c) [y](D.md)") == "[x](../results/b.md#c) [y](D.md)"
+    assert shown("a.md", "b\n- c\n- d\n```\n[x](../y)\ne\n- f\n```\n| g |\n|---|\n") == (
+        "b\n\n- c\n- d\n```\n[x](../y)\ne\n- f\n```\n\n| g |\n|---|\n"
+    )
+    assert [site.slugify(heading, "-") for heading in ("A `b`, c!", "M_F - d")] == ["a-b-c", "m_f---d"]
 
 
 def test_every_source_that_is_cited_has_its_reference():
