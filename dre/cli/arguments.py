@@ -2,16 +2,19 @@
 
 import argparse
 import difflib
+import importlib
+import inspect
 import itertools
 import math
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
-from jsonargparse import Namespace, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from pytorch_lightning.cli import LightningArgumentParser
 
 from dre import renamed
@@ -25,6 +28,9 @@ CONFIG = ("--config", "-c")
 ORIGIN = "__path__"
 """Key under which the parser stores the file that the entries of a mapping were read from."""
 
+DATA_MODULE = "data.ShardDataModule"
+
+NOT_ACCEPTED = re.compile(r"given class_path '([\w.]+)'.*Option '(\w+)' is not accepted", re.DOTALL)
 UNRECOGNISED = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 NOISE = re.compile(
     r"(?:- )?Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|Given value type: .*"
@@ -63,8 +69,23 @@ class OneLineParser(LightningArgumentParser):
         where = f" (read from {saved[0]}, which may be damaged)" if saved else ""
         self.exit(2, f"error: {said}{self._suggestion(message)}{where}; `python {self.prog} --help` lists all keys\n")
 
+    def format_help(self, formatter: argparse.HelpFormatter | None = None) -> str:
+        """Return the help, with the options of the data module, which the library leaves out of a class by name."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # old names that the library comes across
+            said: str = super().format_help(formatter)
+            if all(action.dest != "data" for action in self._actions):
+                return said
+            options = ArgumentParser(add_help=False, usage="", parser_mode="yaml")
+            options.add_class_arguments(_class_at(DATA_MODULE), "data")
+            return f"{said}\n{options.format_help().partition(chr(10))[2].lstrip()}"
+
     def _suggestion(self, message: str) -> str:
         """Return the options that an unrecognised one resembles, as a question."""
+        refused = NOT_ACCEPTED.search(message)
+        if refused is not None:
+            near = difflib.get_close_matches(refused[2], _options_at(refused[1]), n=2, cutoff=0.6)
+            return f"; did you mean {' or '.join(near)}?" if near else ""
         unknown = UNRECOGNISED.match(message)
         if unknown is None:
             return ""
@@ -72,6 +93,19 @@ class OneLineParser(LightningArgumentParser):
         known = [name for action in shown for name in action.option_strings if not name.endswith("+")]
         near = difflib.get_close_matches(unknown[1], known, n=2, cutoff=0.8)
         return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _class_at(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _options_at(path: str) -> list[str]:
+    """Return the options of a class by its path; none where it cannot be found."""
+    try:
+        return list(inspect.signature(_class_at(path)).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return []
 
 
 def plain(message: str) -> str:

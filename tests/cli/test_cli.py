@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from timm.models import efficientnet
 from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
+from data.datamodule import ShardDataModule
 from dre.cli.arguments import chosen_training, files_first, plain, spelled_out, written_out
 from dre.cli.base import CommandLine
 from dre.cli.class_paths import REGISTERED, check_class_paths
@@ -289,6 +291,16 @@ def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
         assert (run.config.model.widths, run.config.model.embedding_start) == (None, "random")
 
 
+@pytest.mark.parametrize("command", [TrainingCommandLine, EvaluationCommandLine])
+def test_the_help_has_the_options_of_the_data(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(["--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    options = set(inspect.signature(ShardDataModule.__init__).parameters) - {"self"}
+    assert options == set(re.findall(r"^  --data\.(\w+) ", said, flags=re.MULTILINE)) - {"help"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -301,7 +313,8 @@ def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
         (["--data.batch_size", "x"], r"data: .*batch_size: expected a int, got x"),
         (["--model.constraints.area", "x"], r"model\.constraints: .*area: expected a float, got x"),
         (["--data.init_args.batch", "3"], r"data: .*Option 'batch' is not accepted"),
-        (["--model.classifier.weigts", "x"], r"model\.classifier: .*Option 'weigts' is not accepted"),
+        (["--data.limt", "3"], r"data: .*Option 'limt' is not accepted; did you mean limit\?"),
+        (["--model.classifier.weigts", "x"], r"model\.classifier: .*'weigts' is not accepted; did you mean weights\?"),
         (["--score.explainers", '{"a": "dre.explainers.Nope"}'], r"score\.explainers: .*no attribute 'Nope'"),
         (["--trainer.callbacks+=callbacks.Nope"], r"trainer\.callbacks: .*module 'callbacks' has no attribute 'Nope'"),
         (["--config", "nowhere.yaml"], r"config: File does not exist: .*nowhere\.yaml"),
