@@ -18,9 +18,10 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.timing import in_turns, ratio
 from dre import explainers
+from dre.engine.allocation import keep_freed_memory
 from dre.explainers import Explainer, idgi
 from dre.models import Classifier
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 
 STEPS = 16
 MASKS = 64

@@ -22,8 +22,9 @@ from data import ShardDataModule
 from data.loader import collate_training
 from data.samples import IMAGE_SUFFIXES, Transform, decode, load_sample
 from data.streams import Drawn
+from dre.engine.allocation import keep_freed_memory
 from dre.images.decode import open_picture
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 from dre.types import Preprocessing
 
 

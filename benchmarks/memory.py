@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from callbacks import EvaluationReport, EvaluationResume, ExplanationCost, ExplanationMetrics, SaliencyPanel
+from dre.engine.allocation import keep_freed_memory
 from dre.explainers import Explainer
 from dre.metrics import ImageMean
 from dre.models import Classifier
 from dre.modules import ExplainerEvaluation
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 from dre.types import Batch
 
 SIDE = 16

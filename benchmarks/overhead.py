@@ -13,8 +13,9 @@ from rich.table import Table
 from torch.profiler import profile
 
 from benchmarks.explainers import CASES, PIECE, forward, forward_backward
+from dre.engine.allocation import keep_freed_memory
 from dre.models import Classifier
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 
 SHOWN = 12
 """Operations that are listed; the others are summed."""

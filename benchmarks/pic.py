@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.timing import in_turns, ratio
 from data import ShardDataModule
+from dre.engine.allocation import keep_freed_memory
 from dre.engine.perturbation import SweepEngine
 from dre.explainers import (
     CentredGaussian,
@@ -40,7 +41,7 @@ from dre.images.randomness import scattered_pixels
 from dre.metrics import SoftmaxInformationCurve
 from dre.metrics.information_curves import PAIR, InformationSettings
 from dre.models import Classifier
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 
 TARGET = 20
 SMALL = 48

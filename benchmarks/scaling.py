@@ -22,11 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from data import ShardDataModule
+from dre.engine.allocation import keep_freed_memory
 from dre.images.fill import blend, mixture_fill
 from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 from dre.types import Batch
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"

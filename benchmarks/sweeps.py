@@ -16,11 +16,12 @@ from torch import Tensor
 
 from benchmarks.pic import photographs
 from benchmarks.timing import in_turns, ratio
+from dre.engine.allocation import keep_freed_memory
 from dre.engine.perturbation import SweepEngine
 from dre.explainers import GradCAM
 from dre.metrics.m_f import FEWER_STEPS, area_sweep
 from dre.models import Classifier
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 from dre.types import Fill
 
 TARGETS: dict[str, float] = {"noisy_linear": 3.0}

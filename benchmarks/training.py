@@ -29,11 +29,12 @@ from torch import Tensor
 from benchmarks.timing import ratio, seconds
 from callbacks import RunCheckpoints, Throughput
 from data import ShardDataModule
+from dre.engine.allocation import keep_freed_memory
 from dre.images.fill import blend, mixture_fill
 from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
-from dre.runs.process import keep_freed_memory, machine
+from dre.runs.process import machine
 
 RUN_FILE = Path(__file__).parents[1] / "configs" / "train" / "demo.yaml"
 TARGET = 0.85

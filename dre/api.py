@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
+from dre.engine.allocation import keep_memory_on_cpu
 from dre.explainers.arguments import Targets, as_classifier, class_targets, on_device, pixels_of, predicted_classes
 from dre.explainers.methods import (
     IDGI,
@@ -77,7 +78,8 @@ def explain(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Explain images: return saliency [B, 1, H, W] on the classifier's device, higher is more relevant.
 
-    A module or a name is wrapped at each call; wrap it once, by `dre.models.Classifier`, to explain many batches.
+    A module or a name is wrapped at each call; wrap it once, by `dre.models.Classifier`, to explain many batches. On a
+    CPU the process keeps up to 2 GiB of what it freed, which makes passes faster; DRE_KEEP_MEMORY=0 leaves that be.
 
     Args:
         classifier: A `dre.models.Classifier`; or any module that maps images to logits, of which a copy is explained,
@@ -118,6 +120,7 @@ def explain(
     given = batch_or_pictures(images)
     wrapped = as_classifier(classifier, given, mean, std, weights, outputs, options.get("layer"))
     wrapped = on_device(wrapped, device, is_own=classifier)
+    keep_memory_on_cpu(wrapped.mean.device)
     kind, options = chosen_method(method or default_method(wrapped, options), options)
     with naming_supported():
         explainer = kind(wrapped, **options)

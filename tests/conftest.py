@@ -54,7 +54,7 @@ def _outside_a_launcher(monkeypatch):
 def _freed_memory_is_given_back():
     """Leave the C library as it is: a command keeps up to 2 GiB of what it freed, which is meant for one run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dre.cli.base.keep_freed_memory", lambda: None)
+        patch.setenv("DRE_KEEP_MEMORY", "0")
         yield
 
 

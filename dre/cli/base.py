@@ -30,12 +30,12 @@ from dre.cli.class_paths import check_class_paths
 from dre.cli.entries import take_files, with_entries, wrap_functions
 from dre.cli.repository import LISTS, Kind, locate_roots, located, print_list, shipped_path
 from dre.cli.smoke import cut_to_smoke
+from dre.engine.allocation import keep_freed_memory
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
 from dre.runs.locks import replacing
 from dre.runs.process import (
     ALLOW,
-    keep_freed_memory,
     mask_credentials,
     quiet_known_noise,
 )

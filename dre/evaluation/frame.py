@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dre.checks import check_count
+from dre.engine.allocation import keep_memory_on_cpu
 from dre.evaluation.evaluator import Evaluator
 from dre.evaluation.measures import Measures, request_sweeps, why_missing
 from dre.evaluation.objects import Masks, Objects, annotated_by, annotation_kinds, counted, find_objects
@@ -117,6 +118,7 @@ def evaluate(
     with torch.inference_mode(False), torch.no_grad():
         wrapped = as_classifier(classifier, given, mean, std, weights, outputs)
         wrapped = on_device(wrapped, device, is_own=classifier)
+        keep_memory_on_cpu(wrapped.mean.device)
         pixels = without_inference(pixels_of(given, wrapped))
         names, seeds = _keys(keys, images, pixels)
         batch = Batch(images=pixels, labels=torch.full((len(pixels),), -1, device=pixels.device), key=seeds)

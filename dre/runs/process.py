@@ -20,8 +20,6 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from dre.runs.launch import is_first_to_say, is_lost_peer
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_KEPT = 1 << 30
 WORKER = re.compile(r"DataLoader worker \(pid")
 """Text in the errors for workers that have ended; they arise wherever the process is at that moment."""
 
@@ -49,18 +47,6 @@ PIPE, ALLOW = "pipe:", "--allow_pipe"
 
 FATAL = 3
 """Level of torch's log below which its C++ side is silent; what it reports as an error, it also raises."""
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to reuse freed blocks of up to 1 GiB: on a CPU, fresh pages cost a tenth of a training step."""
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-    mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_KEPT - 1)
 
 
 def quiet_known_noise() -> None:
