@@ -105,7 +105,7 @@ def files_within(place: Path) -> list[Path]:
 
 
 def variant_of(path: str | Path) -> Variant:
-    """Return which learned explainer a checkpoint holds, `dre` or `mgnet`.
+    """Return which learned explainer a checkpoint holds, as `dre` or `mgnet`.
 
     Raises:
         FileNotFoundError: There is no such file.

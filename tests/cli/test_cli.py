@@ -281,7 +281,10 @@ def test_nothing_of_the_default_lies_under_another_run_file(place, run_file):
         (["--model.lrr", "1"], r"unrecognized arguments: --model\.lrr 1; did you mean --model\.lr or --model\.h\?"),
         (["--trainer.devises", "2"], r"--trainer\.devises 2; did you mean --trainer\.devices\?"),
         (["--model.h", "abc"], r"model\.h: expected a float, got abc"),
-        (["--model.variant", "dree"], r"model\.variant: expected one of 'dre', 'mgnet', got dree"),
+        (
+            ["--model.variant", "dree"],
+            r"variant: expected one of 'dre', 'mgnet', 'fast_shap', 'nn_explainer', got dree",
+        ),
         (["--wandb", "maybe"], r"wandb: expected one of 'auto', 'online', 'offline', 'off', got maybe"),
         (["--trainer.max_epochs", "few"], r"trainer\.max_epochs: expected a int, got few"),
         (["--data.batch_size", "x"], r"data: .*batch_size: expected a int, got x"),
