@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from dre.checks import check_count, check_not_negative, check_shares
+from dre.engine.scoring import check_score_name
+from dre.types import ScoreName
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class ShapleySettings:
             that the classifier predicts. 1 is the published draw. Of 1000 classes it hardly ever asks for one that is
             in the image; the values that minimise the loss are the same for every share between 0 and 1.
         efficiency: Weight of the squared gap between the sum of the values and the change of the score.
+        score: What is shared among the superpixels: the probability as in the paper; `log_probability` in the published
+            code for CIFAR-10; or the logit.
 
     Raises:
         ValueError: An option is out of its range.
@@ -28,6 +32,7 @@ class ShapleySettings:
     subsets: int = 2
     uniform_share: float = 1.0
     efficiency: float = 0.01
+    score: ScoreName = "probability"
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -36,6 +41,7 @@ class ShapleySettings:
             raise ValueError(f"`subsets` must be even, as they are drawn in pairs, got {self.subsets}")
         check_shares(uniform_share=self.uniform_share)
         check_not_negative(efficiency=self.efficiency)
+        check_score_name(self.score)
 
 
 def size_weights(players: int) -> Tensor:

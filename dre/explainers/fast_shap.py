@@ -10,7 +10,7 @@ class FastSHAP(DRE):
     """Return Shapley values of superpixels, estimated by a network that was trained for it; the same cost as DRE.
 
     Superpixels are squares of 16 pixels, a little smaller where 16 does not divide the image; all pixels of one have
-    its value. Values are signed. Over superpixels they add up to about the change of the probability from the fill of
+    its value. Values are signed. Over superpixels they add up to about the change of the score from the fill of
     training to the image: training sees to it, and nothing corrects the sum here, as that would take another pass.
 
     Args:

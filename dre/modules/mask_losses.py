@@ -21,6 +21,7 @@ from dre.engine.objectives import (
     target_probability,
 )
 from dre.engine.perturbation import SweepEngine
+from dre.engine.scoring import score
 from dre.engine.shapley import ShapleySettings, shapley_loss, shapley_subsets
 from dre.images.fill import BLUR, TrainingFill, add_noise, blend, check_fills, drawn_fills, mixture_fill
 from dre.metrics.distribution import pearson_skewness
@@ -212,7 +213,7 @@ class MGnetLoss(DRELoss):
 
 
 class FastSHAPLoss(MaskLoss):
-    """Predict the probability of images of which only a random subset of superpixels is shown.
+    """Predict the score of images of which only a random subset of superpixels is shown.
 
     The classifier takes the place of the surrogate, over a fill; it runs on all copies without gradients. A step shows
     each image `subsets` + 1 times, the last with everything hidden.
@@ -238,20 +239,20 @@ class FastSHAPLoss(MaskLoss):
         subsets = shapley_subsets(len(values), self.options.subsets, players, step.draws)
         with torch.no_grad():
             scores = self._scores(step, subsets, asked, values.shape[-2:])
-            whole = target_probability(step.logits, asked)
+            whole = score(step.logits, asked, self.options.score)
         flat, empty = values.flatten(1), scores[:, -1]
         loss = shapley_loss(flat, subsets, scores[:, :-1], whole, empty, self.options.efficiency)
         gap = whole - empty - flat.detach().sum(dim=1)
         return loss, {"efficiency_gap": gap.abs().mean(), "score_change": (whole - empty).abs().mean()}
 
     def _scores(self, step: MaskStep, subsets: Tensor, asked: Tensor, grid: torch.Size) -> Tensor:
-        """Return the probability of each image's class under its subsets, and last under none: [B, n + 1]."""
+        """Return the score of each image's class under its subsets, and last under none: [B, n + 1]."""
         shown = torch.cat([subsets, torch.zeros_like(subsets[:, :1])], dim=1)
         copies = shown.shape[1]
         masks = show_superpixels(shown.view(-1, 1, *grid), step.size)
         images, fill = (one.repeat_interleave(copies, dim=0) for one in (step.images, self.fill(step)))
         logits = self.classifier(blend(images, masks, fill))
-        return target_probability(logits, asked.repeat_interleave(copies)).view(-1, copies)
+        return score(logits, asked.repeat_interleave(copies), self.options.score).view(-1, copies)
 
 
 class NNExplainerLoss(MaskLoss):

@@ -87,6 +87,7 @@ def test_the_loss_is_lowest_at_the_exact_values_of_a_game_and_trains_the_sum_by_
         ({"subsets": 0}, "`subsets` must be at least 2, got 0"),
         ({"subsets": 3}, "`subsets` must be even, as they are drawn in pairs, got 3"),
         ({"uniform_share": 1.5}, r"`uniform_share` is a share in \[0, 1\], got 1\.5"),
+        ({"score": "p"}, "`score` must be one of"),
         ({"efficiency": -1.0}, r"`efficiency` must not be negative, got -1\.0"),
     ],
 )

@@ -174,7 +174,7 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
             Constraints(),
         ),
         ({"evidence": "balanced", "residual_weight": 0.5, "fills": ["coloured_noise"]}, "cross_entropy", Constraints()),
-        ({"variant": "fast_shap", "fast_shap": ShapleySettings(subsets=4)}, None, None),
+        ({"variant": "fast_shap", "fast_shap": ShapleySettings(subsets=4, score="logit")}, None, None),
         ({"variant": "nn_explainer", "nn_explainer": ClassMaskTerms(others=1), "fills": ["black"]}, None, None),
     ],
 )
@@ -453,6 +453,17 @@ def test_validation_numbers_agree_on_one_two_and_three_ranks(five_shards, tmp_pa
     assert values[0].keys() == {"val/faithfulness", "val/explainability", "val/pearson_skewness"}
     for other in values[1:]:
         assert other == pytest.approx(values[0], rel=1e-5)  # sums in float64 of float32 scores
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("variant", ["fast_shap", "nn_explainer"])
+def test_rivals_validate_and_train_alike_on_two_ranks(five_shards, tmp_path, variant):
+    run_ranks(distributed_training.main, 2, five_shards, tmp_path, variant)
+    found = torch.load(tmp_path / "validation.pt", weights_only=True)
+    alone = quiet_trainer(tmp_path).validate(small_training(variant=variant), small_data(five_shards), verbose=False)
+    assert found == pytest.approx(alone[0], rel=1e-5)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)  # every parameter had a gradient, and the mean of both
 
 
 @pytest.mark.ddp
