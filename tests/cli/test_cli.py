@@ -215,12 +215,12 @@ def test_run_files_are_varied_by_others_after_them(name, short_networks):
     is_mgnet, is_kept = name.startswith("mgnet"), CHAINS[name][-1] not in TAKING_BACK
     evidence = kept["evidence"] if is_kept else False
     assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", evidence)
-    assert run.model.fills == (kept["fills"] if is_kept else None)
-    assert run.model.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
+    assert run.model.loss.settings.fills == (kept["fills"] if is_kept else None)
+    assert run.model.loss.settings.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
     by_paper = CHAINS[name][-1].endswith("paper_recipe.yaml")
     assert list(settings.widths) == ([16, 20, 56] if by_paper else kept["widths"])
     published = (0.015, "random", 1)  # two epochs of stage 1, but for --smoke
-    found = (run.model.image_noise, run.model.recipe["embedding_start"], run.model.embedding_epochs)
+    found = (run.model.recipe["image_noise"], run.model.recipe["embedding_start"], run.model.embedding_epochs)
     assert found == ((0, "head", 0) if is_kept else published)
     assert run.model.rates.schedule == (kept["schedule"] if is_kept else "step" if by_paper else "constant")
 
