@@ -27,6 +27,10 @@ class ShapleySettings:
         ValueError: An option is out of its range.
 
     Source: Jethani et al. 2022; two subsets and the weight are those of their published code for CIFAR-10.
+
+    Example:
+        >>> ShapleySettings(subsets=4).uniform_share
+        1.0
     """
 
     subsets: int = 2
@@ -67,14 +71,17 @@ def size_weights(players: int) -> Tensor:
     return weights / weights.sum()
 
 
-def shapley_subsets(images: int, subsets: int, players: int, generator: torch.Generator) -> Tensor:
+def shapley_subsets(
+    images: int, subsets: int, players: int, generator: torch.Generator, device: torch.device | None = None
+) -> Tensor:
     """Draw subsets from the Shapley kernel, each followed by its complement: [images, subsets, players] of 0 and 1.
 
     Args:
         images: How many images get subsets of their own.
         subsets: Of each image, an even number.
         players: Superpixels.
-        generator: Source of randomness; its device is that of the result.
+        generator: Source of randomness on that device.
+        device: Of the result; the CPU when not given.
 
     Source: Covert and Lee 2021, paired sampling, as in the published code of Jethani et al. 2022.
 
@@ -83,7 +90,7 @@ def shapley_subsets(images: int, subsets: int, players: int, generator: torch.Ge
         >>> drawn.sum(dim=1)
         tensor([[1., 1., 1., 1., 1., 1.]])
     """
-    pairs, device = images * subsets // 2, generator.device
+    pairs = images * subsets // 2
     sizes = 1 + torch.multinomial(size_weights(players).to(device), pairs, replacement=True, generator=generator)
     order = torch.rand(pairs, players, device=device, generator=generator).argsort(dim=1)
     drawn = (order < sizes[:, None]).float()

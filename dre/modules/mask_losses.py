@@ -37,6 +37,10 @@ class LossSettings:
 
     Raises:
         ValueError: An option is out of its range.
+
+    Example:
+        >>> LossSettings().mask_sampling
+        'controller'
     """
 
     mask_sampling: MaskSampling = "controller"
@@ -235,8 +239,7 @@ class FastSHAPLoss(MaskLoss):
         targets = step.logits.argmax(dim=1)
         asked = fake_targets(targets, self.classifier.num_classes, self.options.uniform_share, step.draws)
         values = self.estimator.to_scores(self.raw(step.features, asked))
-        players = values[0].numel()
-        subsets = shapley_subsets(len(values), self.options.subsets, players, step.draws)
+        subsets = shapley_subsets(len(values), self.options.subsets, values[0].numel(), step.draws, values.device)
         with torch.no_grad():
             scores = self._scores(step, subsets, asked, values.shape[-2:])
             whole = score(step.logits, asked, self.options.score)
