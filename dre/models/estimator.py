@@ -93,20 +93,24 @@ class Head:
         scores: Build the module from raw scores [B, outputs, h, w] to scores [B, 1, h', w'].
         outputs: Maps of raw scores.
         enlarge: Scores to a map of the image's size.
+        start: What the last convolution's weights are multiplied with before training; below 1 its bias starts at 0.
     """
 
     scores: Callable[["EstimatorSettings"], nn.Module]
     outputs: int = 1
     enlarge: Callable[[Tensor, tuple[int, int]], Tensor] = upsample
+    start: float = 1.0
 
 
 HEADS: dict[Variant, Head] = {
     "dre": Head(lambda settings: SkewController(settings.eta, settings.h, settings.monotone)),
     "mgnet": Head(lambda settings: PairRatio(), outputs=2),
     "fast_shap": Head(lambda settings: SuperpixelValues(), enlarge=show_superpixels),
-    "nn_explainer": Head(lambda settings: nn.Sigmoid()),
+    "nn_explainer": Head(lambda settings: nn.Sigmoid(), start=0.1),
 }
-"""How each variant reads the generator: DRE by its controller, MGnet by its pair, NN-Explainer by a sigmoid."""
+"""How each variant reads the generator: DRE by its controller, MGnet by its pair, NN-Explainer by a sigmoid.
+
+NN-Explainer's masks start near one half: a sigmoid that starts near 1 has no gradient to leave it."""
 
 
 def _refuse_options_of_dre(settings: EstimatorSettings) -> None:
@@ -158,6 +162,9 @@ class MaskEstimator(nn.Module):
             settings.evidence,
             settings.residual_weight,
         )
+        if head.start != 1:
+            self.generator.head.weight.data.mul_(head.start)
+            self.generator.head.bias.data.zero_()  # type: ignore[union-attr]  # the head has a bias
         self.to_scores = head.scores(settings)
 
     def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:

@@ -184,6 +184,15 @@ def test_superpixels_are_squares_of_at_most_16_pixels_each_in_one_value(size, gr
         torch.testing.assert_close(values[0, 0, 0, 0] * math.prod(grid), raw[0, 0, :4, :4].mean())
 
 
+def test_masks_of_a_sigmoid_start_near_one_half():
+    torch.manual_seed(0)
+    features = [
+        torch.rand(2, channels, side, side) for channels, side in zip((8, 8, 16, 16), (16, 8, 4, 2), strict=True)
+    ]
+    scores = MaskEstimator(settings(variant="nn_explainer"))(features, torch.tensor([1, 2]))
+    assert (scores - 0.5).abs().max() < 0.15
+
+
 def test_pair_ratio_of_nothing_is_zero():
     assert PairRatio()(torch.zeros(1, 2, 2, 2)).abs().max() == 0
 
