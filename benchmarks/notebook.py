@@ -75,7 +75,7 @@ def main() -> None:
         table.add_row(name, f"{bare:.1f}", f"{ours:.1f}", f"{megabytes:.0f}")
     ratios = [middle["given back"][place] / middle["kept"][place] for place in range(2)]
     table.add_row("given back / kept", f"{ratios[0]:.2f}", f"{ratios[1]:.2f}", "")
-    table.title = f"EfficientNet-Lite0, Grad-CAM, batches of {arguments.batch} at 224 px, {arguments.calls} calls, CPU time an image"
+    table.title = f"CPU time an image, EfficientNet-Lite0 at 224 px, Grad-CAM, batches of {arguments.batch}"
     table.caption = machine()
     Console(width=100).print(table)
 

@@ -94,7 +94,7 @@ def one_step(
     with clock.part("forward", counts):
         with torch.no_grad():
             features, logits = classifier.features(images)
-            background = mixture_fill(images, model.blur_share)
+            background = mixture_fill(images, model.loss.settings.blur_share)
         targets = logits.argmax(dim=1)
         mask = upsample(estimator(features, targets), (images.shape[-2], images.shape[-1]))
         loss = torch.nn.functional.cross_entropy(classifier(blend(images, mask, background)), targets)

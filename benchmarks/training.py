@@ -112,7 +112,7 @@ def parts(model: MaskTraining, images: Tensor) -> dict[str, float]:
 
     with torch.no_grad():
         features, logits = timed("first classifier forward", lambda: classifier.features(images))
-        background = timed("backgrounds", lambda: mixture_fill(images, model.blur_share))
+        background = timed("backgrounds", lambda: mixture_fill(images, model.loss.settings.blur_share))
     targets = logits.argmax(dim=1)
     scores = timed("generator forward", lambda: estimator(features, targets))
     weights = [weight for weight in estimator.generator.parameters()]

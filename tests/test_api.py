@@ -30,12 +30,14 @@ NAMES = {
     "DRE": "dre",
     "DREPlus": "dre_plus",
     "DRERefined": "dre_refined",
+    "FastSHAP": "fast_shap",
     "GGIG": "ggig",
     "GradCAMPlusPlus": "grad_cam_plus_plus",
     "GuidedIG": "guided_ig",
     "InputXGradient": "input_x_gradient",
     "IntegratedGradients": "integrated_gradients",
     "MGnet": "mgnet",
+    "NNExplainer": "nn_explainer",
     "RISE": "rise",
     "SAMPPlusPlus": "samp_plus_plus",
     "VanillaGradient": "vanilla_gradient",
@@ -60,7 +62,7 @@ def test_it_is_the_explainer_that_it_names_with_the_predicted_class():
     torch.testing.assert_close(saliency, GuidedIG(classifier, steps=5)(images, classifier(images).argmax(1)))
 
 
-@pytest.mark.parametrize("variant", ["dre", "mgnet"])
+@pytest.mark.parametrize("variant", ["dre", "mgnet", "fast_shap", "nn_explainer"])
 def test_without_a_method_the_learned_one_of_the_checkpoint_explains(tmp_path, caplog, variant):
     classifier, (images, _) = small_classifier(), small_batch()
     estimator = small_estimator(classifier, variant)

@@ -118,6 +118,8 @@ def test_mixtures_are_fitted_where_the_maps_lie(aggregate):
     [
         {},
         {"variant": "mgnet"},
+        {"variant": "fast_shap"},
+        {"variant": "nn_explainer"},
         {"masks": "random_area", "evidence": True, "embedding_start": "head", "embedding_epochs": 0},
         {"masks": "tuned"},
     ],

@@ -31,7 +31,7 @@ from dre.runs.directory import (
 )
 
 CHECKPOINTS = ("checkpoint", "mgnet_checkpoint")
-LEARNED = (".DRE", ".MGnet")
+LEARNED = (".DRE", ".MGnet", ".FastSHAP", ".NNExplainer")
 """Explainers that are a generator and nothing else: the recipe of its training is recorded."""
 
 SAVED_MAPS = "callbacks.SavedMaps"
@@ -40,15 +40,21 @@ SAVED_MAPS = "callbacks.SavedMaps"
 PUBLISHED = "_published"
 """The name of an explainer ends so whose generator was trained by the recipe of the paper that the run compares."""
 
+RIVALS = {"mgnet": "MGnet", "fast_shap": "FastSHAP", "nn_explainer": "NNExplainer"}
+"""Other variants of mask training, and the class that explains by each: an option names the checkpoint of each."""
+
 OTHERS = {
-    "mgnet": ("mgnet_ckpt_path", "it needs a checkpoint of MGnet: --mgnet_ckpt_path"),
+    **{
+        variant: (f"{variant}_ckpt_path", f"it needs a checkpoint of {kind}: --{variant}_ckpt_path")
+        for variant, kind in RIVALS.items()
+    },
     "published": ("published_ckpt_path", "it needs a checkpoint of the published recipe: --published_ckpt_path"),
 }
 """By whose a checkpoint is, where not that of --ckpt_path: its option, and why an explainer is left out without it."""
 
 
 class EvaluationCommandLine(CommandLine):
-    """Evaluate explainers; --ckpt_path, --published_ckpt_path and --mgnet_ckpt_path are those of the learned ones."""
+    """Evaluate explainers; --ckpt_path, and --published_ckpt_path and others, are those of the learned ones."""
 
     kind: ClassVar[Kind] = "evaluate"
     short: ClassVar[Mapping[str, str]] = {"--limit": "--data.limit"}
@@ -61,9 +67,9 @@ class EvaluationCommandLine(CommandLine):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of an evaluation."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument(
-            "--mgnet_ckpt_path", type=str | None, default=None, help="Checkpoint of MGnet, or a folder."
-        )
+        for variant, kind in RIVALS.items():
+            option, text = f"--{variant}_ckpt_path", f"Checkpoint of {kind}, or a folder."
+            parser.add_argument(option, type=str | None, default=None, help=text)
         parser.add_argument(
             "--published_ckpt_path",
             type=str | None,
@@ -209,8 +215,9 @@ class EvaluationCommandLine(CommandLine):
             for settings, option, whose in wanted:
                 settings[option] = self._checkpoint(name, given[whose])
         parts = [part for entry in explainers.values() for part in parts_of(entry)]
-        if given["mgnet"] is not None and not any(part.class_path.endswith(".MGnet") for part in parts):
-            raise ValueError("--mgnet_ckpt_path is given, but the configuration has no MGnet")
+        for variant, kind in RIVALS.items():
+            if given[variant] is not None and not any(part.class_path.endswith(f".{kind}") for part in parts):
+                raise ValueError(f"--{variant}_ckpt_path is given, but the configuration has no {kind}")
         if given["published"] is not None and not any(name.endswith(PUBLISHED) for name in explainers):
             raise ValueError(
                 f"--published_ckpt_path is given, but no explainer of the configuration is named ...{PUBLISHED}"
@@ -263,8 +270,9 @@ def _missing(name: str, entry: Namespace) -> Iterator[tuple[Namespace, str, str]
     ours = "published" if name.endswith(PUBLISHED) else "dre"
     for part in parts_of(entry):
         settings = part.get("init_args") or Namespace()  # type: ignore[no-untyped-call]
-        is_mgnet = str(part.get("class_path", "")).endswith(".MGnet")
+        kind = str(part.get("class_path", "")).rpartition(".")[2]
+        whose = next((variant for variant, name in RIVALS.items() if name == kind), ours)
         if "checkpoint" in settings and settings["checkpoint"] is None:
-            yield settings, "checkpoint", "mgnet" if is_mgnet else ours
+            yield settings, "checkpoint", whose
         if settings.get("by") == "mgnet" and settings.get("mgnet_checkpoint") is None:
             yield settings, "mgnet_checkpoint", "mgnet"

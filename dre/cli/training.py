@@ -12,15 +12,17 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from dre.cli.arguments import add_choice_of_training, chosen_training
 from dre.cli.base import CommandLine
 from dre.cli.repository import Kind, located, shipped_path
-from dre.explainers import DRE, MGnet
+from dre.explainers import DRE, FastSHAP, MGnet, NNExplainer
 from dre.explainers.function import Attribution, Builder
 from dre.models import read_checkpoint, read_classifier_checkpoint
 from dre.modules import ClassifierTraining, ExplainerEvaluation, MaskTraining
 from dre.runs.directory import CHECKPOINT, DEFAULT_TRAINING, amend_record
 
-LEARNED = {"dre": DRE, "mgnet": MGnet}
-MGNET = "mgnet_"
-"""Prefix of the names of MGnet's runs."""
+LEARNED = {kind.variant: kind for kind in (DRE, MGnet, FastSHAP, NNExplainer)}
+"""Explainer of each variant."""
+
+SCORED_TOGETHER = "learned"
+"""Run file that scores the learned explainers which the one named as the run does not have."""
 
 
 class TrainingCommandLine(CommandLine):
@@ -44,7 +46,7 @@ class TrainingCommandLine(CommandLine):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; runs of MGnet get a folder of their own, whatever run file they are based on."""
+        """Parse; runs of DRE's rivals get a folder of their own, whatever run file they are based on."""
         super().parse_arguments(parser, args)
         variant = self.config.model.variant
         if variant in (self.config.score.explainers or {}):
@@ -52,8 +54,8 @@ class TrainingCommandLine(CommandLine):
                 f"--score.explainers.{variant} would stand for the generator that is trained, which is scored under "
                 "that name; give it another one"
             )
-        if self.config.model.variant == "mgnet" and "mgnet" not in self.config.name:
-            self.config.name = f"{MGNET}{self.config.name}"
+        if variant != "dre" and variant not in self.config.name:
+            self.config.name = f"{variant}_{self.config.name}"
 
     def instantiate_classes(self) -> None:
         """Build everything and record the recipe: the options of the training, those that were not given too."""
@@ -72,14 +74,16 @@ class TrainingCommandLine(CommandLine):
             with self.stop.exiting(lambda: "stopped while the explainers were scored; the training is complete"):
                 self.trainer.test(evaluation, datamodule=self.datamodule, verbose=False)
         if self.has_written():
-            self._print_next_step("ckpt_path" if name == "dre" else "mgnet_ckpt_path")
+            self._print_next_step(name)
 
-    def _print_next_step(self, option: str) -> None:
+    def _print_next_step(self, variant: str) -> None:
         """Print the path of the gallery and, where a run file scores this kind of run, the next command."""
         checkpoint, gallery = self.run_directory / CHECKPOINT, self.run_directory / "gallery.png"
         if gallery.is_file():
             rank_zero_info(f"gallery     {gallery}")
-        run_file = Path("configs/evaluate") / f"{self.config.name.removeprefix(MGNET)}.yaml"
+        own = self.config.name.removeprefix(f"{variant}_") if variant in ("dre", "mgnet") else SCORED_TOGETHER
+        run_file = Path("configs/evaluate") / f"{own}.yaml"
+        option = "ckpt_path" if variant == "dre" else f"{variant}_ckpt_path"
         if Path(shipped_path(str(run_file))).is_file():
             rank_zero_info(f"score it on all images: python evaluate.py --config {run_file} --{option} {checkpoint}")
 

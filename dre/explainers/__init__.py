@@ -7,10 +7,12 @@ from dre.explainers.attention import AttentionRollout, GradientAttention
 from dre.explainers.base import Explainer
 from dre.explainers.cam import CAM, GradCAM, GradCAMPlusPlus
 from dre.explainers.controlled import ControlledExplainer
+from dre.explainers.fast_shap import FastSHAP
 from dre.explainers.function import FunctionExplainer
 from dre.explainers.ggig import GGIG
 from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
 from dre.explainers.learned import DRE, DREPlus, MGnet
+from dre.explainers.nn_explainer import NNExplainer
 from dre.explainers.paths.blur import BlurIG, BlurPath
 from dre.explainers.paths.guided import GuidedIG, GuidedPath
 from dre.explainers.paths.integration import PathExplainer, bare_gradient, completeness, idgi, idgi_tmlr, riemann
@@ -50,6 +52,7 @@ __all__ = [
     "EdgeDetector",
     "Explainer",
     "ExtremalPerturbation",
+    "FastSHAP",
     "FeatureInversion",
     "FunctionExplainer",
     "GradCAM",
@@ -62,6 +65,7 @@ __all__ = [
     "IntegratedGradients",
     "MGnet",
     "MeaningfulPerturbation",
+    "NNExplainer",
     "PathExplainer",
     "Precomputed",
     "PytorchGradCam",

@@ -23,9 +23,9 @@ Baseline = FillName | Tensor
 DrawnFill = FillName | Literal["mixture"]
 """A fill of masks that are optimised: constant, or drawn anew at each iteration."""
 
-TrainingFill = Literal["blur", "blur25", "image_mean", "black", "noise", "coloured_noise"]
+TrainingFill = Literal["blur", "blur25", "image_mean", "black", "noise", "coloured_noise", "dataset_mean"]
 """A fill that training can draw: `blur25` has a standard deviation of 25 pixels, `noise` is uniform and
-`coloured_noise` that of Fu et al. 2021."""
+`coloured_noise` that of Fu et al. 2021; `dataset_mean` is zero for the network."""
 
 FILLS: tuple[DrawnFill, ...] = (*get_args(FillName), "mixture")
 
@@ -182,13 +182,19 @@ def mixture_fill(
     return fill
 
 
-def drawn_fills(images: Tensor, fills: Sequence[TrainingFill], generator: torch.Generator | None = None) -> Tensor:
+def drawn_fills(
+    images: Tensor,
+    fills: Sequence[TrainingFill],
+    generator: torch.Generator | None = None,
+    dataset_mean: Tensor | None = None,
+) -> Tensor:
     """Return for each image one of several fills, drawn with even chances: [B, C, H, W].
 
     Args:
         images: [B, C, H, W] in [0, 1].
         fills: Names to draw from; one that is named twice has twice the chance.
         generator: Source of randomness on the images' device.
+        dataset_mean: Colour [1, C, 1, 1] that the classifier's normalisation maps to zero, for that fill.
 
     Raises:
         ValueError: A name is unknown, or there is none.
@@ -208,7 +214,7 @@ def drawn_fills(images: Tensor, fills: Sequence[TrainingFill], generator: torch.
         elif name == "coloured_noise":
             shown[rows] = coloured_noise(images[rows], generator=generator)
         else:
-            shown[rows] = fill_images(images[rows], Blur(25.0) if name == "blur25" else name)
+            shown[rows] = fill_images(images[rows], Blur(25.0) if name == "blur25" else name, dataset_mean)
     return shown
 
 

@@ -80,7 +80,7 @@ def read_classifier_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def variant_of(path: str | Path) -> Variant:
-    """Return which learned explainer a checkpoint holds, `dre` or `mgnet`.
+    """Return which learned explainer a checkpoint holds, as `dre` or `mgnet`.
 
     Raises:
         FileNotFoundError: There is no such file.

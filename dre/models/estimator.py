@@ -1,9 +1,10 @@
-"""Mask estimator: DRE or MGnet as one network, from a classifier's feature maps and a class to a mask."""
+"""Mask estimator: a learned explainer as one network, from a classifier's feature maps and a class to a mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dre.images.maps import upsample
@@ -11,7 +12,10 @@ from dre.models.controller import SkewController
 from dre.models.generator import Evidence, Filtered, MaskGenerator, SpatialFilter, UpsampleName
 from dre.models.taps import Tap
 
-Variant = Literal["dre", "mgnet"]
+Variant = Literal["dre", "mgnet", "fast_shap", "nn_explainer"]
+
+SUPERPIXEL = 4
+"""Side of a superpixel in raw scores, which lie at stride 4: 16 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,75 @@ class PairRatio(nn.Module):
         return magnitude[:, :1] / magnitude.sum(dim=1, keepdim=True).clamp_min(1e-8)
 
 
+class SuperpixelValues(nn.Module):
+    """Return what each superpixel adds to the score, signed: the mean of its raw scores over the number of superpixels.
+
+    Where 16 divides the image's sides, the sum over superpixels is the mean of the raw scores. At other sizes there are
+    so many superpixels more that none is larger than 16 pixels a side, and they are as equal as rounding lets them be.
+
+    Source: Jethani et al. 2022 have 14 x 14 superpixels at 224 pixels; the division is our choice.
+
+    Example:
+        >>> import torch
+        >>> SuperpixelValues()(torch.ones(1, 1, 8, 16)).shape, SuperpixelValues()(torch.ones(1, 1, 8, 16)).sum()
+        (torch.Size([1, 1, 2, 4]), tensor(1.))
+    """
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Reduce [B, 1, h, w] to [B, 1, ceil(h / 4), ceil(w / 4)]."""
+        rows, columns = (-(-side // SUPERPIXEL) for side in raw.shape[-2:])
+        return F.adaptive_avg_pool2d(raw, (rows, columns)) / (rows * columns)
+
+
+def show_superpixels(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge one value for each superpixel to an image: [B, 1, H, W], each superpixel in its own value.
+
+    Example:
+        >>> import torch
+        >>> show_superpixels(torch.tensor([[[[1.0, 2.0]]]]), (1, 4))
+        tensor([[[[1., 1., 2., 2.]]]])
+    """
+    return F.interpolate(values, size=tuple(size), mode="nearest")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Hold how a variant makes its map of the generator's raw scores.
+
+    Args:
+        scores: Build the module from raw scores [B, outputs, h, w] to scores [B, 1, h', w'].
+        outputs: Maps of raw scores.
+        enlarge: Scores to a map of the image's size.
+        start: What the last convolution's weights are multiplied with before training; below 1 its bias starts at 0.
+    """
+
+    scores: Callable[["EstimatorSettings"], nn.Module]
+    outputs: int = 1
+    enlarge: Callable[[Tensor, tuple[int, int]], Tensor] = upsample
+    start: float = 1.0
+
+
+HEADS: dict[Variant, Head] = {
+    "dre": Head(lambda settings: SkewController(settings.eta, settings.h, settings.monotone)),
+    "mgnet": Head(lambda settings: PairRatio(), outputs=2),
+    "fast_shap": Head(lambda settings: SuperpixelValues(), enlarge=show_superpixels),
+    "nn_explainer": Head(lambda settings: nn.Sigmoid(), start=0.1),
+}
+"""How each variant reads the generator: DRE by its controller, MGnet by its pair, NN-Explainer by a sigmoid.
+
+NN-Explainer's masks start near one half: a sigmoid that starts near 1 has no gradient to leave it."""
+
+
+def _refuse_options_of_dre(settings: EstimatorSettings) -> None:
+    for name, usual in (("evidence", False), ("monotone", True)):
+        value = getattr(settings, name)
+        if settings.variant != "dre" and value != usual:
+            raise ValueError(
+                f"`{name}: {str(value).lower()}` is about DRE's scores, which the variant {settings.variant} does not "
+                "have; leave it out"
+            )
+
+
 class MaskEstimator(nn.Module):
     """Estimate a mask from a classifier's feature maps and a class, in one pass.
 
@@ -59,7 +132,12 @@ class MaskEstimator(nn.Module):
     Args:
         settings: Sizes, variant and controller.
 
-    Source: Fu et al. 2021, Fig. 3; MGnet is the network of Dabkowski and Gal 2017 as Fu et al. describe it.
+    Raises:
+        ValueError: An option of DRE's scores is set for another variant.
+
+    Source: Fu et al. 2021, Fig. 3; MGnet is the network of Dabkowski and Gal 2017 as Fu et al. describe it. FastSHAP
+    (Jethani et al. 2022) and NN-Explainer (Stalder et al. 2022) have one output for each class of a network of their
+    own; that they share this one, where the spatial filter knows the class, is our choice.
 
     Example:
         >>> import torch
@@ -71,30 +149,38 @@ class MaskEstimator(nn.Module):
 
     def __init__(self, settings: EstimatorSettings) -> None:
         super().__init__()
-        is_dre = settings.variant == "dre"
+        _refuse_options_of_dre(settings)
+        head = HEADS[settings.variant]
         self.settings = settings
         self.taps: list[Tap] | None = None
         self.filter = SpatialFilter(settings.classes, settings.tap_channels[-1], settings.filter_gain)
         self.generator = MaskGenerator(
             settings.tap_channels,
             settings.widths,
-            1 if is_dre else 2,
+            head.outputs,
             settings.upsample,
             settings.evidence,
             settings.residual_weight,
         )
-        self.to_scores = SkewController(settings.eta, settings.h, settings.monotone) if is_dre else PairRatio()
+        if head.start != 1:
+            self.generator.head.weight.data.mul_(head.start)
+            self.generator.head.bias.data.zero_()  # type: ignore[union-attr]  # the head has a bias
+        self.to_scores = head.scores(settings)
 
     def forward(self, features: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Return relevance scores [B, 1, H / 4, W / 4] in [0, 1]."""
+        """Return relevance scores [B, 1, H / 4, W / 4] in [0, 1]; of FastSHAP [B, 1, H / 16, W / 16], signed."""
         scores: Tensor = self.to_scores(self.raw(features, self.filter(features[-1], targets)))
         return scores
 
     def raw(self, features: Sequence[Tensor], filtered: Filtered) -> Tensor:
-        """Return the scores before the controller (MGnet: before the ratio), [B, 1 or 2, H / 4, W / 4]."""
+        """Return the scores before the head, as DRE's controller, [B, 1 (MGnet: 2), H / 4, W / 4]."""
         raw: Tensor = self.generator(features, filtered)
         return raw.float()  # the controller's power needs more than bfloat16's eight bits
 
     def mask(self, features: Sequence[Tensor], targets: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the mask [B, 1, H, W] in [0, 1] for images of `size`."""
-        return upsample(self(features, targets), size)
+        """Return the mask [B, 1, H, W] in [0, 1] for images of `size`; of FastSHAP it is signed."""
+        return self.enlarge(self(features, targets), size)
+
+    def enlarge(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return scores as a map [B, 1, H, W]: bilinearly, those of superpixels as they are."""
+        return HEADS[self.settings.variant].enlarge(scores, size)

@@ -1,70 +1,48 @@
-"""Mask training: train DRE or MGnet against a frozen classifier, class embeddings first, then the generator.
+"""Mask training: train a learned explainer against a frozen classifier, class embeddings first, then the generator.
 
 The module has more than 300 lines because one class holds both stages and documents every option of the command line.
 """
 
 import hashlib
-import inspect
 import math
 import os
-from pathlib import Path
-from typing import Any, Literal, Self
+from dataclasses import fields
+from typing import Literal
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from dre.checks import check_shares
-from dre.engine.areas import mask_of_area, random_shares
-from dre.engine.objectives import (
-    EQUATION_2,
-    PUBLISHED_MGNET,
-    Constraints,
-    ObjectiveName,
-    contrast_targets,
-    embedding_bce,
-    embedding_loss,
-    fake_targets,
-    objective,
-    target_probability,
-)
+from dre.engine.class_masks import ClassMaskTerms
+from dre.engine.objectives import Constraints, ObjectiveName, embedding_bce, embedding_loss, fake_targets
 from dre.engine.perturbation import SweepEngine
-from dre.images.fill import BLUR, TrainingFill, add_noise, check_fills, drawn_fills, mixture_fill
-from dre.images.maps import upsample
+from dre.engine.shapley import ShapleySettings
+from dre.images.fill import BLUR, TrainingFill
 from dre.metrics import Explainability, Faithfulness, PearsonSkewness
-from dre.metrics.distribution import pearson_skewness
-from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths, check_compatible, check_state
-from dre.models.checkpoints import (
-    CLASSIFIER_KEY,
-    ESTIMATOR_KEY,
-    RECIPE_KEY,
-    STATE_PREFIX,
-    TAPS_KEY,
-    plain_recipe,
-    read_checkpoint,
-    read_taps,
-)
+from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths
+from dre.models.checkpoints import plain_recipe
 from dre.models.estimator import Variant
 from dre.models.generator import Evidence, UpsampleName
+from dre.modules.checkpointed import CheckpointedTraining
 from dre.modules.compiling import compile_in_place
-from dre.modules.mask_sampling import MaskSampling, tuned_mask
+from dre.modules.mask_losses import LOSSES, LossSettings, MaskStep
+from dre.modules.mask_sampling import MaskSampling
 from dre.modules.schedules import ScheduleName, StageSchedules, refuse_broken_loss, refuse_half_weights
 from dre.renamed import accepts_old_options
-from dre.types import Batch, Blur
-
-SETTINGS = ("variant", "eta", "h", "monotone", "widths", "upsample", "filter_gain", "evidence", "residual_weight")
-"""Options that a checkpoint of any version holds."""
+from dre.types import Batch
 
 
 @accepts_old_options
-class MaskTraining(pl.LightningModule):
+class MaskTraining(CheckpointedTraining):
     """Train a mask generator to explain one classifier; no label is read, the target is the classifier's own argmax.
 
     Args:
         classifier: What is explained; frozen, and never part of a checkpoint.
-        variant: `dre` has the skew controller, `mgnet` MGnet's head.
+        variant: `dre` has the skew controller, `mgnet` MGnet's head, `fast_shap` a value for each superpixel,
+            `nn_explainer` a sigmoid; each has its own loss, and options that only one of them has are refused by the
+            others.
         eta: Slope of the controller.
         h: Exponent of the controller.
         monotone: Off, the controller squares the standardised scores: the ablation of the paper's figure 4.
@@ -92,7 +70,8 @@ class MaskTraining(pl.LightningModule):
         lr_factor: What a step multiplies the learning rate with.
         weight_decay: Of the generator.
         blur_share: Share of images blended with their blurred copy; the others get coloured noise.
-        fills: What images are blended with instead, drawn for each image from these names.
+        fills: What images are blended with instead, drawn for each image from these names; `dataset_mean` alone for
+            `fast_shap` and `nn_explainer`, as published, unless others are named.
         contrast_share: Share of images for which DRE is asked for another class, the runner-up or any, and must keep
             what speaks for it against the predicted one.
         blur_sigma: Standard deviation of that blur in pixels: 10 as the published code reads the paper's "variance of
@@ -102,6 +81,8 @@ class MaskTraining(pl.LightningModule):
         objective: Loss of stage 2; by default `cross_entropy` for DRE and `published_mgnet` for MGnet.
         constraints: Weights of the terms of the loss; by default those that belong to the objective.
         mgnet_fake_share: Share of stage-2 images for which `published_mgnet` asks for a class that is not there.
+        fast_shap: Subsets, classes and penalty of the variant `fast_shap`.
+        nn_explainer: Terms of the loss of the variant `nn_explainer`.
         sync_batch_norm: On several GPUs, share the statistics of the generator's batch norms between them.
         compiled: Let torch.compile build the generator; the classifier, whose maps are read by hooks, runs as it is.
 
@@ -151,17 +132,15 @@ class MaskTraining(pl.LightningModule):
         objective: ObjectiveName | None = None,
         constraints: Constraints | None = None,
         mgnet_fake_share: float = 0.3,
+        fast_shap: ShapleySettings | None = None,
+        nn_explainer: ClassMaskTerms | None = None,
         sync_batch_norm: bool = True,
         compiled: bool = False,
     ) -> None:
         options = {name: value for name, value in locals().items() if name not in ("self", "classifier", "__class__")}
         super().__init__()
-        check_shares(
-            fake_share=fake_share,
-            blur_share=blur_share,
-            mgnet_fake_share=mgnet_fake_share,
-            contrast_share=contrast_share,
-        )
+        check_shares(fake_share=fake_share)
+        shown = LossSettings(**{field.name: options[field.name] for field in fields(LossSettings)})
         if not classifier.taps:
             raise ValueError(f"{classifier.name} has no maps at strides 4, 8, 16 and 32: name four modules with `taps`")
         channels = tuple(tap.channels for tap in classifier.taps)
@@ -178,20 +157,6 @@ class MaskTraining(pl.LightningModule):
             evidence=evidence,
             residual_weight=residual_weight,
         )
-        if variant != "dre" and (mask_sampling != "controller" or not monotone):
-            option = "monotone: false" if mask_sampling == "controller" else f"mask_sampling: {mask_sampling}"
-            raise ValueError(f"`{option}` is about DRE's scores, which the variant mgnet does not have")
-        if variant != "dre" and contrast_share:
-            raise ValueError("`contrast_share` is about DRE; the variant mgnet has `mgnet_fake_share`")
-        if fills is not None:
-            check_fills(fills)
-        if area_softness <= 0:
-            raise ValueError(f"`area_softness` must be positive, got {area_softness}")
-        if blur_sigma <= 0:
-            raise ValueError(f"`blur_sigma` must be positive, got {blur_sigma}; --model.blur_share 0 shows no blur")
-        if image_noise < 0:
-            raise ValueError(f"`image_noise` must not be negative, got {image_noise}; 0 adds none")
-        self.mask_sampling, self.area_softness = mask_sampling, area_softness
         self.classifier = classifier
         self.estimator = MaskEstimator(settings).to(memory_format=torch.channels_last)
         if embedding_start == "head":
@@ -200,50 +165,13 @@ class MaskTraining(pl.LightningModule):
             embedding_epochs, embedding_lr, embedding_decay, lr, weight_decay, schedule, lr_epochs, lr_factor
         )
         self.embedding_epochs, self.embedding_loss, self.fake_share = embedding_epochs, embedding_loss, fake_share
-        self.fills, self.contrast_share = fills, contrast_share
-        self.blur = Blur(blur_sigma, BLUR.radius if blur_sigma == BLUR.sigma else None)
-        self.blur_share, self.image_noise = blur_share, image_noise
         self.sync_batch_norm, self.compiled = sync_batch_norm, compiled
-        is_mgnet = variant == "mgnet"
-        self.objective: ObjectiveName = objective or ("published_mgnet" if is_mgnet else "cross_entropy")
-        usual = {"eq2": EQUATION_2, "published_mgnet": PUBLISHED_MGNET}
-        self.constraints = constraints or usual.get(self.objective, Constraints())
-        self.mgnet_fake_share = mgnet_fake_share if self.objective == "published_mgnet" else 0.0
-        settled = {"widths": settings.widths, "objective": self.objective, "constraints": self.constraints}
-        self.recipe = plain_recipe(options | settled)
         self.sweeps = SweepEngine(classifier)
+        self.loss = LOSSES[variant](classifier, self.estimator, shown, self.sweeps)
+        self.recipe = plain_recipe(options | {"widths": settings.widths} | self.loss.settled)
         self.faithfulness, self.explainability = Faithfulness(), Explainability()
         self.skewness = PearsonSkewness()
         self.strict_loading = False  # the classifier is not in the checkpoint; on_load_checkpoint checks the rest
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # Lightning's own cannot know the classifier
-        cls, checkpoint_path: str | Path, classifier: Classifier, **options: Any
-    ) -> Self:
-        """Build the training that wrote a checkpoint, with its weights: to look at, to validate or to train on.
-
-        Args:
-            checkpoint_path: A file, a run directory, or a directory of runs, of which the newest is taken.
-            classifier: The classifier that it was trained to explain; a checkpoint never holds it.
-            options: In place of those of the checkpoint's recipe.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is no checkpoint of mask training, or it is one of another classifier.
-        """
-        content = read_checkpoint(checkpoint_path)
-        check_compatible(content, classifier, checkpoint_path)
-        settings = {key: content[ESTIMATOR_KEY][key] for key in SETTINGS if key in content[ESTIMATOR_KEY]}
-        recipe = {key: value for key, value in (content.get(RECIPE_KEY) or {}).items() if key in RECIPE}
-        if isinstance(recipe.get("constraints"), dict):
-            recipe["constraints"] = Constraints(**recipe["constraints"])
-        try:
-            training = cls(classifier, **{**recipe, **settings, **options})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{checkpoint_path} has no recipe that this version can follow: {error}") from None
-        training.on_load_checkpoint(content)
-        training.load_state_dict(content["state_dict"], strict=False)
-        return training
 
     @property
     def trains_embeddings(self) -> bool:
@@ -270,37 +198,10 @@ class MaskTraining(pl.LightningModule):
         return loss
 
     def _mask_step(self, batch: Batch, features: list[Tensor], logits: Tensor, draws: torch.Generator) -> Tensor:
-        images, targets = batch["images"], logits.argmax(dim=1)
-        asked = fake_targets(targets, self.classifier.num_classes, self.mgnet_fake_share, draws)
-        if self.contrast_share:
-            asked = contrast_targets(logits, self.contrast_share, draws)
-        with torch.no_grad():
-            background = (
-                drawn_fills(images, self.fills, draws)
-                if self.fills
-                else mixture_fill(images, self.blur_share, draws, self.blur)
-            )
-            filtered = self.estimator.filter(features[-1], asked)  # stage 2 does not train the embeddings
-        raw = self.estimator.raw(features, filtered)
-        scores = self.estimator.to_scores(raw)
-        shown = (
-            mask_of_area(raw, random_shares(raw, draws), self.area_softness)
-            if self.mask_sampling == "random_area"
-            else scores
-        )
-        mask = upsample(shown, (images.shape[-2], images.shape[-1]))
-        if self.mask_sampling == "tuned":
-            mask = tuned_mask(mask, batch, targets, self.sweeps)
-        noisy = add_noise(images, self.image_noise, draws)
-        loss, shown_logits = objective(
-            self.objective, self.classifier, noisy, mask, background, targets, asked, self.constraints
-        )
+        loss, logged = self.loss(MaskStep(batch, features, logits, draws))
         self.log("train/loss", loss, prog_bar=True)
-        kept = target_probability(shown_logits.detach(), asked)[asked == targets]
-        if len(kept):  # masks of other classes are not asked to keep the target
-            self.log("train/target_probability", kept.mean())
-        self.log("train/pearson_skewness", pearson_skewness(scores.detach()).mean())
-        self.log("train/mask_mean", scores.detach().mean())
+        for name, value in logged.items():
+            self.log(f"train/{name}", value)
         return loss
 
     def _draws(self, batch_idx: int) -> torch.Generator:
@@ -373,45 +274,3 @@ class MaskTraining(pl.LightningModule):
             metric.reset()
             if math.isfinite(value):
                 self.log(f"val/{name}", value, prog_bar=name == "faithfulness")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the estimator, its recipe and its classifier's identity; leave the classifier out."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name.startswith(STATE_PREFIX)}
-        checkpoint[ESTIMATOR_KEY] = self.estimator.settings.to_dict()
-        checkpoint[CLASSIFIER_KEY] = self.classifier.identity()
-        checkpoint[TAPS_KEY] = [tap.name for tap in self.classifier.taps]
-        checkpoint[RECIPE_KEY] = self.recipe
-
-    def _check_taps(self, checkpoint: dict[str, Any]) -> None:
-        """Read the layers that 0.1 tapped for a checkpoint of 0.1; refuse one that was trained on other layers."""
-        taps = read_taps(checkpoint, self.classifier, "this checkpoint")
-        theirs, ours = [tap.name for tap in taps], [tap.name for tap in self.classifier.taps]
-        if TAPS_KEY not in checkpoint:
-            self.classifier.taps = taps
-        elif theirs != ours:
-            raise ValueError(
-                f"the checkpoint was trained on the layers {theirs}, this run reads {ours}; "
-                f"give --model.classifier.taps '{theirs}'"
-            )
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another classifier or of other settings."""
-        check_compatible(checkpoint, self.classifier, "this checkpoint")
-        ours = self.estimator.settings.to_dict()
-        theirs = EstimatorSettings(**checkpoint[ESTIMATOR_KEY]).to_dict()  # a setting that it does not name is default
-        differing = [key for key in ours if theirs.get(key) != ours[key]]
-        if differing:
-            key = differing[0]
-            raise ValueError(
-                f"the checkpoint was trained with {key} = {theirs.get(key)}, this run has {key} = {ours[key]}; "
-                "resume with the configuration that is saved beside the checkpoint"
-            )
-        check_state(checkpoint["state_dict"], self.estimator, "this checkpoint")
-        self._check_taps(checkpoint)
-        if self._trainer is not None:
-            self.rates.overrule(checkpoint, self.trainer.max_epochs or 0)
-
-
-RECIPE = frozenset(inspect.signature(MaskTraining.__init__).parameters) - {"self", "classifier"}
-"""Options that a checkpoint's recipe can hold."""

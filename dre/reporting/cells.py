@@ -7,7 +7,7 @@ from typing import Any
 UNSCALED = ("pearson_skewness",)
 """Metrics that are not shares of 1 and are printed without the factor 100."""
 
-LEARNED = ("dre", "mgnet")
+LEARNED = ("dre", "mgnet", "fast_shap", "nn_explainer")
 """Learned explainers; the first of them in a run is the reference unless the run names another."""
 
 ALPHA = 0.05

@@ -231,12 +231,12 @@ def test_run_files_are_varied_by_others_after_them(name, short_networks):
     is_mgnet, is_kept = name.startswith("mgnet"), CHAINS[name][-1] not in TAKING_BACK
     evidence = kept["evidence"] if is_kept else False
     assert (settings.variant, settings.evidence) == ("mgnet" if is_mgnet else "dre", evidence)
-    assert run.model.fills == (kept["fills"] if is_kept else None)
-    assert run.model.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
+    assert run.model.loss.settings.fills == (kept["fills"] if is_kept else None)
+    assert run.model.loss.settings.mask_sampling == (kept["mask_sampling"] if is_kept else "controller")
     by_paper = CHAINS[name][-1].endswith("paper_recipe.yaml")
     assert list(settings.widths) == ([16, 20, 56] if by_paper else kept["widths"])
     published = (0.015, "random", 1)  # two epochs of stage 1, but for --smoke
-    found = (run.model.image_noise, run.model.recipe["embedding_start"], run.model.embedding_epochs)
+    found = (run.model.recipe["image_noise"], run.model.recipe["embedding_start"], run.model.embedding_epochs)
     assert found == ((0, "head", 0) if is_kept else published)
     assert run.model.rates.schedule == (kept["schedule"] if is_kept else "step" if by_paper else "constant")
 
@@ -307,7 +307,10 @@ def test_the_help_has_the_options_of_the_data(command, capsys):
         (["--model.lrr", "1"], r"unrecognized arguments: --model\.lrr 1; did you mean --model\.lr or --model\.h\?"),
         (["--trainer.devises", "2"], r"--trainer\.devises 2; did you mean --trainer\.devices\?"),
         (["--model.h", "abc"], r"model\.h: expected a float, got abc"),
-        (["--model.variant", "dree"], r"model\.variant: expected one of 'dre', 'mgnet', got dree"),
+        (
+            ["--model.variant", "dree"],
+            r"variant: expected one of 'dre', 'mgnet', 'fast_shap', 'nn_explainer', got dree",
+        ),
         (["--wandb", "maybe"], r"wandb: expected one of 'auto', 'online', 'offline', 'off', got maybe"),
         (["--trainer.max_epochs", "few"], r"trainer\.max_epochs: expected a int, got few"),
         (["--data.batch_size", "x"], r"data: .*batch_size: expected a int, got x"),
@@ -571,8 +574,11 @@ controlled:
   init_args: {explainer: {class_path: dre.explainers.MGnet, init_args: {checkpoint: null}}}
 by_mgnet: {class_path: dre.explainers.DREPlus, init_args: {checkpoint: null, by: mgnet, mgnet_checkpoint: null}}
 by_self: {class_path: dre.explainers.DREPlus, init_args: {checkpoint: null, by: self, mgnet_checkpoint: null}}
+fast_shap: {class_path: dre.explainers.FastSHAP, init_args: {checkpoint: null}}
+nn_explainer: {class_path: dre.explainers.NNExplainer, init_args: {checkpoint: null}}
 random: dre.explainers.Random
 """
+RIVALS = ("mgnet", "fast_shap", "nn_explainer")
 
 
 def settled(score_file, *arguments) -> EvaluationCommandLine:
@@ -591,14 +597,15 @@ def settled(score_file, *arguments) -> EvaluationCommandLine:
 
 
 def test_checkpoints_reach_explainers_within_explainers(score_file):
-    for name in ("dre.ckpt", "published.ckpt", "mgnet.ckpt"):
-        (score_file.parent / name).write_bytes(name.encode())
-    others = ["--mgnet_ckpt_path", "mgnet.ckpt", "--published_ckpt_path", "published.ckpt"]
+    for name in ("dre", "published", *RIVALS):
+        (score_file.parent / f"{name}.ckpt").write_bytes(name.encode())
+    others = [word for name in ("published", *RIVALS) for word in (f"--{name}_ckpt_path", f"{name}.ckpt")]
     run = settled(score_file, "--ckpt_path", "dre.ckpt", *others)
     explainers = run.config.model.explainers
-    assert set(explainers) == {"dre", "dre_published", "controlled", "by_mgnet", "by_self", "random"}
-    checkpoints = [explainers[name].init_args.checkpoint for name in ("dre", "dre_published")]
-    assert checkpoints == ["dre.ckpt", "published.ckpt"]
+    assert set(explainers) == {"dre", "dre_published", "controlled", "by_mgnet", "by_self", *RIVALS[1:], "random"}
+    names = ("dre", "dre_published", "fast_shap", "nn_explainer")
+    checkpoints = [explainers[name].init_args.checkpoint for name in names]
+    assert checkpoints == ["dre.ckpt", "published.ckpt", "fast_shap.ckpt", "nn_explainer.ckpt"]
     assert explainers["controlled"].init_args.explainer.init_args.checkpoint == "mgnet.ckpt"
     both = explainers["by_mgnet"].init_args
     assert (both.checkpoint, both.mgnet_checkpoint) == ("dre.ckpt", "mgnet.ckpt")
@@ -610,7 +617,8 @@ def test_what_needs_another_checkpoint_is_left_out_and_recorded(score_file):
     (score_file.parent / "dre.ckpt").write_bytes(b"dre")
     run = settled(score_file, "--ckpt_path", "dre.ckpt")
     assert set(run.config.model.explainers) == {"dre", "by_self", "random"}
-    assert set(run.left_out) == {"controlled", "by_mgnet", "dre_published"}
+    assert set(run.left_out) == {"controlled", "by_mgnet", "dre_published", *RIVALS[1:]}
+    assert run.left_out["fast_shap"] == "it needs a checkpoint of FastSHAP: --fast_shap_ckpt_path"
     assert run.left_out["controlled"] == "it needs a checkpoint of MGnet: --mgnet_ckpt_path"
     reason = "it needs a checkpoint of the published recipe: --published_ckpt_path"
     assert run.left_out["dre_published"] == reason

@@ -1,4 +1,5 @@
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from dre.engine.cost import Meter, PeakMemory, Share, Tally, counted
 from dre.engine.gradients import Cost
 from dre.explainers.base import Explainer
 from dre.explainers.methods import catalogue, options_of
+from dre.models.estimator import Variant
 from tests.explainers.test_explainers import classifier_for
 from tests.networks import small_batch, small_classifier, small_estimator
 
@@ -82,9 +84,9 @@ def test_hooks_count_what_the_engine_counts_and_nothing_twice(method):
     kind, (images, targets) = catalogue()[method], small_batch(2, height=64, width=64)
     classifier = classifier_for(kind.__name__)
     options = {name: value for name, value in FEW.items() if name in options_of(kind)}
-    if method.startswith(("dre", "mgnet")):
+    if method.startswith("dre") or method in get_args(Variant):
         options = {name: value for name, value in options.items() if method == "dre_refined" and name == "steps"}
-        variant = "mgnet" if method == "mgnet" else "dre"
+        variant = "dre" if method.startswith("dre") else method
         explainer = kind.from_estimator(classifier, small_estimator(classifier, variant), **options)
     else:
         explainer = kind(classifier, **options)

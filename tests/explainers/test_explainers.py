@@ -11,7 +11,14 @@ from dre.images.blur import gaussian_blur
 from dre.models import Classifier
 from tests.networks import rank_correlation, small_batch, small_classifier, small_estimator, small_vit
 
-LEARNED = {"DRE": "dre", "DREPlus": "dre", "DRERefined": "dre", "MGnet": "mgnet"}
+LEARNED = {
+    "DRE": "dre",
+    "DREPlus": "dre",
+    "DRERefined": "dre",
+    "FastSHAP": "fast_shap",
+    "MGnet": "mgnet",
+    "NNExplainer": "nn_explainer",
+}
 ADAPTIVE = ("GuidedIG", "SAMP", "SAMPPlusPlus")  # steered by the gradient: rounding may change the order of two pixels
 
 
@@ -61,6 +68,7 @@ PASSES = {
     "DeepLift": (3 + 1, 3, 0),  # black is run once for all
     "EdgeDetector": (0, 0, 0),
     "ExtremalPerturbation": (3 * 2 * 3, 3 * 2 * 3, 0),
+    "FastSHAP": (3, 0, 0),
     "FeatureInversion": (3 * 9, 3 * 8, 0),  # two passes for the features, three times two for the score, one look
     "FunctionExplainer": (3, 3, 0),
     "GGIG": (3 * 3 * 2, 3 * 3 * 2, 0),
@@ -75,6 +83,7 @@ PASSES = {
     "LRP": (3, 3, 0),
     "MGnet": (3, 0, 0),
     "MeaningfulPerturbation": (3 * 3, 3 * 3, 0),
+    "NNExplainer": (3, 0, 0),
     "Random": (0, 0, 0),
     "RISE": (3 * 10, 0, 0),
     "SAMP": (3 * 2 * 15, 3 * 2 * 14, 0),  # two walks, each with its end

@@ -15,10 +15,13 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize("name", get_args(TrainingFill))
 def test_each_fill_is_what_its_name_says(name):
     some = images()
-    shown = drawn_fills(some, [name], torch.Generator().manual_seed(0))
+    colour = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
+    shown = drawn_fills(some, [name], torch.Generator().manual_seed(0), colour)
     assert (shown.shape, shown.dtype) == (some.shape, some.dtype)
     if name == "black":
         assert shown.abs().max() == 0
+    elif name == "dataset_mean":
+        assert torch.equal(shown, colour.expand_as(some))
     elif name == "image_mean":
         torch.testing.assert_close(shown, some.mean((2, 3), keepdim=True).expand_as(some))
     elif name in ("blur", "blur25"):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from dre.models import EstimatorSettings, MaskEstimator, SkewController, SpatialFilter, cell_widths
-from dre.models.estimator import PairRatio
+from dre.models.estimator import PairRatio, SuperpixelValues, show_superpixels
 
 
 def density(z: torch.Tensor, eta: float, h: float) -> torch.Tensor:
@@ -148,7 +148,7 @@ def settings(**changes) -> EstimatorSettings:
     return EstimatorSettings(**{"classes": 4, "tap_channels": (8, 8, 16, 16), "widths": (8, 8, 16), **changes})
 
 
-@pytest.mark.parametrize("variant", ["dre", "mgnet"])
+@pytest.mark.parametrize("variant", ["dre", "mgnet", "nn_explainer"])
 @pytest.mark.parametrize("upsample", ["pixelshuffle", "transposed"])
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (75, 99)])
 def test_masks_have_the_size_of_the_image_and_lie_in_the_unit_interval(variant, upsample, size):
@@ -161,6 +161,36 @@ def test_masks_have_the_size_of_the_image_and_lie_in_the_unit_interval(variant, 
     assert mask.shape == (2, 1, *size)
     assert mask.min() >= 0
     assert mask.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((64, 64), (4, 4)), ((96, 64), (6, 4)), ((75, 99), (5, 7)), ((32, 16), (2, 1))],  # of 75 pixels five times 15
+)
+def test_superpixels_are_squares_of_at_most_16_pixels_each_in_one_value(size, grid):
+    torch.manual_seed(0)
+    raw = torch.randn(2, 1, *(math.ceil(side / 4) for side in size))
+    values = SuperpixelValues()(raw)
+    assert values.shape == (2, 1, *grid)
+    shown = show_superpixels(values, size)
+    assert shown.shape == (2, 1, *size)
+    assert shown.amin() < 0 < shown.amax()
+    for row in range(size[0]):
+        for column in range(size[1]):
+            cell = (row * grid[0] // size[0], column * grid[1] // size[1])
+            assert torch.equal(shown[..., row, column], values[..., cell[0], cell[1]])
+    if all(side % 16 == 0 for side in size):
+        torch.testing.assert_close(values.sum((1, 2, 3)), raw.mean((1, 2, 3)))
+        torch.testing.assert_close(values[0, 0, 0, 0] * math.prod(grid), raw[0, 0, :4, :4].mean())
+
+
+def test_masks_of_a_sigmoid_start_near_one_half():
+    torch.manual_seed(0)
+    features = [
+        torch.rand(2, channels, side, side) for channels, side in zip((8, 8, 16, 16), (16, 8, 4, 2), strict=True)
+    ]
+    scores = MaskEstimator(settings(variant="nn_explainer"))(features, torch.tensor([1, 2]))
+    assert (scores - 0.5).abs().max() < 0.15
 
 
 def test_pair_ratio_of_nothing_is_zero():

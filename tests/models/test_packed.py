@@ -17,6 +17,7 @@ from dre.cli.pack import main
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, load_estimator, read_checkpoint
 from dre.models.packed import HEAD_KEY, HEADER, SHIPPED, read_packed, write_packed
+from dre.modules import MaskTraining
 from tests.command_line import REPOSITORY
 from tests.networks import small_classifier
 from tests.photographs import lite0, photographs
@@ -157,6 +158,14 @@ def test_the_shipped_one_explains_as_the_checkpoint_that_was_packed():
     maps, expected = pooled_maps(classifier, "package"), np.load(MAPS)["maps"]
     for one, other in zip(maps, expected, strict=True):
         assert spearmanr(one.flatten(), other.flatten())[0] > 0.999
+
+
+def test_a_training_starts_from_the_shipped_one():
+    classifier = lite0()
+    training = MaskTraining.load_from_checkpoint("package", classifier)
+    assert torch.equal(training.estimator.filter.embedding.weight, classifier.head_weights())
+    weights = load_estimator("package", classifier, "dre").state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in training.estimator.state_dict().items())
 
 
 def test_without_a_method_it_explains_its_network_and_grad_cam_the_others():

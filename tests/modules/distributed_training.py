@@ -9,12 +9,12 @@ import torch
 from tests.training import quiet_trainer, small_data, small_training
 
 
-def main(root: Path, out: Path) -> None:
+def main(root: Path, out: Path, variant: str = "dre") -> None:
     out.mkdir(parents=True, exist_ok=True)
     nodes = int(os.environ["GROUP_WORLD_SIZE"])
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
     options = {"devices": devices, "num_nodes": nodes, "strategy": "ddp"}
-    model = small_training()
+    model = small_training(variant=variant)
     data = small_data(root, batch_size=6)
     values = quiet_trainer(out, **options).validate(model, data, verbose=False)[0]
     trainer = quiet_trainer(out, **options)

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from callbacks import RunCheckpoints, Throughput
+from dre.engine.class_masks import ClassMaskTerms
 from dre.engine.objectives import EQUATION_2, PUBLISHED_MGNET, Constraints, objective
-from dre.explainers import DRE, MGnet
+from dre.engine.shapley import ShapleySettings
+from dre.explainers import DRE, FastSHAP, MGnet, NNExplainer
 from dre.models import Classifier, load_estimator
 from dre.models.checkpoints import read_recipe
 from dre.modules import MaskTraining
@@ -41,20 +43,25 @@ def test_each_stage_trains_its_own_part_and_never_the_classifier(five_shards, tm
     torch.testing.assert_close(model.classifier.state_dict(), classifier)
 
 
-def test_a_training_step_costs_two_classifier_forwards_and_one_pass_back(five_shards, tmp_path):
-    model = small_training(embedding_epochs=0)
+STEPS = {"dre": (2, 1, 1), "mgnet": (3, 1, 2), "fast_shap": (4, 1, 0), "nn_explainer": (3, 3, 2)}
+"""Passes of each image of a step: through the classifier, through the generator, and back through the classifier."""
+
+
+@pytest.mark.parametrize("variant", STEPS)
+def test_a_training_step_costs_so_many_passes_of_each_image(five_shards, tmp_path, variant):
+    model = small_training(embedding_epochs=0, variant=variant)
     passes = {"classifier": 0, "generator": 0, "backward": 0}
 
     def count(name):
-        return lambda *_: passes.__setitem__(name, passes[name] + 1)
+        return lambda module, given, *_: passes.__setitem__(name, passes[name] + len(given[0]))
 
     model.classifier.network.register_forward_hook(count("classifier"))
     model.classifier.network.stem.register_full_backward_hook(count("backward"))
-    model.estimator.generator.register_forward_hook(count("generator"))
+    model.estimator.generator.head.register_forward_hook(count("generator"))
     quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=3, limit_val_batches=0).fit(
         model, small_data(five_shards)
     )
-    assert passes == {"classifier": 6, "generator": 3, "backward": 3}
+    assert tuple(passes.values()) == tuple(3 * 4 * one for one in STEPS[variant])  # three batches of four
     assert all(parameter.grad is None for parameter in model.classifier.parameters())
 
 
@@ -115,7 +122,7 @@ def test_image_noise_is_added_before_the_mask_and_alone(five_shards, tmp_path, m
         seen.append((images.detach(), mask.detach(), background.detach()))
         return objective(name, classifier, images, mask, background, *others)
 
-    monkeypatch.setattr("dre.modules.training.objective", spy)
+    monkeypatch.setattr("dre.modules.mask_losses.objective", spy)
     for amount in (0.0, 0.015):
         model = small_training(embedding_epochs=0, image_noise=amount)
         quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(
@@ -129,11 +136,14 @@ def test_image_noise_is_added_before_the_mask_and_alone(five_shards, tmp_path, m
     assert 0 <= noisy.amin() <= noisy.amax() <= 1
 
 
-@pytest.mark.parametrize("stop_after", [2, 5, 7])  # in stage 1, at its end, in the middle of stage 2
-def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, stop_after):
-    whole = small_training()
+@pytest.mark.parametrize(  # in stage 1, at its end, in the middle of stage 2
+    ("stop_after", "options"),
+    [(2, {}), (5, {}), (7, {}), (7, {"variant": "fast_shap"}), (7, {"variant": "nn_explainer"})],
+)
+def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, stop_after, options):
+    whole = small_training(**options)
     quiet_trainer(tmp_path, callbacks=[SaveEverywhere(tmp_path)]).fit(whole, small_data(five_shards))
-    resumed = small_training()
+    resumed = small_training(**options)
     path = tmp_path / f"batch_{stop_after}.ckpt"
     quiet_trainer(tmp_path).fit(resumed, small_data(five_shards), ckpt_path=path, weights_only=True)
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
@@ -164,19 +174,28 @@ def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, s
             Constraints(),
         ),
         ({"evidence": "balanced", "residual_weight": 0.5, "fills": ["coloured_noise"]}, "cross_entropy", Constraints()),
+        ({"variant": "fast_shap", "fast_shap": ShapleySettings(subsets=4, score="logit")}, None, None),
+        ({"variant": "nn_explainer", "nn_explainer": ClassMaskTerms(others=1), "fills": ["black"]}, None, None),
     ],
 )
 def test_variants_and_ablations_train(five_shards, tmp_path, options, loss, constraints):
     model = small_training(**options)
-    assert (model.objective, model.constraints) == (loss, constraints)
+    plain = None if constraints is None else asdict(constraints)
+    assert (model.recipe["objective"], model.recipe["constraints"]) == (loss, plain)
     start = weights(model)
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
     trainer.fit(model, small_data(five_shards))
     assert changed(start, weights(model)) == {"filter", "generator"}
     assert math.isfinite(trainer.callback_metrics["val/faithfulness"])
     assert 0 <= trainer.callback_metrics["val/explainability"] <= 1
-    kind = MGnet if model.estimator.settings.variant == "mgnet" else DRE
-    kind(small_classifier(), checkpoint=str(tmp_path / "checkpoints" / "last.ckpt"))
+    path = str(tmp_path / "checkpoints" / "last.ckpt")
+    for kind in (DRE, MGnet, FastSHAP, NNExplainer):
+        if kind.variant == model.estimator.settings.variant:
+            kind(small_classifier(), checkpoint=path)
+        else:
+            with pytest.raises(ValueError, match=rf"holds a generator of variant .*, asked for '{kind.variant}'"):
+                kind(small_classifier(), checkpoint=path)
+    assert MaskTraining.load_from_checkpoint(path, classifier=small_classifier()).recipe == model.recipe
 
 
 def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shards, tmp_path):
@@ -204,7 +223,8 @@ def test_a_training_is_built_again_from_its_checkpoint_and_its_classifier(five_s
     again = MaskTraining.load_from_checkpoint(tmp_path, classifier=small_classifier())
     torch.testing.assert_close(weights(again), weights(model), rtol=0, atol=0)
     if not without:
-        assert (again.constraints, again.fills, again.rates.lr) == (Constraints(area=2.0), ["black", "blur"], 1e-3)
+        assert again.recipe == model.recipe
+        assert (again.loss.constraints, again.rates.lr) == (Constraints(area=2.0), 1e-3)
     assert MaskTraining.load_from_checkpoint(path, classifier=small_classifier(), lr=0.5).rates.lr == 0.5
     with pytest.raises(ValueError, match=r"last\.ckpt explains SmallNetwork, not SmallNetwork: another weights"):
         MaskTraining.load_from_checkpoint(path, classifier=small_classifier(seed=3))
@@ -218,6 +238,9 @@ def test_a_training_is_built_again_from_its_checkpoint_and_its_classifier(five_s
         ({"mask_sampling": "random_area", "variant": "mgnet"}, "random_area"),
         ({"mask_sampling": "tuned", "variant": "mgnet"}, "mask_sampling: tuned"),
         ({"monotone": False, "variant": "mgnet"}, "monotone: false"),
+        ({"evidence": "balanced", "variant": "nn_explainer"}, "evidence: balanced.* nn_explainer does not have"),
+        ({"objective": "eq2", "variant": "fast_shap"}, "objective: eq2.* no option of the variant fast_shap"),
+        ({"fast_shap": ShapleySettings(subsets=4)}, "fast_shap: .*no option of the variant dre, whose own are mask_"),
         ({"area_softness": 0.0}, "area_softness"),
         ({"contrast_share": 0.5, "variant": "mgnet"}, "contrast_share.*mgnet_fake_share"),
         ({"fills": []}, r"`fills` must name at least one of blur, .*, got \[\]"),
@@ -349,7 +372,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rate(five_shards,
     assert not (tmp_path / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("options", [{}, {"variant": "mgnet"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"variant": "mgnet"}, {"variant": "fast_shap"}, {"variant": "nn_explainer"}], ids=str
+)
 def test_grey_images_train_and_pictures_of_other_channels_are_refused_with_the_reason(five_shards, tmp_path, options):
     def train(channels: int) -> MaskTraining:
         model = MaskTraining(small_classifier(channels=channels), widths=[8, 8, 8], embedding_epochs=0, **options)
@@ -428,6 +453,17 @@ def test_validation_numbers_agree_on_one_two_and_three_ranks(five_shards, tmp_pa
     assert values[0].keys() == {"val/faithfulness", "val/explainability", "val/pearson_skewness"}
     for other in values[1:]:
         assert other == pytest.approx(values[0], rel=1e-5)  # sums in float64 of float32 scores
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("variant", ["fast_shap", "nn_explainer"])
+def test_rivals_validate_and_train_alike_on_two_ranks(five_shards, tmp_path, variant):
+    run_ranks(distributed_training.main, 2, five_shards, tmp_path, variant)
+    found = torch.load(tmp_path / "validation.pt", weights_only=True)
+    alone = quiet_trainer(tmp_path).validate(small_training(variant=variant), small_data(five_shards), verbose=False)
+    assert found == pytest.approx(alone[0], rel=1e-5)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)  # every parameter had a gradient, and the mean of both
 
 
 @pytest.mark.ddp
