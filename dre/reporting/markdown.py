@@ -180,6 +180,14 @@ def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
     return lines
 
 
+WHICH_TEST = (
+    "Whether two explainers differ is decided by Wilcoxon's test on the images that both have, after Holm's "
+    "correction. Average ranks with Nemenyi's distance show all explainers at once, on the images that all have; they are more "
+    "cautious, and decide nothing."
+)
+"""Why a report has two tests, and which of them counts."""
+
+
 def ranks_text(ranks: dict[str, Any]) -> str:
     """Describe how the explainers rank and which of them are not told apart."""
     average = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks["average"].items())
@@ -225,7 +233,7 @@ def _means(summary: dict[str, Any], names: Sequence[str], factors: dict[str, flo
 def _differences(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float], reference: str) -> str:
     lead = (
         f"Paired differences from {reference} on common images, x 100{exceptions(factors)}; "
-        "p is Wilcoxon's after Holm's correction over all pairs of the metric."
+        f"p is Wilcoxon's after Holm's correction over all pairs of the metric. {WHICH_TEST}"
     )
     rows = []
     for other in (name for name in names if name != reference):

@@ -21,7 +21,7 @@ from dre.reporting.cells import (
 from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
 from dre.reporting.gallery import Example, gallery_table, images_table
 from dre.reporting.html import STYLE, figure, folded, html_page, paragraph, section, table
-from dre.reporting.markdown import annotation_lines, origins, ranks_text, reasons
+from dre.reporting.markdown import WHICH_TEST, annotation_lines, origins, ranks_text, reasons
 from dre.reporting.style import directed, readable, svg_bytes
 
 MEGABYTE = 1_000_000
@@ -270,7 +270,7 @@ def _plain(value: float | None) -> str:
 
 def _statistics(summary: Mapping[str, Any]) -> list[str]:
     """Write for each metric a diagram of ranks, its description, and all pairs to unfold."""
-    parts = []
+    parts = [paragraph(WHICH_TEST)] if any(summary["comparisons"].values()) else []
     for metric, factor in scales(summary).items():
         pairs, ranks = summary["comparisons"][metric], summary["ranks"].get(metric)
         if not pairs:
