@@ -182,8 +182,8 @@ def _notes(summary: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 WHICH_TEST = (
     "Whether two explainers differ is decided by Wilcoxon's test on the images that both have, after Holm's "
-    "correction. Average ranks with Nemenyi's distance show all explainers at once, on the images that all have; they are more "
-    "cautious, and decide nothing."
+    "correction. Average ranks with Nemenyi's distance show all explainers at once, on the images that all have; "
+    "they are more cautious, and decide nothing."
 )
 """Why a report has two tests, and which of them counts."""
 
