@@ -20,6 +20,7 @@ from callbacks.progress import images_to_evaluate
 from dre.evaluation.measures import Measures, request_sweeps, why_no_value
 from dre.metrics import ImageMean, ScoreTable
 from dre.metrics.base import arguments_of
+from dre.metrics.words import definition
 from dre.modules import ExplainerEvaluation
 from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
 from dre.reporting.cells import choose_reference
@@ -201,6 +202,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         order = list(self.metrics)
         summary = summarise(frame, directions, order=order, explained=explained, without_value=reasons) | facts
         summary["unscaled"] = [name for name, metric in metrics.items() if not metric.is_share]
+        summary["definitions"] = {name: definition(metric) for name, metric in metrics.items()}
         summary["images"] = {
             metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric", observed=True)
         }

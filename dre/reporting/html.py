@@ -1,6 +1,6 @@
 """HTML elements of a page: tables, figures, sections; all text from data is escaped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from dre.reporting.cells import Cell
@@ -59,6 +59,12 @@ def section(name: str, title: str, parts: Sequence[str]) -> str:
 def folded(title: str, content: str) -> str:
     """Write content that a click unfolds."""
     return f"<details><summary>{escape(title)}</summary>\n{content}\n</details>"
+
+
+def meanings(terms: Mapping[str, str]) -> str:
+    """Write what terms mean as a list that a click unfolds; nothing where none has a meaning."""
+    lines = "".join(f"<dt>{escape(term)}</dt><dd>{escape(said)}</dd>" for term, said in terms.items() if said)
+    return folded("What the metrics are", f"<dl>{lines}</dl>") if lines else ""
 
 
 def paragraph(text: str) -> str:

@@ -20,7 +20,7 @@ from dre.reporting.cells import (
 )
 from dre.reporting.figures import cost_figure, critical_difference_diagram, curves_figure, intervals_figure
 from dre.reporting.gallery import Example, gallery_table, images_table
-from dre.reporting.html import STYLE, figure, folded, html_page, paragraph, section, table
+from dre.reporting.html import STYLE, figure, folded, html_page, meanings, paragraph, section, table
 from dre.reporting.markdown import WHICH_TEST, annotation_lines, origins, ranks_text, reasons
 from dre.reporting.style import directed, readable, svg_bytes
 
@@ -123,6 +123,7 @@ def _glance(report: Report) -> list[str]:
     drawing = svg_bytes(intervals_figure(summary, summary["explainers"]))
     return [
         table("scores", [*header, *(["passes", "ms"] if report.cost else [])], rows, caption),
+        meanings({_column(summary, metric): summary.get("definitions", {}).get(metric, "") for metric in factors}),
         *(
             paragraph(line.replace("`", ""))
             for line in (*origins(summary), *annotation_lines(summary), *reasons(summary))

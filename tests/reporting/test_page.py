@@ -51,6 +51,13 @@ def test_the_table_of_scores_says_what_the_summary_says(page):
     assert rows[0][5:] == ["2 + 1", "12.5"]
 
 
+def test_metrics_are_explained_below_their_table_where_a_run_says_what_they_are():
+    said = summary() | {"definitions": {"deletion": "Compute the area <under> the curve.", "faithfulness": ""}}
+    text = report_html(replace(report(), summary=said))
+    assert "<dt>deletion \u2193</dt><dd>Compute the area &lt;under&gt; the curve.</dd></dl>" in text
+    assert "What the metrics are" not in report_html(report())
+
+
 def test_the_best_and_what_is_not_told_apart_from_it_are_marked(page):
     said, kinds = summary(), page.kinds["scores"][1:]
     means = {name: said["scores"][name]["faithfulness"]["mean"] for name in NAMES}
