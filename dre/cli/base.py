@@ -126,6 +126,7 @@ class CommandLine(LightningCLI):
             help="'auto' is what WANDB_MODE or WANDB_DISABLED say, or else online with a W&B key and offline without.",
         )
         parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
+        parser.add_argument("--wandb_entity", type=str | None, default=None, help="Team or user on W&B; your default.")
         parser.add_argument(
             ALLOW,
             type=bool,
@@ -280,6 +281,7 @@ class CommandLine(LightningCLI):
                 mode,
                 name=f"{self.config.name}-{self.run_directory.name}",
                 project=self.config.wandb_project,
+                entity=self.config.wandb_entity,
                 save_dir=self.run_directory.resolve(),  # W&B's process may have started in another folder
                 config=mask_credentials(self.plain_config()),
                 group=self.config.name,

@@ -26,7 +26,8 @@ def offline_run(tmp_path_factory):
         patch.chdir(place)
         patch.setattr(sys, "argv", ["train.py"])
         patch.delenv("PL_GLOBAL_SEED", raising=False)
-        run = TrainingCommandLine(["--config", str(tiny_run_file(place / "tiny.yaml", data)), "--wandb", "offline"])
+        words = ["--config", str(tiny_run_file(place / "tiny.yaml", data)), "--wandb", "offline"]
+        run = TrainingCommandLine([*words, "--wandb_entity", "a-team"])
         run.run()
         wandb.finish()
     directory = place / run.run_directory
@@ -62,6 +63,7 @@ def test_the_offline_run_holds_the_configuration(offline_run):
     directory, _, records = offline_run
     (run,) = kept(records, "run")[:1]
     assert (run.display_name, run.run_group, run.job_type, run.project) == ("tiny-001", "tiny", "runs", "dre")
+    assert run.entity == "a-team"
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     for later in kept(records, "config"):
         config |= {item.key: json.loads(item.value_json) for item in later.update}
