@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.annotations import NAME as ANNOTATION
 from callbacks.explained_classes import CLASS_COLUMNS
+from dre.models.checkpoint_files import steps_of
 from dre.reporting.figures import curves_figure
 from dre.reporting.style import png_bytes
 
 
 class CheckpointArtifact(pl.Callback):
-    """Log `checkpoints/last.ckpt` as the artifact `RUN-checkpoint` when training ends; without W&B it does nothing.
+    """Log the checkpoints of a training as versions of the artifact `RUN-checkpoint`; without W&B it does nothing.
 
-    List it after the callback that writes the checkpoint.
+    The version `best` has `best.ckpt`, where validation wrote one, and `latest` has `last.ckpt`. List it after the
+    callback that writes the checkpoints.
     """
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -31,16 +34,19 @@ class CheckpointArtifact(pl.Callback):
             return
         import wandb
 
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        if not path.is_file():
-            rank_zero_warn(f"no checkpoint at {path} to log; list CheckpointArtifact after RunCheckpoints")
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        if not (folder / "last.ckpt").is_file():
+            rank_zero_warn(
+                f"no checkpoint at {folder / 'last.ckpt'} to log; list CheckpointArtifact after RunCheckpoints"
+            )
             return
-        for logger in loggers:
-            name = f"{logger.experiment.name}-checkpoint"
-            facts = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-            artifact = wandb.Artifact(name, type="model", metadata=facts)
-            artifact.add_file(str(path), policy="immutable")  # the file stays where it is: no copy in W&B's staging
-            logger.experiment.log_artifact(artifact)
+        versions = {"best": folder / "best.ckpt", "latest": folder / "last.ckpt"}
+        for logger, (alias, path) in product(loggers, versions.items()):
+            if path.is_file():
+                facts = {"step": steps_of(path)}
+                artifact = wandb.Artifact(f"{logger.experiment.name}-checkpoint", type="model", metadata=facts)
+                artifact.add_file(str(path), policy="immutable")  # it stays where it is: no copy in W&B's staging
+                logger.experiment.log_artifact(artifact, aliases=[alias])
 
 
 class ResultsArtifact(pl.Callback):

@@ -201,10 +201,10 @@ class DRELoss(MaskLoss):
 
     @staticmethod
     def _logged(shown: Tensor, scores: Tensor, targets: Tensor, asked: Tensor) -> dict[str, Tensor]:
-        logged = {"pearson_skewness": pearson_skewness(scores).mean(), "mask_mean": scores.mean()}
+        logged = {"train/pearson_skewness": pearson_skewness(scores).mean(), "train/mask_mean": scores.mean()}
         kept = target_probability(shown, asked)[asked == targets]
         if len(kept):  # masks of other classes are not asked to keep the target
-            logged["target_probability"] = kept.mean()
+            logged["train/target_probability"] = kept.mean()
         return logged
 
 
@@ -246,7 +246,7 @@ class FastSHAPLoss(MaskLoss):
         flat, empty = values.flatten(1), scores[:, -1]
         loss = shapley_loss(flat, subsets, scores[:, :-1], whole, empty, self.options.efficiency)
         gap = whole - empty - flat.detach().sum(dim=1)
-        return loss, {"efficiency_gap": gap.abs().mean(), "score_change": (whole - empty).abs().mean()}
+        return loss, {"train/efficiency_gap": gap.abs().mean(), "train/score_change": (whole - empty).abs().mean()}
 
     def _scores(self, step: MaskStep, subsets: Tensor, asked: Tensor, grid: torch.Size) -> Tensor:
         """Return the score of each image's class under its subsets, and last under none: [B, n + 1]."""
@@ -288,10 +288,10 @@ class NNExplainerLoss(MaskLoss):
         hidden = self.classifier(blend(noisy, 1 - mask, fill))
         loss = class_mask_loss(kept, hidden, targets, mask, other, self.terms)
         return loss, {
-            "target_probability": target_probability(kept.detach(), targets).mean(),
-            "pearson_skewness": pearson_skewness(mask.detach()).mean(),
-            "mask_mean": mask.detach().mean(),
-            "other_mask_mean": other.detach().mean(),
+            "train/target_probability": target_probability(kept.detach(), targets).mean(),
+            "train/pearson_skewness": pearson_skewness(mask.detach()).mean(),
+            "train/mask_mean": mask.detach().mean(),
+            "train/other_mask_mean": other.detach().mean(),
         }
 
 

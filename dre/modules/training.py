@@ -201,7 +201,7 @@ class MaskTraining(CheckpointedTraining):
         loss, logged = self.loss(MaskStep(batch, features, logits, draws))
         self.log("train/loss", loss, prog_bar=True)
         for name, value in logged.items():
-            self.log(f"train/{name}", value)
+            self.log(name, value)
         return loss
 
     def _draws(self, batch_idx: int) -> torch.Generator:

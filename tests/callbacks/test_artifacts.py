@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import WandbLogger
 from callbacks import CheckpointArtifact, ResultsArtifact
 from callbacks.artifacts import scores_frame
 from dre.cli.training import TrainingCommandLine
+from dre.models import read_checkpoint
 from tests.callbacks.evaluation import small_evaluation
 from tests.command_line import offline_records, tiny_run_file, workplace
 from tests.data.trees import packed
@@ -102,14 +103,18 @@ def test_the_offline_run_holds_the_gallery_and_the_scores(offline_run):
     assert names[0] in files
 
 
-def test_the_offline_run_holds_the_checkpoint_as_an_artifact(offline_run):
+def test_the_offline_run_holds_the_best_and_the_last_checkpoint_as_versions_of_an_artifact(offline_run):
     directory, _, records = offline_run
-    (artifact,) = [entry for entry in kept(records, "artifact") if entry.type == "model"]
-    assert artifact.name == "tiny-001-checkpoint"
-    assert json.loads(artifact.metadata) == {"epoch": 2, "step": 6}
-    (entry,) = artifact.manifest.contents
-    checkpoint = directory / "checkpoints" / "last.ckpt"
-    assert (entry.path, entry.size) == ("last.ckpt", checkpoint.stat().st_size)
+    artifacts = [entry for entry in kept(records, "artifact") if entry.type == "model"]
+    assert {artifact.name for artifact in artifacts} == {"tiny-001-checkpoint"}
+    best, last = (set(artifact.aliases) for artifact in artifacts)
+    assert "best" in best
+    assert last == {"latest"}  # which W&B takes from the version before
+    for artifact, file in zip(artifacts, ("best.ckpt", "last.ckpt"), strict=True):
+        checkpoint = directory / "checkpoints" / file
+        (entry,) = artifact.manifest.contents
+        assert (entry.path, entry.size) == (file, checkpoint.stat().st_size)
+        assert json.loads(artifact.metadata) == {"step": read_checkpoint(checkpoint)["global_step"]}
 
 
 def test_the_offline_run_holds_what_the_evaluation_wrote_as_an_artifact(offline_run):
