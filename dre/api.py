@@ -90,8 +90,9 @@ def explain(
         targets: Class to explain, an integer of any type or a name, for all images, or one for each; by default the
             one that the classifier predicts.
         method: A name from `list_explainers()`; `+idgi` appended to a path method sums it by IDGI's rule. By default
-            the one that a given `checkpoint` holds, DRE where a checkpoint for the classifier ships with `dre`, else
-            Grad-CAM, or integrated gradients where the network has no feature map; the logger `dre` says which.
+            the one that a given `checkpoint` holds, DRE where a checkpoint for the classifier ships with `dre` and it
+            takes the options, else Grad-CAM, or integrated gradients where the network has no feature map; the logger
+            `dre` says which.
         return_target: Return the class that was explained, int64 [B], behind the saliency.
         mean: What is subtracted before a plain module sees the images, one value or one per channel; by default 0.
         std: What the difference is then divided by; by default 1.
@@ -164,7 +165,7 @@ def default_method(classifier: Classifier, options: Mapping[str, Any]) -> str:
     """Return the method that explains where none is named, and log it."""
     if options.get("checkpoint") is not None:
         method: str = variant_of(options["checkpoint"])
-    elif shipped(classifier) is not None:
+    elif shipped(classifier) is not None and options.keys() <= options_of(catalogue()["dre"]).keys():
         method = "dre"
     else:
         method = "grad_cam" if classifier.activation_tap is not None else "integrated_gradients"

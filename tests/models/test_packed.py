@@ -173,6 +173,10 @@ def test_without_a_method_it_explains_its_network_and_grad_cam_the_others():
     maps = dre.explain(lite0(), images)
     assert torch.equal(maps, dre.explain(lite0(), images, method="dre"))
     assert torch.equal(maps, dre.explain(lite0(), images, method="dre", checkpoint="package"))
+    options = {"layer": "blocks.4.2"}  # no option of DRE
+    assert torch.equal(
+        dre.explain(lite0(), images, **options), dre.explain(lite0(), images, None, "grad_cam", **options)
+    )
     small = small_classifier()
     assert torch.equal(dre.explain(small, images), dre.explain(small, images, method="grad_cam"))
     with pytest.raises(ValueError, match="DRE needs a `checkpoint`"):
