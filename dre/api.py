@@ -165,7 +165,7 @@ def default_method(classifier: Classifier, options: Mapping[str, Any]) -> str:
     """Return the method that explains where none is named, and log it."""
     if options.get("checkpoint") is not None:
         method: str = variant_of(options["checkpoint"])
-    elif shipped(classifier) is not None and options.keys() <= options_of(catalogue()["dre"]).keys():
+    elif shipped(classifier) is not None and options.keys() <= set(options_of(catalogue()["dre"])):
         method = "dre"
     else:
         method = "grad_cam" if classifier.activation_tap is not None else "integrated_gradients"
