@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.picture is not None:
             matrix = found.matrix()
             title = "rank correlation of metrics"
-            comparisons_figure({title: matrix.to_numpy(copy=True)}, list(matrix)).savefig(given.picture, dpi=150)
+            figure = comparisons_figure({title: matrix.to_numpy(copy=True)}, list(matrix), ("", ""))
+            figure.savefig(given.picture, dpi=110)
     except (ValueError, OSError) as error:
         sys.exit(f"python -m dre.cli.agree: {error}")
     print(report(found))

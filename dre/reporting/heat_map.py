@@ -64,12 +64,15 @@ def distances_figure(distances: ArrayLike, names: Sequence[str], title: str = ""
     return figure
 
 
-def comparisons_figure(matrices: Mapping[str, ArrayLike], names: Sequence[str]) -> Figure:
+def comparisons_figure(
+    matrices: Mapping[str, ArrayLike], names: Sequence[str], sides: tuple[str, str] = ("first map", "second map")
+) -> Figure:
     """Draw a heat map for each comparison, side by side, each on its own scale.
 
     Args:
         matrices: By the name of the comparison, [G, G] with at least one value; NaN, None and the diagonal stay white.
         names: G of them, in the order of rows and columns.
+        sides: What rows and columns are.
 
     Example:
         >>> figure = comparisons_figure({"pearson": [[None, 0.3], [0.3, None]]}, ["grad_cam", "random"])
@@ -86,8 +89,8 @@ def comparisons_figure(matrices: Mapping[str, ArrayLike], names: Sequence[str]) 
             ends = float(np.nanmin(square)), float(np.nanmax(square))
             _draw_heat(figure, axes, square, list(map(readable, names)), ends)
             axes.set_title(f"{readable(title)}, dark is larger")
-            axes.set_xlabel("second map")
-        panels[0].set_ylabel("first map")
+            axes.set_xlabel(sides[1])
+        panels[0].set_ylabel(sides[0])
     return figure
 
 

@@ -57,15 +57,18 @@ READS_MS_SSIM = (
     "evaluate/idgi_tables",
 )
 """MS-SSIM needs sides above 160 pixels."""
-WIDE = (
-    "train/birds_resnet50",
-    "train/places_resnet50",
-    "train/birds_googlenet",
-    "train/imagenet_googlenet",
-    "evaluate/metrics_all",
+STOOD_FOR = (
+    *("train/birds_resnet50", "train/places_resnet50", "train/birds_googlenet", "train/imagenet_googlenet"),
+    *(
+        "evaluate/metrics_all",
+        "evaluate/idgi_table3",
+        "evaluate/idgi_table4",
+        "evaluate/dre_table4",
+        "evaluate/dre_table5",
+    ),
 )
-"""Smoke runs that are slow tests; `train/imagenet_resnet50`, `train/imagenet_vgg19` and `evaluate/demo_metrics` stand
-for them."""
+"""Smoke runs that are slow tests, since others have all that is in them: `train/imagenet_resnet50` and `_vgg19`,
+`evaluate/demo_metrics`, `evaluate/idgi_tables`, `evaluate/dre_table2` and `_table3`."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
 """What a new user runs, with its whole network, and networks that read 28 x 28 pixels."""
 
@@ -159,7 +162,7 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, marks=[pytest.mark.slow] if name_of(path) in WIDE else [], id=name_of(path))
+        pytest.param(path, marks=[pytest.mark.slow] if name_of(path) in STOOD_FOR else [], id=name_of(path))
         for path in RUN_FILES
     ],
 )
