@@ -51,11 +51,23 @@ class TrainingProgress(pl.Callback):
         epochs, known = trainer.max_epochs, trainer.num_training_batches
         batches = known if isinstance(known, int) else None
         text = f"epoch {trainer.current_epoch + 1}{_of(epochs)}, batch {batch_idx + 1}{_of(batches)}, {clock(seconds)}"
-        if batches is not None and epochs is not None and epochs > 0:
-            left = (epochs - trainer.current_epoch) * batches - batch_idx - 1
+        left = _batches_left(trainer, batches, batch_idx)
+        if left is not None:
             text += f" ({clock(seconds / self._done * left)} left)"
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        return text if not isinstance(loss, torch.Tensor) else f"{text}, loss {float(loss):.3g}"
+        if not isinstance(loss, torch.Tensor):
+            return text
+        return f"{text}, loss {float(loss) * trainer.accumulate_grad_batches:.3g}"  # which Lightning had divided
+
+
+def _batches_left(trainer: pl.Trainer, batches: int | None, batch_idx: int) -> int | None:
+    """Return how many batches the run still has, by its epochs and its steps; None where neither bounds it."""
+    counts = []
+    if batches is not None and trainer.max_epochs is not None and trainer.max_epochs > 0:
+        counts.append((trainer.max_epochs - trainer.current_epoch) * batches - batch_idx - 1)
+    if trainer.max_steps > 0:
+        counts.append((trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches)
+    return max(0, min(counts)) if counts else None
 
 
 def _of(count: int | None) -> str:

@@ -42,7 +42,7 @@ def report(found: Agreement) -> str:
     value, low, high = found.concordance
     lines = [
         f"Kendall's W of {len(metrics)} metrics about {len(found.explainers)} explainers: "
-        f"{value:.2f} [{low:.2f}, {high:.2f}].",
+        f"{value:.2f} {_range(low, high)}.",
         "",
         _ranks(found),
         "",
@@ -76,8 +76,12 @@ def _correlations(found: Agreement, metrics: list[str]) -> str:
     for pair in found.correlations.to_dict("records"):
         first, second = places[pair["first"]], places[pair["second"]]
         rows[second][2 + first] = _number(pair["correlation"])
-        rows[first][2 + second] = f"[{_number(pair['low'])}, {_number(pair['high'])}]"
+        rows[first][2 + second] = _range(pair["low"], pair["high"])
     return markdown_table(["", "metric", *map(str, range(1, len(metrics) + 1))], rows, texts=2)
+
+
+def _range(low: float, high: float) -> str:
+    return "(one image has no interval)" if np.isnan(low) else f"[{_number(low)}, {_number(high)}]"
 
 
 def _number(value: float) -> str:

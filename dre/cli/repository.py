@@ -50,7 +50,9 @@ def located(words: Sequence[str], kind: Kind) -> list[str]:
         is_file = before in CONFIG or (option in CONFIG and equals)
         if is_file and _is_name(value):
             value = str(_run_file(value, kind, home))
-        found.append(f"{option}{equals}{shipped_path(value)}")
+        of = (option if equals else before).rpartition(".")[2]
+        names_input = is_file or value.endswith(ENDING) or of in ROOTS  # and no name or folder of what is written
+        found.append(f"{option}{equals}{shipped_path(value) if names_input else value}")
     return found
 
 
@@ -137,7 +139,7 @@ def _head(path: Path) -> str:
 
 
 def _is_name(value: str) -> bool:
-    return bool(value) and "/" not in value and not value.endswith((ENDING, ".yml")) and not Path(value).exists()
+    return bool(value) and "/" not in value and not value.endswith((ENDING, ".yml")) and not Path(value).is_file()
 
 
 def _run_files(kind: Kind, home: Path | None) -> dict[str, Path]:

@@ -97,6 +97,20 @@ def shapley_subsets(
     return torch.stack([drawn, 1 - drawn], dim=1).view(images, subsets, players)
 
 
+def any_classes(targets: Tensor, classes: int, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Replace each target, with probability `share`, by a class drawn uniformly of all, its own as well: int64 [B].
+
+    Source: Jethani et al. 2022, for a share of 1.
+
+    Example:
+        >>> any_classes(torch.tensor([2, 0]), 3, share=0.0)
+        tensor([2, 0])
+    """
+    drawn = torch.randint(classes, targets.shape, device=targets.device, generator=generator)
+    replaced = torch.rand(targets.shape, device=targets.device, generator=generator) < share
+    return torch.where(replaced, drawn, targets)
+
+
 def efficient(values: Tensor, change: Tensor) -> Tensor:
     """Shift the values [B, d] of each image by one number, so that their sum is the change of its score, [B].
 

@@ -101,7 +101,7 @@ def agreement(
     resampled = _resampled(list(ranked.values()), drawing)
     averages = np.stack([table.to_numpy().mean(axis=0) for table in ranked.values()])  # [metrics, explainers]
     ends = (1 - drawing.level) / 2, (1 + drawing.level) / 2
-    every = kendall_w(averages), *np.quantile(kendall_w(resampled), ends)
+    every = kendall_w(averages), *_interval(kendall_w(resampled), ends)
     return Agreement(
         explainers=names,
         ranks=pd.DataFrame(averages.T, index=names, columns=list(ranked)),
@@ -166,6 +166,8 @@ def _resampled(tables: list[pd.DataFrame], drawing: Drawing) -> NDArray[np.float
     A metric has the images of a resample on which it has values; a resample without one keeps its own average.
     """
     keys = sorted(set().union(*(table.index for table in tables)))
+    if len(keys) < 2:  # one image resampled is the same image
+        return np.full((1, len(tables), tables[0].shape[1]), np.nan)
     dense = [table.reindex(keys).to_numpy(np.float64) for table in tables]
     present = [np.isfinite(values).all(axis=1) for values in dense]
     draw = np.random.default_rng(drawing.seed)
@@ -184,6 +186,15 @@ def _resampled(tables: list[pd.DataFrame], drawing: Drawing) -> NDArray[np.float
     return found
 
 
+def _interval(values: NDArray[np.float64], ends: tuple[float, float]) -> tuple[float, float]:
+    """Return the ends of the resampled values that there are; NaN without any, as with one image."""
+    found = values[np.isfinite(values)]
+    if not len(found):
+        return np.nan, np.nan
+    low, high = np.quantile(found, ends)
+    return float(low), float(high)
+
+
 def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rank correlation along the last axis; NaN where one side has no differences."""
     sides = [rankdata(side, axis=-1) for side in (first, second)]
@@ -200,7 +211,7 @@ def _correlations(
     for first in range(len(names)):
         for second in range(first + 1, len(names)):
             value = float(_spearman(averages[first], averages[second]))
-            low, high = np.nanquantile(_spearman(resampled[:, first], resampled[:, second]), ends)
+            low, high = _interval(_spearman(resampled[:, first], resampled[:, second]), ends)
             rows.append((names[first], names[second], value, float(low), float(high)))
     return pd.DataFrame(rows, columns=["first", "second", "correlation", "low", "high"])
 

@@ -83,6 +83,8 @@ def _tidy(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     lead = ["key", "explainer", "metric"]
     if frame[lead].isna().any(axis=None):
         raise ValueError(f"{name} has rows without a key, an explainer or a metric")
+    if not pd.api.types.is_numeric_dtype(frame["value"]):
+        raise ValueError(f"the values of {name} are no numbers, but {frame['value'].dtype}; convert that column")
     found = frame.astype(dict.fromkeys(lead, str))
     twice = found[found.duplicated(lead)]
     if len(twice):

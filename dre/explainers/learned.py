@@ -14,6 +14,7 @@ from dre.engine.chunks import Chunk
 from dre.engine.perturbation import SweepEngine, rank
 from dre.engine.scoring import score
 from dre.explainers.base import Explainer
+from dre.explainers.controlled import ControlledExplainer  # noqa: F401  # its path until 0.3
 from dre.images.maps import scale_in_order
 from dre.models import Classifier, MaskEstimator, load_estimator
 from dre.models.estimator import Variant
@@ -86,7 +87,8 @@ class DRE(Explainer):
         self, classifier: Classifier, checkpoint: str | None = None, *, score: ScoreName = "probability"
     ) -> None:
         super().__init__(classifier, score=score)
-        given = checkpoint or (shipped(classifier) if self.variant == "dre" else None)
+        is_left_out = checkpoint is None and self.variant == "dre"
+        given = shipped(classifier) if is_left_out else checkpoint
         if given is None:
             raise ValueError(f"{type(self).__name__} needs a `checkpoint`; `python train.py` makes one under runs/")
         estimator = load_estimator(given, classifier, self.variant).to(classifier.mean.device)

@@ -58,7 +58,13 @@ def read_mask(source: bytes | str | PathLike[str], size: tuple[int, int], least:
 def mask_of(picture: Image.Image, size: tuple[int, int], least: int = 1) -> Mask:
     """Return the mask that a picture is; see `read_mask`."""
     _check(picture, size)
-    mask: Mask = np.asarray(picture) >= least
+    values = np.asarray(picture.convert("L") if picture.mode == "1" else picture)  # 0 and 255 in place of two bools
+    lowest = least * 257 if picture.mode.startswith("I") and least > 1 else least  # of 16 bits
+    mask: Mask = values >= lowest
+    if values.any() and not mask.any():
+        raise ValueError(
+            f"its mask has values up to {int(values.max())}, and object is from {lowest} up; save the object as 255"
+        )
     return mask
 
 

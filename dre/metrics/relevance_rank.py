@@ -30,7 +30,7 @@ def relevance_rank_accuracy(saliency: Tensor, objects: Tensor) -> Tensor:
     above, tied = (values > threshold).double(), (values == threshold).double()
     left = size - above.sum(dim=1)  # places that the tied pixels share
     hits = (above * inside).sum(dim=1) + left * (tied * inside).sum(dim=1) / tied.sum(dim=1)
-    return hits / size.where(size > 0, torch.nan)
+    return hits / size.where((size > 0) & values.isfinite().all(dim=1), torch.nan)
 
 
 class RelevanceRankAccuracy(Localisation):

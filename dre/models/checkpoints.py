@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from dre.models.checkpoint_files import read_plain
+from dre.models.checkpoint_files import LAST, files_within, read_plain, steps_of  # noqa: F401  # others by old paths
 from dre.models.classifiers import Classifier
 from dre.models.estimator import EstimatorSettings, MaskEstimator, Variant
 from dre.models.packed import with_head

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dre.checks import check_count
 from dre.models.classifiers import Classifier
 from dre.models.weights import CHECKSUM_KEY, checksum, fingerprint, reason_of
 
@@ -50,8 +51,12 @@ def write_packed(content: Mapping[str, Any], path: Path, classifier: Classifier,
         rank: Of the products that stand for large convolutions.
 
     Raises:
-        ValueError: The name of the file ends otherwise, or a weight does not fit half precision.
+        ValueError: The name of the file ends otherwise, a weight does not fit half precision, or `rank` is below 1.
+        FileNotFoundError: There is no such folder.
     """
+    check_count("rank", rank)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}; make it first")
     if path.suffix != SUFFIX:
         raise ValueError(f"a packed checkpoint is a {SUFFIX} file, got {path}")
     header = {key: content[key] for key in KEPT if key in content}
@@ -93,7 +98,9 @@ def read_packed(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} holds no packed mask generator; `python -m dre.cli.pack` makes one of a checkpoint")
     if header.pop(CHECKSUM_KEY, None) != _checksum(header, state):
         raise ValueError(f"{path} is damaged: it does not hold what was written; copy it anew")
-    for name, shape in header.pop(SHAPES_KEY).items():
+    shapes = header.pop(SHAPES_KEY)
+    _check_sizes(state, shapes, path)
+    for name, shape in shapes.items():
         state[name] = _product(state.pop(name + LEFT, None), state.pop(name + RIGHT, None), shape, path)
     content = header | {
         "state_dict": {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
@@ -116,15 +123,30 @@ def with_head(content: Mapping[str, Any], classifier: Classifier, path: str | Pa
 
 
 def shipped(classifier: Classifier) -> Path | None:
-    """Return the checkpoint of DRE that ships with `dre` for a classifier; None where there is none."""
-    return SHIPPED if SHIPPED.is_file() and classifier.fingerprint == _explained() else None
+    """Return the checkpoint of DRE that ships with `dre` for a classifier; None where there is none.
+
+    There is none either for its network in another precision, or with a head that was changed since it was built.
+    """
+    if not SHIPPED.is_file() or classifier.mean.dtype != torch.float32:
+        return None
+    weights, head = _explained()
+    own = classifier.fingerprint == weights and fingerprint({EMBEDDING: classifier.head_weights()}) == head
+    return SHIPPED if own else None
 
 
 @cache
-def _explained() -> str | None:
-    """Return the hash of the weights that the shipped checkpoint explains."""
-    identity = read_packed(SHIPPED)["classifier"]
-    return str(identity["fingerprint"])
+def _explained() -> tuple[str, str]:
+    """Return the hashes of the network's weights, and of its head, that the shipped checkpoint explains."""
+    content = read_packed(SHIPPED)
+    return str(content["classifier"]["fingerprint"]), str(content[HEAD_KEY])
+
+
+def _check_sizes(state: Mapping[str, Tensor], shapes: Mapping[str, Any], path: str | Path) -> None:
+    """Raise ValueError where the products of a file would have more values than LARGEST, all together."""
+    pairs = [(state.get(name + LEFT), state.get(name + RIGHT)) for name in shapes]
+    values = sum(len(left) * right.shape[-1] for left, right in pairs if left is not None and right is not None)
+    if values > LARGEST:
+        raise ValueError(f"{path} has products of {values} values, and a generator has fewer; copy it anew")
 
 
 def _checksum(header: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
@@ -135,8 +157,8 @@ def _checksum(header: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
 def _product(left: Tensor | None, right: Tensor | None, shape: Any, path: str | Path) -> Tensor:
     """Return the weights whose two factors a file holds; a file of anyone's is not asked for more than LARGEST."""
     try:
-        if left is None or right is None or left.shape[0] * right.shape[1] > LARGEST:
-            raise ValueError("two factors of moderate size are wanted")
+        if left is None or right is None or left.dim() != 2 or right.dim() != 2 or not left.is_floating_point():
+            raise ValueError("two factors of two dimensions are wanted")
         return (left.float() @ right.float()).reshape(shape)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has weights that do not fit together ({reason_of(error)}); copy it anew") from None

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dre.checks import check_shares
 from dre.engine.areas import mask_of_area, random_shares
 from dre.engine.class_masks import ClassMaskTerms, class_mask_loss, other_classes
 from dre.engine.objectives import (
@@ -22,55 +21,14 @@ from dre.engine.objectives import (
 )
 from dre.engine.perturbation import SweepEngine
 from dre.engine.scoring import score
-from dre.engine.shapley import ShapleySettings, shapley_loss, shapley_subsets
-from dre.images.fill import BLUR, TrainingFill, add_noise, blend, check_fills, drawn_fills, mixture_fill
+from dre.engine.shapley import ShapleySettings, any_classes, shapley_loss, shapley_subsets
+from dre.images.fill import BLUR, TrainingFill, add_noise, blend, drawn_fills, mixture_fill
 from dre.metrics.distribution import pearson_skewness
 from dre.models import Classifier, MaskEstimator
 from dre.models.estimator import Variant, show_superpixels
-from dre.modules.mask_sampling import MaskSampling, tuned_mask
+from dre.modules.loss_settings import LossSettings
+from dre.modules.mask_sampling import tuned_mask
 from dre.types import Batch, Blur
-
-
-@dataclass(frozen=True, slots=True)
-class LossSettings:
-    """Hold the options of a mask training about what is shown and about the loss; `MaskTraining` explains them.
-
-    Raises:
-        ValueError: An option is out of its range.
-
-    Example:
-        >>> LossSettings().mask_sampling
-        'controller'
-    """
-
-    mask_sampling: MaskSampling = "controller"
-    area_softness: float = 0.2
-    blur_share: float = 0.5
-    fills: list[TrainingFill] | None = None
-    contrast_share: float = 0.0
-    blur_sigma: float = BLUR.sigma
-    image_noise: float = 0.0
-    objective: ObjectiveName | None = None
-    constraints: Constraints | None = None
-    mgnet_fake_share: float = 0.3
-    fast_shap: ShapleySettings | None = None
-    nn_explainer: ClassMaskTerms | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        check_shares(
-            blur_share=self.blur_share, mgnet_fake_share=self.mgnet_fake_share, contrast_share=self.contrast_share
-        )
-        if self.fills is not None:
-            check_fills(self.fills)
-        if self.area_softness <= 0:
-            raise ValueError(f"`area_softness` must be positive, got {self.area_softness}")
-        if self.blur_sigma <= 0:
-            raise ValueError(
-                f"`blur_sigma` must be positive, got {self.blur_sigma}; --model.blur_share 0 shows no blur"
-            )
-        if self.image_noise < 0:
-            raise ValueError(f"`image_noise` must not be negative, got {self.image_noise}; 0 adds none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +121,10 @@ class DRELoss(MaskLoss):
     """Keep the target's probability under the controller's mask, or under one of a random area."""
 
     variant: ClassVar[Variant] = "dre"
-    own: ClassVar[tuple[str, ...]] = ("mask_sampling", "contrast_share", "objective", "constraints", "image_noise")
+    own: ClassVar[tuple[str, ...]] = (
+        *("mask_sampling", "contrast_share", "objective", "constraints", "image_noise"),
+        "mgnet_fake_share",  # of the objective `published_mgnet`
+    )
     usual_objective: ClassVar[ObjectiveName] = "cross_entropy"
 
     def settle(self) -> dict[str, Any]:
@@ -237,7 +198,7 @@ class FastSHAPLoss(MaskLoss):
     def __call__(self, step: MaskStep) -> tuple[Tensor, dict[str, Tensor]]:
         """See `MaskLoss`."""
         targets = step.logits.argmax(dim=1)
-        asked = fake_targets(targets, self.classifier.num_classes, self.options.uniform_share, step.draws)
+        asked = any_classes(targets, self.classifier.num_classes, self.options.uniform_share, step.draws)
         values = self.estimator.to_scores(self.raw(step.features, asked))
         subsets = shapley_subsets(len(values), self.options.subsets, values[0].numel(), step.draws, values.device)
         with torch.no_grad():
@@ -278,7 +239,8 @@ class NNExplainerLoss(MaskLoss):
     def __call__(self, step: MaskStep) -> tuple[Tensor, dict[str, Tensor]]:
         """See `MaskLoss`."""
         targets = step.logits.argmax(dim=1)
-        asked = torch.cat([targets[None], other_classes(step.logits, self.terms.others, step.draws)])
+        others = min(self.terms.others, step.logits.shape[1] - 1)
+        asked = torch.cat([targets[None], other_classes(step.logits, others, step.draws)])
         repeated = [one.repeat(len(asked), 1, 1, 1) for one in step.features]
         scores = self.estimator.to_scores(self.raw(repeated, asked.flatten()))
         masks = self.estimator.enlarge(scores, step.size).view(*asked.shape, 1, *step.size)

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from dataclasses import fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
@@ -27,11 +27,15 @@ from dre.models.estimator import Variant
 from dre.models.generator import Evidence, UpsampleName
 from dre.modules.checkpointed import CheckpointedTraining
 from dre.modules.compiling import compile_in_place
-from dre.modules.mask_losses import LOSSES, LossSettings, MaskStep
+from dre.modules.loss_settings import LossSettings
+from dre.modules.mask_losses import LOSSES, MaskStep
 from dre.modules.mask_sampling import MaskSampling
 from dre.modules.schedules import ScheduleName, StageSchedules, refuse_broken_loss, refuse_half_weights
 from dre.renamed import accepts_old_options
 from dre.types import Batch
+
+OPTIONS_OF_LOSS = frozenset(LossSettings.__dataclass_fields__)
+"""Options that `loss` holds, which a training names as well."""
 
 
 @accepts_old_options
@@ -141,6 +145,8 @@ class MaskTraining(CheckpointedTraining):
         super().__init__()
         check_shares(fake_share=fake_share)
         shown = LossSettings(**{field.name: options[field.name] for field in fields(LossSettings)})
+        if classifier.num_classes < 2:
+            raise ValueError(f"{classifier.name} has one class, and masks are trained against others; it needs two")
         if not classifier.taps:
             raise ValueError(f"{classifier.name} has no maps at strides 4, 8, 16 and 32: name four modules with `taps`")
         channels = tuple(tap.channels for tap in classifier.taps)
@@ -172,6 +178,13 @@ class MaskTraining(CheckpointedTraining):
         self.faithfulness, self.explainability = Faithfulness(), Explainability()
         self.skewness = PearsonSkewness()
         self.strict_loading = False  # the classifier is not in the checkpoint; on_load_checkpoint checks the rest
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an option of the loss by the name that it had as an attribute until 0.3."""
+        loss = self.__dict__.get("loss")
+        if loss is None or name not in OPTIONS_OF_LOSS:
+            return super().__getattr__(name)
+        return getattr(loss, name) if hasattr(loss, name) else getattr(loss.settings, name)
 
     @property
     def trains_embeddings(self) -> bool:

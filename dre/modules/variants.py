@@ -81,7 +81,7 @@ class Variants:
 
     def is_stored(self, name: str) -> bool:
         """Return whether the maps of an evaluated explainer are read by key, so that a changed image has none."""
-        return isinstance(self.built[name], Precomputed)
+        return any(isinstance(part, Precomputed) for part in self.built[name].modules())
 
     def path_explainers(self) -> list[str]:
         """Name the evaluated explainers that walk a path in a number of steps that can be chosen."""

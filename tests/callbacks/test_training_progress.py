@@ -1,5 +1,6 @@
 import io
 import re
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -26,6 +27,16 @@ def test_each_line_has_its_place_and_the_time_that_is_left(five_shards, tmp_path
     }
     assert {line[3] for line in lines} == {str(len(lines) // 2)}
     assert lines[-1][4] == "0:00"
+
+
+def test_the_loss_is_that_of_a_batch_and_the_time_ends_with_the_steps(five_shards, tmp_path):
+    data = partial(small_data, five_shards, batch_size=4)
+    options = {"every": 0.0, "max_epochs": 50, "max_steps": 6}
+    once = said(tmp_path, data(), **options)
+    assert "(0:00 left)" in once[-1]
+    summed = said(tmp_path, data(), accumulate_grad_batches=2, **options | {"max_steps": 3})
+    first = [re.search(r"loss (.*)", line)[1] for line in (once[0], summed[0])]
+    assert float(first[0]) == pytest.approx(float(first[1]), rel=1e-2)  # before the first step both are one network
 
 
 def test_the_first_batch_has_a_line_and_the_next_comes_when_it_is_time(five_shards, tmp_path):

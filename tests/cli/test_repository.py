@@ -35,6 +35,8 @@ def elsewhere(tmp_path, monkeypatch):
         (["--name", "demo", "--limit", "3"], "evaluate", ["--name", "demo", "--limit", "3"]),
         (["--data.root", "data/mine"], "train", ["--data.root", "data/mine"]),
         (["--config", "mine.yaml"], "train", ["--config", "mine.yaml"]),
+        (["--name", "data", "--wandb_project=configs"], "train", ["--name", "data", "--wandb_project=configs"]),
+        (["--trainer.default_root_dir", "data"], "train", ["--trainer.default_root_dir", "data"]),
     ],
 )
 def test_names_and_paths_of_the_repository_are_found(words, kind, found):
@@ -44,6 +46,8 @@ def test_names_and_paths_of_the_repository_are_found(words, kind, found):
 
 def test_what_is_in_the_current_directory_comes_first(elsewhere):
     (elsewhere / "data" / "demo").mkdir(parents=True)
+    (elsewhere / "robust").mkdir()  # a folder is no run file
+    assert located(["--config", "robust"], "evaluate") == ["--config", f"{ELSEWHERE}/evaluate/robust.yaml"]
     (elsewhere / "demo").write_text("name: mine")
     assert shipped_path("data/demo") == "data/demo"
     assert located(["--config", "demo"], "train") == ["--config", "demo"]

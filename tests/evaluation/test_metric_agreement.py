@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 import dre
-from dre.cli.agree import main
+from dre.cli.agree import main, report
 from dre.evaluation.metric_agreement import kendall_w
 from dre.statistics.intervals import Drawing
 from tests.evaluation.test_comparison import run_directory
@@ -86,6 +86,26 @@ def test_images_without_a_value_of_one_metric_count_for_the_others():
     whole = dre.agreement(frame, drawing=Drawing(resamples=50))
     pair = ["faithfulness", "deletion"]
     assert found.matrix().loc[pair, pair].equals(whole.matrix().loc[pair, pair])
+
+
+def test_resamples_without_differences_and_single_images_leave_an_interval_that_is_true():
+    orders = [(3.0, 2.0, 1.0), (1.0, 2.0, 3.0), (3.0, 2.0, 1.0), (3.0, 2.0, 1.0)]
+    rows = [
+        (f"k{key}", name, metric, value)
+        for key, order in enumerate(orders)
+        for name, value in zip("abc", order, strict=True)
+        for metric in ("one", "two")
+    ]
+    frame = pd.DataFrame(rows, columns=["key", "explainer", "metric", "value"])
+    frame.attrs["higher_is_better"] = {"one": True, "two": True}
+    assert dre.agreement(frame).concordance == (1.0, 1.0, 1.0)
+    single = frame[frame["key"] == "k0"]
+    found = dre.agreement(single)
+    assert found.concordance[0] == 1.0
+    assert np.isnan(found.concordance[1:]).all()
+    assert "(one image has no interval)" in report(found)
+    with pytest.raises(ValueError, match="the values of the table are no numbers, but"):
+        dre.agreement(frame.assign(value="high"))
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,21 @@ def test_masks_that_cannot_be_are_refused_in_one_line(data, reason):
 def test_a_mask_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"its mask cannot be read \(.*No such file"):
         read_mask(tmp_path / "none.png", (2, 2))
+
+
+@pytest.mark.parametrize("least", [1, 128])
+def test_object_is_what_is_white_in_pictures_of_one_bit_and_of_sixteen(tmp_path, least):
+    expected = np.array([[True, False], [False, True]])
+    for name, picture in {
+        "bit": Image.fromarray(expected),
+        "sixteen": Image.fromarray(np.where(expected, 65535, 0).astype(np.uint16)),
+    }.items():
+        picture.save(tmp_path / f"{name}.png")
+        assert read_mask(tmp_path / f"{name}.png", (2, 2), least).tolist() == expected.tolist()
+
+
+def test_a_mask_of_values_that_are_all_too_low_is_refused(tmp_path):
+    Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png", (1, 2)).tolist() == [[False, True]]
+    with pytest.raises(ValueError, match="values up to 1, and object is from 128 up"):
+        read_mask(tmp_path / "mask.png", (1, 2), 128)

@@ -16,7 +16,7 @@ import dre
 from dre.cli.pack import main
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, load_estimator, read_checkpoint
-from dre.models.packed import HEAD_KEY, HEADER, SHIPPED, read_packed, write_packed
+from dre.models.packed import HEAD_KEY, HEADER, SHIPPED, _checksum, read_packed, write_packed
 from dre.modules import MaskTraining
 from tests.command_line import REPOSITORY
 from tests.networks import small_classifier
@@ -137,8 +137,40 @@ def test_a_file_cut_short_or_of_huge_factors_is_refused(classifier, tmp_path, mo
     content["state_dict"] = {"estimator.big": torch.rand(100, 100)}
     write_packed(content, path, classifier, rank=1)
     monkeypatch.setattr("dre.models.packed.LARGEST", 100)
-    with pytest.raises(ValueError, match="two factors of moderate size"):
+    with pytest.raises(ValueError, match="has products of 10000 values, and a generator has fewer"):
         read_checkpoint(path)
+
+
+def test_factors_of_more_dimensions_are_refused(classifier, tmp_path):
+    path = tmp_path / "small.safetensors"
+    content = trained(classifier, head=False)
+    content["state_dict"] = {"estimator.big": torch.rand(100, 100)}
+    write_packed(content, path, classifier, rank=1)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    tensors = {name: value[None] for name, value in load_file(path).items()}
+    header["checksum"] = _checksum({name: value for name, value in header.items() if name != "checksum"}, tensors)
+    save_file(tensors, path, {HEADER: json.dumps(header)})
+    with pytest.raises(ValueError, match="two factors of two dimensions are wanted"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_a_rank_below_one_and_a_folder_that_is_not_there_are_refused(classifier, tmp_path, rank):
+    with pytest.raises(ValueError, match="`rank` must be at least 1"):
+        write_packed(trained(classifier, head=False), tmp_path / "small.safetensors", classifier, rank)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        write_packed(trained(classifier, head=False), tmp_path / "none" / "small.safetensors", classifier)
+
+
+def test_a_changed_head_or_another_precision_is_explained_by_grad_cam():
+    images = photographs(1)
+    halved, changed = lite0().double(), lite0()
+    changed.network.classifier.weight.data.mul_(-1)
+    for classifier in (halved, changed):
+        assert torch.equal(dre.explain(classifier, images), dre.explain(classifier, images, method="grad_cam"))
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        DRE(lite0(), "")
 
 
 def test_weights_beyond_half_precision_are_refused(classifier, tmp_path):

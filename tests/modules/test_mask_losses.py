@@ -6,11 +6,12 @@ from torch import nn
 
 from dre.engine.class_masks import other_classes
 from dre.engine.perturbation import SweepEngine
-from dre.engine.shapley import ShapleySettings
+from dre.engine.shapley import ShapleySettings, any_classes
 from dre.images.fill import blend
 from dre.models import Classifier, EstimatorSettings, MaskEstimator
 from dre.models.estimator import show_superpixels
-from dre.modules.mask_losses import LOSSES, LossSettings, MaskStep
+from dre.modules.loss_settings import LossSettings
+from dre.modules.mask_losses import LOSSES, MaskStep
 from tests.engine.test_shapley import all_subsets, exact_values
 from tests.networks import small_batch, small_classifier, small_estimator
 
@@ -118,3 +119,12 @@ def test_the_surest_other_class_at_each_pixel_makes_the_non_target_mask(monkeypa
     masks = [estimator.mask(features, one, (64, 64)) for one in (logits.argmax(1), *asked)]
     torch.testing.assert_close(seen[0], masks[0])
     torch.testing.assert_close(seen[1], torch.maximum(masks[1], masks[2]))
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_any_class_is_asked_for_the_own_one_as_often_as_another(classes):
+    targets = torch.zeros(20_000, dtype=torch.int64)
+    shares = any_classes(targets, classes, 1.0, torch.Generator().manual_seed(0)).bincount() / len(targets)
+    torch.testing.assert_close(shares, torch.full((classes,), 1 / classes), rtol=0, atol=0.02)
+    kept = any_classes(targets, classes, 0.5, torch.Generator().manual_seed(0)) == 0
+    assert float(kept.float().mean()) == pytest.approx(0.5 + 0.5 / classes, abs=0.02)

@@ -476,3 +476,11 @@ def test_two_nodes_train_together(five_shards, tmp_path):
     assert [node.returncode for node in done] == [0, 0], "".join(node.stderr[-2000:] for node in done)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     torch.testing.assert_close(first, second, rtol=0, atol=0)  # averaged gradients keep the ranks in step
+
+
+def test_options_of_the_loss_are_attributes_of_the_training_as_before():
+    training = small_training(objective="published_mgnet", mgnet_fake_share=0.5, image_noise=0.1)
+    assert (training.mgnet_fake_share, training.image_noise, training.objective) == (0.5, 0.1, "published_mgnet")
+    assert training.constraints == training.loss.constraints
+    with pytest.raises(AttributeError, match="nothing"):
+        training.nothing  # noqa: B018

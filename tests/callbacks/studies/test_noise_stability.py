@@ -3,7 +3,15 @@ import pytest
 import torch
 
 from callbacks import NoiseStability
-from dre.explainers import Explainer, GradCAM, IntegratedGradients, Precomputed, Random, VanillaGradient
+from dre.explainers import (
+    ControlledExplainer,
+    Explainer,
+    GradCAM,
+    IntegratedGradients,
+    Precomputed,
+    Random,
+    VanillaGradient,
+)
 from dre.images.randomness import noisy_copies
 from dre.metrics import local_lipschitz, max_sensitivity, relative_input_stability, relative_output_stability
 from tests.callbacks.studies.conditions import content, evaluation, first_keys, frame, run
@@ -121,6 +129,8 @@ def test_stored_maps_have_no_noisy_copies(five_shards, tmp_path, caplog):
     assert set(pd.read_parquet(tmp_path / "noise_stability.parquet")["explainer"]) == {"random", "classifier"}
     with pytest.raises(ValueError, match="names 'stored', whose maps are read by key: there are none of noisy copies"):
         run(NoiseStability(explainers=["stored"]), data, tmp_path, module)
+    inside = evaluation({"controlled": lambda one: ControlledExplainer(one, lambda two: Precomputed(two, stored))})
+    assert inside.variants.is_stored("controlled")
     alone = evaluation({"stored": lambda classifier: Precomputed(classifier, stored)})
     assert run(NoiseStability(images=2), data, tmp_path, alone) == {}
     assert "noise_stability is left out: maps of noisy copies can be made by no explainer" in caplog.text
