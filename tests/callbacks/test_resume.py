@@ -234,7 +234,7 @@ def evaluate_on_rank(root: Path, out: Path, fail_at: int | None = None) -> None:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("later", [1, 3])
+@pytest.mark.parametrize("later", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_run_of_two_ranks_goes_on_with_another_number(five_shards, unbroken, tmp_path, later):
     assert [code for code, _ in start_ranks(evaluate_on_rank, 2, five_shards, tmp_path, 1)] == [1, 1]
     assert len(list((tmp_path / "progress").glob("*.pt"))) == 2

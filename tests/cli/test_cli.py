@@ -59,13 +59,14 @@ READS_MS_SSIM = (
 """MS-SSIM needs sides above 160 pixels."""
 STOOD_FOR = (
     *("train/birds_resnet50", "train/places_resnet50", "train/birds_googlenet", "train/imagenet_googlenet"),
+    *("train/imagenet_resnet50", "evaluate/robust", "evaluate/dre_table3"),
     *("evaluate/metrics_all", "evaluate/idgi_table1", "evaluate/idgi_table2", "evaluate/idgi_table3"),
     *("evaluate/idgi_table4", "evaluate/idgi_table5", "evaluate/dre_table4", "evaluate/dre_table5"),
     *("evaluate/dre_figure7", "evaluate/dre_figure10b", "evaluate/dre_figure10c", "evaluate/dre_figure11"),
     *("evaluate/ggig_figure7", "evaluate/ggig_figure8", "evaluate/samp_figure5", "evaluate/imagenet_lite0"),
 )
-"""Smoke runs that are slow tests, since others have all that is in them: `train/imagenet_resnet50` and `_vgg19`,
-`evaluate/demo_metrics`, `evaluate/idgi_tables`, `evaluate/dre_table2` and `_table3`, `evaluate/ggig_figure4`."""
+"""Smoke runs that are slow tests, since others have all that is in them: `train/imagenet_vgg19`, `evaluate/learned`,
+`evaluate/demo_metrics`, `evaluate/idgi_tables`, `evaluate/dre_table2`, `evaluate/ggig_figure4`."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
 """What a new user runs, with its whole network, and networks that read 28 x 28 pixels."""
 
