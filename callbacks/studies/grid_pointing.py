@@ -204,6 +204,11 @@ def mosaic(cells: Sequence[Tensor], classifier: Classifier) -> Tensor:
     return torch.cat([torch.cat(row, dim=3) for row in (small[:2], small[2:])], dim=2)
 
 
+def is_of_machine(error: RuntimeError) -> bool:
+    """Return whether an error says nothing about network or explainer: no memory, or a killed worker of the loader."""
+    return is_out_of_memory(error) or str(error).startswith("DataLoader worker")
+
+
 def halves(side: int) -> tuple[int, int]:
     """Split a side of the mosaic between two cells."""
     return side // 2, side - side // 2
@@ -224,7 +229,7 @@ def takes(classifier: Classifier, pixels: Tensor) -> bool:
     try:
         return bool(classifier(pixels).isfinite().all())
     except Exception as error:  # of any network, on a size that it was not made for
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and is_of_machine(error):
             raise
         return False
 
@@ -234,7 +239,7 @@ def explained_or_nan(name: str, explainer: Explain, image: StudyImage, pixels: T
     try:
         return explain(explainer, image, pixels)
     except Exception as error:  # of any explainer
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and is_of_machine(error):
             raise
         size = f"{pixels.shape[-2]} x {pixels.shape[-1]}"
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

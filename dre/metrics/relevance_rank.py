@@ -16,6 +16,8 @@ def relevance_rank_accuracy(saliency: Tensor, objects: Tensor) -> Tensor:
         saliency: [B, 1, H, W], any range; the order alone is read.
         objects: [B, 1, H, W], 1 on the object, 0 elsewhere.
 
+    NaN for an image without an object, and for a map that is not finite.
+
     Source: Arras et al. 2022 (CLEVR-XAI), relevance rank accuracy; the ties are our choice.
 
     Example:

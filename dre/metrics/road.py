@@ -68,8 +68,10 @@ class Road(ImageCurve):
     def __init__(
         self, shares: Sequence[float] = SHARES, fill: Fill = "noisy_linear", read: ScoreName = "probability"
     ) -> None:
-        if not shares or list(shares) != sorted(shares) or not (shares[0] > 0 and shares[-1] < 1):
-            raise ValueError(f"`shares` of Road must ascend between 0 and 1, got {tuple(shares)}")
+        given = list(shares) if isinstance(shares, Sequence) and not isinstance(shares, str) else []
+        are_shares = bool(given) and all(isinstance(one, float) and 0 < one < 1 for one in given)
+        if not are_shares or given != sorted(set(given)):
+            raise ValueError(f"`shares` of Road must ascend between 0 and 1, got {shares!r}")
         super().__init__(len(shares))
         self.shares = tuple(shares)
         kept = tuple(round(1 - share, 12) for share in reversed(self.shares))

@@ -94,6 +94,12 @@ def test_relevance_rank_accuracy_of_distinct_values_counts_the_highest_pixels():
         assert found.item() == pytest.approx(sum(inside[place] for place in highest) / size, abs=1e-12)
 
 
+def test_relevance_rank_accuracy_of_a_map_that_is_not_finite_or_without_an_object_is_nan():
+    saliency, objects = torch.rand(3, 1, 2, 2), torch.ones(3, 1, 2, 2)
+    saliency[0, 0, 0, 0], objects[1] = torch.nan, 0
+    assert relevance_rank_accuracy(saliency, objects).isnan().tolist() == [True, True, False]
+
+
 def test_relevance_rank_accuracy_of_ties_is_the_mean_over_all_orders():
     saliency, objects = torch.tensor([2.0, 1.0, 1.0, 3.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
     orders = [

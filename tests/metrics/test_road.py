@@ -76,7 +76,7 @@ def test_opposite_maps_have_opposite_values_and_increasing_functions_change_noth
     assert (values[0] != 0).all()
 
 
-@pytest.mark.parametrize("shares", [(), (0.0, 0.5), (0.5, 1.0), (0.6, 0.4)])
+@pytest.mark.parametrize("shares", [(), (0.0, 0.5), (0.5, 1.0), (0.6, 0.4), (0.5, 0.5), 0.5, "ab", ("a",)])
 def test_shares_that_remove_nothing_or_all_are_refused(shares):
     with pytest.raises(ValueError, match="`shares` of Road must ascend between 0 and 1"):
         Road(shares)

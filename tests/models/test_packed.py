@@ -16,7 +16,7 @@ import dre
 from dre.cli.pack import main
 from dre.explainers import DRE, MGnet
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, load_estimator, read_checkpoint
-from dre.models.packed import HEAD_KEY, HEADER, SHIPPED, _checksum, read_packed, write_packed
+from dre.models.packed import HEAD_KEY, HEADER, SHIPPED, _checksum, read_packed, shipped, write_packed
 from dre.modules import MaskTraining
 from tests.command_line import REPOSITORY
 from tests.networks import small_classifier
@@ -167,6 +167,9 @@ def test_a_changed_head_or_another_precision_is_explained_by_grad_cam():
     images = photographs(1)
     halved, changed = lite0().double(), lite0()
     changed.network.classifier.weight.data.mul_(-1)
+    replaced = lite0()
+    replaced.network.classifier = nn.Sequential(nn.Linear(1280, 1000), nn.ReLU())
+    assert shipped(replaced) is None
     for classifier in (halved, changed):
         assert torch.equal(dre.explain(classifier, images), dre.explain(classifier, images, method="grad_cam"))
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
