@@ -147,9 +147,11 @@ def _explained() -> tuple[str, str]:
 
 def _check_sizes(state: Mapping[str, Tensor], shapes: Mapping[str, Any], path: str | Path) -> None:
     """Raise ValueError where the products of a file would have more values than LARGEST, all together."""
-    pairs = [(state.get(name + LEFT), state.get(name + RIGHT)) for name in shapes]
-    matrices = [pair for pair in pairs if all(one is not None and one.dim() == 2 for one in pair)]
-    values = sum(len(left) * right.shape[1] for left, right in matrices)  # `_product` refuses the others
+    values = 0
+    for name in shapes:
+        left, right = state.get(name + LEFT), state.get(name + RIGHT)
+        if left is not None and right is not None and left.dim() == right.dim() == 2:  # `_product` refuses others
+            values += len(left) * right.shape[1]
     if values > LARGEST:
         raise ValueError(f"{path} has products of {values} values, and a generator has fewer; copy it anew")
 
