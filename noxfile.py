@@ -44,6 +44,13 @@ def test_all(session: nox.Session) -> None:
 
 
 @nox.session
+def oracles(session: nox.Session) -> None:
+    """Compare explainers and metrics with captum, pytorch-grad-cam, zennit and others."""
+    _install(session, "demo,test,oracles")
+    session.run("pytest", "-m", "oracle", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the site into `site/`, print the page of costs at scale as it is made now, and check all pages."""
     _install(session, "demo,test,docs")

@@ -1,10 +1,10 @@
 """Grid pointing game: mosaics of four images of different classes, and where the map of each class lies on them."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -134,6 +134,7 @@ class GridPointingGame(Study):
     """
 
     name = "grid_pointing_game"
+    directions: ClassVar[Mapping[str, bool]] = {"grid_pointing": True}
     selection: MosaicSelection
 
     def __init__(self, mosaics: int = 8, explainers: list[str] | None = None, above: float = 0.5) -> None:

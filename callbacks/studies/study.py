@@ -56,9 +56,9 @@ class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
     Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
-    number. Writes `NAME.parquet` (a row for each image, point and draw), `NAME.json` (means, intervals, what was left
-    out), `NAME.png` and, for studies that keep maps, `NAME_maps.png` into the run directory. Logs
-    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+    number. Stored maps (`Precomputed`) are left out: there are none of other conditions. Writes `NAME.parquet` (a row
+    for each image, point and draw), `NAME.json` (means, intervals, what was left out), `NAME.png` and, for studies that
+    keep maps, `NAME_maps.png` into the run directory. Logs `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
 
     Args:
         images: Images to study.
@@ -70,6 +70,8 @@ class Study(OutputsCallback, ABC):
     name: ClassVar[str]
     panels_in_a_line: ClassVar[int] = 3
     with_objects: ClassVar[bool] = False
+    directions: ClassVar[Mapping[str, bool]] = {}
+    """Quantities that have a better direction, and whether that is up: `dre.agreement` compares them as metrics."""
     draws: int = 1
     """How often each condition is drawn; intervals are over images and draws."""
 
@@ -100,8 +102,9 @@ class Study(OutputsCallback, ABC):
         """Measure the images of this rank."""
 
     def names(self, evaluation: ExplainerEvaluation) -> list[str]:
-        """Return the names of the explainers to study."""
-        return list(evaluation.explainers) if self.explainers is None else self.explainers
+        """Return the names of the explainers to study: those that can make a map of what is changed."""
+        asked = list(evaluation.explainers) if self.explainers is None else self.explainers
+        return [name for name in asked if not evaluation.variants.is_stored(name)]
 
     def unsupported(self, evaluation: ExplainerEvaluation) -> str:
         """Say why there is nothing to study here, in a line; nothing where there is."""
@@ -131,7 +134,8 @@ class Study(OutputsCallback, ABC):
         """Refuse what cannot be studied before anything is explained."""
         if stage != "test":
             return
-        known = list(cast(ExplainerEvaluation, pl_module).explainers)
+        evaluation = cast(ExplainerEvaluation, pl_module)
+        known = list(evaluation.explainers)
         if CLASSIFIER in known:
             raise ValueError(f"no explainer may be called {CLASSIFIER!r} beside {type(self).__name__}; rename it")
         unknown = [name for name in self.explainers or [] if name not in known]
@@ -139,6 +143,12 @@ class Study(OutputsCallback, ABC):
             raise ValueError(
                 f"`explainers` of {type(self).__name__} names {unknown[0]!r}, which is not evaluated; "
                 f"choose among {', '.join(known)}"
+            )
+        stored = [name for name in self.explainers or [] if evaluation.variants.is_stored(name)]
+        if stored:
+            raise ValueError(
+                f"`explainers` of {type(self).__name__} names {stored[0]!r}, whose maps are read by key: there are "
+                "none of changed images or classifiers; leave it out"
             )
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -163,6 +173,8 @@ class Study(OutputsCallback, ABC):
         evaluation = cast(ExplainerEvaluation, pl_module)
         seen, suited = self.selection.counts()
         unsupported = self.unsupported(evaluation) or ("" if suited else f"none of {seen} images is suited")
+        if not unsupported and not self.names(evaluation):
+            unsupported = "no explainer of the evaluation can make maps anew"
         if unsupported:
             rank_zero_info(f"{self.name} is left out: {unsupported}")
             return
@@ -221,6 +233,7 @@ class Study(OutputsCallback, ABC):
         content = {
             "study": self.name,
             "x_labels": labels,
+            "directions": dict(self.directions),
             "settings": {"explainers": self.names(evaluation), **self.settings(evaluation)},
             **found,
             "points": points.to_dict("records"),

@@ -1,14 +1,16 @@
 """Agreement of metrics: do they rank the explainers alike? Rank correlations and Kendall's W, with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from dre.evaluation.scores import Scores, Side, chosen, names_in, side_of
+from dre.evaluation.scores import NEEDED, Scores, Side, chosen, names_in, side_of
+from dre.runs.results import RunResults
 from dre.statistics.intervals import DRAWING, DRAWS_IN_MEMORY, Drawing
 from dre.statistics.tables import pivot
 
@@ -68,7 +70,8 @@ def agreement(
     coarse correlations, and references that every metric puts last raise them all: leave those out by `explainers`.
 
     Args:
-        scores: A table of `dre.evaluate` or `scores.parquet`, or the directory of a run.
+        scores: A table of `dre.evaluate` or `scores.parquet`, or the directory of a run, whose studies then count as
+            metrics where they measure something that has a better direction, such as noise stability.
         explainers: Those to rank, at least three; all when not given.
         metrics: Those to compare; all when not given. One without a better direction, or without an image on which all
             explainers have a value, is left out with the reason.
@@ -89,7 +92,7 @@ def agreement(
         >>> float(found.matrix().loc["one", "two"]), found.concordance[0]
         (-1.0, 0.0)
     """
-    side = side_of(scores, "the table")
+    side = _with_studies(side_of(scores, "the table"), scores)
     names = chosen(explainers, names_in(side.frame, "explainer"), "explainer")
     if len(names) < FEWEST:
         raise ValueError(f"rankings of fewer than {FEWEST} explainers say nothing, got {', '.join(names)}")
@@ -136,6 +139,15 @@ def kendall_w(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+def _with_studies(side: Side, scores: Scores) -> Side:
+    """Add what the studies of a run have measured image by image."""
+    if isinstance(scores, pd.DataFrame):
+        return side
+    frame, directions = RunResults(Path(scores)).study_scores()
+    table = pd.concat([side.frame[list(NEEDED)], frame], ignore_index=True) if len(frame) else side.frame
+    return replace(side, frame=table, directions={**side.directions, **directions})
+
+
 def _ranked(side: Side, names: list[str], metrics: list[str]) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """Return by metric the ranks of the explainers, images x explainers, and why others have none."""
     ranked, left_out = {}, {}
@@ -147,7 +159,7 @@ def _ranked(side: Side, names: list[str], metrics: list[str]) -> tuple[dict[str,
         if direction is None:
             left_out[metric] = "it has no better direction"
             continue
-        complete = pivot(side.frame, metric).reindex(columns=names).dropna()
+        complete = pivot(side.frame, metric, infinite=True).reindex(columns=names).dropna()
         if complete.empty:
             left_out[metric] = "no image has a value for every explainer"
             continue

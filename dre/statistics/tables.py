@@ -66,8 +66,13 @@ def scale_across_explainers(wide: pd.DataFrame) -> tuple[pd.DataFrame, int, int]
     return scaled, int((~varied).sum()), len(wide) - len(complete)
 
 
-def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+def pivot(frame: pd.DataFrame, metric: str, infinite: bool = False) -> pd.DataFrame:
     """Return one metric as a table of images x explainers; a value that is missing or not finite is NaN.
+
+    Args:
+        frame: Columns key, explainer, metric and value.
+        metric: Which.
+        infinite: Infinite values stay, as an order needs them.
 
     Example:
         >>> import pandas as pd
@@ -80,4 +85,4 @@ def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     wide = rows.astype({name: rows[name].cat.categories.dtype for name in coded}).pivot(
         index="key", columns="explainer", values="value"
     )
-    return wide.where(np.isfinite(wide))
+    return wide if infinite else wide.where(np.isfinite(wide))
