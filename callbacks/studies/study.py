@@ -297,11 +297,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_plain(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) -> None:
-    """Refuse the name of an explainer that walks no path in steps."""
-    walking = evaluation.variants.path_explainers()
-    for name in names or ():
-        if name not in walking:
-            raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")
