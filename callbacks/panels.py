@@ -31,6 +31,9 @@ class FirstPhotographs(OutputsCallback):
         images: Photographs to draw.
         explainers: Rows to draw, in this order; all that are evaluated when not given.
 
+    Raises:
+        ValueError: `images` is below 1.
+
     Attributes:
         photographs: Title -> the columns so far.
     """
@@ -127,6 +130,9 @@ class SalientPixels(FirstPhotographs):
         images: Photographs to draw: the first that are evaluated.
         explainers: Rows to draw; all that are evaluated when not given.
         sigma: Of the blur in pixels.
+
+    Raises:
+        ValueError: There is no share or one outside (0, 1], or `images` is below 1.
 
     Source: Rahman et al. 2022, Figures 1, 4 and 9.
     """

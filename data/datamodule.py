@@ -77,6 +77,11 @@ class ShardDataModule(pl.LightningDataModule):
             read.
         on_error: What an evaluation does with a sample that cannot be read: "raise" ends it, "skip" goes on without
             it and names it in `skipped`.
+
+    Raises:
+        ValueError: A count, share or range is out of its bounds, a root says nothing about where files lie, or a
+            preprocessing has other channels than 1 or 3.
+        TypeError: A number is wanted, and something else is given.
     """
 
     def __init__(
@@ -164,7 +169,11 @@ class ShardDataModule(pl.LightningDataModule):
             refuse_train_images(self._shards["train"], self._shards["val"])
 
     def train_dataloader(self) -> TrainingLoader:
-        """Load training batches of this rank; their global order does not depend on ranks or workers."""
+        """Load training batches of this rank; their global order does not depend on ranks or workers.
+
+        Raises:
+            ValueError: `batch_size` cannot be divided by the number of ranks, or the training images cannot be read.
+        """
         shards, rank = self._open("train"), self._rank()
         if self.batch_size % rank.world:
             raise ValueError(
@@ -180,7 +189,11 @@ class ShardDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvaluationLoader:
-        """Load every evaluation image exactly once over all ranks together."""
+        """Load every evaluation image exactly once over all ranks together.
+
+        Raises:
+            ValueError: There are fewer evaluation images than ranks, or they cannot be read.
+        """
         shards, rank, images = self._open("val"), self._rank(), self.expected_images("val")
         if images < rank.world:
             raise ValueError(f"{images} evaluation images cannot feed {rank.world} ranks; use at most {images} devices")

@@ -79,12 +79,15 @@ class FolderShard:
 
 
 def list_photos(root: Path, split: str, part: Part = everything) -> list[Photo]:
-    """List the photographs of a split in a folder without manifest; refuse a split that is unknown or empty.
+    """List the photographs of a split in a folder without manifest.
 
     Args:
         root: The folder.
         split: Which one, where split folders or a labels.csv divide them.
         part: Takes some of the photographs of a folder that nothing divides.
+
+    Raises:
+        ValueError: There is no such split, or no image in it.
     """
     if not is_divided(root):
         return part(read_tree(root), root)
@@ -162,6 +165,9 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
 
     Columns: `file`, below the folder or its `images` sub-folder; a split; and, where they apply, `class_index`,
     `class_name` or `wnid`, and `boxes` as `x0 y0 x1 y1` with `;` between boxes.
+
+    Raises:
+        ValueError: The file lacks a column, names no images or one in two splits, or a row is none.
     """
     splits: dict[str, list[Photo]] = {}
     split_of: dict[Path, str] = {}
@@ -188,6 +194,9 @@ def read_tree(
         folder: Where to look, at any depth.
         boxes_of: See `read_boxes`.
         names: All classes, in the order of their indices; those of this folder when not given.
+
+    Raises:
+        ValueError: There are no images, two of one key, a class that is not among `names`, or boxes of other files.
     """
     masks = _images_and_masks(folder)
     paths = list(masks)
@@ -207,7 +216,11 @@ def read_tree(
 
 
 def read_boxes(path: Path) -> dict[str, FileBoxes]:
-    """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row."""
+    """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row.
+
+    Raises:
+        ValueError: A column is missing, or a side is no number.
+    """
     boxes: dict[str, FileBoxes] = {}
     for row in read_rows(path, ("file", *SIDES)):
         try:
@@ -218,7 +231,11 @@ def read_boxes(path: Path) -> dict[str, FileBoxes]:
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV file whose first line names its columns; refuse one without the needed columns, or with odd rows."""
+    """Read a CSV file whose first line names its columns.
+
+    Raises:
+        ValueError: It is not in UTF-8 or no CSV, lacks a needed column, or has a row that is longer or shorter.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
@@ -236,7 +253,11 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_text(path: Path) -> str:
-    """Read a file of text, or say which one is not UTF-8."""
+    """Read a file of text in UTF-8.
+
+    Raises:
+        ValueError: It is in another encoding.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -244,7 +265,11 @@ def read_text(path: Path) -> str:
 
 
 def refuse_unknown(boxes_of: Mapping[str, FileBoxes], folder: Path) -> None:
-    """Refuse boxes that are left when all images have theirs."""
+    """Refuse boxes that are left when all images have theirs.
+
+    Raises:
+        ValueError: There are some.
+    """
     if boxes_of:
         raise ValueError(
             f"there are boxes for {len(boxes_of)} files, as for {next(iter(boxes_of))!r}, which are no images below "

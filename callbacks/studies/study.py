@@ -65,6 +65,9 @@ class Study(OutputsCallback, ABC):
         explainers: Evaluated explainers to study; all when not given.
         photographs: Images whose maps are drawn.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
+
+    Raises:
+        ValueError: `images` is below 1, `photographs` negative, `explainers` empty, or the colour map unknown.
     """
 
     name: ClassVar[str]
@@ -131,7 +134,12 @@ class Study(OutputsCallback, ABC):
         return {"": float(curve["mean"].iloc[-1])}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse what cannot be studied before anything is explained."""
+        """Refuse what cannot be studied before anything is explained.
+
+        Raises:
+            ValueError: An explainer that is named is not evaluated or reads stored maps, or one has the name
+                `classifier`.
+        """
         if stage != "test":
             return
         evaluation = cast(ExplainerEvaluation, pl_module)
@@ -300,7 +308,11 @@ def _plain(content: Any) -> Any:
 
 
 def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) -> None:
-    """Refuse the name of an explainer that walks no path in steps."""
+    """Refuse the name of an explainer that walks no path in steps.
+
+    Raises:
+        ValueError: One does.
+    """
     walking = evaluation.variants.path_explainers()
     for name in names or ():
         if name not in walking:

@@ -253,7 +253,11 @@ class CommandLine(LightningCLI):
         return trainer
 
     def fit(self, read: Callable[[Path], Mapping[str, Any]]) -> None:
-        """Train, from a checkpoint where one is given, which `read` reads or refuses."""
+        """Train, from a checkpoint where one is given, which `read` reads or refuses.
+
+        Raises:
+            ValueError: The checkpoint holds no training to go on with.
+        """
         if self.checkpoint is not None:
             content = read(self.checkpoint)
             if "optimizer_states" not in content:

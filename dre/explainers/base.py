@@ -141,6 +141,10 @@ class Explainer(nn.Module, ABC):
         """Check images and targets and plan the chunk; return images in float32, or float64 for such a network.
 
         What a half-precision network is given is rounded where it enters the network, and nowhere else.
+
+        Raises:
+            ValueError: Images or targets of a wrong shape or range.
+            TypeError: The images are not floating point.
         """
         check_images(images, self.classifier.preprocessing.channels)
         targets = class_indices(targets, len(images), images.device)

@@ -22,7 +22,10 @@ def reduce_channels(attribution: Tensor, reduction: Reduction) -> Tensor:
     """Reduce an attribution [B, C, H, W] to one value for each pixel, [B, 1, H, W].
 
     `sum` keeps signs, `abs_sum` is the magnitude of the sum, `sum_abs` and `max_abs` work on magnitudes, `max` keeps
-    the largest signed value. Raises ValueError for any other name.
+    the largest signed value.
+
+    Raises:
+        ValueError: `reduction` is none of these.
     """
     match reduction:
         case "sum":
@@ -119,6 +122,9 @@ class SmoothGrad(Explainer):
         seed: Of the noise, which depends on it, on the key of the image and on the kind of device alone.
         chunk: Most noisy copies in one pass; chosen by device when not given.
 
+    Raises:
+        ValueError: `samples` is below 1, `noise` negative, or `kind` is none of these.
+
     Source: Smilkov et al. 2017; the number of samples is that of Fu et al. 2021.
 
     Example:
@@ -191,6 +197,9 @@ class GuidedBackprop(VanillaGradient):
         score: Which output is differentiated.
         reduce: How the channels become one value.
 
+    Raises:
+        UnsupportedError: The classifier runs no ReLU or ReLU6.
+
     Source: Springenberg et al. 2015.
 
     Example:
@@ -209,7 +218,11 @@ class GuidedBackprop(VanillaGradient):
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier that runs no rectifier."""
+        """Refuse a classifier that runs no rectifier.
+
+        Raises:
+            ValueError: It runs no ReLU or ReLU6.
+        """
         with GuidedRectifiers() as guided, torch.no_grad():
             classifier(classifier.sample())
         if not guided.count:

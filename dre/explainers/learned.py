@@ -104,7 +104,11 @@ class DRE(Explainer):
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier whose features cannot be read."""
+        """Refuse a classifier whose features cannot be read.
+
+        Raises:
+            ValueError: No feature maps at strides 4, 8, 16 and 32 are known.
+        """
         if not classifier.taps:
             raise ValueError(
                 f"{cls.__name__} reads feature maps at strides 4, 8, 16 and 32, and {classifier.name} has none that "
@@ -184,6 +188,10 @@ class DREPlus(DRE):
         mgnet_checkpoint: Of MGnet, for `by="mgnet"` alone.
         score: Which output is swept, for `by="self"` alone.
         chunk: Most masked images in one pass; chosen by device when not given.
+
+    Raises:
+        ValueError: No checkpoint is given and none ships, one explains another classifier, or `mgnet_checkpoint` is
+            given or left out against `by`.
 
     Source: Fu et al. 2021, DRE+.
 

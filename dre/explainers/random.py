@@ -49,6 +49,9 @@ class CentredGaussian(Explainer):
         score: Not used.
         width: Standard deviation as a share of each side.
 
+    Raises:
+        ValueError: `width` is not positive.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -108,6 +108,9 @@ class XRAI(Explainer):
         size: Side in pixels of the square that images are resized to for it.
         dilation: By how many pixels each segment grows.
 
+    Raises:
+        ValueError: `area` is outside (0, 1], a count is below 1, a scale is not positive, or there is no such mode.
+
     Source: Kapishnikov et al. 2019, with the values of its published code, which starts integrated gradients from
     the image's darkest and brightest value where this starts them from black and white.
 

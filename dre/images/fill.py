@@ -219,7 +219,11 @@ def drawn_fills(
 
 
 def check_fills(fills: Sequence[str]) -> None:
-    """Raise ValueError unless all names are fills that training can draw, at least one."""
+    """Check that all names are fills that training can draw.
+
+    Raises:
+        ValueError: One is not, or there is none.
+    """
     unknown = [name for name in fills if name not in get_args(TrainingFill)]
     if unknown or not fills:
         known = ", ".join(get_args(TrainingFill))
@@ -253,6 +257,9 @@ def checkerboard(images: Tensor, cell: int = 16) -> Tensor:
     Args:
         images: [B, C, H, W]; only shape, type and device are used.
         cell: Side of a square in pixels.
+
+    Raises:
+        ValueError: `cell` is below 1.
     """
     check_count("cell", cell)
     rows, columns = (torch.arange(side, device=images.device) // cell for side in images.shape[-2:])

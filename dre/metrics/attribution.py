@@ -91,7 +91,11 @@ class CompletenessGap(ImageMean):
         self.sweeps = {"scores": Sweep((0.0, 1.0), baseline, read=read)}
 
     def update(self, saliency: Tensor, scores: Tensor) -> None:
-        """Add a batch of maps [B, 1, H, W] and the scores [B, 2] of the baseline and of the image."""
+        """Add a batch of maps [B, 1, H, W] and the scores [B, 2] of the baseline and of the image.
+
+        Raises:
+            ValueError: The maps are broken, or the scores are not [B, 2].
+        """
         check_saliency(saliency)
         if scores.shape != (len(saliency), 2):
             raise ValueError(f"`scores` must be [{len(saliency)}, 2], baseline and image, got {list(scores.shape)}")

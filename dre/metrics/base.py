@@ -159,6 +159,10 @@ def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, T
         metric: To update.
         batch: By the names of `PER_IMAGE`, as far as they are known.
         readings: What each sweep read, [B, columns].
+
+    Raises:
+        TypeError: The metric changed what it was given, or did not hand one value for each image to `accumulate`.
+        ValueError: Maps or object masks are broken.
     """
     known = {**batch, **{name: readings[sweep] for name, sweep in metric.sweeps.items()}}
     given = {name: known[name] for name in arguments_of(metric)}

@@ -65,7 +65,11 @@ class MapStatistic(ImageMean, ABC):
     """Compute the mean over images of one number for each map."""
 
     def update(self, saliency: Tensor) -> None:
-        """Add a batch of maps, [B, 1, H, W]."""
+        """Add a batch of maps, [B, 1, H, W].
+
+        Raises:
+            ValueError: The maps have another shape, or NaN or infinity in them.
+        """
         check_saliency(saliency)
         self.accumulate(self.measure(saliency))
 

@@ -100,7 +100,11 @@ def names_of(indices: Iterable[int], known: Sequence[str] | None) -> list[str]:
 
 
 def check_count_of_names(names: Sequence[str] | None, classes: int, classifier: str) -> None:
-    """Raise ValueError unless there is a name for each output of a classifier, or none at all."""
+    """Check that there is a name for each output of a classifier, or none at all.
+
+    Raises:
+        ValueError: There are more or fewer names.
+    """
     if names is not None and len(names) != classes:
         raise ValueError(
             f"`class_names` has {len(names)} names, {classifier} has {classes} outputs; give one name for each, "

@@ -218,6 +218,9 @@ class Classifier(nn.Module):
         Args:
             images: [B, C, H, W] in [0, 1].
             taps: Read these instead of the classifier's own.
+
+        Raises:
+            ValueError: The classifier has no taps, and none are given.
         """
         taps = self.taps if taps is None else taps
         if not taps:
@@ -284,7 +287,11 @@ class Classifier(nn.Module):
         return [tap.read(captured[number], size) for number, tap in enumerate(taps)], logits
 
     def head_weights(self) -> Tensor:
-        """Return the weights [K, C] of a linear head that reads the pooled last tap."""
+        """Return the weights [K, C] of a linear head that reads the pooled last tap.
+
+        Raises:
+            ValueError: The head is not such a layer.
+        """
         channels = self.taps[-1].channels if self.taps else 0
         weights, _ = self.linear_head()
         if weights is None or weights.shape != (self.num_classes, channels):

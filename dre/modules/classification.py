@@ -52,6 +52,11 @@ class ClassifierTraining(pl.LightningModule):
         average_decay: Of the moving average of the weights; smaller in the first steps. 0 keeps no average.
         options: Further arguments of `timm.create_model`, as for `Classifier`.
 
+    Raises:
+        ValueError: A share is outside [0, 1], a rate or decay is negative, or network, weights and `frozen` do not fit
+            each other.
+        FileNotFoundError: There is no file of weights at the path.
+
     Example:
         >>> import torch
         >>> ClassifierTraining("dre/mnist_cnn", average_decay=0.0)(torch.rand(2, 1, 28, 28)).shape
@@ -112,7 +117,12 @@ class ClassifierTraining(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Take over the names of the data's classes; refuse data of more classes than the network knows."""
+        """Take over the names of the data's classes.
+
+        Raises:
+            ValueError: The data have more classes than the network, or the precision keeps the weights themselves in
+                half.
+        """
         refuse_half_weights(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         names: Sequence[str] | None = data.class_names() if data is not None else None
@@ -251,7 +261,11 @@ class ClassifierTraining(pl.LightningModule):
         checkpoint[TRAINED_KEY], checkpoint[SETTINGS_KEY] = self.describe().to_dict(), self._settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, of other classes, or of settings that it cannot go on with."""
+        """Refuse a checkpoint that this training cannot go on from.
+
+        Raises:
+            ValueError: It is one of another network, of other classes or of other settings.
+        """
         check_trained_alike(TrainedNetwork.from_dict(checkpoint[TRAINED_KEY]), self.describe())
         for setting, ours in self._settings().items():
             theirs = checkpoint[SETTINGS_KEY][setting]

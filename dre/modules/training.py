@@ -90,6 +90,10 @@ class MaskTraining(CheckpointedTraining):
         sync_batch_norm: On several GPUs, share the statistics of the generator's batch norms between them.
         compiled: Let torch.compile build the generator; the classifier, whose maps are read by hooks, runs as it is.
 
+    Raises:
+        ValueError: The classifier has one class or no taps, an option is out of its range, or one belongs to another
+            variant.
+
     Source: Fu et al. 2021, section 3 and implementation details.
 
     Example:
@@ -233,7 +237,11 @@ class MaskTraining(CheckpointedTraining):
         return 0.0 * total
 
     def on_fit_start(self) -> None:
-        """Raise ValueError for a run whose generator would never train; compile the generator if that is asked for."""
+        """Check that the generator will train, and compile it if that is asked for.
+
+        Raises:
+            ValueError: All epochs are of stage 1, or the precision keeps the weights themselves in half.
+        """
         refuse_half_weights(self.trainer)
         epochs = self.trainer.max_epochs
         if epochs is not None and 0 <= epochs <= self.embedding_epochs:

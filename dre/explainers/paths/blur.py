@@ -38,6 +38,9 @@ class BlurPath:
         from_sharp: Walk from the image to its blur, and negate the map. Only rules that treat the two ends of a step
             differently depend on it, such as IDGI, which the code of Singhi and Kumari 2024 takes this way round.
 
+    Raises:
+        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or a name is none of these.
+
     Source: Xu et al. 2020; Singhi and Kumari 2024, Eq. 2 and 3, which count in variance where the code counts in sigma.
 
     Example:

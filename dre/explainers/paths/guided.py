@@ -38,6 +38,9 @@ class GuidedPath:
         tmlr_grad_space: Take the gradient in the classifier's normalised units while features move in pixels, as the
             code of Singhi and Kumari 2024 does: channels whose standard deviation is small then seem less steep.
 
+    Raises:
+        ValueError: `steps` is below 1, `fraction` outside (0, 1], or `max_distance` outside [0, 1].
+
     Source: Kapishnikov et al. 2021, Algorithm 1, with the values of their experiments (fraction 0.5, distance 1).
 
     Example:

@@ -173,6 +173,9 @@ class PathExplainer(Explainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
+    Raises:
+        TypeError: `rule` is a class, or cannot be called.
+
     Source: Sundararajan et al. 2017, section 4, for any path; rules and paths name their own sources.
 
     Example:

@@ -68,6 +68,9 @@ class SampPath:
         max_steps: Takes all the rest in one step when it is reached; by default the most that can be needed.
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
 
+    Raises:
+        ValueError: A count is below 1, `momentum` is outside (0, 1], or a name is none of these.
+
     Source: Zhang et al. 2024, Eq. 11 and the greedy algorithm. Selection is exact by default; values for `fragments`
     and `momentum` are from the published code.
 
@@ -118,7 +121,11 @@ class SampPath:
         return (images, other) if self.direction == "deletion" else (other, images)
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints, from the image for deletion, to the image for insertion."""
+        """Yield the waypoints, from the image for deletion, to the image for insertion.
+
+        Raises:
+            ValueError: The direction is `both`, which is two walks.
+        """
         if self.direction == "both":
             raise ValueError("direction 'both' is two walks; take them from walks()")
         here, end = self.ends(images, probe)

@@ -73,6 +73,10 @@ class ExtremalPerturbation(OptimisedExplainer):
         seed: Of the mixture.
         chunk: Most masks in one pass.
 
+    Raises:
+        ValueError: An area is outside (0, 1], a count is too small, a width or `lr` is not positive, or a name is none
+            of these.
+
     Source: Fong, Patrick and Vedaldi 2019 and the published code, which explains one image at a time, leaves the step
     after its last evaluation out, and works on normalised images, where a blur has a border of zeros instead of a
     reflected one.

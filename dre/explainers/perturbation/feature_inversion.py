@@ -65,6 +65,10 @@ class FeatureInversion(OptimisedExplainer):
         chunk: Most images in one pass.
         layer: Name of the layer whose features are kept, such as `layer4.2`; by default the last feature map.
 
+    Raises:
+        ValueError: A count, weight or width is negative, `lr` is not positive, or there is no such fill or layer.
+        UnsupportedError: The classifier has no feature map.
+
     Source: Du et al. 2018; the values are those of its published code.
 
     Example:

@@ -121,6 +121,10 @@ class LIME(SampledExplainer):
         seed: Of the samples, which depend on it, on the key of the image and on its number of superpixels alone.
         chunk: Most masked images in one pass; chosen by device when not given.
 
+    Raises:
+        ValueError: `samples` is below 2, a number for the kernel, the ridge or the segmentation is out of its range, or
+            there is no such fill or segmentation.
+
     Source: Ribeiro et al. 2016, with the values of its published code.
 
     Example:

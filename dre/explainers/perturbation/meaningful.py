@@ -63,6 +63,10 @@ class MeaningfulPerturbation(OptimisedExplainer):
         seed: Of all draws.
         chunk: Most images in one pass.
 
+    Raises:
+        ValueError: A count, weight or width is too small, `lr` is not positive, `variation_power` is below 1, or a name
+            is none of these.
+
     Source: Fong and Vedaldi 2017, Eq. 3 to 5; the values are those of its published code. The mask's blur is
     differentiated, which that code leaves out; images are moved with repeated borders, where it enlarges them.
 

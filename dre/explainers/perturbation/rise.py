@@ -210,6 +210,9 @@ class RISE(SampledExplainer):
         seed: Of the masks.
         chunk: Most masked images in one pass; chosen by device when not given.
 
+    Raises:
+        ValueError: `masks` is below 2, `cells` below 1, `keep` outside (0, 1], or a name is none of these.
+
     Source: Petsiuk et al. 2018, Eq. 6.
 
     Example:
