@@ -197,6 +197,9 @@ class SaliencyPanel(FirstPhotographs):
         colours: A colour map of matplotlib (`gray`, `inferno`, `coolwarm`, `Reds`, ...) in which maps are drawn alone;
             by default they lie over the photograph.
 
+    Raises:
+        ValueError: `images` is below 1, or the colour map unknown.
+
     Source: squares of M_F as in Fu et al. 2021, Figures 7 to 9; colours as in Rahman et al. 2022, Figures 13 to 23.
     """
 

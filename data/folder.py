@@ -167,7 +167,8 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
     `class_name` or `wnid`, and `boxes` as `x0 y0 x1 y1` with `;` between boxes.
 
     Raises:
-        ValueError: The file lacks a column, names no images or one in two splits, or a row is none.
+        FileNotFoundError: A file that it lists is missing.
+        ValueError: A column is missing, an image is in two splits, or class or boxes are no numbers.
     """
     splits: dict[str, list[Photo]] = {}
     split_of: dict[Path, str] = {}
@@ -196,7 +197,7 @@ def read_tree(
         names: All classes, in the order of their indices; those of this folder when not given.
 
     Raises:
-        ValueError: There are no images, two of one key, a class that is not among `names`, or boxes of other files.
+        ValueError: There are no images, two of one key, or boxes of other files.
     """
     masks = _images_and_masks(folder)
     paths = list(masks)

@@ -229,8 +229,6 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify, 
 def class_names(roots: Sequence[Root]) -> list[str] | None:
     """Name each class index of some data sets, empty where no image shows it; `None` where none of them has classes.
 
-    
-
     Raises:
         ValueError: They give one index different names.
     """

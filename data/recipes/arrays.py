@@ -38,7 +38,8 @@ def read_mnist(source: Path, options: Namespace) -> Collection:
     """Read the four idx files, unpacked, in the source or where torchvision puts them.
 
     Raises:
-        ValueError: A file is missing, or no whole idx file.
+        FileNotFoundError: A file is missing.
+        ValueError: A file is still packed, or no whole idx file.
     """
     classes = [name.split()[0] for name in MNIST.classes]
     splits = {}

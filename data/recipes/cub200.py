@@ -27,7 +27,7 @@ def read_cub200(source: Path, options: Namespace) -> Collection:
 
     Raises:
         FileNotFoundError: A list is missing, or an image without `--partial`.
-        ValueError: The lists do not agree about an image.
+        ValueError: The lists do not agree about an image, or the segmentations are of other images.
     """
     root = find(source, ("images.txt", "CUB_200_2011/images.txt"), "CUB-200-2011").parent
     classes = _read_classes(_list(root, "classes.txt"))

@@ -51,7 +51,7 @@ def read_imagenet(source: Path, options: Namespace) -> Collection:
 
     Raises:
         FileNotFoundError: There is no folder of images, or none of a split below `--annotations`.
-        ValueError: A split has fewer images than ImageNet, and `--partial` is not given.
+        ValueError: A split is not whole and `--partial` not given, or an image has no class of ImageNet-1k.
     """
     info = ImageNetInfo("imagenet-1k")
     wnids = {wnid: index for index, wnid in enumerate(info.label_names())}

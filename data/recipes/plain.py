@@ -15,8 +15,8 @@ def read_labelled(source: Path, options: Namespace) -> Collection:
     """Read the files that a labels.csv lists.
 
     Raises:
-        FileNotFoundError: There is no labels.csv.
-        ValueError: It lacks a column, or names no images or one twice.
+        FileNotFoundError: There is no labels.csv, or a file that it lists is missing.
+        ValueError: A column is missing, no image is listed, or two have one key.
     """
     if not (source / LABELS).is_file():
         raise FileNotFoundError(f"no {LABELS} in {source}; for a tree of class folders use the recipe `folder`")

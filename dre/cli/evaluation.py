@@ -156,7 +156,8 @@ class EvaluationCommandLine(CommandLine):
         """Make a directory, or continue in that of the run that is resumed, if it is the same run.
 
         Raises:
-            ValueError: The run to resume was started with another configuration or other checkpoints, or is finished.
+            FileNotFoundError: What is to be resumed is no directory of a run.
+            ValueError: The run is finished, or its configuration or the content of a checkpoint differs.
         """
         if self.config.resume is None:
             super().make_directory(family)

@@ -49,7 +49,9 @@ class Explainer(nn.Module, ABC):
         layer: Of methods that read a feature map: its name, in place of the map that `require` looks for.
 
     Raises:
-        UnsupportedError: The method does not work for the classifier.
+        UnsupportedError: The method does not work for the classifier; a ValueError.
+        ValueError: An option that is a number is NaN, infinite, enormous or out of its range.
+        TypeError: An option that is a number is given as something else.
 
     Example:
         >>> import torch

@@ -50,6 +50,9 @@ class VanillaGradient(Explainer):
         score: Which output is differentiated; a saturated probability has almost no gradient, `log_probability` has.
         reduce: How the channels become one value.
 
+    Raises:
+        UnsupportedError: The classifier is a TorchScript module, of which no gradient can be read.
+
     Source: Simonyan et al. 2014.
 
     Example:
@@ -85,6 +88,9 @@ class InputXGradient(Explainer):
         classifier: What is explained.
         score: Which output is differentiated.
         reduce: How the channels become one value.
+
+    Raises:
+        UnsupportedError: The classifier is a TorchScript module, of which no gradient can be read.
 
     Source: Shrikumar et al. 2016.
 

@@ -64,6 +64,8 @@ class DRE(Explainer):
 
     Raises:
         ValueError: No checkpoint is given and none ships, or one that explains another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Fu et al. 2021, section 3.
 
@@ -135,6 +137,11 @@ class MGnet(DRE):
         checkpoint: Written by train.py with `--model.variant mgnet`.
         score: Not used at explanation time.
 
+    Raises:
+        ValueError: No checkpoint is given, or one of another variant or of another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
+
     Source: Dabkowski and Gal 2017, in the form in which Fu et al. 2021 compare with it.
 
     Example:
@@ -192,6 +199,8 @@ class DREPlus(DRE):
     Raises:
         ValueError: No checkpoint is given and none ships, one explains another classifier, or `mgnet_checkpoint` is
             given or left out against `by`.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Fu et al. 2021, DRE+.
 

@@ -17,6 +17,9 @@ class Random(Explainer):
         score: Not used.
         seed: Of the draws.
 
+    Raises:
+        ValueError: `seed` is negative.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -27,6 +27,10 @@ class ImageMean(Metric):
     What `update` needs is found by name: `saliency`, `images`, `objects`, `targets`, `keys`, `other_saliency` (the map
     of another class), and for each entry of `sweeps` what that sweep reads, [B, columns].
 
+    Raises:
+        TypeError: An option that is a number is given as something else.
+        ValueError: An option that is a number is NaN, infinite or enormous.
+
     Example:
         >>> import torch
         >>> class Brightness(ImageMean):

@@ -95,6 +95,9 @@ class InfidelityScaled(Infidelity):
     is zero, or one that has nothing to do with the score, has the mean squared drop. Options and passes are those of
     `Infidelity`.
 
+    Raises:
+        ValueError: A number is out of its range.
+
     Source: Yeh et al. 2019 (infidelity with optimal scaling); `normalize=True` of captum.
 
     Example:

@@ -44,6 +44,8 @@ class Classifier(nn.Module):
     Raises:
         ValueError: The name is unknown, or the weights or taps do not fit the network.
         FileNotFoundError: There is no file of weights at the path.
+        ConnectionError: The weights cannot be downloaded.
+        ImportError: `weights` is "package", and that package is not installed.
 
     Example:
         >>> import torch

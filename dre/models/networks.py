@@ -91,6 +91,7 @@ def build(
     Raises:
         ValueError: There is no network of that name or no weights for it, `num_classes` is below 2, or `options` are
             given for a network that is not timm's.
+        ConnectionError: The weights cannot be downloaded.
     """
     if options and (name in OWN or name.startswith(TORCHVISION)):
         raise ValueError(f"`options` are handed to timm, which does not build {name}; leave them out")
@@ -114,6 +115,7 @@ def load(
     Raises:
         ValueError: There is no such network, or the weights belong to another one or to other classes or options.
         FileNotFoundError: There is no file of weights at the path.
+        ConnectionError: The weights cannot be downloaded.
     """
     if weights is None or weights in ("pretrained", "package"):
         if name is None:

@@ -27,7 +27,7 @@ class StageSchedules:
     """Hold learning rates, decays and schedule of embeddings (stage 1) and generator (stage 2).
 
     Raises:
-        ValueError: A rate, a decay or a number of epochs is negative, or `lr_epochs` is below 1.
+        ValueError: A rate, a decay, a factor or a number of epochs is negative, or `lr_epochs` is below 1.
     """
 
     embedding_epochs: int

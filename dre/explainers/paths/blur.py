@@ -133,6 +133,10 @@ class BlurIG(PathExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
+    Raises:
+        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or a name is none of these.
+        TypeError: `rule` is a class, or cannot be called.
+
     Source: Xu et al. 2020.
 
     Example:

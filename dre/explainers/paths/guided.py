@@ -159,6 +159,10 @@ class GuidedIG(PathExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
+    Raises:
+        ValueError: `steps` is below 1, `fraction` outside (0, 1], or `max_distance` outside [0, 1].
+        TypeError: `rule` is a class, or cannot be called.
+
     Source: Kapishnikov et al. 2021.
 
     Example:

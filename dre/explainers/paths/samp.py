@@ -233,6 +233,10 @@ class SAMP(PathExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
+    Raises:
+        ValueError: A count is below 1, `momentum` is outside (0, 1], or a name is none of these.
+        TypeError: `rule` is a class, or cannot be called.
+
     Source: Zhang et al. 2024.
 
     Example:
@@ -295,6 +299,10 @@ class SAMPPlusPlus(SAMP):
         fragments: Infinitesimal constraint: no step is longer (L1) than the walk divided by this.
         momentum: Weight of the new gradient in a running average with those before; null for none.
         options: Those of `SAMP`.
+
+    Raises:
+        ValueError: A count is below 1, `momentum` is outside (0, 1], or a name is none of these.
+        TypeError: `SAMP` has no such option.
 
     Source: Zhang et al. 2024; 50 fragments and an even average are the values of the published code.
 

@@ -192,6 +192,10 @@ class IntegratedGradients(PathExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
+    Raises:
+        ValueError: There is no such quadrature, `steps` are too few for it, or there is no baseline.
+        TypeError: `rule` is a class, or cannot be called.
+
     Source: Sundararajan et al. 2017.
 
     Example:

@@ -74,6 +74,11 @@ class LRP(PropagationExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
+    Raises:
+        UnsupportedError: The network calls a function that has no rule, such as a layer norm.
+        ValueError: `score` is not `logit`, `epsilon` negative, `gamma` not positive, `alpha` - `beta` not 1, or a name
+            is none of these.
+
     Source: Bach et al. 2015 (epsilon, alpha-beta, flat); Montavon et al. 2017 (z-box) and 2019 (gamma, composites).
 
     Example:
