@@ -146,7 +146,12 @@ class ShardDataModule(pl.LightningDataModule):
         self._restored: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
-        """Verify the shards of both splits once on each node, and fetch those that training reads at random."""
+        """Verify the shards of both splits once on each node, and fetch those that training reads at random.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or no manifest or shard where one should be.
+            ValueError: There is no such split, or a shard is not the one that its manifest describes.
+        """
         stage = None if self.trainer is None or self.trainer.state.fn is None else self.trainer.state.fn.value
         if stage in (None, "fit"):
             shards = open_shards(self.roots, self.train_split, self.verify, self.held_out.train)
@@ -155,7 +160,13 @@ class ShardDataModule(pl.LightningDataModule):
         open_shards(self.val_roots, self.val_split, self.verify, self.held_out.val)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the shards that the stage needs, in every process; without a trainer, verify them too."""
+        """Open the shards that the stage needs, in every process; without a trainer, verify them too.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or no manifest or shard where one should be.
+            ValueError: There is no such split, a shard is not as its manifest says, a key occurs twice, `val_range` is
+                not within the images, or images that are trained on are evaluated.
+        """
         verify: Verify = "size" if self.trainer is not None else self.verify
         if stage in (None, "fit") and "train" not in self._shards:
             self._shards["train"] = open_shards(self.roots, self.train_split, verify, self.held_out.train)

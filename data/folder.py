@@ -2,6 +2,8 @@
 
 A photograph's key is its file name without suffix where a labels.csv lists it, and its path below the split without
 suffix in a tree. The segmentation mask of NAME.jpg is NAME.mask.png beside it.
+
+The module has more than 300 lines because each layout of a folder has a reader, and each reader says what it refuses.
 """
 
 import csv
@@ -87,6 +89,7 @@ def list_photos(root: Path, split: str, part: Part = everything) -> list[Photo]:
         part: Takes some of the photographs of a folder that nothing divides.
 
     Raises:
+        FileNotFoundError: A file that a labels.csv lists is missing.
         ValueError: There is no such split, or no image in it.
     """
     if not is_divided(root):
@@ -112,7 +115,11 @@ def _list_splits(root: Path) -> dict[str, list[Photo]]:
 
 
 def read_splits(root: Path, boxes_of: Mapping[str, FileBoxes] | None = None) -> dict[str, list[Photo]]:
-    """List the photographs of a folder with split sub-folders; a class has one index in all of them."""
+    """List the photographs of a folder with split sub-folders; a class has one index in all of them.
+
+    Raises:
+        ValueError: A split folder has no images, two images have one key, or boxes belong to none.
+    """
     splits = [name for name in SPLITS if (root / name).is_dir()]
     names = sorted(set().union(*(class_names(list_images(root / split), root / split) for split in splits)))
     parts: dict[str, dict[str, FileBoxes]] = {split: {} for split in splits}

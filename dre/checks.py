@@ -1,4 +1,7 @@
-"""Checks of arguments: shapes, ranges and finite values, with errors that say what to do."""
+"""Checks of arguments: shapes, ranges and finite values, with errors that say what to do.
+
+The module has more than 300 lines because each check documents what it refuses.
+"""
 
 import inspect
 import math

@@ -1,4 +1,7 @@
-"""Base of the command lines of train.py and evaluate.py: parses the configuration and makes the run directory."""
+"""Base of the command lines of train.py and evaluate.py: parses the configuration and makes the run directory.
+
+The module has more than 300 lines because one class declares all options that the two command lines share.
+"""
 
 import shutil
 import sys

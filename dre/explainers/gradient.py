@@ -1,4 +1,7 @@
-"""Gradient explainers: the plain gradient, input x gradient, SmoothGrad and guided backpropagation."""
+"""Gradient explainers: the plain gradient, input x gradient, SmoothGrad and guided backpropagation.
+
+The module has more than 300 lines because each explainer documents its options, its errors and an example.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast, get_args

@@ -120,8 +120,7 @@ class ClassifierTraining(pl.LightningModule):
         """Take over the names of the data's classes.
 
         Raises:
-            ValueError: The data have more classes than the network, or the precision keeps the weights themselves in
-                half.
+            ValueError: The data have more classes than the network, or weights would be kept in half precision.
         """
         refuse_half_weights(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
@@ -154,7 +153,12 @@ class ClassifierTraining(pl.LightningModule):
         return (images - self.mean) / self.std
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the smoothed cross-entropy of one batch, a scalar."""
+        """Return the smoothed cross-entropy of one batch, a scalar.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite.
+            ValueError: An image has no class, or one that the network does not know.
+        """
         labels = self._labels(batch)
         logits = self.network(self._normalise(batch["images"])).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -196,7 +196,11 @@ class MaskTraining(CheckpointedTraining):
         return self.current_epoch < self.embedding_epochs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch, a scalar: of the embeddings in stage 1, of the generator in stage 2."""
+        """Return the loss of one batch, a scalar: of the embeddings in stage 1, of the generator in stage 2.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite.
+        """
         with torch.no_grad():
             features, logits = self.classifier.features(batch["images"])
         step = self._embedding_step if self.trains_embeddings else self._mask_step
