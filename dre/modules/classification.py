@@ -1,4 +1,7 @@
-"""Classifier training: fine-tune a network whose checkpoint `dre.models.Classifier` reads as it is."""
+"""Classifier training: fine-tune a network whose checkpoint `dre.models.Classifier` reads as it is.
+
+The module has more than 300 lines because one class documents every option of the command line.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Self

@@ -45,8 +45,7 @@ class MaskTraining(CheckpointedTraining):
     Args:
         classifier: What is explained; frozen, and never part of a checkpoint.
         variant: `dre` has the skew controller, `mgnet` MGnet's head, `fast_shap` a value for each superpixel,
-            `nn_explainer` a sigmoid; each has its own loss, and options that only one of them has are refused by the
-            others.
+            `nn_explainer` a sigmoid; each has its own loss, and some have options of their own.
         eta: Slope of the controller.
         h: Exponent of the controller.
         monotone: Off, the controller squares the standardised scores: the ablation of the paper's figure 4.
@@ -91,8 +90,7 @@ class MaskTraining(CheckpointedTraining):
         compiled: Let torch.compile build the generator; the classifier, whose maps are read by hooks, runs as it is.
 
     Raises:
-        ValueError: The classifier has one class or no taps, an option is out of its range, or one belongs to another
-            variant.
+        ValueError: The classifier has one class or no taps, or an option is out of its range or of another variant.
 
     Source: Fu et al. 2021, section 3 and implementation details.
 
