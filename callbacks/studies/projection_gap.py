@@ -6,7 +6,8 @@ from typing import Any, cast
 import pytorch_lightning as pl
 
 from callbacks.image_selection import StudyImage
-from callbacks.studies.study import Row, Study, check_walks
+from callbacks.studies.steps import check_walks
+from callbacks.studies.study import Row, Study
 from dre.modules import ExplainerEvaluation
 
 

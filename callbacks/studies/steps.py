@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.image_selection import StudyImage
-from callbacks.studies.study import Row, Study, check_walks, compared, explain
+from callbacks.studies.study import Row, Study, compared, explain
 from dre.checks import NonFiniteError
 from dre.metrics import ImageMean, spearman
 from dre.metrics.base import arguments_of, check_feedable, feed, reads_other_class, reads_transfer
@@ -151,3 +151,15 @@ def _qualities(
     read = dict(zip(sweeps, readings, strict=True))
     known = {name: "objects" not in arguments_of(metric) or "objects" in batch for name, metric in metrics.items()}
     return {name: float(feed(metrics[name], batch, read)) if known[name] else math.nan for name in metrics}
+
+
+def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) -> None:
+    """Refuse the name of an explainer that walks no path in steps.
+
+    Raises:
+        ValueError: One of the names is such.
+    """
+    walking = evaluation.variants.path_explainers()
+    for name in names or ():
+        if name not in walking:
+            raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")

@@ -39,10 +39,7 @@ CLASSIFIER = "classifier"
 
 
 class Row(NamedTuple):
-    """Hold one value of one image; `x` is the position on the curve, such as the number of redrawn layers.
-
-    `draw` counts where a condition is drawn several times.
-    """
+    """Hold one value of one image; `x` is its place on the curve, `draw` counts the draws of one condition."""
 
     key: str
     explainer: str
@@ -55,10 +52,10 @@ class Row(NamedTuple):
 class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
-    Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
-    number. Stored maps (`Precomputed`) are left out: there are none of other conditions. Writes `NAME.parquet` (a row
-    for each image, point and draw), `NAME.json` (means, intervals, what was left out), `NAME.png` and, for studies that
-    keep maps, `NAME_maps.png` into the run directory. Logs `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+    Images are selected by a hash of their keys and explained one by one: neither ranks nor batches change a number.
+    Stored maps (`Precomputed`) are left out: there are none of other conditions. The run directory gets `NAME.parquet`
+    (a row for each image, point and draw), `NAME.json` (means, intervals, what was left out), `NAME.png` and, of kept
+    maps, `NAME_maps.png`. Logs `test/EXPLAINER/QUANTITY`; W&B gets curves and maps, too.
 
     Args:
         images: Images to study.
@@ -137,8 +134,7 @@ class Study(OutputsCallback, ABC):
         """Refuse what cannot be studied before anything is explained.
 
         Raises:
-            ValueError: An explainer that is named is not evaluated or reads stored maps, or one has the name
-                `classifier`.
+            ValueError: An explainer is not evaluated, reads stored maps, or is called `classifier`.
         """
         if stage != "test":
             return
@@ -200,7 +196,6 @@ class Study(OutputsCallback, ABC):
             self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged, **remarks})
 
     def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
-        """Return the rows of all ranks, sorted."""
         draws = range(self.draws)
         labels = [_label(quantity, x, draw) for quantity, x in self.points(evaluation) for draw in draws]
         table = ScoreTable([*self.names(evaluation), CLASSIFIER], labels).to(evaluation.device)
@@ -288,7 +283,6 @@ def _label(quantity: str, x: float, draw: int) -> str:
 
 
 def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:
-    """Say how many images were studied, how long it took, and of which explainers values are missing."""
     line = f"{name}: {counts['studied']} of {counts['seen']} images, {seconds:.0f} s"
     for what in ("undefined", "infinite"):
         missing = points.groupby("explainer")[what].sum()
@@ -305,15 +299,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_plain(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) -> None:
-    """Refuse the name of an explainer that walks no path in steps.
-
-    Raises:
-        ValueError: One does.
-    """
-    walking = evaluation.variants.path_explainers()
-    for name in names or ():
-        if name not in walking:
-            raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")

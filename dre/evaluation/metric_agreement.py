@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from dre.evaluation.scores import NEEDED, Scores, Side, chosen, names_in, side_of
-from dre.runs.results import RunResults
+from dre.runs.locks import read_json
 from dre.statistics.intervals import DRAWING, DRAWS_IN_MEMORY, Drawing
 from dre.statistics.tables import pivot
 
@@ -143,9 +143,30 @@ def _with_studies(side: Side, scores: Scores) -> Side:
     """Add what the studies of a run have measured image by image."""
     if isinstance(scores, pd.DataFrame):
         return side
-    frame, directions = RunResults(Path(scores)).study_scores()
+    frame, directions = study_scores(Path(scores))
     table = pd.concat([side.frame[list(NEEDED)], frame], ignore_index=True) if len(frame) else side.frame
     return replace(side, frame=table, directions={**side.directions, **directions})
+
+
+def study_scores(run: Path) -> tuple[pd.DataFrame, dict[str, bool]]:
+    """Return what the studies of a run measured that has a better direction, and by quantity whether that is up.
+
+    The table has the columns key, explainer, metric and value; draws, and places along a curve, are averaged.
+
+    Args:
+        run: Directory of an evaluation.
+    """
+    frames: list[pd.DataFrame] = []
+    directions: dict[str, bool] = {}
+    for path in sorted(run.glob("*.parquet")):
+        better = read_json(path.with_suffix(".json")).get("directions")
+        if better:  # another table, or a study whose numbers are neither good nor bad
+            rows = pd.read_parquet(path)
+            frames.append(rows[rows["quantity"].isin(better)].rename(columns={"quantity": "metric"}))
+            directions |= better
+    lead = ["key", "explainer", "metric"]
+    frame = pd.concat(frames) if frames else pd.DataFrame(columns=[*lead, "value"])
+    return frame.groupby(lead, sort=False, as_index=False)["value"].mean(), directions
 
 
 def _ranked(side: Side, names: list[str], metrics: list[str]) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:

@@ -243,23 +243,6 @@ class RunResults:
         finite: np.ndarray[Any, np.dtype[np.float64]] = values[np.isfinite(values)]
         return finite
 
-    def study_scores(self) -> tuple[pd.DataFrame, dict[str, bool]]:
-        """Return what studies measured that has a better direction, and by quantity whether that is up.
-
-        The table has the columns key, explainer, metric and value; draws, and places along a curve, are averaged.
-        """
-        frames: list[pd.DataFrame] = []
-        directions: dict[str, bool] = {}
-        for path in sorted(self.directory.glob("*.parquet")):
-            better = read_json(path.with_suffix(".json")).get("directions")
-            if better:  # another table, or a study whose numbers are neither good nor bad
-                rows = pd.read_parquet(path)
-                frames.append(rows[rows["quantity"].isin(better)].rename(columns={"quantity": "metric"}))
-                directions |= better
-        lead = ["key", "explainer", "metric"]
-        frame = pd.concat(frames) if frames else pd.DataFrame(columns=[*lead, "value"])
-        return frame.groupby(lead, sort=False, as_index=False)["value"].mean(), directions
-
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Return the table of scores: a row for each image, explainer and metric."""

@@ -19,8 +19,8 @@ from callbacks import (
     WeightPerturbation,
 )
 from callbacks.studies.study import Study
+from dre.evaluation.metric_agreement import study_scores
 from dre.explainers import ControlledExplainer, Precomputed, Random
-from dre.runs.results import RunResults
 from tests.callbacks import distributed_study
 from tests.callbacks.studies.conditions import EXPLAINERS, evaluation, first_keys, run, steps_explainer
 from tests.ranks import run_ranks
@@ -176,9 +176,7 @@ def test_quantities_with_a_direction_are_measured(study, five_shards):
 
 def test_what_a_study_found_is_compared_with_metrics(five_shards, tmp_path):
     run(JpegStability(images=3), small_data(five_shards), tmp_path, drawn=())
-    for name in ("config.yaml", "summary.json", "run.json"):
-        (tmp_path / name).write_text("{}")
-    frame, directions = RunResults(tmp_path).study_scores()
+    frame, directions = study_scores(tmp_path)
     assert directions == JpegStability.directions
     assert set(frame["metric"]) == set(directions)
     rows = pd.read_parquet(tmp_path / "jpeg_stability.parquet")
