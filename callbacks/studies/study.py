@@ -278,7 +278,6 @@ def probability(classifier: Classifier, image: StudyImage, pixels: Tensor) -> fl
 
 
 def _label(quantity: str, x: float, draw: int) -> str:
-    """Name a point and a draw so that both can be read back exactly."""
     return f"{quantity}@{float(x)!r}#{draw}"
 
 

@@ -118,7 +118,7 @@ class SetCorrelation(RandomSetMetric):
         self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def compare(self, sums: Tensor, drops: Tensor) -> None:
-        """Accumulate the mean correlation of each image, and its curve."""
+        """Accumulate each image's mean correlation, and its curve; `sums` and `drops` are float64 [B, draws, R]."""
         correlations = self.correlate(sums, drops)
         defined = ~correlations.isnan()
         broken = ~drops.isfinite().flatten(1).all(dim=1)

@@ -133,7 +133,7 @@ class MonotonicityCorrelation(SetCorrelation):
         super().__init__(ratios, draws, fill, read, seed)
 
     def summed(self, saliency: Tensor) -> Tensor:
-        """Return magnitudes."""
+        """Return the magnitudes of maps, [B, 1, H, W]."""
         return saliency.abs()
 
     def correlate(self, sums: Tensor, drops: Tensor) -> Tensor:

@@ -195,7 +195,7 @@ class Classifier(nn.Module):
         return super().train(False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Convert pixels in [0, 1] to the network's own units."""
+        """Convert images [B, C, H, W] in [0, 1] to the network's own units, (images - mean) / std."""
         images = images.to(self.scale.dtype) if self.scale.itemsize < images.itemsize == 4 else images  # half precision
         images = images.contiguous(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, images, self.scale)

@@ -92,7 +92,7 @@ class BlurPath:
         return self.max_sigma * root, -self.max_sigma / (2 * root) if root > 0 else 0.0
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints from blurred to sharp, or the other way round."""
+        """Yield the waypoints of images [B, C, H, W] in [0, 1] from blurred to sharp, or the other way round."""
         is_weighed = self.border == "reflect" and self.grad_step is None
         spectrum = BlurSpectrum(images, self.radius) if is_weighed else None
         value = probe.dataset_mean.to(images) if self.border_value == "dataset_mean" else self.border_value

@@ -73,7 +73,7 @@ class GuidedPath:
             raise ValueError(f"`max_distance` must lie in [0, 1], got {self.max_distance}")
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints from baseline to image."""
+        """Yield the waypoints from the baseline to images [B, C, H, W] in [0, 1]."""
 
         def draws() -> list[torch.Generator]:
             return probe.generators(images, self.seed)

@@ -215,12 +215,12 @@ class PathExplainer(Explainer):
         return self.read(self.integrate(images, targets))
 
     def integrate(self, images: Tensor, targets: Tensor) -> Integral:
-        """Return the attribution of each channel and its gap; several walks of one path are weighted and added."""
+        """Return the attribution [B, C, H, W] of checked images and its gap [B]; of several walks the weighted sum."""
         (integral,) = self.integrals(images, targets, [self.rule])
         return integral
 
     def integrals(self, images: Tensor, targets: Tensor, rules: Sequence[IntegrationRule]) -> list[Integral]:
-        """Walk once and return one integral for each rule."""
+        """Walk once, for checked images [B, C, H, W] and targets [B], and return one integral for each rule."""
         images = images.contiguous(memory_format=torch.channels_last)
         probe = self.probe(targets)
         weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in self.walks()]

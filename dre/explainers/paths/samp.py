@@ -121,7 +121,7 @@ class SampPath:
         return (images, other) if self.direction == "deletion" else (other, images)
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints, from the image for deletion, to the image for insertion.
+        """Yield the waypoints, from images [B, C, H, W] in [0, 1] for deletion, to them for insertion.
 
         Raises:
             ValueError: The direction is `both`, which is two walks.

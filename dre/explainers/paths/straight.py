@@ -153,7 +153,7 @@ class StraightPath:
         ]
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints from baseline to image.
+        """Yield the waypoints from the baseline to images [B, C, H, W] in [0, 1].
 
         Raises:
             ValueError: There are several baselines, which are as many walks.

@@ -134,7 +134,15 @@ class LRP(PropagationExplainer):
         return reduce_channels(relevance, self.reduce)
 
     def conservation(self, images: Tensor, targets: Tensor) -> Conservation:
-        """Return how the logit of each image is divided; it costs an explanation of its own."""
+        """Return how the logit of each image is divided; it costs an explanation of its own.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+            targets: [B], classes to explain.
+
+        Raises:
+            ValueError: Images or targets of a wrong shape or range.
+        """
         with outside_inference_mode(self), in_eval_mode(self.classifier):
             images, targets = self.checked(images, targets)
             ask = self.probe(targets).leaf_gradients
