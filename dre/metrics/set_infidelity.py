@@ -82,7 +82,7 @@ class Infidelity(RandomSetMetric):
         super().__init__(ratios, draws, fill, read, seed)
 
     def compare(self, sums: Tensor, drops: Tensor) -> None:
-        """Accumulate each image's mean error over all sets, and its curve; `sums` and `drops` are float64 [B, draws, R]."""
+        """Accumulate each image's mean error and its curve; `sums` and `drops` are float64 [B, draws, R]."""
         errors = infidelity(sums, drops, self.scaled)
         self.accumulate(errors.mean(dim=1))
         self.accumulate_curves(errors)
