@@ -20,6 +20,8 @@ class Random(Explainer):
     Raises:
         ValueError: `seed` is negative.
 
+    Source: our choice.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -54,6 +56,8 @@ class CentredGaussian(Explainer):
 
     Raises:
         ValueError: `width` is not positive.
+
+    Source: our choice.
 
     Example:
         >>> import torch
@@ -93,6 +97,8 @@ class EdgeDetector(Explainer):
     Args:
         classifier: Not used.
         score: Not used.
+
+    Source: Adebayo et al. 2018, who compare maps with those of an edge detector; the Sobel filter is our choice.
 
     Example:
         >>> import torch

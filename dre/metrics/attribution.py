@@ -75,6 +75,8 @@ class CompletenessGap(ImageMean):
         baseline: What is shown instead of the image.
         read: Score that the explainer was asked to explain.
 
+    Source: Sundararajan et al. 2017, the axiom of completeness.
+
     Example:
         >>> import torch
         >>> metric = CompletenessGap()

@@ -83,6 +83,8 @@ class Entropy(MapStatistic):
 
     Neither end is better: it describes how evenly the saliency is spread.
 
+    Source: Bhatt et al. 2020 (complexity), divided by log N, which is our choice.
+
     Example:
         >>> import torch
         >>> metric = Entropy()
@@ -241,6 +243,8 @@ class PearsonSkewness(MapStatistic):
     """Compute the mean over images of Pearson's second coefficient of skewness of the saliency: in [-3, 3].
 
     Positive where few pixels are far above the others; neither end is better.
+
+    Source: Fu et al. 2021, who report Pearson skewness; that it is the second coefficient is our reading.
 
     Example:
         >>> import torch

@@ -72,6 +72,8 @@ def monotonicity_correlation(sums: Tensor, drops: Tensor) -> Tensor:
         sums: [B, draws, R], magnitude of the saliency in each set, at least 0.
         drops: [B, draws, R], what the score loses without the set.
 
+    Source: Nguyen and Martinez 2020 (monotonicity); see `MonotonicityCorrelation` for where it departs from them.
+
     Example:
         >>> import torch
         >>> sums, drops = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[[0.0], [-2.0], [3.0]]])

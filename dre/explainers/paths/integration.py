@@ -101,6 +101,8 @@ def idgi_tmlr(here: Waypoint, there: Waypoint) -> Tensor:
 def completeness(attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Return how far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative.
 
+    Source: Sundararajan et al. 2017, the axiom of completeness.
+
     Example:
         >>> import torch
         >>> completeness(torch.tensor([[[[0.25, 0.5]]]]), torch.tensor([0.0]), torch.tensor([1.0]))
