@@ -79,8 +79,9 @@ class ShardDataModule(pl.LightningDataModule):
             it and names it in `skipped`.
 
     Raises:
-        ValueError: A count, share or range is out of its bounds, a root says nothing about where files lie, or a
-            preprocessing has other channels than 1 or 3.
+        ValueError: A count is too small, `flip`, `crop_scale`, `val_share` or `val_range` is no such share or range,
+            `on_error` is unknown, a root names shards instead of their folder, or the preprocessing has neither 1 nor 3
+            channels.
         TypeError: A number is wanted, and something else is given.
     """
 

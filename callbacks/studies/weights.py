@@ -112,7 +112,8 @@ class ModelRandomisation(ChangedClassifier):
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
     Raises:
-        ValueError: `orders` is empty, a count is too small, `explainers` empty, or a name is none of these.
+        ValueError: `images` or `depths` is below 1, `seed` negative, `orders` or `explainers` empty, or a name is
+            unknown.
 
     Source: Adebayo et al. 2018; Rahman et al. 2022, Figures 7 and 21 to 23.
     """
@@ -213,8 +214,7 @@ class WeightPerturbation(ChangedClassifier):
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
     Raises:
-        ValueError: `levels` do not ascend from 0 on, a count is too small, `explainers` is empty, or a name is none of
-            these.
+        ValueError: `levels` do not ascend from 0 on, `images` or `draws` is below 1, or a name is unknown.
 
     Source: Rahman et al. 2022, Section 4, Figure 4.
     """

@@ -147,7 +147,8 @@ class Felzenszwalb:
         dilation: By how many pixels of the image each segment grows.
 
     Raises:
-        ValueError: There is no scale or one that is not positive, or another number is too small.
+        ValueError: There is no scale or one that is not positive, `min_size` or `size` is below 1, or `sigma` or
+            `dilation` is negative.
 
     Source: Felzenszwalb and Huttenlocher 2004; the values are those of XRAI's published code, which says that it
     stretches each image to [-1, 1] first.

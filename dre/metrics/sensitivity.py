@@ -143,7 +143,7 @@ def set_sizes(owner: str, sizes: int, draws: int, smallest: float, largest: floa
         largest: Share.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Example:
         >>> [round(share, 6) for share in set_sizes("a metric", 3, 2, 0.01, 1.0)]
@@ -179,7 +179,7 @@ class SensitivityN(SetCorrelation):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Ancona et al. 2018.
 

@@ -51,7 +51,7 @@ class Infidelity(RandomSetMetric):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Yeh et al. 2019 (infidelity); sizes of sets are our choice.
 
@@ -96,7 +96,7 @@ class InfidelityScaled(Infidelity):
     `Infidelity`.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Yeh et al. 2019 (infidelity with optimal scaling); `normalize=True` of captum.
 

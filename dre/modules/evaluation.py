@@ -52,9 +52,8 @@ class ExplainerEvaluation(pl.LightningModule):
             and normalisation. It explains nothing. Images whose target it does not know have no value of such metrics.
 
     Raises:
-        ValueError: There is no explainer or no metric, or one has a name that cannot be shown or is asked for what is
-            not there.
-        UnsupportedError: An explainer does not work for the classifier, unless such are left out.
+        ValueError: `explainers` or `metrics` is empty, or an explainer has no name or one with brackets or slashes.
+        UnsupportedError: An explainer does not work for the classifier, and it is to be refused; or none works.
 
     Example:
         >>> from torch import nn

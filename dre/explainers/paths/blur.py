@@ -39,7 +39,8 @@ class BlurPath:
             differently depend on it, such as IDGI, which the code of Singhi and Kumari 2024 takes this way round.
 
     Raises:
-        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or a name is none of these.
+        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or `grid`, `border` or `quadrature`
+            is unknown.
 
     Source: Xu et al. 2020; Singhi and Kumari 2024, Eq. 2 and 3, which count in variance where the code counts in sigma.
 
@@ -134,7 +135,8 @@ class BlurIG(PathExplainer):
         chunk: Most images in one pass.
 
     Raises:
-        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or a name is none of these.
+        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or `grid`, `border` or `quadrature`
+            is unknown.
         TypeError: `rule` is a class, or cannot be called.
 
     Source: Xu et al. 2020.

@@ -69,7 +69,8 @@ class SampPath:
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
 
     Raises:
-        ValueError: A count is below 1, `momentum` is outside (0, 1], or a name is none of these.
+        ValueError: `steps`, `pixels`, `fragments` or `max_steps` is below 1, `momentum` is outside (0, 1], or
+            `direction` or `momentum_for` is unknown.
 
     Source: Zhang et al. 2024, Eq. 11 and the greedy algorithm. Selection is exact by default; values for `fragments`
     and `momentum` are from the published code.
@@ -234,7 +235,8 @@ class SAMP(PathExplainer):
         chunk: Most images in one pass.
 
     Raises:
-        ValueError: A count is below 1, `momentum` is outside (0, 1], or a name is none of these.
+        ValueError: `steps`, `pixels`, `fragments` or `max_steps` is below 1, `momentum` is outside (0, 1], or
+            `direction` or `momentum_for` is unknown.
         TypeError: `rule` is a class, or cannot be called.
 
     Source: Zhang et al. 2024.
@@ -301,7 +303,8 @@ class SAMPPlusPlus(SAMP):
         options: Those of `SAMP`.
 
     Raises:
-        ValueError: A count is below 1, `momentum` is outside (0, 1], or a name is none of these.
+        ValueError: `steps`, `pixels`, `fragments` or `max_steps` is below 1, `momentum` is outside (0, 1], or
+            `direction` or `momentum_for` is unknown.
         TypeError: `SAMP` has no such option.
 
     Source: Zhang et al. 2024; 50 fragments and an even average are the values of the published code.

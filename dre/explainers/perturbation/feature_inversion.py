@@ -66,7 +66,8 @@ class FeatureInversion(OptimisedExplainer):
         layer: Name of the layer whose features are kept, such as `layer4.2`; by default the last feature map.
 
     Raises:
-        ValueError: A count, weight or width is negative, `lr` is not positive, or there is no such fill or layer.
+        ValueError: `iterations` is below 1, `lr` is not positive, another number is negative, or `fill` or `layer` is
+            unknown.
         UnsupportedError: The classifier has no feature map.
 
     Source: Du et al. 2018; the values are those of its published code.

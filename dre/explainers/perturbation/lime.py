@@ -122,8 +122,8 @@ class LIME(SampledExplainer):
         chunk: Most masked images in one pass; chosen by device when not given.
 
     Raises:
-        ValueError: `samples` is below 2, a number for the kernel, the ridge or the segmentation is out of its range, or
-            there is no such fill or segmentation.
+        ValueError: `samples` is below 2, `kernel_width`, `alpha` or a number of the segmentation is not positive,
+            `ratio` is outside [0, 1], or `fill` or `segmentation` is unknown.
 
     Source: Ribeiro et al. 2016, with the values of its published code.
 

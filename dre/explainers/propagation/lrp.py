@@ -76,8 +76,8 @@ class LRP(PropagationExplainer):
 
     Raises:
         UnsupportedError: The network calls a function that has no rule, such as a layer norm.
-        ValueError: `score` is not `logit`, `epsilon` negative, `gamma` not positive, `alpha` - `beta` not 1, or a name
-            is none of these.
+        ValueError: `score` is not `logit`, `epsilon` negative, `gamma` not positive, `alpha` - `beta` not 1, or `rule`
+            or `first_layer` is unknown.
 
     Source: Bach et al. 2015 (epsilon, alpha-beta, flat); Montavon et al. 2017 (z-box) and 2019 (gamma, composites).
 
