@@ -27,7 +27,8 @@ class FaithfulnessCorrelation(SetCorrelation):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `share` is outside (0, 1], `sizes` below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <=
+            1.
 
     Source: Bhatt et al. 2020 (faithfulness correlation). Quantus takes 224 of the values of a photograph, 0.15 % of
     224 x 224 with three channels; our sets are of pixels with all channels.
@@ -102,7 +103,7 @@ class MonotonicityCorrelation(SetCorrelation):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Nguyen and Martinez 2020 (monotonicity), with two departures that let it share the passes: their features
     are single ones, Quantus' sets of neighbours in the order of the map, ours random sets; and where they take the
