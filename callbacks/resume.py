@@ -164,7 +164,7 @@ def check_callbacks(written: Collection[str], listed: Collection[str], run: Path
         run: Directory of the run.
 
     Raises:
-        ValueError: They differ.
+        ValueError: The callbacks differ.
     """
     if set(written) == set(listed):
         return

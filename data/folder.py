@@ -276,7 +276,7 @@ def refuse_unknown(boxes_of: Mapping[str, FileBoxes], folder: Path) -> None:
     """Refuse boxes that are left when all images have theirs.
 
     Raises:
-        ValueError: There are some.
+        ValueError: Boxes are left.
     """
     if boxes_of:
         raise ValueError(

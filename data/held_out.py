@@ -93,7 +93,7 @@ def refuse_train_images(train: Sequence[Shard], val: Sequence[Shard]) -> None:
     """Refuse to evaluate on images that are trained on: the same files or the same shards.
 
     Raises:
-        ValueError: Some are in both.
+        ValueError: An image is in both.
     """
     trained = {identity for shard in train for identity in _identities(shard)}
     both = [identity for shard in val for identity in _identities(shard) if identity in trained]

@@ -113,8 +113,8 @@ class Manifest:
         """Read the manifest of the dataset in `root`.
 
         Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is damaged.
+            FileNotFoundError: There is no manifest.
+            ValueError: The manifest is damaged.
         """
         path = root / FILE_NAME
         if not path.is_file():
@@ -126,7 +126,7 @@ class Manifest:
         """Read a manifest; `where` is what messages call it.
 
         Raises:
-            ValueError: The text is none.
+            ValueError: The text is no manifest.
         """
         try:
             content = json.loads(text)

@@ -62,8 +62,8 @@ class Root(ABC):
         """Read the manifest.
 
         Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is damaged.
+            FileNotFoundError: There is no manifest.
+            ValueError: The manifest is damaged.
         """
         text = self.read(FILE_NAME)
         if text is None:
@@ -165,8 +165,8 @@ class RemoteRoot(Root):
         """Read the manifest; refuse one that sends its readers elsewhere.
 
         Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is damaged, or names places elsewhere, which only one on the own disk may.
+            FileNotFoundError: There is no manifest.
+            ValueError: The manifest is damaged, or names other places, which only one on your own disk may.
         """
         manifest = super().manifest()
         for info in (info for infos in manifest.splits.values() for info in infos if info.place):

@@ -254,7 +254,7 @@ def refuse_overlap(shards: Sequence[Shard]) -> None:
     """Refuse evaluation images whose keys occur twice, as in roots that overlap.
 
     Raises:
-        ValueError: A key does.
+        ValueError: A key occurs twice.
     """
     keys = Counter(key for shard in shards for key in shard.list_keys())
     twice = [key for key, times in keys.items() if times > 1]

@@ -268,7 +268,7 @@ def check_not_negative(**amounts: float) -> None:
     """Check that weights and widths are not below zero.
 
     Raises:
-        ValueError: One is.
+        ValueError: A weight or width is below zero.
     """
     for name, amount in amounts.items():
         if amount < 0:
@@ -289,7 +289,7 @@ def check_shares(**arguments: float) -> None:
     """Check that shares lie in [0, 1].
 
     Raises:
-        ValueError: One does not.
+        ValueError: A value is outside [0, 1].
     """
     for name, value in arguments.items():
         if not 0 <= value <= 1:

@@ -157,7 +157,7 @@ def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) ->
     """Refuse the name of an explainer that walks no path in steps.
 
     Raises:
-        ValueError: One of the names is such.
+        ValueError: An explainer walks no path in steps.
     """
     walking = evaluation.variants.path_explainers()
     for name in names or ():

@@ -251,7 +251,7 @@ class WeightPerturbation(ChangedClassifier):
         """Refuse batch norms that are folded already where they are studied unfolded as well.
 
         Raises:
-            ValueError: They are, or an explainer that is named cannot be studied.
+            ValueError: The batch norms are folded already, or an explainer that is named cannot be studied.
         """
         super().setup(trainer, pl_module, stage)
         if stage == "test" and self.batch_norms == "both" and cast(ExplainerEvaluation, pl_module).classifier.folded:

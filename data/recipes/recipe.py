@@ -63,7 +63,7 @@ def find(source: Path, candidates: Sequence[str], what: str) -> Path:
     """Return the first of some files or folders that exists below a source.
 
     Raises:
-        FileNotFoundError: None of them does.
+        FileNotFoundError: None of them exists.
     """
     for name in candidates:
         if (source / name).exists():

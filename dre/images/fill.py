@@ -220,7 +220,7 @@ def check_fills(fills: Sequence[str]) -> None:
     """Check that all names are fills that training can draw.
 
     Raises:
-        ValueError: One is not, or there is none.
+        ValueError: A name is unknown, or there is none.
     """
     unknown = [name for name in fills if name not in get_args(TrainingFill)]
     if unknown or not fills:

@@ -196,7 +196,7 @@ def check_draws(noisy: Tensor, **others: Tensor | None) -> None:
     """Check that there are as many copies of one thing as of another: the first two axes are B and D.
 
     Raises:
-        ValueError: There are more or fewer.
+        ValueError: The numbers of images or of copies differ.
     """
     for name, other in others.items():
         if other is not None and other.shape[:2] != noisy.shape[:2]:

@@ -292,7 +292,7 @@ class Classifier(nn.Module):
         """Return the weights [K, C] of a linear head that reads the pooled last tap.
 
         Raises:
-            ValueError: The head is not such a layer.
+            ValueError: The head is not linear on the last tap.
         """
         channels = self.taps[-1].channels if self.taps else 0
         weights, _ = self.linear_head()

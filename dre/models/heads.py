@@ -49,7 +49,7 @@ def find_head(network: nn.Module) -> str:
     """Name the layer that gives the logits: the last linear layer or convolution in the order of construction.
 
     Raises:
-        ValueError: There is neither.
+        ValueError: The network has neither.
     """
     layers: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     if not layers:

@@ -169,7 +169,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origi
     """Load weights that fit a network in every tensor.
 
     Raises:
-        ValueError: They do not; the message says which do not fit.
+        ValueError: They do not fit; the message says which.
     """
     state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(name, ()))}
     own = network.state_dict()

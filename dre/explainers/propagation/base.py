@@ -48,7 +48,7 @@ class PropagationExplainer(Explainer):
         """Refuse a classifier that calls a function without a rule, which is found by a run on noise.
 
         Raises:
-            ValueError: It calls one.
+            ValueError: A function that the network calls has no rule.
         """
         try:
             with torch.enable_grad(), frozen(classifier.network):
