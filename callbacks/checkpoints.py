@@ -31,6 +31,9 @@ class RunCheckpoints(Checkpoint):
     Args:
         minutes: Longest time between two writes of last.ckpt.
         monitor: Logged value whose maximum marks the best checkpoint.
+
+    Raises:
+        ValueError: `minutes` is not positive.
     """
 
     def __init__(self, minutes: float = 2.0, monitor: str = "val/faithfulness") -> None:

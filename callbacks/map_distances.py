@@ -46,6 +46,9 @@ class MapDistances(MetricStates, OutputsCallback):
         aggregate: XMGD between the `mean_map` of the explainers, or the mean over all pairs of maps (`pairwise`), which
             fits every map and grows with the square of the number of images.
         model: How a map becomes mixtures and their distances one; the defaults of `dre.metrics.XMGD` when not given.
+
+    Raises:
+        ValueError: A comparison is unknown or named twice, or `aggregate` is none of these.
     """
 
     def __init__(

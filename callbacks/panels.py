@@ -31,6 +31,9 @@ class FirstPhotographs(OutputsCallback):
         images: Photographs to draw.
         explainers: Rows to draw, in this order; all that are evaluated when not given.
 
+    Raises:
+        ValueError: `images` is below 1.
+
     Attributes:
         photographs: Title -> the columns so far.
     """
@@ -128,6 +131,9 @@ class SalientPixels(FirstPhotographs):
         explainers: Rows to draw; all that are evaluated when not given.
         sigma: Of the blur in pixels.
 
+    Raises:
+        ValueError: There is no share or one outside (0, 1], or `images` is below 1.
+
     Source: Rahman et al. 2022, Figures 1, 4 and 9.
     """
 
@@ -190,6 +196,9 @@ class SaliencyPanel(FirstPhotographs):
             on each map, from blue (0) to yellow (1); list the panel after the metrics.
         colours: A colour map of matplotlib (`gray`, `inferno`, `coolwarm`, `Reds`, ...) in which maps are drawn alone;
             by default they lie over the photograph.
+
+    Raises:
+        ValueError: `images` is below 1, or the colour map unknown.
 
     Source: squares of M_F as in Fu et al. 2021, Figures 7 to 9; colours as in Rahman et al. 2022, Figures 13 to 23.
     """

@@ -40,6 +40,9 @@ class EvaluationProgress(pl.Callback):
 
     Args:
         every: Seconds between two lines.
+
+    Raises:
+        ValueError: `every` is negative.
     """
 
     def __init__(self, every: float = 30.0) -> None:

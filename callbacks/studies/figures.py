@@ -27,6 +27,9 @@ class StudyMaps:
     Args:
         photographs: Columns of the picture, the first of all that the study explains; 0 draws none.
         colours: A colour map of matplotlib in which maps are drawn alone; by default they lie over the photograph.
+
+    Raises:
+        ValueError: `photographs` is negative, or the colour map unknown.
     """
 
     def __init__(self, photographs: int, colours: str | None = None) -> None:

@@ -129,6 +129,9 @@ class GridPointingGame(Study):
         explainers: Evaluated explainers to study; all when not given.
         above: Probability of its class that an image must exceed.
 
+    Raises:
+        ValueError: `mosaics` is below 1, `above` outside [0, 1), or `explainers` empty.
+
     Source: Böhle et al. 2021; 2 x 2 cells, images above one half and the sum of positive values are those of the
     published code, which draws the classes of a mosaic at random. To take the surest classes is our choice.
     """

@@ -78,6 +78,11 @@ class NoiseStability(Study):
         radius: Most that is added to a value of the image, or taken away.
         seed: Of the noise.
 
+    Raises:
+        ValueError: `images` is below 1, `draws` outside 1 to 1000, `radius` outside (0, 1], `seed` negative, or
+            `explainers` empty.
+        TypeError: `draws` or `radius` is no number.
+
     Source: Yeh et al. 2019; Alvarez-Melis and Jaakkola 2018; Agarwal et al. 2022.
     """
 

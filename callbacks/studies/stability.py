@@ -87,6 +87,9 @@ class JpegStability(Stability):
         explainers: Evaluated explainers to study; all when not given.
         quality: Of the JPEG file.
 
+    Raises:
+        ValueError: `quality` is outside 1 to 95, `images` is below 1, or `explainers` empty.
+
     Source: Singhi and Kumari 2024, Table 5.
     """
 

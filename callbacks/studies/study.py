@@ -39,10 +39,7 @@ CLASSIFIER = "classifier"
 
 
 class Row(NamedTuple):
-    """Hold one value of one image; `x` is the position on the curve, such as the number of redrawn layers.
-
-    `draw` counts where a condition is drawn several times.
-    """
+    """Hold one value of one image; `x` is its place on the curve, `draw` counts the draws of one condition."""
 
     key: str
     explainer: str
@@ -55,16 +52,19 @@ class Row(NamedTuple):
 class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
-    Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
-    number. Stored maps (`Precomputed`) are left out: there are none of other conditions. Writes `NAME.parquet` (a row
-    for each image, point and draw), `NAME.json` (means, intervals, what was left out), `NAME.png` and, for studies that
-    keep maps, `NAME_maps.png` into the run directory. Logs `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+    Images are selected by a hash of their keys and explained one by one: neither ranks nor batches change a number.
+    Stored maps (`Precomputed`) are left out: there are none of other conditions. The run directory gets `NAME.parquet`
+    (a row for each image, point and draw), `NAME.json` (means, intervals, what was left out), `NAME.png` and, of kept
+    maps, `NAME_maps.png`. Logs `test/EXPLAINER/QUANTITY`; W&B gets curves and maps, too.
 
     Args:
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
         photographs: Images whose maps are drawn.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
+
+    Raises:
+        ValueError: `images` is below 1, `photographs` negative, `explainers` empty, or the colour map unknown.
     """
 
     name: ClassVar[str]
@@ -131,7 +131,11 @@ class Study(OutputsCallback, ABC):
         return {"": float(curve["mean"].iloc[-1])}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse what cannot be studied before anything is explained."""
+        """Refuse what cannot be studied before anything is explained.
+
+        Raises:
+            ValueError: An explainer is not evaluated, reads stored maps, or is called `classifier`.
+        """
         if stage != "test":
             return
         evaluation = cast(ExplainerEvaluation, pl_module)
@@ -192,7 +196,6 @@ class Study(OutputsCallback, ABC):
             self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged, **remarks})
 
     def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
-        """Return the rows of all ranks, sorted."""
         draws = range(self.draws)
         labels = [_label(quantity, x, draw) for quantity, x in self.points(evaluation) for draw in draws]
         table = ScoreTable([*self.names(evaluation), CLASSIFIER], labels).to(evaluation.device)
@@ -275,12 +278,10 @@ def probability(classifier: Classifier, image: StudyImage, pixels: Tensor) -> fl
 
 
 def _label(quantity: str, x: float, draw: int) -> str:
-    """Name a point and a draw so that both can be read back exactly."""
     return f"{quantity}@{float(x)!r}#{draw}"
 
 
 def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:
-    """Say how many images were studied, how long it took, and of which explainers values are missing."""
     line = f"{name}: {counts['studied']} of {counts['seen']} images, {seconds:.0f} s"
     for what in ("undefined", "infinite"):
         missing = points.groupby("explainer")[what].sum()

@@ -133,7 +133,11 @@ def check_definition(content: Mapping[str, Any], keys: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the definition, check it, and with `--publish` save it on the server."""
+    """Write the definition, check it, and with `--publish` save it on the server.
+
+    Raises:
+        ValueError: The package wandb-workspaces is not installed.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--entity", default="entity", help="user or team on W&B")
     parser.add_argument("--project", default="dre")

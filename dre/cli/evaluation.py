@@ -153,7 +153,12 @@ class EvaluationCommandLine(CommandLine):
             raise FileNotFoundError("; ".join([str(error), *needs])) from None
 
     def make_directory(self, family: Path) -> None:
-        """Make a directory, or continue in that of the run that is resumed, if it is the same run."""
+        """Make a directory, or continue in that of the run that is resumed, if it is the same run.
+
+        Raises:
+            FileNotFoundError: What is to be resumed is no directory of a run.
+            ValueError: The run is finished, or its configuration or the content of a checkpoint differs.
+        """
         if self.config.resume is None:
             super().make_directory(family)
             self._hold_directory()
@@ -202,7 +207,12 @@ class EvaluationCommandLine(CommandLine):
         return hashes
 
     def settle_checkpoint(self) -> None:
-        """Set the checkpoints of the learned explainers; leave out those that need one of OTHERS which is not given."""
+        """Set the checkpoints of the learned explainers; leave out those that need one of OTHERS which is not given.
+
+        Raises:
+            ValueError: A checkpoint is given that no explainer of the configuration takes, or tables that no callback
+                writes.
+        """
         explainers = self.config.model.explainers
         given = {whose: self.config[option] for whose, (option, _) in OTHERS.items()} | {"dre": self.config.ckpt_path}
         for name in list(explainers):

@@ -46,7 +46,11 @@ class TrainingCommandLine(CommandLine):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; runs of DRE's rivals get a folder of their own, whatever run file they are based on."""
+        """Parse; runs of DRE's rivals get a folder of their own, whatever run file they are based on.
+
+        Raises:
+            ValueError: An explainer of `--score.explainers` has the name under which the trained generator is scored.
+        """
         super().parse_arguments(parser, args)
         variant = self.config.model.variant
         if variant in (self.config.score.explainers or {}):

@@ -27,7 +27,8 @@ class ShapleySettings:
             classifier itself sees the fill where superpixels are hidden.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: `subsets` is odd or below 2, `uniform_share` outside [0, 1], `efficiency` negative, or `score`
+            unknown.
 
     Source: Jethani et al. 2022; two subsets and the weight are those of their published code for CIFAR-10.
 

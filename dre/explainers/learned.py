@@ -64,6 +64,8 @@ class DRE(Explainer):
 
     Raises:
         ValueError: No checkpoint is given and none ships, or one that explains another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Fu et al. 2021, section 3.
 
@@ -104,7 +106,11 @@ class DRE(Explainer):
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier whose features cannot be read."""
+        """Refuse a classifier whose features cannot be read.
+
+        Raises:
+            ValueError: No feature maps at strides 4, 8, 16 and 32 are known.
+        """
         if not classifier.taps:
             raise ValueError(
                 f"{cls.__name__} reads feature maps at strides 4, 8, 16 and 32, and {classifier.name} has none that "
@@ -130,6 +136,11 @@ class MGnet(DRE):
         classifier: The classifier that the checkpoint was trained to explain.
         checkpoint: Written by train.py with `--model.variant mgnet`.
         score: Not used at explanation time.
+
+    Raises:
+        ValueError: No checkpoint is given, or one of another variant or of another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Dabkowski and Gal 2017, in the form in which Fu et al. 2021 compare with it.
 
@@ -184,6 +195,12 @@ class DREPlus(DRE):
         mgnet_checkpoint: Of MGnet, for `by="mgnet"` alone.
         score: Which output is swept, for `by="self"` alone.
         chunk: Most masked images in one pass; chosen by device when not given.
+
+    Raises:
+        ValueError: No checkpoint is given and none ships, one explains another classifier, or `mgnet_checkpoint` is
+            given or left out against `by`.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Fu et al. 2021, DRE+.
 

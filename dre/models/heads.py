@@ -46,7 +46,11 @@ def load_for_training(
 
 
 def find_head(network: nn.Module) -> str:
-    """Name the layer that gives the logits: the last linear layer or convolution in the order of construction."""
+    """Name the layer that gives the logits: the last linear layer or convolution in the order of construction.
+
+    Raises:
+        ValueError: The network has neither.
+    """
     layers: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     if not layers:
         raise ValueError(f"{type(network).__name__} has neither a linear layer nor a convolution to end in")
@@ -59,7 +63,12 @@ def head_size(network: nn.Module) -> int:
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
-    """Put a new head with small random weights in place of the one that is there."""
+    """Put a new head with small random weights in place of the one that is there.
+
+    Raises:
+        TypeError: The last layer is a convolution with a kernel larger than 1.
+        ValueError: There is neither a linear layer nor a convolution.
+    """
     name = find_head(network)
     old = network.get_submodule(name)
     new: nn.Linear | nn.Conv2d

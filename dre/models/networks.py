@@ -87,6 +87,11 @@ def build(
         pretrained: Download weights.
         num_classes: Size of the head when it is not the network's default.
         options: What else `timm.create_model` is given; for timm's networks alone.
+
+    Raises:
+        ValueError: There is no network of that name or no weights for it, `num_classes` is below 2, or `options` are
+            given for a network that is not timm's.
+        ConnectionError: The weights cannot be downloaded.
     """
     if options and (name in OWN or name.startswith(TORCHVISION)):
         raise ValueError(f"`options` are handed to timm, which does not build {name}; leave them out")
@@ -105,7 +110,13 @@ def build(
 def load(
     name: str | None, weights: str | None, num_classes: int | None, options: Mapping[str, Any] | None = None
 ) -> NamedNetwork:
-    """Build a network and put weights into it; the arguments are those of `Classifier`."""
+    """Build a network and put weights into it; the arguments are those of `Classifier`.
+
+    Raises:
+        ValueError: There is no such network, or the weights belong to another one or to other classes or options.
+        FileNotFoundError: There is no file of weights at the path.
+        ConnectionError: The weights cannot be downloaded.
+    """
     if weights is None or weights in ("pretrained", "package"):
         if name is None:
             raise ValueError(
@@ -155,7 +166,11 @@ HEAD = 2
 
 
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
-    """Load weights; raise a ValueError that says what does not fit."""
+    """Load weights that fit a network in every tensor.
+
+    Raises:
+        ValueError: They do not fit; the message says which.
+    """
     state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(name, ()))}
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())

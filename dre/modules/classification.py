@@ -1,4 +1,7 @@
-"""Classifier training: fine-tune a network whose checkpoint `dre.models.Classifier` reads as it is."""
+"""Classifier training: fine-tune a network whose checkpoint `dre.models.Classifier` reads as it is.
+
+The module has more than 300 lines because one class documents every option of the command line.
+"""
 
 import os
 from collections.abc import Sequence
@@ -53,6 +56,11 @@ class ClassifierTraining(pl.LightningModule):
         surrogate: Learn no labels, but to predict from a random subset of an image's superpixels what `weights` predict
             of the whole image (see `dre.modules.surrogate`); accuracies are agreement with that prediction.
         options: Further arguments of `timm.create_model`, as for `Classifier`.
+
+    Raises:
+        ValueError: A share is outside [0, 1], a rate or decay is negative, or network, weights and `frozen` do not fit
+            each other.
+        FileNotFoundError: There is no file of weights at the path.
 
     Example:
         >>> import torch
@@ -118,7 +126,11 @@ class ClassifierTraining(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Take over the names of the data's classes; refuse data of more classes than the network knows."""
+        """Take over the names of the data's classes.
+
+        Raises:
+            ValueError: The data have more classes than the network, or weights would be kept in half precision.
+        """
         refuse_half_weights(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         names: Sequence[str] | None = data.class_names() if data is not None else None
@@ -150,7 +162,12 @@ class ClassifierTraining(pl.LightningModule):
         return (images - self.mean) / self.std
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the smoothed cross-entropy of one batch, a scalar; of a surrogate the divergence."""
+        """Return the smoothed cross-entropy of one batch, a scalar; of a surrogate the divergence.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite.
+            ValueError: An image has no class, or one that the network does not know.
+        """
         images = self._normalise(batch["images"])
         if self.task is None:
             labels = self._labels(batch)
@@ -276,7 +293,11 @@ class ClassifierTraining(pl.LightningModule):
         checkpoint[TRAINED_KEY], checkpoint[SETTINGS_KEY] = self.describe().to_dict(), self._settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, of other classes, or of settings that it cannot go on with."""
+        """Refuse a checkpoint that this training cannot go on from.
+
+        Raises:
+            ValueError: It is one of another network, of other classes or of other settings.
+        """
         check_trained_alike(TrainedNetwork.from_dict(checkpoint[TRAINED_KEY]), self.describe())
         for setting, ours in self._settings().items():
             theirs = checkpoint[SETTINGS_KEY].get(setting, False)  # those of 0.1 are no surrogates

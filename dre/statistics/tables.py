@@ -37,6 +37,10 @@ def normalise_across_explainers(frame: pd.DataFrame, metric: str) -> Normalised 
         frame: A table of scores; values that are not finite count as missing.
         metric: Whose rows are scaled.
 
+    Raises:
+        ValueError: An explainer has two values for an image.
+        KeyError: A column is missing.
+
     Source: Fu et al. 2021, who report M_F so.
 
     Example:
@@ -73,6 +77,10 @@ def pivot(frame: pd.DataFrame, metric: str, infinite: bool = False) -> pd.DataFr
         frame: Columns key, explainer, metric and value.
         metric: Which.
         infinite: Infinite values stay, as an order needs them.
+
+    Raises:
+        ValueError: An explainer has two values for an image.
+        KeyError: A column is missing.
 
     Example:
         >>> import pandas as pd
