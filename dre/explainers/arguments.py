@@ -93,6 +93,8 @@ def pixels_of(images: Tensor | list[Image.Image], classifier: Classifier) -> Ten
         ValueError: The images are not [B, C, H, W] in [0, 1], or have other channels than the classifier reads.
         TypeError: They are not floating point.
     """
+    if classifier.mean.is_meta:
+        raise ValueError("the classifier is on the device 'meta', where there are shapes and no values; take cpu")
     if not isinstance(images, Tensor):
         images = torch.stack([preprocess(picture, classifier.preprocessing) for picture in images])
     check_images(images, classifier.preprocessing.channels)

@@ -44,10 +44,19 @@ def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEsti
 def masks(
     classifier: Classifier, estimators: Sequence[MaskEstimator], images: Tensor, targets: Tensor
 ) -> tuple[list[Tensor], Tensor]:
-    """Return the mask [B, 1, H, W] of each estimator, each from its own taps, and the logits, from one pass."""
+    """Return the mask [B, 1, H, W] of each estimator, each from its own taps, and the logits, from one pass.
+
+    Raises:
+        ValueError: The images are so small that the finest map is a single place.
+    """
     taps = [estimator.taps or classifier.taps for estimator in estimators]
     features, logits = classifier.features(images, [tap for own in taps for tap in own])
     size, found = (images.shape[-2], images.shape[-1]), []
+    if max(size) <= STRIDES[0]:
+        raise ValueError(
+            f"a trained generator reads images of more than {STRIDES[0]} pixels a side, got {size[0]} x {size[1]}; "
+            "enlarge them"
+        )
     for place, estimator in enumerate(estimators):
         found.append(estimator.mask(features[len(STRIDES) * place :][: len(STRIDES)], targets, size))
     return found, logits

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -66,6 +67,9 @@ class NamedNetwork:
         std: One value, or one per channel.
         class_names: Name of each class by index, where its weights come with them.
         options: What timm was given beside the name, where it was given anything.
+
+    Raises:
+        ValueError: `mean` or `std` has another length, or a value that images cannot be normalised with.
     """
 
     name: str
@@ -75,6 +79,22 @@ class NamedNetwork:
     std: Sequence[float]
     class_names: tuple[str, ...] | None = None
     options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the normalisation."""
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            _check_normalisation(name, getattr(self, name), self.preprocessing.channels, least)
+
+
+def _check_normalisation(name: str, values: object, channels: int, least: float) -> None:
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        numbers = torch.empty(0)
+    fits = len(numbers) in (1, channels) and bool((numbers.isfinite() & (numbers > least)).all())
+    if not fits:
+        what = "positive numbers" if name == "std" else "numbers"
+        raise ValueError(f"`{name}` must be one or {channels} {what}, for {channels} channels; got {values!r}")
 
 
 def build(
