@@ -14,8 +14,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks.artifacts import wandb_loggers
 from callbacks.image_selection import ImageSelection, StudyImage
+from callbacks.logged import log_pictures
 from callbacks.outputs import OutputsCallback
 from callbacks.panels import photographers
 from callbacks.studies.figures import StudyMaps, log_points
@@ -58,7 +58,7 @@ class Study(OutputsCallback, ABC):
     Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
     number. Writes `NAME.parquet` (a row for each image, point and draw), `NAME.json` (means, intervals, what was left
     out), `NAME.png` and, for studies that keep maps, `NAME_maps.png` into the run directory. Logs
-    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+    `test/EXPLAINER/QUANTITY`, and curves and maps as tables and pictures.
 
     Args:
         images: Images to study.
@@ -234,10 +234,9 @@ class Study(OutputsCallback, ABC):
         write_whole(path.with_suffix(".png"), png_bytes(figure))
         pictured = path.with_name(f"{self.name}_maps.png")
         is_pictured = self.maps.draw(pictured, lambda keys: photographers(trainer, keys))
-        for logger in wandb_loggers(trainer):
-            if is_pictured:
-                logger.log_image(f"test/{self.name}/maps", [str(pictured)])
-            log_points(logger, self.name, points, labels, path.with_suffix(".png"))
+        if is_pictured:
+            log_pictures(trainer, {f"test/{self.name}/maps": pictured})
+        log_points(trainer, self.name, points, labels, path.with_suffix(".png"))
 
 
 def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:
