@@ -220,7 +220,7 @@ def _as_lists(table: Sequence[Sequence[str]], texts: int, width: int) -> str:
     said = []
     for row in rows:
         names = GAP.join(row[:texts])
-        lines = [names] if len(names) <= width else list(row[:texts])
+        lines = [names] if len(names) <= width else [line for name in row[:texts] for line in _wrapped(name, width)]
         for name, cell in zip(header[texts:], row[texts:], strict=True):
             beside = _wrapped(cell, max(20, width - longest - len(INDENT) - len(GAP))) or [""]
             lines.append(f"{INDENT}{name:<{longest}}{GAP}{beside[0]}".rstrip())
