@@ -201,7 +201,12 @@ def tensorboard_logger(run: LoggedRun) -> Logger:
 
 
 def mlflow_logger(run: LoggedRun) -> Logger | None:
-    """Return a logger to MLflow, where MLFLOW_TRACKING_URI or MLflow's default says; nothing where it cannot begin."""
+    """Return a logger to MLflow, where MLFLOW_TRACKING_URI or MLflow's default says.
+
+    There is none where it cannot be reached, and on other ranks than the first, which would make its database together.
+    """
+    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
+        return None
     for name, value in MLFLOW_LIMITS.items():
         os.environ.setdefault(name, value)
     try:
