@@ -1,4 +1,4 @@
-"""What callbacks log beside numbers: tables, pictures and files, in the form that each logger takes, or as files."""
+"""Tables, pictures and files of a run, logged in the form that each logger takes, or else written as files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

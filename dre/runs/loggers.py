@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
-from dre.runs.directory import amend_record, is_same_config, read_record
+from dre.runs.directory import RECORD, amend_record, is_same_config, read_record
 from dre.runs.process import mask_credentials
 
 NAMES = ("wandb", "tensorboard", "mlflow", "csv")
@@ -226,22 +226,26 @@ def mlflow_logger(run: LoggedRun) -> Logger | None:
         return None
 
 
+def recorded(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return what the loggers of a run recorded of theirs, by logger; nothing of a directory without such a record."""
+    try:
+        known = read_record(directory).get(LOGGERS)
+    except (FileNotFoundError, ValueError):
+        return {}
+    entries = known if isinstance(known, dict) else {}
+    return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
+
+
 def note(directory: Path, logger: str, facts: Mapping[str, Any]) -> None:
     """Record in run.json which run a logger has begun, where a command line made one."""
-    try:
-        known = read_record(directory).get(LOGGERS, {})
-    except (FileNotFoundError, ValueError):
-        return
-    amend_record(directory, {LOGGERS: {**known, logger: dict(facts)}})
+    if (directory / RECORD).is_file():
+        amend_record(directory, {LOGGERS: {**recorded(directory), logger: dict(facts)}})
 
 
 def loggers_to_continue(directory: Path, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what the loggers of a run recorded, if its configuration of model, data and seed is this one."""
-    try:
-        known = read_record(directory).get(LOGGERS, {}) if is_same_config(directory, config) else {}
-    except (FileNotFoundError, ValueError):
-        return {}
-    return {name: entry for name, entry in known.items() if isinstance(entry, dict) and _is_id(entry.get("id"))}
+    known = {name: entry for name, entry in recorded(directory).items() if _is_id(entry.get("id"))}
+    return known if known and is_same_config(directory, config) else {}
 
 
 def _is_id(value: object) -> bool:

@@ -4,7 +4,6 @@ import netrc
 import os
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -14,8 +13,8 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from dre.models.checkpoint_files import steps_of
-from dre.runs.directory import read_record
-from dre.runs.loggers import LOGGERS, GuardedLogger, LoggedRun, attempt, note, reason_of
+from dre.runs.directory import RECORD
+from dre.runs.loggers import GuardedLogger, LoggedRun, note, reason_of, recorded
 from dre.runs.process import masked_arguments
 
 NOT_DISABLED = ("", "0", "false", "no", "off")
@@ -172,8 +171,11 @@ class WandbLineage(pl.Callback):
         used = {path: name for path in self.checkpoints if (name := training_of(path)) is not None}
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                for path, name in used.items():
-                    attempt(logger, partial(_use, logger.experiment, path, name))
+                try:
+                    for path, name in used.items():
+                        _use(logger.experiment, path, name)
+                except Exception as error:  # of any kind: the rest is logged without it
+                    rank_zero_warn(f"W&B is not told which checkpoints the run uses ({reason_of(error)})")
 
 
 def training_of(path: Path) -> str | None:
@@ -181,11 +183,9 @@ def training_of(path: Path) -> str | None:
     directory = path.resolve().parent.parent
     if path.parent.name != "checkpoints" or not path.is_file():
         return None
-    try:
-        record = read_record(directory)
-    except (FileNotFoundError, ValueError):
+    if not (directory / RECORD).is_file():
         return None
-    name = ((record.get(LOGGERS) or {}).get("wandb") or {}).get("name")
+    name = recorded(directory).get("wandb", {}).get("name")
     return str(name) if name else f"{directory.parent.name}-{directory.name}"
 
 

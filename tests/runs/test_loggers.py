@@ -179,8 +179,10 @@ def test_a_checkpoint_outside_of_a_run_has_no_training_to_name(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"")
     assert training_of(path) is None
-    (path.parents[1] / "run.json").write_text("{}")
-    assert training_of(path) == "demo-001"
+    for content in ("{}", '{"loggers": ["wandb"]}', '{"loggers": {"wandb": "mine"}}'):
+        (path.parents[1] / "run.json").write_text(content)
+        assert training_of(path) == "demo-001"
+        assert loggers_to_continue(path.parents[1], {}) == {}
     (path.parents[1] / "run.json").write_text(json.dumps({"loggers": {"wandb": {"name": "mine"}}}))
     assert training_of(path) == "mine"
 
