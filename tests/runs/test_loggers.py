@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
+from jsonargparse import Namespace
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 
@@ -113,6 +114,21 @@ def test_what_a_logger_began_is_recorded_and_continued_by_the_same_configuration
     assert json.loads((tmp_path / "run.json").read_text())["loggers"]["wandb"]["name"] == "tiny-001"
     assert loggers_to_continue(tmp_path, config) == {"wandb": {"id": "abc_1-2", "name": "tiny-001"}}
     assert loggers_to_continue(tmp_path, config | {"seed_everything": 1}) == {}
+
+
+@pytest.mark.parametrize("is_resumed", [True, False])
+def test_an_evaluation_that_is_resumed_continues_what_its_directory_records(tmp_path, is_resumed):
+    config = {"model": {"name": "small"}, "data": {"init_args": {"root": "https://me:secret@host/birds"}}}
+    write_record(tmp_path, config, None)
+    note(tmp_path, "wandb", {"id": "abc", "name": "tiny-001"})
+    content = Namespace(name="tiny", wandb_project="dre", wandb_entity=None, smoke=False, model={"name": "small"})
+    content.data = Namespace(init_args=config["data"]["init_args"])
+    run = SimpleNamespace(config=content, plain_config=lambda: config, checkpoint=None, family="results")
+    run.run_directory, run.is_resumed = tmp_path, is_resumed
+    told = EvaluationCommandLine.logged_run(run)
+    assert told.continued == ({"wandb": {"id": "abc", "name": "tiny-001"}} if is_resumed else {})
+    assert told.tags == ["small", "birds"]
+    assert "secret" not in str(told)
 
 
 @pytest.mark.parametrize(
