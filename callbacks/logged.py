@@ -48,8 +48,7 @@ def log_pictures(trainer: pl.Trainer, pictures: Mapping[str, Picture]) -> None:
         pictures: By their keys, such as `test/gallery`.
     """
     for name, picture in pictures.items():
-        given = str(picture) if isinstance(picture, Path) else picture
-        _each(trainer, WandbLogger, lambda logger, name=name, given=given: logger.log_image(name, [given]))
+        _each(trainer, WandbLogger, partial(_picture_on_wandb, name=name, picture=picture))
         _each(trainer, MLFlowLogger, partial(_picture_on_mlflow, name=name, picture=picture))
         _each(trainer, TensorBoardLogger, partial(_picture_on_tensorboard, trainer, name=name, picture=picture))
         if isinstance(picture, Image.Image):
@@ -131,6 +130,10 @@ def _table_on_wandb(logger: WandbLogger, name: str, frame: pd.DataFrame) -> None
         for row in frame.astype(object).to_dict("records")
     ]
     logger.log_table(name, columns=list(frame.columns), data=rows)
+
+
+def _picture_on_wandb(logger: WandbLogger, name: str, picture: Picture) -> None:
+    logger.log_image(name, [str(picture) if isinstance(picture, Path) else picture])
 
 
 def _table_on_mlflow(logger: MLFlowLogger, name: str, frame: pd.DataFrame) -> None:

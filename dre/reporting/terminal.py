@@ -122,8 +122,8 @@ def definitions(lines: Mapping[str, str], width: int | None = None) -> str:
     width = terminal_width() if width is None else width
     longest = max(map(len, lines), default=0)
     if 3 * longest > width:
-        indent = {"width": width, "initial_indent": INDENT, "subsequent_indent": INDENT}
-        return "\n".join("\n".join([name, *_wrapped(line, **indent)]) for name, line in lines.items())
+        indent = {"initial_indent": INDENT, "subsequent_indent": INDENT}
+        return "\n".join("\n".join([name, *_wrapped(line, width, **indent)]) for name, line in lines.items())
     blank = " " * (longest + len(GAP))
     said = []
     for name, line in lines.items():
