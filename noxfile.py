@@ -39,7 +39,7 @@ def test(session: nox.Session) -> None:
 @nox.session(name="test-all")
 def test_all(session: nox.Session) -> None:
     """Run all tests, those marked `slow` and those that compare with other libraries too."""
-    _install(session, "demo-all,test,oracles,remote,dashboard")
+    _install(session, "demo-all,test,oracles,remote,dashboard,mlflow")
     session.run("pytest", "-m", "slow or not slow", *session.posargs)
 
 

@@ -18,8 +18,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from rich.console import Console
-from rich.table import Table
 
 from data import ShardDataModule
 from dre.engine.allocation import keep_freed_memory
@@ -27,6 +25,7 @@ from dre.images.fill import blend, mixture_fill
 from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 from dre.types import Batch
 
@@ -118,7 +117,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--network", default="tf_efficientnet_lite0", help="with random weights")
     arguments = parser.parse_args()
-    shown = Table("processes", "images/s", "over one", *(f"{part}" for part in PARTS), title=arguments.network)
+    shown = TextTable("processes", "images/s", "over one", *(f"{part}" for part in PARTS), title=arguments.network)
     alone = None
     for ranks in arguments.processes:
         with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +131,7 @@ def main() -> None:
         shares = [f"{100 * share:.0f} %" for share in (part / sum(taken) for part in taken)]
         shown.add_row(str(ranks), f"{rate:.1f}", f"{rate / alone:.2f}", *shares)
     shown.caption = machine()
-    Console(width=120).print(shown)
+    print(shown)
 
 
 if __name__ == "__main__":

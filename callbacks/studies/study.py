@@ -14,8 +14,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks.artifacts import wandb_loggers
 from callbacks.image_selection import ImageSelection, StudyImage
+from callbacks.logged import log_pictures
 from callbacks.outputs import OutputsCallback
 from callbacks.panels import photographers
 from callbacks.studies.figures import StudyMaps, log_points
@@ -55,7 +55,7 @@ class Study(OutputsCallback, ABC):
     Images are selected by a hash of their keys and explained one by one: neither ranks nor batches change a number.
     Stored maps (`Precomputed`) are left out: there are none of other conditions. The run directory gets `NAME.parquet`
     (a row for each image, point and draw), `NAME.json` (means, intervals, what was left out), `NAME.png` and, of kept
-    maps, `NAME_maps.png`. Logs `test/EXPLAINER/QUANTITY`; W&B gets curves and maps, too.
+    maps, `NAME_maps.png`. Logs `test/EXPLAINER/QUANTITY`; loggers get curves and maps, too.
 
     Args:
         images: Images to study.
@@ -250,10 +250,9 @@ class Study(OutputsCallback, ABC):
         write_whole(path.with_suffix(".png"), png_bytes(figure))
         pictured = path.with_name(f"{self.name}_maps.png")
         is_pictured = self.maps.draw(pictured, lambda keys: photographers(trainer, keys))
-        for logger in wandb_loggers(trainer):
-            if is_pictured:
-                logger.log_image(f"test/{self.name}/maps", [str(pictured)])
-            log_points(logger, self.name, points, labels, path.with_suffix(".png"))
+        if is_pictured:
+            log_pictures(trainer, {f"test/{self.name}/maps": pictured})
+        log_points(trainer, self.name, points, labels, path.with_suffix(".png"))
 
 
 def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:

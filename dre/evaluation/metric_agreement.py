@@ -1,7 +1,7 @@
 """Agreement of metrics: do they rank the explainers alike? Rank correlations and Kendall's W, with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class Agreement:
             interval: resampled images are judges that agree with themselves.
         concordance: Kendall's W of the metrics as judges, with its interval: value, low, high.
         left_out: By metric, why it is not compared.
+        directions: By metric, whether more of it is better.
 
     Example:
         >>> Agreement([], pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), (1.0, 1.0, 1.0), {}).concordance[0]
@@ -45,6 +46,7 @@ class Agreement:
     within: pd.DataFrame
     concordance: tuple[float, float, float]
     left_out: dict[str, str]
+    directions: dict[str, bool | None] = field(default_factory=dict)
 
     def matrix(self) -> pd.DataFrame:
         """Return the correlations as a symmetric table of metrics x metrics, 1 on its diagonal."""
@@ -112,6 +114,7 @@ def agreement(
         within=_within(ranked),
         concordance=(float(every[0]), float(every[1]), float(every[2])),
         left_out=left_out,
+        directions={metric: side.directions.get(metric) for metric in ranked},
     )
 
 

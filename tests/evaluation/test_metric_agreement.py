@@ -1,5 +1,7 @@
 """`dre.agreement`: how far metrics rank explainers alike."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,10 +148,14 @@ def test_what_cannot_be_compared_is_refused(options, line):
 def test_the_command_prints_the_tables_of_a_run_and_draws_the_matrix(tmp_path, capsys):
     frame = table()
     run = run_directory(tmp_path / "run", frame[frame["metric"] != "aic"])
-    main([str(run), "--picture", str(tmp_path / "matrix.png")])
+    main([str(run), "--picture", str(tmp_path / "matrix.png"), "--markdown"])
     said = capsys.readouterr().out
     assert said.startswith("Kendall's W of 2 metrics about 5 explainers: ")
     assert "| 2 | deletion | " in said
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    main([str(run)])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert re.search(r"^2  deletion \u2193 ", said, re.MULTILINE)
     with pytest.raises(SystemExit, match="fewer than 3 explainers"):
         main([str(run), "--explainers", "dre"])
