@@ -88,7 +88,11 @@ def chosen_loggers(given: str | Sequence[str]) -> list[str]:
 
 
 def check_packages(names: Sequence[str]) -> None:
-    """Raise ValueError for a logger whose package is not installed, with the command that installs it."""
+    """Refuse loggers that cannot be built, before anything runs.
+
+    Raises:
+        ValueError: The package of one is not installed; the message has the command that installs it.
+    """
     for name in names:
         if PACKAGES[name] and not any(find_spec(package) for package in PACKAGES[name]):
             raise ValueError(
