@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from dre import list_explainers
 from tests.command_line import REPOSITORY
 
 TRACKED = set(subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True).stdout.splitlines())
@@ -90,6 +91,16 @@ def test_pages_of_the_api_name_packages():
     assert [page.stem for page in pages if not page.read_text().endswith(f"\n::: {page.stem}\n")] == []
     assert [name for name in packages if not (REPOSITORY / name.replace(".", "/") / "__init__.py").is_file()] == []
     assert {f"dre.{name}" for name in ("explainers", "metrics", "models")} < packages
+
+
+def test_every_explainer_has_an_entry_with_a_formula_and_a_picture_or_the_reason_for_none():
+    page, table = ((REPOSITORY / "docs" / name).read_text() for name in ("explainer_entries.md", "explainers.md"))
+    found = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.MULTILINE))
+    assert set(list_explainers()) | {"controlled_explainer"} == set(found)
+    for name, entry in found.items():
+        assert re.match(r"```text\n.+?```\n(!\[|\*No picture here: )", entry, re.DOTALL), name
+        assert re.findall(r"^- \*\*(\w+)\*\*: \S", entry, re.MULTILINE) == ["Cost", "Source", "Use"], name
+        assert re.search(r"\*\*Use\*\*: (.+)", entry)[1] in table, name
 
 
 def test_the_home_page_has_the_lines_of_the_first_steps():

@@ -211,7 +211,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     for place in ("photos", "PHOTOS/cat", "PHOTOS/dog"):
         (tmp_path / place).mkdir(parents=True)
-    for number, image in enumerate(photographs(24, 80, 100)):
+    for number, image in enumerate(photographs(6, 80, 100)):
         picture = to_pil_image(image)
         picture.save(tmp_path / "photos" / f"{number:02d}.jpg")
         picture.save(tmp_path / "PHOTOS" / ("cat", "dog")[number % 2] / f"{number:02d}.jpg")
