@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +74,14 @@ def entries(navigation: list) -> list[str]:
     """Give the pages that a navigation names, those of its sections too."""
     values = [value for entry in navigation for value in entry.values()]
     return [page for value in values for page in (entries(value) if isinstance(value, list) else [value])]
+
+
+def test_what_a_package_index_shows_has_no_picture_and_no_link_of_the_repository():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    text = (REPOSITORY / project["readme"]).read_text()
+    assert links(text) == []
+    assert "![" not in text
+    assert text.startswith("# dre")
 
 
 def test_the_navigation_of_the_site_has_every_page_once():
