@@ -19,7 +19,8 @@ PAGES = ("README.md", *sorted(str(path.relative_to(REPOSITORY)) for path in (REP
 PAGES += tuple(sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("tutorials/*.md")))
 
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n+)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n+(?:[^`\n]+\n)?)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 INLINE = re.compile(r"`((?:python (?:train|evaluate)\.py|python -m [a-z]|dre-explain)[^`<\n]*)`")
 ASSIGNED = re.compile(r"([A-Z_]+)=(.*)", re.DOTALL)
