@@ -86,6 +86,8 @@ RULES = {
     "python -m reproduction.gallery.gallery": Rule(["--images", "1", "--only", "vanilla_gradient", "grad_cam"]),
     "python -m reproduction.precision": Rule(["--images", "1", "--only", "vanilla_gradient", "--no-float64"]),
     "python -m benchmarks.scale": Rule(replaces={"resnet50": "mobilenetv3_small_050"}),
+    # nothing is downloaded
+    "dre-explain photo.jpg another.png --model resnet50": Rule(["--weights", "none"]),
     "python -m dre.cli.dashboard": Rule(needs="wandb_workspaces"),
 }
 """Rules by how a command begins; of several that fit, the longest holds. A command without a rule runs as it is."""
