@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from dre import list_explainers
 from tests.command_line import REPOSITORY
 
 TRACKED = set(subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True).stdout.splitlines())
@@ -74,6 +76,14 @@ def entries(navigation: list) -> list[str]:
     return [page for value in values for page in (entries(value) if isinstance(value, list) else [value])]
 
 
+def test_what_a_package_index_shows_has_no_picture_and_no_link_of_the_repository():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    text = (REPOSITORY / project["readme"]).read_text()
+    assert links(text) == []
+    assert "![" not in text
+    assert text.startswith("# dre")
+
+
 def test_the_navigation_of_the_site_has_every_page_once():
     named = entries(yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())["nav"])
     outside = [page.removeprefix("repository/") for page in named if page.startswith("repository/")]
@@ -90,6 +100,16 @@ def test_pages_of_the_api_name_packages():
     assert [page.stem for page in pages if not page.read_text().endswith(f"\n::: {page.stem}\n")] == []
     assert [name for name in packages if not (REPOSITORY / name.replace(".", "/") / "__init__.py").is_file()] == []
     assert {f"dre.{name}" for name in ("explainers", "metrics", "models")} < packages
+
+
+def test_every_explainer_has_an_entry_with_a_formula_and_a_picture_or_the_reason_for_none():
+    page, table = ((REPOSITORY / "docs" / name).read_text() for name in ("explainer_entries.md", "explainers.md"))
+    found = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.MULTILINE))
+    assert set(list_explainers()) | {"controlled_explainer"} == set(found)
+    for name, entry in found.items():
+        assert re.match(r"```text\n.+?```\n(!\[|\*No picture here: )", entry, re.DOTALL), name
+        assert re.findall(r"^- \*\*(\w+)\*\*: \S", entry, re.MULTILINE) == ["Cost", "Source", "Use"], name
+        assert re.search(r"\*\*Use\*\*: (.+)", entry)[1] in table, name
 
 
 def test_the_home_page_has_the_lines_of_the_first_steps():

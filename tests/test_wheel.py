@@ -1,9 +1,10 @@
-"""The wheel by itself: what it holds, and an explanation in an empty folder without the repository."""
+"""The distributions by themselves: the source is complete and tests itself; the wheel that it builds explains alone."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -15,20 +16,55 @@ from tests.photographs import photographs
 pytestmark = pytest.mark.slow
 
 
+QUICK = ("tests/test_words.py", "tests/test_docs.py", "tests/statistics", "tests/metrics/test_m_e.py")
+"""Tests of half a minute, among them some that read pages, photographs and configurations."""
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """Build the wheel of a copy of what the repository tracks; skips without uv or a registry."""
+def built(tmp_path_factory) -> Path:
+    """Build both distributions of a copy of what the repository tracks, the wheel from the source distribution.
+
+    Skips without uv or a registry.
+    """
     if shutil.which("uv") is None:
         pytest.skip("uv builds the wheel, and is not installed")
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPOSITORY, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x"], input=archive, cwd=source, check=True)
-    built = subprocess.run(["uv", "build", "-q", "--wheel", "-o", out, "."], cwd=source, capture_output=True, text=True)
+    built = subprocess.run(["uv", "build", "-q", "-o", out, "."], cwd=source, capture_output=True, text=True)
     if built.returncode and "setuptools" in built.stderr:
         pytest.skip("there is no registry to build with")
     assert built.returncode == 0, built.stderr
-    (found,) = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> Path:
+    (found,) = built.glob("*.whl")
     return found
+
+
+@pytest.fixture(scope="module")
+def source(built, tmp_path_factory) -> Path:
+    """Unpack the source distribution."""
+    (archive,) = built.glob("*.tar.gz")
+    place = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(archive) as content:
+        content.extractall(place, filter="data")
+    (root,) = place.iterdir()
+    return root
+
+
+def test_the_source_distribution_holds_what_the_repository_tracks(source):
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert sorted(name for name in listed.splitlines() if not (source / name).is_file()) == []
+
+
+def test_the_source_distribution_tests_itself(source):
+    words = ["-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *QUICK]
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    run = subprocess.run([sys.executable, *words], cwd=source, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
 
 
 def test_it_holds_the_package_alone_with_its_data(wheel):

@@ -33,13 +33,14 @@ TERMS = {
 """Term -> the module whose first line has it, and what is defined there."""
 
 PACKAGES = ("dre", "callbacks", "data", "reproduction", "benchmarks")
-FILES = subprocess.run(
-    ["git", "ls-files", *(f"{package}/*.py" for package in PACKAGES)],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=True,
+TRACKED = subprocess.run(
+    ["git", "ls-files", *(f"{package}/*.py" for package in PACKAGES)], cwd=REPOSITORY, capture_output=True, text=True
 ).stdout.split()
+FILES = TRACKED or sorted(
+    path.relative_to(REPOSITORY).as_posix() for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")
+)
+"""Those in git; all where the sources lie in no repository."""
+
 TREES = {file: ast.parse((REPOSITORY / file).read_text()) for file in FILES if (REPOSITORY / file).is_file()}
 FIRST_LINES = {file: (ast.get_docstring(tree) or "").partition("\n")[0] for file, tree in TREES.items()}
 

