@@ -89,8 +89,8 @@ CASES = (
     _case("SAMP", 1.15, steps=STEPS),
     _case("SAMPPlusPlus", 1.15, fragments=STEPS),
     _case("GGIG", 1.15, points=4, ascents=8),
-    _case("GradCAM", 1.4, peers.grad_cam("GradCAM"), "pytorch-grad-cam", 3.0),
-    _case("GradCAMPlusPlus", 1.4, peers.grad_cam("GradCAMPlusPlus"), "pytorch-grad-cam", 3.0),
+    _case("GradCAM", 1.4, peers.grad_cam("GradCAM"), "pytorch-grad-cam", 1.0),
+    _case("GradCAMPlusPlus", 1.4, peers.grad_cam("GradCAMPlusPlus"), "pytorch-grad-cam", 1.0),
     _case("RISE", 1.15, peers.plain_rise(MASKS, PIECE), "TorchRay's loop, written plainly", 2.0, masks=MASKS),
     _case("DeepLift", 1.4, peers.captum_deep_lift, "captum", 1.2, passes=(2, 1)),  # one of the image, one of a baseline
     _case("LRP"),
