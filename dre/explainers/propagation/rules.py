@@ -248,9 +248,13 @@ class _Favoured(torch.autograd.Function):
         signed = torch.copysign(unsigned, gradients[0])  # times the factor's absolute value
         if not ctx.has_signs and torch.equal(signed, unsigned):
             return ctx.pull(signed, weight + sizes, features), None, None, None
-        found = ctx.pull(signed, weight, features)
-        rest = ctx.pull(unsigned, sizes, features)
-        return found.addcmul_(rest, features.sign()) if ctx.has_signs else found.add_(rest), None, None, None
+        if ctx.has_signs:
+            rest = ctx.pull(unsigned, sizes, features)
+            return ctx.pull(signed, weight, features).addcmul_(rest, features.sign()), None, None, None
+        if weight.shape[1] == features.shape[1]:  # without groups, both are one of twice the channels
+            both = torch.cat([signed, unsigned], dim=1), torch.cat([weight, sizes])
+            return ctx.pull(*both, features), None, None, None
+        return ctx.pull(signed, weight, features).add_(ctx.pull(unsigned, sizes, features)), None, None, None
 
 
 def _is_plain(features: Tensor, layer: Layer) -> bool:
