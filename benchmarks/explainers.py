@@ -89,15 +89,17 @@ CASES = (
     _case("SAMP", 1.15, steps=STEPS),
     _case("SAMPPlusPlus", 1.15, fragments=STEPS),
     _case("GGIG", 1.15, points=4, ascents=8),
-    _case("GradCAM", 1.4, peers.grad_cam("GradCAM"), "pytorch-grad-cam", 1.0),
-    _case("GradCAMPlusPlus", 1.4, peers.grad_cam("GradCAMPlusPlus"), "pytorch-grad-cam", 1.0),
+    _case("GradCAM", 1.1, peers.grad_cam("GradCAM"), "pytorch-grad-cam", passes=(1, 0)),
+    _case("GradCAMPlusPlus", 1.1, peers.grad_cam("GradCAMPlusPlus"), "pytorch-grad-cam", passes=(1, 0)),
     _case("RISE", 1.15, peers.plain_rise(MASKS, PIECE), "TorchRay's loop, written plainly", 2.0, masks=MASKS),
-    _case("DeepLift", 1.4, peers.captum_deep_lift, "captum", 1.2, passes=(2, 1)),  # one of the image, one of a baseline
-    _case("LRP"),
+    _case(
+        "DeepLift", 1.25, peers.captum_deep_lift, "captum", 1.2, passes=(2, 1)
+    ),  # one of the image, one of a baseline
+    _case("LRP", 2.2, peers.zennit_composite, "zennit", 3.0),
     _case("MeaningfulPerturbation", 1.5, iterations=STEPS),
     _case(
         "ExtremalPerturbation",
-        1.5,
+        1.35,
         peers.plain_extremal(STEPS),
         "TorchRay's loop, written plainly",
         1.8,
@@ -132,7 +134,8 @@ def measure(case: Case, classifier: Classifier, images: Tensor, targets: Tensor,
     line = [case.name, f"{forwards:g} + {backwards:g}", f"{1000 * median(times['ours']) / len(images):.0f}"]
     line += [f"{ratio(times['ours'], floor):.2f}", f"{case.floor:.2f}" if case.floor else ""]
     if "peer" in times:
-        line += [case.peer_name, f"{ratio(times['peer'], times['ours']):.2f}", f"{case.faster:.2f}"]
+        least = f"{case.faster:.2f}" if case.faster else ""
+        line += [case.peer_name, f"{ratio(times['peer'], times['ours']):.2f}", least]
     return line
 
 
