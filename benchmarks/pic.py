@@ -1,10 +1,10 @@
 """Speed of information curves beside the `saliency` package: `python -m benchmarks.pic [--images 8] [--large 2]`.
 
 Four ways to a curve on the same maps, in turns in one process: the package (which wants 48 px photographs to finish),
-ours by triangles (the same numbers), and two with another fill, which are other metrics: hidden pixels as means of
-their neighbours with the size of a PNG file, and a blurred background with the entropy of grey levels. Times include
-the classifier's passes, whose cost alone, for as many as the last counts, is the line "passes". The package needs one
-alias to run with today's numpy.
+ours by triangles (the same numbers), and two with another fill, which are other metrics: triangles between few pixels
+and means of neighbours between many, with the size of a PNG file, and a blurred background with the entropy of grey
+levels. Times include the classifier's passes, whose cost alone, for as many as the last counts, is the line "passes".
+The package needs one alias to run with today's numpy.
 
 `python -m benchmarks.pic --agreement 50 --side 224 --store DIR` says instead what the other fills are worth: rank
 correlations with the curve by triangles, on the first photographs that all ways accept. Each photograph has a file in
@@ -65,7 +65,7 @@ EXPLAINERS: dict[str, Callable[[Classifier], Explainer]] = {
 EXACT = replace(PAIR, least=0.0)
 WAYS = {
     "blur": replace(EXACT, fill="blur", information="grey_entropy", kept="top"),
-    "neighbours": replace(EXACT, fill=Interpolation(0.01, by="neighbours"), information="png"),
+    "mixed": replace(EXACT, fill=Interpolation(0.01, by="mixed"), information="png"),
     "exact": EXACT,
 }
 COMPARED = ("grad_cam", "integrated_gradients", "vanilla_gradient", "edge_detector", "random")
@@ -175,7 +175,7 @@ def agreement(count: int, side: int, store: Path) -> None:
         if len(accepted) == count:
             break
     exact = np.array([areas["exact"] for areas in accepted])
-    for way in ("blur", "neighbours"):
+    for way in ("blur", "mixed"):
         other = np.array([areas[way] for areas in accepted])
         means = spearmanr(exact.mean(axis=0), other.mean(axis=0)).statistic
         within = [spearmanr(*columns).statistic for columns in zip(exact.T, other.T, strict=True)]

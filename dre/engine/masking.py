@@ -24,6 +24,9 @@ Mixing = Literal["whole", "ranked", "level", "soft"]
 Build = Callable[[slice, slice], Tensor]
 """From a slice of the batch and a slice of the versions to pictures [N, C, H, W], image by image."""
 
+SPARSE = 0.15
+"""Largest share of kept pixels that a mixed interpolation triangulates."""
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -165,11 +168,15 @@ class Canvas:
     @staticmethod
     def _between(filling: Interpolation, images: Tensor, kept: Tensor) -> Tensor:
         """Fill images [N, H, W, C] between the pixels that are kept, bool [N, H, W]."""
-        if filling.by == "triangles":
-            with ThreadPoolExecutor(cores(), thread_name_prefix="interpolation") as pool:
-                return torch.stack(list(pool.map(interpolate, images, kept)))
-        levels = linear_imputation(images.permute(0, 3, 1, 2), kept[:, None]).mul(255).round() / 255
-        return torch.where(kept[..., None], images, levels.permute(0, 2, 3, 1))
+        is_dense = kept.flatten(1).double().mean(dim=1) > (SPARSE if filling.by == "mixed" else 1)
+        pictures, dense, sparse = images.clone(), is_dense.nonzero()[:, 0], (~is_dense).nonzero()[:, 0]
+        if len(dense):
+            solved = linear_imputation(images[dense].permute(0, 3, 1, 2), kept[dense, None]).permute(0, 2, 3, 1)
+            pictures[dense] = torch.where(kept[dense, :, :, None], images[dense], solved.mul(255).round() / 255)
+        if len(sparse):
+            with ThreadPoolExecutor(cores(), thread_name_prefix="interpolation") as pool:  # Qhull lets others run
+                pictures[sparse] = torch.stack(list(pool.map(interpolate, images[sparse], kept[sparse])))
+        return pictures
 
     def _imputed(self, chosen: Callable[[slice, slice], Tensor], first: Layer, second: Layer) -> Build:
         """Build pictures in which the pixels that do not show the image are means of their neighbours, plus noise."""
