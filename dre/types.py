@@ -73,7 +73,7 @@ class Interpolation:
     """A fill: linear interpolation, on a Delaunay triangulation, of all pixels that are kept.
 
     The four corners and a random share of the pixels are always kept, the same for every map of an image. To
-    triangulate many pixels takes long and makes little difference: `mixed` does it where at most 15 % of the pixels are
+    triangulate many pixels takes long and makes little difference: `mixed` does it where at most 25 % of the pixels are
     kept, and elsewhere makes each hidden pixel the mean of its neighbours (our choice), rounded to 8 bits alike.
 
     Args:

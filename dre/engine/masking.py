@@ -24,7 +24,7 @@ Mixing = Literal["whole", "ranked", "level", "soft"]
 Build = Callable[[slice, slice], Tensor]
 """From a slice of the batch and a slice of the versions to pictures [N, C, H, W], image by image."""
 
-SPARSE = 0.15
+SPARSE = 0.25
 """Largest share of kept pixels that a mixed interpolation triangulates."""
 
 
