@@ -166,7 +166,7 @@ def agreement(count: int, side: int, store: Path) -> None:
     classifier = Classifier("tf_efficientnet_lite0", weights="package")
     images = images if side == images.shape[-1] else shrink(images, side)
     accepted: list[dict[str, list[float]]] = []
-    for number, (image, key) in enumerate(zip(images.split(1), keys, strict=True)):
+    for number, (image, key) in enumerate(zip(torch.split(images, 1), keys, strict=True)):
         file = store / f"{side}_{number:03d}.json"
         if not file.exists():
             file.write_text(json.dumps(areas_of(classifier, image, key)))

@@ -211,7 +211,7 @@ class Relevance(FunctionMode):
         if self.applied.first == "flat":
             carrier = layer.run(companions[0], torch.ones_like(cast(Tensor, layer.weight)), None)
             return proportional(value, carrier, 0.0, self.leaves)
-        return proportional(value, boxed(features, *companions, layer), 0.0, self.leaves)
+        return proportional(value, boxed(features, companions, layer), 0.0, self.leaves)
 
     def _sum(self, call: Call) -> Any:
         """Treat a sum as a layer of weights one, and a constant in it as a bias."""

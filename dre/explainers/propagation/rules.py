@@ -264,20 +264,18 @@ def _is_plain(features: Tensor, layer: Layer) -> bool:
     return not is_cast and kinds in ({torch.float32}, {torch.float64})
 
 
-def boxed(features: Tensor, low: Tensor, high: Tensor, layer: Layer) -> Tensor:
+def boxed(features: Tensor, bounds: Sequence[Tensor], layer: Layer) -> Tensor:
     """Return the sum of the contributions to a layer without its bias, each less the least that it may be.
 
     Args:
         features: Pixels.
-        low: Their smallest values, of the same shape.
-        high: Their largest.
+        bounds: Their smallest and their largest values, of the same shape.
         layer: Reads the pixels.
     """
     weight = cast(Tensor, layer.weight)
+    low, high = bounds
     raising, lowering = positive_part(weight), positive_part(-weight)
-    if (
-        layer.pull is not None and weight.shape[1] == features.shape[1]
-    ):  # a convolution: one of three times the channels
+    if layer.pull is not None and weight.shape[1] == features.shape[1]:  # one convolution of three times the channels
         return layer.run(torch.cat([features, low, high], dim=1), torch.cat([weight, -raising, lowering], dim=1), None)
     return layer.run(features, weight, None) - (layer.run(low, raising, None) - layer.run(high, lowering, None))
 
