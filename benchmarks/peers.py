@@ -1,4 +1,4 @@
-"""Other implementations of explainers for comparison: captum, `saliency`, pytorch-grad-cam and plain loops.
+"""Other implementations of explainers for comparison: captum, zennit, `saliency`, pytorch-grad-cam and plain loops.
 
 Each function builds a call that explains a batch as a user of that library would, or raises ImportError where the
 library is not installed. All get the same images, targets and counts as ours.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dre.engine.scoring import score
-from dre.explainers import Explainer
+from dre.explainers import Explainer, Zennit
 from dre.explainers.cam import feature_map
 from dre.explainers.perturbation.extremal import AREA_WEIGHT_GROWTH, DAMPENING, FIRST_AREA_WEIGHT, MOMENTUM
 from dre.explainers.perturbation.rise import CellMasks
@@ -61,6 +61,14 @@ def captum_deep_lift(classifier: Classifier, images: Tensor, targets: Tensor) ->
 
     explainer = DeepLift(classifier)
     return lambda: explainer.attribute(images.clone(), torch.zeros_like(images), target=targets)
+
+
+def zennit_composite(classifier: Classifier, images: Tensor, targets: Tensor) -> Callable[[], object]:
+    """Zennit's gamma rule in convolutions, epsilon rule in linear layers and z-box at the pixels, as our LRP has."""
+    import zennit.composites  # noqa: F401  # so that its absence is an ImportError
+
+    explainer = Zennit(classifier, "EpsilonGammaBox")
+    return lambda: explainer(images, targets)
 
 
 def saliency_blur_ig(steps: int) -> Peer:

@@ -1,15 +1,21 @@
 """Speed of information curves beside the `saliency` package: `python -m benchmarks.pic [--images 8] [--large 2]`.
 
-Three ways to the same curve on the same maps, in turns in one process: the package (which wants 48 px photographs to
-finish), our exact mode (the same numbers), and our fast mode (blurred background, entropy of grey levels on the
-device). Times include the classifier's passes, whose cost alone, for as many as the fast mode counts, is the line
-"passes". The second table says what the fast mode is worth: the rank correlation
-of explainers between both modes. The package needs one alias to run with today's numpy.
+Four ways to a curve on the same maps, in turns in one process: the package (which wants 48 px photographs to finish),
+ours by triangles (the same numbers), and two with another fill, which are other metrics: triangles between few pixels
+and means of neighbours between many, with the size of a PNG file, and a blurred background with the entropy of grey
+levels. Times include the classifier's passes, whose cost alone, for as many as the last counts, is the line "passes".
+The package needs one alias to run with today's numpy.
+
+`python -m benchmarks.pic --agreement 50 --side 224 --store DIR` says instead what the other fills are worth: rank
+correlations with the curve by triangles, on the first photographs that all ways accept. Each photograph has a file in
+DIR, so that it goes on where it was stopped.
 """
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,6 +47,7 @@ from dre.metrics.information_curves import PAIR, InformationSettings
 from dre.models import Classifier
 from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
+from dre.types import Interpolation
 
 TARGET = 20
 SMALL = 48
@@ -55,7 +62,13 @@ EXPLAINERS: dict[str, Callable[[Classifier], Explainer]] = {
     "random": Random,
 }
 EXACT = replace(PAIR, least=0.0)
-FAST = replace(EXACT, fill="blur", information="grey_entropy", kept="top")
+WAYS = {
+    "blur": replace(EXACT, fill="blur", information="grey_entropy", kept="top"),
+    "mixed": replace(EXACT, fill=Interpolation(0.01, by="mixed"), information="png"),
+    "exact": EXACT,
+}
+COMPARED = ("grad_cam", "integrated_gradients", "vanilla_gradient", "edge_detector", "random")
+"""Explainers whose order is compared between fills: few, because the exact curve of one map takes seconds."""
 
 
 def photographs(count: int) -> tuple[Tensor, list[str]]:
@@ -70,20 +83,22 @@ def photographs(count: int) -> tuple[Tensor, list[str]]:
     return batch["images"], list(batch["key"])
 
 
-def shrink(images: Tensor) -> Tensor:
-    """Bring photographs to 48 px, in 8 bits as the package reads them."""
-    small = F.interpolate(images, (SMALL, SMALL), mode="bilinear", antialias=True, align_corners=False)
+def shrink(images: Tensor, side: int = SMALL) -> Tensor:
+    """Bring photographs to another side, in 8 bits as the package reads them."""
+    small = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
     return (small * 255).round() / 255
 
 
 class Maps:
     """Hold photographs of one size, the classes that the classifier predicts, and a map of every explainer."""
 
-    def __init__(self, classifier: Classifier, images: Tensor, keys: list[str]) -> None:
+    def __init__(
+        self, classifier: Classifier, images: Tensor, keys: list[str], names: Sequence[str] = tuple(EXPLAINERS)
+    ) -> None:
         self.classifier, self.images, self.keys = classifier, images, keys
         with torch.no_grad():
             self.targets = classifier(images).argmax(dim=1)
-        self.saliency = {name: build(classifier)(images, self.targets, keys) for name, build in EXPLAINERS.items()}
+        self.saliency = {name: EXPLAINERS[name](classifier)(images, self.targets, keys) for name in names}
 
     def ours(self, settings: InformationSettings, names: list[str]) -> dict[str, np.ndarray]:
         """Return the areas of all photographs for these explainers, [B] each; what they share is computed once."""
@@ -131,11 +146,46 @@ class Maps:
         return scores
 
 
-def agreement(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> tuple[float, int]:
-    """Rank correlation over explainers of mean areas on the photographs that both modes accept."""
-    common = np.isfinite([*first.values(), *second.values()]).all(axis=0)
-    means = [[values[common].mean() for values in areas.values()] for areas in (first, second)]
-    return float(spearmanr(*means).statistic), int(common.sum())
+def areas_of(classifier: Classifier, image: Tensor, key: str) -> dict[str, list[float]]:
+    """Return the areas of all compared explainers, one way after the other until one does not accept the photograph."""
+    maps = Maps(classifier, image, [key], COMPARED)
+    areas: dict[str, list[float]] = {}
+    for way, settings in WAYS.items():
+        found = maps.ours(settings, list(COMPARED))
+        areas[way] = [float(found[name][0]) for name in COMPARED]
+        if not np.isfinite(areas[way]).all():
+            return {}
+    return areas
+
+
+def agreement(count: int, side: int, store: Path) -> None:
+    """Print rank correlations between ways on the first `count` photographs that all of them accept."""
+    store.mkdir(parents=True, exist_ok=True)
+    images, keys = photographs(min(128, 3 * count))
+    classifier = Classifier("tf_efficientnet_lite0", weights="package")
+    images = images if side == images.shape[-1] else shrink(images, side)
+    accepted: list[dict[str, list[float]]] = []
+    for number, (image, key) in enumerate(zip(torch.split(images, 1), keys, strict=True)):
+        file = store / f"{side}_{number:03d}.json"
+        if not file.exists():
+            file.write_text(json.dumps(areas_of(classifier, image, key)))
+        areas = json.loads(file.read_text())
+        accepted += [areas] if areas else []
+        if len(accepted) == count:
+            break
+    exact = np.array([areas["exact"] for areas in accepted])
+    for way in ("blur", "mixed"):
+        other = np.array([areas[way] for areas in accepted])
+        means = spearmanr(exact.mean(axis=0), other.mean(axis=0)).statistic
+        within = [spearmanr(*columns).statistic for columns in zip(exact.T, other.T, strict=True)]
+        orders = [spearmanr(*rows).statistic for rows in zip(exact, other, strict=True)]
+        print(
+            f"{way}: rank correlation with exact over {len(COMPARED)} explainers {means:.2f}, over {len(exact)} "
+            f"photographs of {side} px within an explainer {np.nanmedian(within):.2f}, over explainers within a "
+            f"photograph {np.nanmedian(orders):.2f} (medians)"
+        )
+        for place, name in enumerate(COMPARED):
+            print(f"  {name:22s} exact {exact[:, place].mean():.3f}   {way} {other[:, place].mean():.3f}")
 
 
 def main() -> None:
@@ -144,9 +194,15 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=2, help="224 px photographs, for ours alone")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--agreement", type=int, default=0, help="photographs on which fills are compared instead")
+    parser.add_argument("--side", type=int, default=224, help="of these photographs")
+    parser.add_argument("--store", type=Path, default=Path("pic_agreement"), help="folder of their results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
+    if arguments.agreement:
+        agreement(arguments.agreement, arguments.side, arguments.store)
+        return
     if not hasattr(np, "trapz"):
         np.trapz = np.trapezoid  # type: ignore[attr-defined]
     from saliency.metrics import pic
@@ -160,36 +216,26 @@ def main() -> None:
     times = in_turns(
         {
             "package": lambda: small.package(pic, some),
-            "exact": lambda: small.ours(EXACT, some),
-            "fast": lambda: small.ours(FAST, some),
+            **{way: partial(small.ours, settings, some) for way, settings in reversed(WAYS.items())},
             "passes": small.passes,
         },
         arguments.repeats,
         warm_up=0,
     )
-    wide = in_turns({"exact": lambda: large.ours(EXACT, some), "fast": lambda: large.ours(FAST, some)}, 1, warm_up=0)
+    wide = in_turns({way: partial(large.ours, settings, some) for way, settings in WAYS.items()}, 1, warm_up=0)
     table = TextTable("way", "size", "ms a map", "times faster than the package", title="Information curves (SIC)")
     maps = len(some) * arguments.images
     for name, taken in times.items():
         faster = "" if name == "package" else f"{ratio(times['package'], taken):.1f}"
-        bound = f" (at least {TARGET})" if name == "fast" else ""
+        bound = f" (at least {TARGET})" if name == "blur" else ""
         table.add_row(name, f"{SMALL} px", f"{1000 * median(taken) / maps:.1f}", faster + bound)
     for name, taken in wide.items():
         table.add_row(name, "224 px", f"{1000 * median(taken) / (len(some) * arguments.large):.1f}", "")
-    exact, fast, package = small.ours(EXACT, names), small.ours(FAST, names), small.package(pic, names)
+    exact, package = small.ours(EXACT, names), small.package(pic, names)
     distance = max(np.nanmax(np.abs(exact[name] - package[name]), initial=0.0) for name in names)
-    modes, accepted = agreement(exact, fast)
-    per_map = [spearmanr(exact[name], fast[name], nan_policy="omit").statistic for name in names]
     table.caption = machine()
     print(table)
-    print(
-        f"Exact mode and package differ by at most {distance:.1e} over {len(names) * arguments.images} maps.\n"
-        f"Rank correlation of {len(names)} explainers between exact and fast mode: {modes:.2f} ({accepted} of "
-        f"{arguments.images} photographs accepted by both); of photographs within an explainer, in the middle: "
-        f"{np.nanmedian(per_map):.2f}."
-    )
-    for name in names:
-        print(f"  {name:22s} exact {np.nanmean(exact[name]):.3f}   fast {np.nanmean(fast[name]):.3f}")
+    print(f"Exact and package differ by at most {distance:.1e} over {len(names) * arguments.images} maps.")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Layers are [B, 1, H, W, C]: they broadcast over versions, and pictures of them a
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dre.images.fill import fill_images, interpolate
+from dre.images.information import cores
 from dre.images.maps import min_max
 from dre.images.noisy_linear import linear_imputation
 from dre.images.randomness import Draw, named_generator, scattered_pixels, top_count
@@ -21,6 +23,9 @@ Layer = Literal["image"] | FillName | Blur | Interpolation | NoisyLinear
 Mixing = Literal["whole", "ranked", "level", "soft"]
 Build = Callable[[slice, slice], Tensor]
 """From a slice of the batch and a slice of the versions to pictures [N, C, H, W], image by image."""
+
+SPARSE = 0.25
+"""Largest share of kept pixels that a mixed interpolation triangulates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +163,23 @@ class Canvas:
         def build(rows: slice, columns: slice) -> Tensor:
             shows_image = chosen(rows, columns) if first == "image" else ~chosen(rows, columns)
             kept = (shows_image | scattered[rows])[..., 0]
-            pairs = zip(image[rows, 0], kept, strict=True)
-            pictures = [interpolate(source, mask) for source, masks in pairs for mask in masks]
-            return torch.stack(pictures).permute(0, 3, 1, 2)
+            sources = image[rows].expand(-1, kept.shape[1], -1, -1, -1)
+            return channels_first(self._between(filling, sources.flatten(0, 1), kept.flatten(0, 1))[:, None])
 
         return build
+
+    @staticmethod
+    def _between(filling: Interpolation, images: Tensor, kept: Tensor) -> Tensor:
+        """Fill images [N, H, W, C] between the pixels that are kept, bool [N, H, W]."""
+        is_dense = kept.flatten(1).double().mean(dim=1) > (SPARSE if filling.by == "mixed" else 1)
+        pictures, dense, sparse = images.clone(), is_dense.nonzero()[:, 0], (~is_dense).nonzero()[:, 0]
+        if len(dense):
+            solved = linear_imputation(images[dense].permute(0, 3, 1, 2), kept[dense, None]).permute(0, 2, 3, 1)
+            pictures[dense] = torch.where(kept[dense, :, :, None], images[dense], solved.mul(255).round() / 255)
+        if len(sparse):
+            with ThreadPoolExecutor(cores(), thread_name_prefix="interpolation") as pool:  # Qhull lets others run
+                pictures[sparse] = torch.stack(list(pool.map(interpolate, images[sparse], kept[sparse])))
+        return pictures
 
     def _imputed(self, chosen: Callable[[slice, slice], Tensor], first: Layer, second: Layer) -> Build:
         """Build pictures in which the pixels that do not show the image are means of their neighbours, plus noise."""
@@ -202,9 +219,7 @@ class Canvas:
         """Give a layer as [B, 1, H, W, C]."""
         if name not in self._layers:
             if isinstance(name, Interpolation):
-                masks = self.scattered(name)
-                sources = self.layer("image")[:, 0]
-                layer = torch.stack([interpolate(*pair) for pair in zip(sources, masks, strict=True)])
+                layer = self._between(name, self.layer("image")[:, 0], self.scattered(name))
             else:
                 images = self.images if name == "image" else self._filled(name)
                 layer = images.permute(0, 2, 3, 1).contiguous()

@@ -91,11 +91,15 @@ def _compressed_size(pixels: "np.ndarray[Any, np.dtype[np.uint8]]", codec: str) 
     return buffer.tell()
 
 
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    """Start one thread for each core that this process may use; Pillow releases the interpreter's lock meanwhile."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(available, thread_name_prefix="compression")
+    """Start one thread for each core; Pillow releases the interpreter's lock meanwhile."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix="compression")
 
 
 def grey_entropy(images: Tensor) -> Tensor:

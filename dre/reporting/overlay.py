@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dre.images.maps import kth_smallest
+
 Pixels = npt.NDArray[np.float64]
 
 SATURATED = 0.01
@@ -25,7 +27,7 @@ def for_display(saliency: Tensor) -> Tensor:
     values = saliency.float().flatten(1)
     values = values - values.amin(dim=1, keepdim=True).clamp_min(0)
     magnitudes = values.abs()
-    top = magnitudes.kthvalue(max(1, round((1 - SATURATED) * values.shape[1])), dim=1, keepdim=True).values
+    top = kth_smallest(magnitudes, max(1, round((1 - SATURATED) * values.shape[1])))
     top = top.where(top > 0, magnitudes.amax(dim=1, keepdim=True))  # most of the map may be zero
     return torch.where(top > 0, values / top.where(top > 0, 1.0), 0.0).clamp(-1, 1).view_as(saliency)
 

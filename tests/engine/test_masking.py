@@ -98,6 +98,8 @@ def test_a_classifier_without_a_mean_is_refused():
         Blur(0)
     with pytest.raises(ValueError, match=r"`share` of an interpolation must lie in \[0, 1\], got 2"):
         Interpolation(2)
+    with pytest.raises(ValueError, match="`by` of an interpolation must be triangles or mixed, got 'spline'"):
+        Interpolation(by="spline")
     with pytest.raises(ValueError, match=r"`noise` of a linear imputation must not be negative, got -1"):
         NoisyLinear(-1)
     with pytest.raises(
@@ -197,11 +199,31 @@ def test_a_plane_is_interpolated_exactly_and_outside_is_the_mean():
     assert (interpolate(image, kept)[0, 0] * 255).round().tolist() == [39.0] * 3
 
 
-def test_interpolated_pictures_keep_the_best_pixels_and_the_scattered_ones():
+def between_neighbours(image, kept):
+    """The system of each hidden pixel and its neighbours, dense, in float64."""
+    height, width = kept.shape
+    places = [(row, column) for row in range(height) for column in range(width)]
+    system, right = np.eye(len(places)), image.flatten(1).double().numpy().T.copy()
+    for number, (row, column) in enumerate(places):
+        if kept[row, column]:
+            continue
+        around = [
+            (other, place)
+            for place, other in enumerate(places)
+            if max(abs(other[0] - row), abs(other[1] - column)) == 1
+        ]
+        weights = np.array([2.0 if other[0] == row or other[1] == column else 1.0 for other, _ in around])
+        system[number, [place for _, place in around]] = -weights / weights.sum()
+        right[number] = 0
+    return torch.from_numpy(np.linalg.solve(system, right).T).view(image.shape)
+
+
+@pytest.mark.parametrize("by", ["triangles", "mixed"])
+def test_interpolated_pictures_keep_the_best_pixels_and_the_scattered_ones(by):
     images, _, saliency = batch()
     seen = []
     for ratio in (0.0, 0.25, 1.0):
-        run([Sweep((ratio,), Interpolation(0.05, seed=2))], images, saliency, spy(seen))
+        run([Sweep((ratio,), Interpolation(0.05, seed=2, by=by))], images, saliency, spy(seen))
     start, some, whole = seen
     assert torch.equal(whole, images)
     for row, key in enumerate(KEYS):
@@ -209,8 +231,13 @@ def test_interpolated_pictures_keep_the_best_pixels_and_the_scattered_ones():
         best = torch.zeros(108, dtype=torch.bool)
         best[saliency[row].flatten().argsort(descending=True)[:27]] = True
         for shown, kept in ((start[row], scattered), (some[row], scattered | best.view(12, 9))):
-            expected = interpolate(images[row].permute(1, 2, 0), kept).permute(2, 0, 1)
-            assert torch.equal(shown, expected)
+            if by == "triangles" or kept is scattered:
+                assert torch.equal(shown, interpolate(images[row].permute(1, 2, 0), kept).permute(2, 0, 1))
+                continue
+            assert torch.equal(shown[:, kept], images[row][:, kept])
+            distance = shown - between_neighbours(images[row], kept)
+            assert distance.abs().max() < 0.5 / 255 + 2e-3  # rounded, and solved to a quarter of a level, estimated
+            assert torch.equal(shown[:, ~kept] * 255, (shown[:, ~kept] * 255).round())
 
 
 def test_several_readings_cost_one_forward():
@@ -239,6 +266,7 @@ def test_neither_chunk_nor_batch_changes_what_is_read(chunk, channels):
     sweeps = [
         Sweep((0.0, 0.3, 1.0), Blur(1.5), read="png"),
         Sweep((0.5, 1.0), Interpolation(), "level"),
+        Sweep((0.0, 0.4), Interpolation(by="mixed")),
         Sweep((0.5,), "image_mean", "soft_rest", read="correct"),
         Sweep((0.1, 0.9), "black", "rest", draws=2),
         Sweep((0.0, 0.5), "noisy_linear", smoothing=0.05),

@@ -10,6 +10,7 @@ from torch import Tensor
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
+from dre.images.maps import kth_smallest
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
 from dre.types import IntegrationRule, Probe, ScoreName, Waypoint
@@ -121,7 +122,7 @@ class GuidedPath:
             if not is_moving.any():
                 return here
             waiting = distance > 0
-            bar = steepness.where(waiting, torch.inf).kthvalue(rank, dim=1, keepdim=True).values
+            bar = kth_smallest(steepness.where(waiting, torch.inf), rank)
             chosen = waiting & (steepness <= bar) & is_moving[:, None]
             reach = distance.where(chosen, 0.0).sum(1)
             pace = ((left - goal) / reach.where(reach > 0, 1.0)).clamp(max=1.0)

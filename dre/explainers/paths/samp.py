@@ -16,6 +16,7 @@ from dre.checks import check_choice
 from dre.explainers.gradient import Reduction
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
+from dre.images.maps import kth_smallest
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
 from dre.types import Blur, IntegrationPath, IntegrationRule, Probe, ScoreName, Waypoint
@@ -27,7 +28,7 @@ Momentum = Literal["select", "both"]
 def top_pixels(gains: Tensor, count: int) -> Tensor:
     """Mark the `count` highest values of each row, bool [B, N]; ties go to those that come first."""
     count = min(count, gains.shape[1])
-    bar = gains.kthvalue(gains.shape[1] - count + 1, dim=1, keepdim=True).values
+    bar = kth_smallest(gains, gains.shape[1] - count + 1)
     above, ties = gains > bar, gains == bar
     left = count - above.sum(1, keepdim=True)
     return above | (ties & (ties.cumsum(1) <= left))
@@ -39,7 +40,7 @@ def pixels_beyond(gains: Tensor, count: int, margin: float = 1e-6) -> Tensor:
     Ties are marked together. Where the margin is lost in the rounding of large values, the `count`-th is not marked.
     """
     count = min(count, gains.shape[1])
-    bar = gains.kthvalue(gains.shape[1] - count + 1, dim=1, keepdim=True).values
+    bar = kth_smallest(gains, gains.shape[1] - count + 1)
     return gains > bar - margin
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dre.images.maps import kth_smallest
+
 COLDNESS = 20.0
 """Inverse temperature: the higher, the closer the soft maximum is to the maximum."""
 
@@ -173,7 +175,7 @@ def _ones(values: Tensor, zeros: int) -> Tensor:
     """Give 0 to the `zeros` smallest values and 1 to the others."""
     if zeros == 0:
         return torch.ones_like(values)
-    bar = values.kthvalue(zeros).values
+    bar = kth_smallest(values[None], zeros)[0]
     above, ties = values > bar, values == bar
     left = len(values) - zeros - above.sum()
     return above + ties * (left / ties.sum())

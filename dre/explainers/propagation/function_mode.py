@@ -194,7 +194,8 @@ def secant(rise: Tensor, run: Tensor, slope: Tensor, name: str) -> Tensor:
     """
     square = (KINK if name in PIECEWISE_LINEAR else WIDTHS.get(rise.dtype, COARSE)) ** 2
     rise, run = wide(rise), wide(run)
-    return rise.mul_(run).add_(slope, alpha=square).div_(run.square_().add_(square))
+    numerator = torch.addcmul(wide(slope) * square, rise, run, out=rise)
+    return numerator.div_(torch.addcmul(run.new_full((), square), run, run, out=run))
 
 
 class FunctionMode(TorchFunctionMode):

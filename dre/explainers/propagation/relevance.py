@@ -24,10 +24,11 @@ from dre.explainers.propagation.rules import (
     Layer,
     Leaves,
     Rule,
+    boxed,
     is_positive,
     per_image,
-    positive_part,
     proportional,
+    pull_of,
     spread,
     stabiliser,
 )
@@ -147,7 +148,9 @@ class Relevance(FunctionMode):
         if call.on(features.detach().new_zeros(1)).any():
             self.refuse(call, ", whose bounds exclude zero")
         value = call.value(features.detach())
-        return with_gradient(value, [(features, wide(value) / (wide(features.detach()) + FLOOR))], call.is_in_place)
+        divisor = wide(features.detach()) + FLOOR
+        multiplier = torch.div(wide(value), divisor, out=divisor)
+        return with_gradient(value, [(features, multiplier)], call.is_in_place)
 
     def _gate(self, call: Call) -> Tensor:
         """Cut the gradient: what multiplies features is a constant."""
@@ -165,7 +168,7 @@ class Relevance(FunctionMode):
             return cast(Tensor, call.func(features, weight, bias, *call.args[3:], **options))
 
         weight = cast(Tensor, call.argument(1, "weight"))
-        layer = Layer(run, weight, call.argument(2, "bias"), bias_axes=weight.ndim - 2)
+        layer = Layer(run, weight, call.argument(2, "bias"), bias_axes=weight.ndim - 2, pull=pull_of(call))
         return self._layer_output(
             call, layer, self.applied.dense if call.name == "linear" else self.applied.convolutional
         )
@@ -208,10 +211,7 @@ class Relevance(FunctionMode):
         if self.applied.first == "flat":
             carrier = layer.run(companions[0], torch.ones_like(cast(Tensor, layer.weight)), None)
             return proportional(value, carrier, 0.0, self.leaves)
-        low, high = companions
-        weight = cast(Tensor, layer.weight)
-        above = layer.run(low, positive_part(weight), None) - layer.run(high, positive_part(-weight), None)
-        return proportional(value, layer.run(features, weight, None) - above, 0.0, self.leaves)
+        return proportional(value, boxed(features, companions, layer), 0.0, self.leaves)
 
     def _sum(self, call: Call) -> Any:
         """Treat a sum as a layer of weights one, and a constant in it as a bias."""

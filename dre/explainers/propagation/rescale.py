@@ -1,6 +1,6 @@
 """Function modes of DeepLIFT's rescale rule: record a run on the baseline, then set the multipliers of the image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ class RecordedCall:
 
     Args:
         name: Of the function.
-        tensors: Its operands and its result.
+        tensors: Its operands, its result and, of piecewise linear functions of one variable, the slope.
         versions: Version counters of the tensors, which show whether one was overwritten since.
     """
 
@@ -61,7 +61,8 @@ class Recorder(FunctionMode):
     def _function(self, call: Call) -> Any:
         self._save(call)
         operand = call.operand.clone() if call.is_in_place else call.operand
-        return self._keep(call, [operand], call.run())
+        slopes = [call.value_and_slope(operand)[1]] if call.name in PIECEWISE_LINEAR else []
+        return self._keep(call, [operand], call.run(), slopes)
 
     def _maximum(self, call: Call) -> Any:
         value, places = maximum(call, call.operand)
@@ -75,8 +76,8 @@ class Recorder(FunctionMode):
             operands[0] = operands[0].clone()
         return self._keep(call, operands, call.run())
 
-    def _keep(self, call: Call, operands: list[Tensor], result: Tensor) -> Tensor:
-        tensors = [*operands, result]
+    def _keep(self, call: Call, operands: list[Tensor], result: Tensor, slopes: Sequence[Tensor] = ()) -> Tensor:
+        tensors = [*operands, result, *slopes]
         kept = RecordedCall(call.name, tensors, [tensor._version for tensor in tensors])
         self.calls.append(kept)
         for place, tensor in enumerate(tensors):
@@ -115,13 +116,16 @@ class Rescale(FunctionMode):
         self.rules |= {"batch_norm": self._batch_norm, "addcmul": self._scale}
 
     def _function(self, call: Call) -> Any:
-        before, value_before = self._on_baseline(call)
+        before, value_before, *slopes = self._on_baseline(call)
         operand = call.operand
         if any(value.requires_grad for value in call.tensors() if value is not operand):
             self.refuse(call, ", of two things that depend on the image")
         if not operand.requires_grad:
             return call.run()
-        value, slope = call.value_and_slope(operand)
+        if slopes:  # of a function between whose kinks one slope is as good as the other, and costs one baseline
+            value, slope = call.value(operand.detach()), slopes[0]
+        else:
+            value, slope = call.value_and_slope(operand)
         multiplier = secant(value - value_before, operand.detach() - before, slope, call.name)
         return with_gradient(value, [(operand, multiplier)], call.is_in_place)
 

@@ -7,12 +7,12 @@ A = |w| |x| + |b|, the positive ones sum to (A + z) / 2 and the negative ones to
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from dre.explainers.propagation.function_mode import wide, with_gradient
+from dre.explainers.propagation.function_mode import Call, wide, with_gradient
 
 FLOOR = 1e-30
 """Smallest stabiliser: where all contributions are zero, nothing is divided by zero."""
@@ -54,12 +54,23 @@ class GammaRule:
     gamma: float
     splits_signs = True
 
+    @property
+    def ratio(self) -> float:
+        """Return the weight of the magnitude, gamma / (2 + gamma), where that of the output is 1."""
+        return self.gamma / (2 + self.gamma)
+
     def factors(self, output: Tensor, magnitude: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
         """See `Rule.factors`: own-signed contributions sum to (|z| + A) / 2."""
-        half = self.gamma / 2
-        size = output.abs()
-        kept = size / torch.add(magnitude, size, alpha=(1 + half) / half).mul_(half).add_(epsilon)
-        return (1 + half) * kept, output.sign().mul_(kept).mul_(half)
+        signed = self.signed_factor(output, magnitude * self.ratio, epsilon)
+        return signed.abs(), signed.mul_(self.ratio)
+
+    def signed_factor(self, output: Tensor, weighted: Tensor, epsilon: Tensor) -> Tensor:
+        """Return the factor of the output with the output's sign; the magnitude times `ratio` is overwritten.
+
+        The magnitude times `ratio` has this very factor, and the output its absolute value.
+        """
+        total = weighted.add_(output.abs()).add_(epsilon / (1 + self.gamma / 2))
+        return torch.div(output, total, out=total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +133,15 @@ class Layer:
         weight: None for an average, whose weights are not negative.
         bias: One value for each channel.
         bias_axes: Axes behind that of the channels.
+        pull: Gives the gradient of features from that of the output, a weight and the features, whose shape alone
+            counts; None where autograd has to find it.
     """
 
     run: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
     weight: Tensor | None = None
     bias: Tensor | None = None
     bias_axes: int = 0
+    pull: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def output(
         self, features: Tensor, change: Callable[[Tensor], Tensor] | None = None, presence: Tensor | None = None
@@ -141,6 +155,27 @@ class Layer:
             return self.run(features, weight, bias)
         result = self.run(features, weight, None)
         return result + bias.view(-1, *[1] * self.bias_axes) * per_image(presence, result)
+
+
+def pull_of(call: Call) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """Return how a convolution's gradient reaches its features; None for other layers and for a named padding."""
+    if call.name not in ("conv1d", "conv2d", "conv3d") or isinstance(call.argument(4, "padding", 0), str):
+        return None
+    axes = cast(Tensor, call.argument(1, "weight")).ndim - 2
+    given = (
+        call.argument(place, name, value)
+        for place, name, value in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+    )
+    sizes = [[size] * axes if isinstance(size, int) else list(size) * (axes // len(size)) for size in given]
+    groups = call.argument(6, "groups", 1)
+
+    def pull(gradient: Tensor, weight: Tensor, features: Tensor) -> Tensor:
+        found = torch.ops.aten.convolution_backward(
+            gradient, features, weight, None, *sizes, False, [0] * axes, groups, [True, False, False]
+        )
+        return cast(Tensor, found[0])
+
+    return pull
 
 
 def positive_part(values: Tensor) -> Tensor:
@@ -174,6 +209,8 @@ def spread(features: Tensor, layer: Layer, rule: Rule, epsilon: float, leaves: L
         with torch.no_grad():
             value = layer.output(features)
         return proportional(value, layer.output(features, positive_part, leaves.bias), epsilon, leaves)
+    if isinstance(rule, GammaRule) and layer.pull is not None and leaves.bias is None and _is_plain(features, layer):
+        return cast(Tensor, _Favoured.apply(features, layer, rule, epsilon))
     output = layer.output(features, presence=leaves.bias)
     if not rule.splits_signs and epsilon == 0:
         return output
@@ -182,6 +219,65 @@ def spread(features: Tensor, layer: Layer, rule: Rule, epsilon: float, leaves: L
     signed, unsigned = rule.factors(value, wide(magnitude.detach()), stabiliser(value, epsilon))
     carriers = [(output, signed), (magnitude, unsigned)] if rule.splits_signs else [(output, signed)]
     return with_gradient(output.detach(), carriers + leaves.lost(value, carriers))
+
+
+class _Favoured(torch.autograd.Function):
+    """A layer under the gamma rule, whose two carriers are differentiated as one where that is the same.
+
+    That is so where no feature is negative and no output below zero has relevance, as between two ReLUs. Otherwise the
+    weights and their absolute values have to be applied one after the other.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, layer: Layer, rule: GammaRule, epsilon: float) -> Tensor:
+        weight, bias = cast(Tensor, layer.weight), layer.bias
+        has_signs = not is_positive(features)
+        value = layer.run(features, weight, bias)
+        sizes = weight.abs().mul_(rule.ratio)
+        magnitude = layer.run(
+            features.abs() if has_signs else features, sizes, None if bias is None else bias.abs().mul_(rule.ratio)
+        )
+        ctx.pull, ctx.has_signs = layer.pull, has_signs
+        ctx.save_for_backward(rule.signed_factor(value, magnitude, stabiliser(value, epsilon)), weight, sizes, features)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        factor, weight, sizes, features = ctx.saved_tensors
+        unsigned = gradients[0] * factor
+        signed = torch.copysign(unsigned, gradients[0])  # times the factor's absolute value
+        if not ctx.has_signs and torch.equal(signed, unsigned):
+            return ctx.pull(signed, weight + sizes, features), None, None, None
+        if ctx.has_signs:
+            rest = ctx.pull(unsigned, sizes, features)
+            return ctx.pull(signed, weight, features).addcmul_(rest, features.sign()), None, None, None
+        if weight.shape[1] == features.shape[1]:  # without groups, both are one of twice the channels
+            both = torch.cat([signed, unsigned], dim=1), torch.cat([weight, sizes])
+            return ctx.pull(*both, features), None, None, None
+        return ctx.pull(signed, weight, features).add_(ctx.pull(unsigned, sizes, features)), None, None, None
+
+
+def _is_plain(features: Tensor, layer: Layer) -> bool:
+    """Return whether the layer computes in the type of its features, which is wide enough for quotients."""
+    is_cast = torch.is_autocast_enabled(features.device.type)
+    kinds = {features.dtype, cast(Tensor, layer.weight).dtype}
+    return not is_cast and kinds in ({torch.float32}, {torch.float64})
+
+
+def boxed(features: Tensor, bounds: Sequence[Tensor], layer: Layer) -> Tensor:
+    """Return the sum of the contributions to a layer without its bias, each less the least that it may be.
+
+    Args:
+        features: Pixels.
+        bounds: Their smallest and their largest values, of the same shape.
+        layer: Reads the pixels.
+    """
+    weight = cast(Tensor, layer.weight)
+    low, high = bounds
+    raising, lowering = positive_part(weight), positive_part(-weight)
+    if layer.pull is not None and weight.shape[1] == features.shape[1]:  # one convolution of three times the channels
+        return layer.run(torch.cat([features, low, high], dim=1), torch.cat([weight, -raising, lowering], dim=1), None)
+    return layer.run(features, weight, None) - (layer.run(low, raising, None) - layer.run(high, lowering, None))
 
 
 def proportional(value: Tensor, carrier: Tensor, epsilon: float, leaves: Leaves) -> Tensor:

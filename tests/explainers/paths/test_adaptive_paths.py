@@ -11,6 +11,7 @@ from dre.explainers import SAMP, GuidedIG, GuidedPath, SampPath, SAMPPlusPlus
 from dre.explainers.paths.samp import top_pixels
 from dre.images.blur import gaussian_blur
 from dre.images.fill import fill_images
+from dre.images.maps import kth_smallest
 from dre.models import Classifier
 from dre.types import Blur
 from tests.explainers.analytic import ZERO, formula_classifier, linear_classifier, random_image
@@ -264,3 +265,11 @@ def test_a_walk_cut_short_takes_the_rest_at_once_and_says_so():
     with pytest.warns(UserWarning, match=r"3 of 3 walks were not done after 3 steps.*raise `max_steps`"):
         explainer(images, targets)
     assert explainer.cost.backwards == 3 * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_rank_is_found_among_ties_and_infinities_in_every_type(dtype):
+    values = torch.tensor([[2.0, torch.inf, 2.0, -1.0, 0.5], [0.0, 0.0, 3.0, torch.inf, 3.0]], dtype=dtype)
+    for rank in range(1, 6):
+        expected = values.sort(dim=1).values[:, rank - 1 : rank]
+        assert torch.equal(kth_smallest(values, rank), expected)

@@ -9,6 +9,7 @@ from torch import nn
 
 from dre.explainers import LRP, InputXGradient
 from dre.explainers.gradient import reduce_channels
+from dre.explainers.propagation import rules
 from dre.models import Classifier
 from tests.explainers.propagation.propagating import (
     Everything,
@@ -62,6 +63,18 @@ def test_every_rule_is_the_one_written_on_matrices(options, share, dense, first)
     for place in range(3):
         expected = slow_relevance(classifier.network, images[place], int(targets[place]), share, dense, first)
         torch.testing.assert_close(maps[place, 0], expected.sum(0), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", [1, "same"])
+def test_both_carriers_of_a_convolution_in_one_pass_give_what_they_give_apart(padding, monkeypatch):
+    """`Everything` has convolutions with and without groups, before a ReLU and before a sum, of either sign."""
+    images, targets = batch()
+    classifier = classifier_of(Everything)
+    classifier.network.branch.padding = padding
+    explainer = LRP(classifier, rule="gamma", epsilon=0.1)
+    together = map_of(explainer, images, targets)
+    monkeypatch.setattr(rules, "_is_plain", lambda *_: False)
+    torch.testing.assert_close(together, map_of(explainer, images, targets), rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("first", FIRST_LAYERS)
