@@ -5,7 +5,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor
 
 from dre.checks import check_count
@@ -273,6 +272,8 @@ def interpolate(image: Tensor, kept: Tensor) -> Tensor:
     """
     if kept.all():
         return image
+    from scipy.interpolate import LinearNDInterpolator  # half a second, which no other fill needs
+
     known = kept.cpu().numpy()
     values = (image.double() * 255).round().cpu().numpy()
     filled = LinearNDInterpolator(np.argwhere(known), values[known])(np.argwhere(~known))
