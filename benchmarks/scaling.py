@@ -54,10 +54,20 @@ class Clock:
             self.taken[name] += time.perf_counter() - start
 
 
-def train(rank: int, ranks: int, batch: int, steps: int, network: str, out: Path) -> None:
-    """Train in one process of several; the first one reports the mean seconds of each part."""
+def train(rank: int, ranks: int, batch: int, steps: int, network: str, out: Path, on_gpu: bool | None = None) -> None:
+    """Train in one process of several; the first one reports the mean seconds of each part.
+
+    Args:
+        rank: Of the process.
+        ranks: How many there are.
+        batch: Images of each.
+        steps: Training steps after a few to warm up.
+        network: Its name.
+        out: File for the seconds.
+        on_gpu: Train on GPUs, over NCCL; by default where there are enough.
+    """
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": PORT}
-    on_gpu = torch.cuda.device_count() >= ranks
+    on_gpu = torch.cuda.device_count() >= ranks if on_gpu is None else on_gpu
     device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
