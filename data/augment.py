@@ -54,6 +54,8 @@ class Augmentation:
 @lru_cache(maxsize=8)
 def _changes(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image] | None:
     """Build the transform; `None` where nothing is to be changed."""
+    if augmentation == Augmentation():
+        return None
     from torchvision.transforms import v2  # takes a second, which most trainings do not need
 
     steps: list[Any] = []
@@ -65,4 +67,4 @@ def _changes(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]
     if augmentation.erase:
         steps.append(v2.RandomErasing(augmentation.erase, value=GREY))
     compose: Callable[[Image.Image], Image.Image] = v2.Compose(steps)
-    return compose if steps else None
+    return compose
