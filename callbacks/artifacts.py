@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.annotations import NAME as ANNOTATION
 from callbacks.explained_classes import CLASS_COLUMNS
+from callbacks.image_selection import first_keys
 from dre.models.checkpoint_files import steps_of
 from dre.reporting.figures import curves_figure
 from dre.reporting.style import png_bytes
+
+MOST_ROWS = 20_000
+"""Rows of `test/scores`: W&B's tables end at 200,000, and the artifact of the results has all of them anyway."""
 
 
 class CheckpointArtifact(pl.Callback):
@@ -52,7 +57,8 @@ class CheckpointArtifact(pl.Callback):
 class ResultsArtifact(pl.Callback):
     """Log what an evaluation wrote as tables, pictures and the artifact `RUN-results`; without W&B it does nothing.
 
-    Tables: `test/scores` (an image and explainer in each row, with the explained class), `test/summary` (mean and
+    Tables: `test/scores` (an image and explainer in each row, with the explained class; at most 20,000 rows, of the
+    first images by a hash of their keys, while the artifact has them all), `test/summary` (mean and
     interval of each explainer and metric), `test/curves` (the points of all curves, with bands); pictures:
     `test/curve_panels` and the rank diagrams. List it last.
     """
@@ -74,7 +80,8 @@ class ResultsArtifact(pl.Callback):
 
         summary = json.loads((directory / "summary.json").read_text())
         curves = pd.read_parquet(directory / "curves.parquet")
-        logger.log_table("test/scores", dataframe=scores_frame(directory / "scores.parquet"))
+        scores = directory / "scores.parquet"
+        logger.log_table("test/scores", dataframe=scores_frame(scores, logged_keys(scores)))
         logger.log_table("test/summary", dataframe=summary_frame(summary))
         pictures = {path.stem: wandb.Image(str(path)) for path in sorted(directory.glob("critical_difference_*.png"))}
         if not curves.empty:
@@ -94,14 +101,20 @@ def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
-def scores_frame(path: Path) -> pd.DataFrame:
-    """Read a table of scores with a row for each image and explainer: the class columns, and a column a metric."""
+def scores_frame(path: Path, keys: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table of scores with a row for each image and explainer: the class columns, and a column a metric.
+
+    Args:
+        path: Of scores.parquet.
+        keys: Images to read; all when not given.
+    """
     about = [name for name in (*CLASS_COLUMNS, ANNOTATION) if name in read_schema(path).names]
-    scores = pd.read_parquet(path, columns=["key", "explainer", "metric", "value"])
+    some = None if keys is None else [("key", "in", list(keys))]
+    scores = pd.read_parquet(path, columns=["key", "explainer", "metric", "value"], filters=some)
     wide = scores.pivot_table(index=["key", "explainer"], columns="metric", values="value", observed=True)
     wide = wide.rename_axis(columns=None).reset_index().astype({"key": str, "explainer": str})
     del scores
-    classes = pd.read_parquet(path, columns=["key", *about]).drop_duplicates("key").astype(object)
+    classes = pd.read_parquet(path, columns=["key", *about], filters=some).drop_duplicates("key").astype(object)
     classes = classes.where(classes.notna(), None)  # W&B knows no other missing value of a whole number
     return wide.merge(classes, on="key", how="left")[["key", "explainer", *about, *wide.columns[2:]]]
 
@@ -117,3 +130,10 @@ def summary_frame(summary: dict[str, Any]) -> pd.DataFrame:
         for metric, entry in entries.items()
     ]
     return pd.DataFrame(rows, columns=["explainer", "metric", *columns, "no_value"])
+
+
+def logged_keys(path: Path, most: int = MOST_ROWS) -> list[str] | None:
+    """Choose the images of the logged table by a hash of their keys; None where all their rows are few enough."""
+    names = pd.read_parquet(path, columns=["key", "explainer"])
+    images, explainers = names["key"].unique(), names["explainer"].nunique()
+    return first_keys(images, max(1, most // explainers)) if len(images) * explainers > most else None
