@@ -94,7 +94,7 @@ def agreement(setting: Setting) -> Iterator[Row]:
     for name, kind in sorted(catalogue().items()):
         if setting.smoke and name not in SMOKE_EXPLAINERS:
             continue
-        options: dict[str, Any] = {option: FEW[option] for option in FEW if option in options_of(kind)}
+        options = few(kind)
         try:
             explainers = {place: kind(classifier, **options) for place, classifier in classifiers.items()}
             expected = _explain(explainers[here], here)
@@ -108,6 +108,11 @@ def agreement(setting: Setting) -> Iterator[Row]:
                 yield Row(f"{name}, {kind_of_numbers}", _correlation(found, expected), "r", least)
             except Exception as error:  # the others are to be tried all the same
                 yield Row(f"{name}, {kind_of_numbers}", f"{FAILED}: {type(error).__name__}: {str(error)[:120]}")
+
+
+def few(kind: type[Explainer]) -> dict[str, Any]:
+    """Return small counts for those options that an explainer has."""
+    return {option: FEW[option] for option in FEW if option in options_of(kind)}
 
 
 def _explain(explainer: Explainer, setting: Setting) -> Tensor:
@@ -206,7 +211,7 @@ def memory(setting: Setting) -> Iterator[Row]:
     images, targets = setting.batch(2 if setting.smoke else 256)
     for name in names:
         kind = catalogue()[name]
-        explainer = kind(classifier, **{option: FEW[option] for option in FEW if option in options_of(kind)})
+        explainer = kind(classifier, **few(kind))
         if setting.device.type != "cuda":
             explainer(images, targets)
             yield Row(name, "the CPU's peak says nothing of one explainer")

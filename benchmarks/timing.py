@@ -11,7 +11,7 @@ def seconds(action: Callable[[], object]) -> float:
     """Return the wall time of one call in seconds, until a GPU that is in use is done."""
     start = time.perf_counter()
     action()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.perf_counter() - start
 

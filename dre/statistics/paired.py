@@ -19,12 +19,12 @@ class SignedRanks(NamedTuple):
     """Hold sums of the ranks of absolute differences, of those that are not 0; equal ones share their mean rank.
 
     Args:
-        count: How many there are.
+        ranked: How many there are.
         positive: Sum of the ranks of the positive ones.
         ties: Sum of t^3 - t over the groups of t equal ones.
     """
 
-    count: int
+    ranked: int
     positive: float
     ties: float
 
@@ -125,7 +125,7 @@ def signed_ranks(found: NDArray[np.float64]) -> SignedRanks:
 
     Example:
         >>> signed_ranks(np.array([3.0, -1.0, 1.0, 0.0]))
-        SignedRanks(count=3, positive=4.5, ties=6.0)
+        SignedRanks(ranked=3, positive=4.5, ties=6.0)
     """
     found = found[found != 0]
     sizes = np.abs(found)
@@ -142,11 +142,11 @@ def _wilcoxon_p(found: NDArray[np.float64], ranks: SignedRanks) -> float | None:
     """Return the p-value from the ranks where the sum of many is normal, as SciPy does; its own for a few images."""
     if len(found) < 2:
         return None
-    if not ranks.count:
+    if not ranks.ranked:
         return 1.0
     if len(found) <= MOST_EXACT:
         return float(stats.wilcoxon(found).pvalue)
-    count = float(ranks.count)
+    count = float(ranks.ranked)
     spread = np.sqrt((count * (count + 1) * (2 * count + 1) - ranks.ties / 2) / 24)
     return float(2 * special.ndtr(-abs((ranks.positive - count * (count + 1) / 4) / spread)))
 
@@ -154,8 +154,8 @@ def _wilcoxon_p(found: NDArray[np.float64], ranks: SignedRanks) -> float | None:
 def _rank_biserial(found: NDArray[np.float64], ranks: SignedRanks) -> float | None:
     if not len(found):
         return None
-    total = ranks.count * (ranks.count + 1) / 2
-    return (2 * ranks.positive - total) / total if ranks.count else 0.0
+    total = ranks.ranked * (ranks.ranked + 1) / 2
+    return (2 * ranks.positive - total) / total if ranks.ranked else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
