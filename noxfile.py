@@ -39,8 +39,15 @@ def test(session: nox.Session) -> None:
 @nox.session(name="test-all")
 def test_all(session: nox.Session) -> None:
     """Run all tests, those marked `slow` and those that compare with other libraries too."""
-    _install(session, "demo-all,test,oracles,remote,dashboard")
+    _install(session, "demo-all,test,oracles,remote,dashboard,mlflow")
     session.run("pytest", "-m", "slow or not slow", *session.posargs)
+
+
+@nox.session
+def oracles(session: nox.Session) -> None:
+    """Compare explainers and metrics with captum, pytorch-grad-cam, zennit and others."""
+    _install(session, "demo,test,oracles")
+    session.run("pytest", "-m", "oracle", *session.posargs)
 
 
 @nox.session

@@ -11,8 +11,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks import peers
@@ -21,6 +19,7 @@ from dre import explainers
 from dre.engine.allocation import keep_freed_memory
 from dre.explainers import Explainer, idgi
 from dre.models import Classifier
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 STEPS = 16
@@ -167,17 +166,18 @@ def main() -> None:
     keep_freed_memory()  # as train.py and evaluate.py do
     classifier = Classifier(arguments.classifier).to(arguments.device)
     images, targets = batch_of(classifier)
-    table = Table("explainer", "passes an image", "ms an image", "x floor", "at most", "peer", "x faster", "at least")
-    console = Console(width=130)
+    table = TextTable(
+        "explainer", "passes an image", "ms an image", "x floor", "at most", "peer", "x faster", "at least"
+    )
     for case in CASES:
         if arguments.only and case.name not in arguments.only:
             continue
         line = measure(case, classifier, images, targets, arguments.repeats)
-        console.print(*line, sep=" | ")  # as it is known, in case the run is broken off
+        print(*line, sep=" | ")  # as it is known, in case the run is broken off
         table.add_row(*line)
     table.title = f"Explainers on {arguments.classifier}, batch {PIECE}, forward + backward passes"
     table.caption = machine()
-    console.print(table)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.timing import in_turns, ratio
 from dre.explainers import DRE
 from dre.models import Classifier, EstimatorSettings, MaskEstimator, cell_widths
 from dre.models.checkpoints import CLASSIFIER_KEY, ESTIMATOR_KEY, STATE_PREFIX
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 TARGET = 1.25
@@ -60,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    table = Table("classifier", "widths", "forward, ms", "explanation, ms", "ratio", "at most")
+    table = TextTable("classifier", "widths", "forward, ms", "explanation, ms", "ratio", "at most")
     for name, widths, target in CLASSIFIERS:
         forward, explanation, cost = measure(name, widths, arguments.batch, arguments.repeats)
         shown = widths or cell_widths(name, ())
@@ -68,7 +67,7 @@ def main() -> None:
         table.add_row(name, str(list(shown)), f"{forward:.0f}", f"{explanation:.0f}", f"{cost:.3f}", bound)
     table.title = f"One DRE explanation over one forward pass, batch {arguments.batch}"
     table.caption = machine()
-    Console(width=110).print(table)
+    print(table)
 
 
 if __name__ == "__main__":

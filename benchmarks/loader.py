@@ -20,8 +20,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.timing import in_turns, ratio
 from data import ShardDataModule
@@ -30,6 +28,7 @@ from data.samples import IMAGE_SUFFIXES, Transform, decode, load_sample
 from data.streams import Drawn
 from dre.engine.allocation import keep_freed_memory
 from dre.images.decode import open_picture
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 from dre.types import Preprocessing
 
@@ -126,13 +125,13 @@ def cpu_seconds(action: Callable[[], object]) -> float:
     return own + children.ru_utime + children.ru_stime - ended.ru_utime - ended.ru_stime
 
 
-def profile(root: str, arguments: argparse.Namespace) -> Table:
+def profile(root: str, arguments: argparse.Namespace) -> TextTable:
     """Say what each step adds, in milliseconds of CPU time an image, the least of the rounds."""
     steps = steps_of(root, arguments)
     rounds = [{name: cpu_seconds(step) for name, step in steps.items()} for _ in range(3 * arguments.repeats)]
     loader = open_data(root, arguments, 1).train_dataloader()
     epochs = [cpu_seconds(lambda: list(map(len, loader))) for _ in range(arguments.repeats)]
-    table = Table("step", "ms of CPU", "all so far", title=f"{root}, one process")
+    table = TextTable("step", "ms of CPU", "all so far", title=f"{root}, one process")
     before = 0.0
     for name in steps:
         now = min(each[name] for each in rounds) / arguments.batch * 1000
@@ -157,20 +156,19 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as train.py does
-    console = Console(width=110)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.enlarge:
             size, most = tuple(arguments.enlarge), 2 * max(arguments.batch, 256)
             arguments.roots = [enlarged(root, size, Path(folder), most) for root in arguments.roots]
         if not arguments.cpu:
-            console.print(compare(arguments))
+            print(compare(arguments))
         for root in arguments.roots:
-            console.print(profile(root, arguments))
+            print(profile(root, arguments))
 
 
-def compare(arguments: argparse.Namespace) -> Table:
+def compare(arguments: argparse.Namespace) -> TextTable:
     """Return the rates of all data sets in wall time."""
-    table = Table("data", "workers", "bare, images/s", "loader, images/s", "loader / bare", title="training loader")
+    table = TextTable("data", "workers", "bare, images/s", "loader, images/s", "loader / bare", title="training loader")
     started = time.perf_counter()
     for root in arguments.roots:
         for workers in arguments.workers:

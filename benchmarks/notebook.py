@@ -14,12 +14,11 @@ from functools import partial
 from statistics import median
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import dre
 from dre.engine.allocation import SWITCH
 from dre.models import Classifier
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 SETTINGS = {"kept": "1", "given back": "0"}
@@ -69,7 +68,7 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.notebook", "--inside", *sys.argv[1:]]
             run = subprocess.run(command, env=os.environ | {SWITCH: value}, capture_output=True, text=True, check=True)
             found[name].append([float(word) for word in run.stdout.split()])
-    table = Table("freed memory", "ms a forward", "ms of dre.explain", "resident MB")
+    table = TextTable("freed memory", "ms a forward", "ms of dre.explain", "resident MB")
     middle = {name: [median(column) for column in zip(*runs, strict=True)] for name, runs in found.items()}
     for name, (bare, ours, megabytes) in middle.items():
         table.add_row(name, f"{bare:.1f}", f"{ours:.1f}", f"{megabytes:.0f}")
@@ -77,7 +76,7 @@ def main() -> None:
     table.add_row("given back / kept", f"{ratios[0]:.2f}", f"{ratios[1]:.2f}", "")
     table.title = f"CPU time an image, EfficientNet-Lite0 at 224 px, Grad-CAM, batches of {arguments.batch}"
     table.caption = machine()
-    Console(width=100).print(table)
+    print(table)
 
 
 if __name__ == "__main__":

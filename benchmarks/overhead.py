@@ -8,13 +8,12 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.profiler import profile
 
 from benchmarks.explainers import CASES, PIECE, forward, forward_backward
 from dre.engine.allocation import keep_freed_memory
 from dre.models import Classifier
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 SHOWN = 12
@@ -61,7 +60,7 @@ def main() -> None:
 
     ours, passes = milliseconds(lambda: explainer(images, targets)), milliseconds(run_passes)
     whole, floor = sum(ours.values()), sum(passes.values())
-    table = Table("operation", "ms beyond the passes", "share of all")
+    table = TextTable("operation", "ms beyond the passes", "share of all")
     differences = beyond(ours, passes)
     for name, difference in differences[:SHOWN]:
         table.add_row(name, f"{difference:.0f}", f"{100 * difference / whole:.1f} %")
@@ -69,7 +68,7 @@ def main() -> None:
     table.add_row("the others", f"{rest:.0f}", f"{100 * rest / whole:.1f} %")
     table.title = f"{arguments.name}, batch {PIECE}: {whole:.0f} ms, {forwards} F + {backwards} FB alone {floor:.0f} ms"
     table.caption = machine()
-    Console(width=110).print(table)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -41,6 +39,7 @@ from dre.images.randomness import scattered_pixels
 from dre.metrics import SoftmaxInformationCurve
 from dre.metrics.information_curves import PAIR, InformationSettings
 from dre.models import Classifier
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 TARGET = 20
@@ -169,7 +168,7 @@ def main() -> None:
         warm_up=0,
     )
     wide = in_turns({"exact": lambda: large.ours(EXACT, some), "fast": lambda: large.ours(FAST, some)}, 1, warm_up=0)
-    table = Table("way", "size", "ms a map", "times faster than the package", title="Information curves (SIC)")
+    table = TextTable("way", "size", "ms a map", "times faster than the package", title="Information curves (SIC)")
     maps = len(some) * arguments.images
     for name, taken in times.items():
         faster = "" if name == "package" else f"{ratio(times['package'], taken):.1f}"
@@ -182,16 +181,15 @@ def main() -> None:
     modes, accepted = agreement(exact, fast)
     per_map = [spearmanr(exact[name], fast[name], nan_policy="omit").statistic for name in names]
     table.caption = machine()
-    console = Console(width=110)
-    console.print(table)
-    console.print(
+    print(table)
+    print(
         f"Exact mode and package differ by at most {distance:.1e} over {len(names) * arguments.images} maps.\n"
         f"Rank correlation of {len(names)} explainers between exact and fast mode: {modes:.2f} ({accepted} of "
         f"{arguments.images} photographs accepted by both); of photographs within an explainer, in the middle: "
         f"{np.nanmedian(per_map):.2f}."
     )
     for name in names:
-        console.print(f"  {name:22s} exact {np.nanmean(exact[name]):.3f}   fast {np.nanmean(fast[name]):.3f}")
+        print(f"  {name:22s} exact {np.nanmean(exact[name]):.3f}   fast {np.nanmean(fast[name]):.3f}")
 
 
 if __name__ == "__main__":

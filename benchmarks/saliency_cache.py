@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks.timing import in_turns, ratio
@@ -17,6 +15,7 @@ from dre.caching import SaliencyCache
 from dre.engine.cost import Meter
 from dre.explainers import CentredGaussian, Explainer, GradCAM, IntegratedGradients, VanillaGradient
 from dre.models import Classifier
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 EXPLAINERS: dict[str, Callable[[Classifier], Explainer]] = {
@@ -90,7 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     classifier = Classifier("tf_efficientnet_lite0")
-    table = Table("explainer", "alone, ms", "writing, ms", "writing, %", "from the cache, ms", "saved, times")
+    table = TextTable("explainer", "alone, ms", "writing, ms", "writing, %", "from the cache, ms", "saved, times")
     with tempfile.TemporaryDirectory() as folder:
         for name, build in EXPLAINERS.items():
             kept = CachedExplainer(classifier, build(classifier), arguments.batch, Path(folder) / name)
@@ -98,7 +97,7 @@ def main() -> None:
         size = kilobytes(Path(folder))
     table.title = f"Explaining an image, EfficientNet-Lite0 at 224 px, batch {arguments.batch}"
     table.caption = f"{size:.1f} kB a map; {machine()}"
-    Console(width=110).print(table)
+    print(table)
 
 
 if __name__ == "__main__":

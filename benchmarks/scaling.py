@@ -20,8 +20,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from rich.console import Console
-from rich.table import Table
 
 from data import ShardDataModule
 from dre.engine.allocation import keep_freed_memory
@@ -33,6 +31,7 @@ from dre.metrics import ScoreTable
 from dre.metrics.m_f import FEWER_STEPS, area_sweep
 from dre.models import Classifier
 from dre.modules import MaskTraining
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 from dre.types import Batch
 
@@ -172,13 +171,13 @@ def main() -> None:
     parser.add_argument("--network", default="tf_efficientnet_lite0", help="with random weights")
     arguments = parser.parse_args()
     for what in arguments.what:
-        Console(width=120).print(measure(what, arguments))
+        print(measure(what, arguments))
 
 
-def measure(what: str, arguments: argparse.Namespace) -> Table:
+def measure(what: str, arguments: argparse.Namespace) -> TextTable:
     """Return the speeds of training or evaluation, a row for each number of processes."""
     work, parts = (train, PARTS) if what == "training" else (evaluate, EVALUATION)
-    shown = Table("processes", "images/s", "over one", *parts, title=f"{what}, {arguments.network}")
+    shown = TextTable("processes", "images/s", "over one", *parts, title=f"{what}, {arguments.network}")
     alone = None
     for ranks in arguments.processes:
         with tempfile.TemporaryDirectory() as folder:

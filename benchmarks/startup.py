@@ -12,9 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 REPOSITORY = Path(__file__).parents[1]
@@ -56,12 +54,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    table = Table("action", "s of CPU", "imports", title="the first call of a process")
+    table = TextTable("action", "s of CPU", "imports", title="the first call of a process")
     for name, words in ACTIONS.items():
         seconds = min(cpu_seconds(words) for _ in range(given.repeats))
         table.add_row(name, f"{seconds:.2f}", ", ".join(imported(words[1])) if words[0] == "-c" else "")
     table.caption = machine()
-    Console(width=120).print(table)
+    print(table)
 
 
 if __name__ == "__main__":

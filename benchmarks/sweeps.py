@@ -10,8 +10,6 @@ from functools import partial
 from statistics import median
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks.pic import photographs
@@ -21,6 +19,7 @@ from dre.engine.perturbation import SweepEngine
 from dre.explainers import GradCAM
 from dre.metrics.m_f import FEWER_STEPS, area_sweep
 from dre.models import Classifier
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 from dre.types import Fill
 
@@ -58,7 +57,7 @@ def main() -> None:
         arguments.repeats,
         warm_up=1,
     )
-    table = Table("fill", "ms a map", "ms a masked copy", "times a blur", "at most")
+    table = TextTable("fill", "ms a map", "ms a masked copy", "times a blur", "at most")
     for name, taken in times.items():
         a_map = 1000 * median(taken) / arguments.images
         bound = f"{TARGETS[name]:g}" if name in TARGETS else ""
@@ -66,7 +65,7 @@ def main() -> None:
         table.add_row(name, f"{a_map:.0f}", f"{a_map / copies:.1f}", f"{ratio(taken, times['blur']):.2f}", bound)
     table.title = f"M_F at {FEWER_STEPS} areas, EfficientNet-Lite0, {arguments.images} photographs at 224 px"
     table.caption = machine()
-    Console(width=110).print(table)
+    print(table)
 
 
 if __name__ == "__main__":

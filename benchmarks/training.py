@@ -22,8 +22,6 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.loggers import CSVLogger
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks.timing import ratio, seconds
@@ -34,6 +32,7 @@ from dre.images.fill import blend, mixture_fill
 from dre.images.maps import upsample
 from dre.models import Classifier
 from dre.modules import MaskTraining
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 RUN_FILE = Path(__file__).parents[1] / "configs" / "train" / "demo.yaml"
@@ -137,9 +136,9 @@ def _adam_step(model: MaskTraining, weights: list[Any], gradients: tuple[Tensor,
     model.trainer.optimizers[0].step()
 
 
-def report(pairs: Pairs, batch: int) -> Table:
+def report(pairs: Pairs, batch: int) -> TextTable:
     """Shares of a step, and of the floor in it; medians over pairs of a step and its parts."""
-    table = Table("part of a step", "", "ms", "share", title=f"A training step of {batch} photographs")
+    table = TextTable("part of a step", "", "ms", "share", title=f"A training step of {batch} photographs")
 
     def add(name: str, note: str, taken: list[float]) -> None:
         table.add_row(name, note, f"{1000 * median(taken):.1f}", f"{100 * ratio(taken, pairs.steps):.1f} %")
@@ -147,11 +146,9 @@ def report(pairs: Pairs, batch: int) -> Table:
     for group in (PASSES, OTHERS):
         for name, note in group.items():
             add(name, note, [taken[name] for taken in pairs.parts])
-        table.add_section()
     add("between steps", "Lightning, and data that is not ready", pairs.between)
     step = median(pairs.steps)
     table.add_row("step", "in the loop", f"{1000 * step:.1f}", f"{batch / step:.1f} photographs a second")
-    table.add_section()
     add("passes", f"at least {TARGET:.0%} of a step", [sum(taken[name] for name in PASSES) for taken in pairs.parts])
     table.caption = machine()
     return table
@@ -176,7 +173,7 @@ def main() -> None:
         str(RUN_FILE.parents[2] / "data" / "demo"), batch_size=batch, preprocessing=model.classifier.preprocessing
     )
     pairs = train(model, data, arguments.steps)
-    Console(width=110).print(report(pairs, batch))
+    print(report(pairs, batch))
 
 
 if __name__ == "__main__":

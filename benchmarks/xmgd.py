@@ -21,8 +21,6 @@ import numpy as np
 import ot
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from scipy.linalg import sqrtm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -35,6 +33,7 @@ from dre.images.maps import min_max
 from dre.mixtures import Fit, Fitting, Mixtures, distance_matrix, fit_mixtures, mixture_distances, quantise, unit_grid
 from dre.mixtures.gaussians import monomials
 from dre.mixtures.starts import ellipse_start
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 TARGETS = {"fit and distance": 10.0, "distance": 20.0, "fit and distance, b = 1": 1.0}
@@ -210,10 +209,10 @@ def _peak() -> float:
     return int(line.split()[1]) / 1024
 
 
-def report(settings: argparse.Namespace) -> Table:
+def report(settings: argparse.Namespace) -> TextTable:
     """Measure everything and lay it out."""
     columns = ("what", "ours, ms", "peer, ms", "ratio", "at least", "iterations", "likelihoods differ", "distances")
-    table = Table(*columns, title=f"Two maps of {settings.size} px, {settings.components} components, one process")
+    table = TextTable(*columns, title=f"Two maps of {settings.size} px, {settings.components} components, one process")
 
     def add(name: str, times: dict[str, list[float]], peer: str, target: float, *more: str) -> None:
         ours, theirs = (f"{1000 * median(times[side]):.3g}" for side in ("ours", peer))
@@ -252,13 +251,12 @@ def main() -> None:
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     with threadpool_limits(settings.threads):
-        console = Console(width=140)
-        console.print(report(settings))
-        console.print(memory_report(settings))
+        print(report(settings))
+        print(memory_report(settings))
         if settings.matrix:
             fitting, comparing = matrix_seconds(settings.components, settings.matrix)
-            console.print(f"{settings.matrix} maps of 56 px: mixtures {fitting:.1f} s, all pairs {comparing:.1f} s.")
-        console.print(machine())
+            print(f"{settings.matrix} maps of 56 px: mixtures {fitting:.1f} s, all pairs {comparing:.1f} s.")
+        print(machine())
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from scipy import ndimage
 
 from benchmarks.timing import in_turns, ratio
 from dre.explainers.xrai import Mode, rank_regions
 from dre.images.decode import open_picture
 from dre.images.segments import Felzenszwalb, Labels, Regions, in_pieces
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 
 TARGET = 10.0
@@ -111,7 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     images = photographs(arguments.images, arguments.count)
-    table = Table(
+    table = TextTable(
         "mode", "ours, ms", "from masks, ms", "saliency, ms", "faster", "from masks", "at least", "same ranking"
     )
     modes: tuple[Mode, ...] = ("full", "fast")
@@ -122,7 +121,7 @@ def main() -> None:
         table.add_row(mode, *shown, target, "yes" if found.same_ranking else "NO")
     table.title = f"XRAI's selection, one image of 224 x 224, {len(images)} photographs"
     table.caption = machine()
-    Console(width=120).print(table)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""W&B artifacts: log the checkpoint of a training and the tables, pictures and files of an evaluation."""
+"""Artifacts of a run: log the checkpoints of a training, and the tables, pictures and files of an evaluation."""
 
 import io
 import json
 from collections.abc import Sequence
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,94 +11,75 @@ import pandas as pd
 import pytorch_lightning as pl
 from PIL import Image
 from pyarrow.parquet import read_schema
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.annotations import NAME as ANNOTATION
 from callbacks.explained_classes import CLASS_COLUMNS
 from callbacks.image_selection import first_keys
-from dre.models.checkpoint_files import steps_of
+from callbacks.logged import Picture, log_files, log_pictures, log_table, results_artifact, takes_tables
 from dre.reporting.figures import curves_figure
 from dre.reporting.style import png_bytes
+from dre.runs.wandb_run import alias_of, checkpoint_artifact
 
 MOST_ROWS = 20_000
 """Rows of `test/scores`: W&B's tables end at 200,000, and the artifact of the results has all of them anyway."""
 
 
 class CheckpointArtifact(pl.Callback):
-    """Log the checkpoints of a training as versions of the artifact `RUN-checkpoint`; without W&B it does nothing.
+    """Log the checkpoints of a training: on W&B as versions of the artifact `RUN-checkpoint`, on MLflow as files.
 
-    The version `best` has `best.ckpt`, where validation wrote one, and `latest` has `last.ckpt`. List it after the
-    callback that writes the checkpoints.
+    The version `best` has `best.ckpt`, where validation wrote one, and `latest` has `last.ckpt`. Other loggers have
+    them in the run directory. List it after the callback that writes the checkpoints.
     """
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log on the first rank."""
-        loggers = wandb_loggers(trainer)
-        if not loggers or not trainer.is_global_zero:
+        if not takes_tables(trainer):
             return
-        import wandb
-
         folder = Path(trainer.default_root_dir) / "checkpoints"
         if not (folder / "last.ckpt").is_file():
             rank_zero_warn(
                 f"no checkpoint at {folder / 'last.ckpt'} to log; list CheckpointArtifact after RunCheckpoints"
             )
             return
-        versions = {"best": folder / "best.ckpt", "latest": folder / "last.ckpt"}
-        for logger, (alias, path) in product(loggers, versions.items()):
+        for path in (folder / "best.ckpt", folder / "last.ckpt"):
             if path.is_file():
-                facts = {"step": steps_of(path)}
-                artifact = wandb.Artifact(f"{logger.experiment.name}-checkpoint", type="model", metadata=facts)
-                artifact.add_file(str(path), policy="immutable")  # it stays where it is: no copy in W&B's staging
-                logger.experiment.log_artifact(artifact, aliases=[alias])
+                log_files(trainer, "checkpoint", [path], partial(checkpoint_artifact, path=path), [alias_of(path)])
 
 
 class ResultsArtifact(pl.Callback):
-    """Log what an evaluation wrote as tables, pictures and the artifact `RUN-results`; without W&B it does nothing.
+    """Log what an evaluation wrote as tables, pictures and files, on W&B the artifact `RUN-results`.
 
     Tables: `test/scores` (an image and explainer in each row, with the explained class; at most 20,000 rows, of the
     first images by a hash of their keys, while the artifact has them all), `test/summary` (mean and
     interval of each explainer and metric), `test/curves` (the points of all curves, with bands); pictures:
-    `test/curve_panels` and the rank diagrams. List it last.
+    `test/curve_panels` and the rank diagrams. Without a logger that takes them, or was asked for, it does nothing. List
+    it last.
     """
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log on the first rank, from the files of the run directory."""
         directory = Path(trainer.default_root_dir)
-        loggers = wandb_loggers(trainer)
-        if not loggers or not trainer.is_global_zero:
+        if not takes_tables(trainer):
             return
         if not (directory / "summary.json").is_file():
             rank_zero_warn(f"no summary.json in {directory} to log; list ResultsArtifact after ExplanationMetrics")
             return
-        for logger in loggers:
-            self._log(logger, directory)
-
-    def _log(self, logger: WandbLogger, directory: Path) -> None:
-        import wandb
-
         summary = json.loads((directory / "summary.json").read_text())
         curves = pd.read_parquet(directory / "curves.parquet")
         scores = directory / "scores.parquet"
-        logger.log_table("test/scores", dataframe=scores_frame(scores, logged_keys(scores)))
-        logger.log_table("test/summary", dataframe=summary_frame(summary))
-        pictures = {path.stem: wandb.Image(str(path)) for path in sorted(directory.glob("critical_difference_*.png"))}
+        log_table(trainer, "test/scores", scores_frame(scores, logged_keys(scores)))
+        log_table(trainer, "test/summary", summary_frame(summary))
+        diagrams = sorted(directory.glob("critical_difference_*.png"))
+        pictures: dict[str, Picture] = {f"test/{path.stem}": path for path in diagrams}
         if not curves.empty:
-            logger.log_table("test/curves", dataframe=curves)
+            log_table(trainer, "test/curves", curves)
             drawing = curves_figure(curves, summary["explainers"])
-            pictures["curve_panels"] = wandb.Image(Image.open(io.BytesIO(png_bytes(drawing))))
-        logger.experiment.log({f"test/{name}": picture for name, picture in pictures.items()})
-        artifact = wandb.Artifact(f"{logger.experiment.name}-results", type="results", metadata=summary.get("data"))
-        for path in sorted(directory.iterdir()):
-            if path.suffix in (".parquet", ".json", ".md", ".html", ".png", ".yaml"):
-                artifact.add_file(str(path), policy="immutable")
-        logger.experiment.log_artifact(artifact)
-
-
-def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
-    """Return the loggers that write to W&B."""
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+            pictures["test/curve_panels"] = Image.open(io.BytesIO(png_bytes(drawing)))
+        log_pictures(trainer, pictures)
+        kinds = (".parquet", ".json", ".md", ".html", ".png", ".yaml")
+        files = [path for path in sorted(directory.iterdir()) if path.suffix in kinds]
+        log_files(trainer, "results", files, lambda run: results_artifact(run, files, summary.get("data")))
 
 
 def scores_frame(path: Path, keys: Sequence[str] | None = None) -> pd.DataFrame:

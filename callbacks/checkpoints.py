@@ -14,6 +14,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from callbacks.logged import log_best
+from dre.models.checkpoint_files import steps_of
 from dre.models.weights import CHECKSUM_KEY, checksum
 from dre.runs.locks import replacing
 from dre.types import Batch
@@ -31,6 +33,9 @@ class RunCheckpoints(Checkpoint):
     Args:
         minutes: Longest time between two writes of last.ckpt.
         monitor: Logged value whose maximum marks the best checkpoint.
+
+    Raises:
+        ValueError: `minutes` is not positive.
     """
 
     def __init__(self, minutes: float = 2.0, monitor: str = "val/faithfulness") -> None:
@@ -62,6 +67,8 @@ class RunCheckpoints(Checkpoint):
             with replacing(best) as part:
                 shutil.copy2(self._parents_best, part)
             self._best_path = str(best)
+            if self.best is not None:
+                log_best(trainer, {f"best/{self.monitor}": self.best, "best/step": steps_of(best)})
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -96,6 +103,7 @@ class RunCheckpoints(Checkpoint):
             self.best = float(value)
             self._best_path = str(self.path(trainer, "best.ckpt"))
             self._save(trainer, "best.ckpt")
+            log_best(trainer, {f"best/{self.monitor}": self.best, "best/step": trainer.global_step})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave a usable checkpoint behind when the run is interrupted; after an error the last one stays as it is."""

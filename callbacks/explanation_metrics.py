@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pytorch_lightning as pl
 from pyarrow.parquet import ParquetWriter
-from rich.console import Console
-from rich.markdown import Markdown
 from torch import Tensor
 from torchmetrics import SumMetric
 
@@ -26,8 +24,9 @@ from dre.metrics import ImageMean, ScoreTable
 from dre.metrics.base import arguments_of
 from dre.metrics.words import definition
 from dre.modules import ExplainerEvaluation
-from dre.reporting import details_markdown, summary_markdown, write_rank_diagrams
+from dre.reporting import details_markdown, summary_markdown, terminal_text, write_rank_diagrams
 from dre.reporting.cells import choose_reference
+from dre.reporting.terminal import printable
 from dre.runs.locks import read_json, replacing, write_json, write_whole
 from dre.statistics import summarise
 from dre.statistics.curves import Curve, curves_frame, merged_curve
@@ -44,11 +43,12 @@ ROWS = 1 << 20
 class ExplanationMetrics(MetricStates, pl.Callback):
     """Compute the metrics that the evaluation names for every explainer during `Trainer.test`.
 
-    Logs `test/EXPLAINER/METRIC`, and writes `scores.parquet` (a row for each image, explainer and metric, with the
-    explained class, see `callbacks.explained_classes.with_classes`, and the `annotation` that gives the object, mask,
-    box or none), `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences, ranks, what
-    was left out) into the run directory, with `critical_difference_METRIC.png` of those with a direction and the curves
-    of metrics that deliver one (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
+    Logs `test/EXPLAINER/METRIC`, and M_F after min-max across explainers as `test/EXPLAINER/faithfulness_normalised`.
+    Writes `scores.parquet` (a row for each image, explainer and metric, with the explained class, see
+    `callbacks.explained_classes.with_classes`, and the `annotation` that gives the object, mask, box or none),
+    `summary.json` and `summary.md` (means with 95 % bootstrap intervals, paired differences, ranks, what was left out)
+    into the run directory, with `critical_difference_METRIC.png` of those with a direction and the curves of metrics
+    that deliver one (`dre.statistics.curves.CurveSource`) in `curves.parquet`.
 
     An image that a metric leaves out has no row; one whose map or value is not finite has NaN. An image that is skipped
     has no row at all, and stands with its reason under `skipped` in `summary.json`. Callbacks that are listed later
@@ -148,7 +148,11 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             with replacing(Path(trainer.default_root_dir) / "scores.parquet") as part:
                 _write_rows(frame, lambda rows: with_annotations(with_classes(rows, classes, names), annotations), part)
             facts["annotations"] = describe_annotations(annotations, self._reading_objects())
-            self._write(trainer, frame, explained, facts | {"transfer": transfer})
+            summary = self._write(trainer, frame, explained, facts | {"transfer": transfer})
+            for name, metric in product(summary["scores"], summary["normalised"]):
+                value = summary["scores"][name][metric]["mean"]
+                if value is not None:  # scaled across explainers: known on this rank alone
+                    pl_module.log(f"test/{name}/{metric}", value, rank_zero_only=True)
         self.on_test_start(trainer, pl_module)
 
     def gathered(self) -> dict[str, Any]:
@@ -198,7 +202,8 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         """Name the metrics that compare a map with an object."""
         return [name for name, one in next(iter(self.metrics.values())).items() if "objects" in arguments_of(one)]
 
-    def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, explained: int, facts: dict[str, Any]) -> None:
+    def _write(self, trainer: pl.Trainer, frame: pd.DataFrame, explained: int, facts: dict[str, Any]) -> dict[str, Any]:
+        """Write the summary and print it; return it."""
         directory = Path(trainer.default_root_dir)
         metrics = next(iter(self.metrics.values()))
         directions = {name: metric.higher_is_better for name, metric in metrics.items()}
@@ -217,12 +222,16 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
         summary["reference"] = choose_reference(list(self.metrics), self.reference)
         summary["recipes"] = read_json(directory / "run.json").get("recipes", {})
-        text = f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'])}"
+        text, shown = (
+            f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'], arrows=arrows)}"
+            for arrows in (False, True)
+        )
         write_rank_diagrams(summary, directory)
         write_json(directory / "summary.json", summary)
         write_whole(directory / "summary.md", f"{text}\n{details_markdown(summary)}")
         if self.show:
-            Console().print(Markdown(text))
+            print(printable(terminal_text(shown)))
+        return summary
 
 
 def _write_rows(frame: pd.DataFrame, widened: Callable[[pd.DataFrame], pd.DataFrame], path: Path) -> None:

@@ -8,11 +8,12 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from callbacks.artifacts import wandb_loggers
+from callbacks.logged import log_pictures, log_table
 from callbacks.outputs import MetricStates, OutputsCallback
 from dre import metrics
 from dre.metrics import XMGD, MapMixtures
@@ -46,6 +47,9 @@ class MapDistances(MetricStates, OutputsCallback):
         aggregate: XMGD between the `mean_map` of the explainers, or the mean over all pairs of maps (`pairwise`), which
             fits every map and grows with the square of the number of images.
         model: How a map becomes mixtures and their distances one; the defaults of `dre.metrics.XMGD` when not given.
+
+    Raises:
+        ValueError: A comparison is unknown or named twice, or `aggregate` is none of these.
     """
 
     def __init__(
@@ -170,10 +174,9 @@ class MapDistances(MetricStates, OutputsCallback):
         means = {name: entry["mean"] for name, entry in result["comparisons"].items() if _has_value(entry["mean"])}
         if means:
             write_whole(directory / "xmgd_comparisons.png", png_bytes(comparisons_figure(means, self.names)))
-        for logger in wandb_loggers(trainer):
-            logger.log_table("test/xmgd", columns=_columns(result), data=_rows(result))
-            if is_drawn:
-                logger.log_image("test/xmgd_matrix", [str(picture)])
+        log_table(trainer, "test/xmgd", pd.DataFrame(_rows(result), columns=_columns(result), dtype=object))
+        if is_drawn:
+            log_pictures(trainer, {"test/xmgd_matrix": picture})
 
 
 def _has_value(matrix: Matrix) -> bool:

@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.artifacts import wandb_loggers
+from callbacks.artifacts import scores_frame
 from callbacks.explained_classes import class_caption
 from callbacks.image_selection import first_images, first_rows, gathered
+from callbacks.logged import log_pictures, log_table, takes_tables
 from callbacks.outputs import OutputsCallback
 from dre.checks import check_count
 from dre.images.blur import gaussian_blur
 from dre.images.fill import blend
-from dre.reporting.overlay import coloured, for_display
+from dre.reporting.overlay import coloured, for_display, picture_of, rgb
 from dre.reporting.panel import Photograph, credits_caption, draw_panel
 from dre.types import Explained
 
@@ -30,6 +32,9 @@ class FirstPhotographs(OutputsCallback):
     Args:
         images: Photographs to draw.
         explainers: Rows to draw, in this order; all that are evaluated when not given.
+
+    Raises:
+        ValueError: `images` is below 1.
 
     Attributes:
         photographs: Title -> the columns so far.
@@ -101,8 +106,7 @@ class FirstPhotographs(OutputsCallback):
                 continue
             path = Path(trainer.default_root_dir) / f"{title}.png"
             draw_panel(photographs, path, photographers(trainer, [one.key for one in photographs]))
-            for logger in wandb_loggers(trainer):
-                logger.log_image(f"test/{title}", [str(path)])
+            log_pictures(trainer, {f"test/{title}": path})
 
 
 def photographers(trainer: pl.Trainer, keys: list[str]) -> str:
@@ -127,6 +131,9 @@ class SalientPixels(FirstPhotographs):
         images: Photographs to draw: the first that are evaluated.
         explainers: Rows to draw; all that are evaluated when not given.
         sigma: Of the blur in pixels.
+
+    Raises:
+        ValueError: There is no share or one outside (0, 1], or `images` is below 1.
 
     Source: Rahman et al. 2022, Figures 1, 4 and 9.
     """
@@ -179,6 +186,8 @@ def best_pixels(saliency: Tensor, share: float) -> Tensor:
 class SaliencyPanel(FirstPhotographs):
     """Draw the first evaluated photographs and their maps into `gallery.png`, and log it as `test/gallery`.
 
+    The table `test/examples` has the same photographs and maps one by one, with the explained class and the scores.
+
     Maps are scaled one by one (`dre.reporting.overlay.for_display`) and laid over the grey photograph; the caption
     credits the photographers when the data names them. Under each photograph stands the explained class, its
     probability, and whether the prediction was right.
@@ -190,6 +199,9 @@ class SaliencyPanel(FirstPhotographs):
             on each map, from blue (0) to yellow (1); list the panel after the metrics.
         colours: A colour map of matplotlib (`gray`, `inferno`, `coolwarm`, `Reds`, ...) in which maps are drawn alone;
             by default they lie over the photograph.
+
+    Raises:
+        ValueError: `images` is below 1, or the colour map unknown.
 
     Source: squares of M_F as in Fu et al. 2021, Figures 7 to 9; colours as in Rahman et al. 2022, Figures 13 to 23.
     """
@@ -222,6 +234,13 @@ class SaliencyPanel(FirstPhotographs):
             found.append(Photograph(outputs["key"][place], image, maps, values, caption))
         return {"gallery": found}
 
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw on the first rank, and log a table of what is drawn."""
+        super().on_test_end(trainer, pl_module)
+        photographs = self.photographs["gallery"]
+        if photographs and takes_tables(trainer):
+            log_table(trainer, "test/examples", examples_frame(photographs, Path(trainer.default_root_dir)))
+
     def _scaled(self, outputs: Any, place: int) -> dict[str, float]:
         """Scale the values of an image's maps to [0, 1]; none where they all tie."""
         if "values" not in outputs:
@@ -233,3 +252,24 @@ class SaliencyPanel(FirstPhotographs):
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
         return {name: (value - low) / (high - low) for name, value in values.items()} if high > low else {}
+
+
+def examples_frame(photographs: Sequence[Photograph], directory: Path) -> pd.DataFrame:
+    """Return a row for each photograph and map, as pictures of Pillow, with what scores.parquet says of them.
+
+    Args:
+        photographs: Columns of a panel.
+        directory: Of the run; without scores.parquet the table has the pictures alone.
+    """
+    rows = [
+        {"key": one.key, "explainer": name, "photograph": photograph, "map": picture_of(one.drawn(name))}
+        for one in photographs
+        for photograph in [picture_of(rgb(one.image))]
+        for name in one.maps
+    ]
+    frame, scores = pd.DataFrame(rows), directory / "scores.parquet"
+    if not scores.is_file():
+        return frame
+    known = scores_frame(scores, [one.key for one in photographs]).astype(object)
+    merged = frame.merge(known, on=["key", "explainer"], how="left").astype(object)
+    return merged.where(merged.notna(), None)

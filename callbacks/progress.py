@@ -8,15 +8,15 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from callbacks.resume import EvaluationResume
 from dre.engine.cost import PASSES, Meter, Tally
 from dre.modules import ExplainerEvaluation
+from dre.reporting.terminal import fitted
 from dre.runs.locks import write_json
 from dre.types import Batch
 
@@ -40,6 +40,9 @@ class EvaluationProgress(pl.Callback):
 
     Args:
         every: Seconds between two lines.
+
+    Raises:
+        ValueError: `every` is negative.
     """
 
     def __init__(self, every: float = 30.0) -> None:
@@ -119,24 +122,22 @@ class EvaluationProgress(pl.Callback):
         whole = f"{self.seen}{of_all} images in {clock(seconds)}, {_speed(self.seen, seconds)}"
         return "; ".join([f"{whole}{_left(self._time_left(seconds))}", *filter(None, [", ".join(parts)])])
 
-    def table(self) -> Table:
-        """Show where it stands, with a row for each explainer."""
+    def table(self) -> Group:
+        """Show where it stands, with a row for each explainer, as wide as the terminal."""
         seconds = time.perf_counter() - self._start
-        table = Table(box=None, pad_edge=False)
-        for heading in ("", "images", "images/s", "time left", "from cache"):
-            table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-        table.add_column("", min_width=10)
         of_all = "" if self.total is None else f" / {self.total}"
         bar = ProgressBar(total=self.total, completed=self.seen, width=30, pulse=self.total is None)
         left = self._time_left(seconds)
-        rate = f"{self.seen / seconds:.3g}" if self.seen else ""
-        table.add_row("all", f"{self.seen}{of_all}", rate, clock(left), "", bar)
+        rows = [["all", f"{self.seen}{of_all}", f"{self.seen / seconds:.3g}" if self.seen else "", clock(left), ""]]
         for name, spent, left in self._explainers():
             tally = self._meters[name].tally
             rate = f"{self.seen / spent:.3g}" if self.seen and spent else ""
             cached = f"{tally.cached * self.ranks:.0f}" if tally.cached else ""
-            table.add_row(Text(name), f"{tally.images * self.ranks:.0f}", rate, clock(left), cached, "")
-        return table
+            rows.append([name, f"{tally.images * self.ranks:.0f}", rate, clock(left), cached])
+        shown = 5 if any(row[-1] for row in rows) else 4
+        header = ["", "images", "images/s", "time left", "from cache"]
+        lines = fitted(header[:shown], [row[:shown] for row in rows], width=self.console.width)
+        return Group(Text(lines, no_wrap=True, overflow="ignore"), bar)
 
     def _explainers(self) -> list[tuple[str, float, float | None]]:
         """Name each explainer with the seconds that it took and those that it will take."""

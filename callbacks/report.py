@@ -63,6 +63,9 @@ class EvaluationReport(OutputsCallback):
         examples: Images to show at each end.
         reference: Explainer whose values choose them; a learned one, or else the first, when not given.
         metric: What they are chosen by; M_F, or else the first metric, when not given.
+
+    Raises:
+        ValueError: `examples` is negative.
     """
 
     def __init__(self, examples: int = 4, reference: str | None = None, metric: str | None = None) -> None:
@@ -77,7 +80,11 @@ class EvaluationReport(OutputsCallback):
         self.best_worst = None
 
     def update(self, pl_module: pl.LightningModule, outputs: Explained) -> None:
-        """Keep the images that are the lowest or the highest so far."""
+        """Keep the images that are the lowest or the highest so far.
+
+        Raises:
+            ValueError: No metrics were computed before: the callback is listed too early.
+        """
         if not self.examples:
             return
         if "values" not in outputs:

@@ -41,6 +41,9 @@ class EvaluationResume(pl.Callback):
 
     Args:
         rest: Least time between two writings, as a multiple of what the last one took; 0 writes after every batch.
+
+    Raises:
+        ValueError: `rest` is negative.
     """
 
     def __init__(self, rest: float = 20.0) -> None:
@@ -54,7 +57,11 @@ class EvaluationResume(pl.Callback):
         self.written, self.is_whole = 0, False
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up what is there."""
+        """Take up what is there.
+
+        Raises:
+            ValueError: The run was broken off with other callbacks, or a file of its progress is damaged.
+        """
         self.folder = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / PROGRESS
         found = read_progress(self.folder)
         for content in found.values():
@@ -155,6 +162,9 @@ def check_callbacks(written: Collection[str], listed: Collection[str], run: Path
         written: Places and kinds, as `EvaluationResume` names them.
         listed: The same of this run.
         run: Directory of the run.
+
+    Raises:
+        ValueError: The callbacks differ.
     """
     if set(written) == set(listed):
         return

@@ -21,6 +21,10 @@ class Throughput(pl.Callback):
     Args:
         every: Steps between two logged values.
         broken_share: Largest share of unreadable training samples; above it the run stops.
+
+    Raises:
+        ValueError: `every` is below 1, or `broken_share` outside [0, 1].
+        TypeError: One of them is no number.
     """
 
     def __init__(self, every: int = 10, broken_share: float = 0.01) -> None:

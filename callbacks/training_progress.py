@@ -21,6 +21,10 @@ class TrainingProgress(pl.Callback):
 
     Args:
         every: Seconds between two lines.
+
+    Raises:
+        ValueError: `every` is negative.
+        TypeError: It is no number.
     """
 
     def __init__(self, every: float = 30.0) -> None:

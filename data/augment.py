@@ -27,6 +27,9 @@ class Augmentation:
             "rand_augment" two, "auto_augment" a pair of those that were found for ImageNet.
         colour: Largest relative change of brightness, contrast and saturation.
         erase: Probability that a rectangle of 2 to 33 % of the area becomes grey.
+
+    Raises:
+        ValueError: A share is outside [0, 1].
     """
 
     policy: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] = "none"

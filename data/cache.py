@@ -20,6 +20,9 @@ class ShardCache:
     Args:
         folder: Made where it does not exist.
         gigabytes: See `Remote`.
+
+    Raises:
+        ValueError: `folder` is a file.
     """
 
     def __init__(self, folder: str, gigabytes: float | None = None) -> None:
@@ -86,7 +89,11 @@ class ShardCache:
             total -= size
 
     def refuse_more_than(self, size: int) -> None:
-        """Refuse shards that must lie in the cache together and do not fit."""
+        """Refuse shards that must lie in the cache together and do not fit.
+
+        Raises:
+            ValueError: They have more bytes than the cache may hold.
+        """
         if self.limit is not None and size > self.limit:
             raise ValueError(
                 f"shards of {size / 1e9:.3g} GB are read together, the cache {self.folder} may hold "

@@ -80,6 +80,12 @@ class ShardDataModule(pl.LightningDataModule):
             Evaluation always decodes whole images.
         on_error: What an evaluation does with a sample that cannot be read: "raise" ends it, "skip" goes on without
             it and names it in `skipped`.
+
+    Raises:
+        ValueError: A count is too small, `flip`, `crop_scale`, `val_share` or `val_range` is no such share or range,
+            `on_error` is unknown, a root names shards instead of their folder, or the preprocessing has neither 1 nor 3
+            channels.
+        TypeError: A number is wanted, and something else is given.
     """
 
     def __init__(
@@ -150,7 +156,12 @@ class ShardDataModule(pl.LightningDataModule):
         self._restored: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
-        """Verify the shards of both splits once on each node, and fetch those that training reads at random."""
+        """Verify the shards of both splits once on each node, and fetch those that training reads at random.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or no manifest or shard where one should be.
+            ValueError: There is no such split, or a shard is not the one that its manifest describes.
+        """
         stage = None if self.trainer is None or self.trainer.state.fn is None else self.trainer.state.fn.value
         if stage in (None, "fit"):
             shards = open_shards(self.roots, self.train_split, self.verify, self.held_out.train)
@@ -159,7 +170,13 @@ class ShardDataModule(pl.LightningDataModule):
         open_shards(self.val_roots, self.val_split, self.verify, self.held_out.val)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the shards that the stage needs, in every process; without a trainer, verify them too."""
+        """Open the shards that the stage needs, in every process; without a trainer, verify them too.
+
+        Raises:
+            FileNotFoundError: There is no such folder, or no manifest or shard where one should be.
+            ValueError: There is no such split, a shard is not as its manifest says, a key occurs twice, `val_range` is
+                not within the images, or images that are trained on are evaluated.
+        """
         verify: Verify = "size" if self.trainer is not None else self.verify
         if stage in (None, "fit") and "train" not in self._shards:
             self._shards["train"] = open_shards(self.roots, self.train_split, verify, self.held_out.train)
@@ -173,7 +190,11 @@ class ShardDataModule(pl.LightningDataModule):
             refuse_train_images(self._shards["train"], self._shards["val"])
 
     def train_dataloader(self) -> TrainingLoader:
-        """Load training batches of this rank; their global order does not depend on ranks or workers."""
+        """Load training batches of this rank; their global order does not depend on ranks or workers.
+
+        Raises:
+            ValueError: `batch_size` cannot be divided by the number of ranks, or the training images cannot be read.
+        """
         shards, rank = self._open("train"), self._rank()
         if self.batch_size % rank.world:
             raise ValueError(
@@ -191,7 +212,11 @@ class ShardDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvaluationLoader:
-        """Load every evaluation image exactly once over all ranks together."""
+        """Load every evaluation image exactly once over all ranks together.
+
+        Raises:
+            ValueError: There are fewer evaluation images than ranks, or they cannot be read.
+        """
         shards, rank, images = self._open("val"), self._rank(), self.expected_images("val")
         if images < rank.world:
             raise ValueError(f"{images} evaluation images cannot feed {rank.world} ranks; use at most {images} devices")

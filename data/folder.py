@@ -2,6 +2,8 @@
 
 A photograph's key is its file name without suffix where a labels.csv lists it, and its path below the split without
 suffix in a tree. The segmentation mask of NAME.jpg is NAME.mask.png beside it.
+
+The module has more than 300 lines because each layout of a folder has a reader, and each reader says what it refuses.
 """
 
 import csv
@@ -79,12 +81,16 @@ class FolderShard:
 
 
 def list_photos(root: Path, split: str, part: Part = everything) -> list[Photo]:
-    """List the photographs of a split in a folder without manifest; refuse a split that is unknown or empty.
+    """List the photographs of a split in a folder without manifest.
 
     Args:
         root: The folder.
         split: Which one, where split folders or a labels.csv divide them.
         part: Takes some of the photographs of a folder that nothing divides.
+
+    Raises:
+        FileNotFoundError: A file that a labels.csv lists is missing.
+        ValueError: There is no such split, or no image in it.
     """
     if not is_divided(root):
         return part(read_tree(root), root)
@@ -109,7 +115,11 @@ def _list_splits(root: Path) -> dict[str, list[Photo]]:
 
 
 def read_splits(root: Path, boxes_of: Mapping[str, FileBoxes] | None = None) -> dict[str, list[Photo]]:
-    """List the photographs of a folder with split sub-folders; a class has one index in all of them."""
+    """List the photographs of a folder with split sub-folders; a class has one index in all of them.
+
+    Raises:
+        ValueError: A split folder has no images, two images have one key, or boxes belong to none.
+    """
     splits = [name for name in SPLITS if (root / name).is_dir()]
     names = sorted(set().union(*(class_names(list_images(root / split), root / split) for split in splits)))
     parts: dict[str, dict[str, FileBoxes]] = {split: {} for split in splits}
@@ -162,6 +172,10 @@ def read_labels(root: Path, split_column: str = "split") -> dict[str, list[Photo
 
     Columns: `file`, below the folder or its `images` sub-folder; a split; and, where they apply, `class_index`,
     `class_name` or `wnid`, and `boxes` as `x0 y0 x1 y1` with `;` between boxes.
+
+    Raises:
+        FileNotFoundError: A file that it lists is missing.
+        ValueError: A column is missing, an image is in two splits, or class or boxes are no numbers.
     """
     splits: dict[str, list[Photo]] = {}
     split_of: dict[Path, str] = {}
@@ -188,6 +202,9 @@ def read_tree(
         folder: Where to look, at any depth.
         boxes_of: See `read_boxes`.
         names: All classes, in the order of their indices; those of this folder when not given.
+
+    Raises:
+        ValueError: There are no images, two of one key, or boxes of other files.
     """
     masks = _images_and_masks(folder)
     paths = list(masks)
@@ -207,7 +224,11 @@ def read_tree(
 
 
 def read_boxes(path: Path) -> dict[str, FileBoxes]:
-    """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row."""
+    """Read a CSV with the columns `file` (its path below the folder), `x0`, `y0`, `x1`, `y1`, one box a row.
+
+    Raises:
+        ValueError: A column is missing, or a side is no number.
+    """
     boxes: dict[str, FileBoxes] = {}
     for row in read_rows(path, ("file", *SIDES)):
         try:
@@ -218,7 +239,11 @@ def read_boxes(path: Path) -> dict[str, FileBoxes]:
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV file whose first line names its columns; refuse one without the needed columns, or with odd rows."""
+    """Read a CSV file whose first line names its columns.
+
+    Raises:
+        ValueError: It is not in UTF-8 or no CSV, lacks a needed column, or has a row that is longer or shorter.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
@@ -236,7 +261,11 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_text(path: Path) -> str:
-    """Read a file of text, or say which one is not UTF-8."""
+    """Read a file of text in UTF-8.
+
+    Raises:
+        ValueError: It is in another encoding.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -244,7 +273,11 @@ def read_text(path: Path) -> str:
 
 
 def refuse_unknown(boxes_of: Mapping[str, FileBoxes], folder: Path) -> None:
-    """Refuse boxes that are left when all images have theirs."""
+    """Refuse boxes that are left when all images have theirs.
+
+    Raises:
+        ValueError: Boxes are left.
+    """
     if boxes_of:
         raise ValueError(
             f"there are boxes for {len(boxes_of)} files, as for {next(iter(boxes_of))!r}, which are no images below "

@@ -38,6 +38,9 @@ class HeldOut:
     Args:
         share: Of the photographs that are kept for evaluation, in [0, 1].
         whole: Let such folders serve whole, for training and for evaluation.
+
+    Raises:
+        ValueError: `share` is outside [0, 1].
     """
 
     share: float = VAL_SHARE
@@ -87,7 +90,11 @@ class HeldOut:
 
 
 def refuse_train_images(train: Sequence[Shard], val: Sequence[Shard]) -> None:
-    """Raise ValueError where images that are trained on are evaluated on, too: the same files or the same shards."""
+    """Refuse to evaluate on images that are trained on: the same files or the same shards.
+
+    Raises:
+        ValueError: An image is in both.
+    """
     trained = {identity for shard in train for identity in _identities(shard)}
     both = [identity for shard in val for identity in _identities(shard) if identity in trained]
     if both:

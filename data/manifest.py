@@ -39,6 +39,10 @@ class ShardInfo:
         sha256: Its checksum, in hexadecimal.
         place: Folder or URL where it lies; empty beside the manifest. A manifest that is fetched may not name one.
         masks: How many of its images have a segmentation mask.
+
+    Raises:
+        TypeError: A field is of another type.
+        ValueError: A number is out of its range, or a name might leave its folder.
     """
 
     file: str
@@ -65,7 +69,11 @@ class ShardInfo:
 
 
 def check_name(name: object, pattern: re.Pattern[str], what: str) -> None:
-    """Raise ValueError for a name that is no text of a pattern, which might leave its folder or end a command."""
+    """Check a name against a pattern, as others might leave their folder or end a command.
+
+    Raises:
+        ValueError: It is no text, too long, or does not match.
+    """
     if not isinstance(name, str) or len(name) > LONGEST_NAME or not pattern.fullmatch(name):
         raise ValueError(f"{str(name)[:100]!r} cannot be the name of {what}; it must match {pattern.pattern}")
 
@@ -84,6 +92,10 @@ class Manifest:
         skipped: Broken photographs that were left out: by shard and key, the file and what is wrong with it.
         files: Name and sha256 of what lies beside the shards: the keys of each split, and who is to be credited.
         fingerprint: Of everything that decides the bytes; another packing into the same folder is refused.
+
+    Raises:
+        TypeError: A field is of another type.
+        ValueError: The name of a split or a file might leave its folder, or a checksum is none.
     """
 
     name: str
@@ -98,7 +110,12 @@ class Manifest:
 
     @classmethod
     def load(cls, root: Path) -> "Manifest":
-        """Read the manifest of the dataset in `root`, or say what is wrong with it."""
+        """Read the manifest of the dataset in `root`.
+
+        Raises:
+            FileNotFoundError: There is no manifest.
+            ValueError: The manifest is damaged.
+        """
         path = root / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(f"no {FILE_NAME} in {root}; {WAYS}")
@@ -106,7 +123,11 @@ class Manifest:
 
     @classmethod
     def parse(cls, text: bytes, where: str) -> "Manifest":
-        """Read a manifest, or say what is wrong with it; `where` is what messages call it."""
+        """Read a manifest; `where` is what messages call it.
+
+        Raises:
+            ValueError: The text is no manifest.
+        """
         try:
             content = json.loads(text)
             content.pop("images", None)  # written for the reader, counted from the shards here
@@ -152,7 +173,11 @@ class Manifest:
         return {name: sum(shard.masks for shard in shards) for name, shards in self.splits.items()}
 
     def shards(self, split: str) -> list[ShardInfo]:
-        """Return the shards of a split; refuse one that is unknown or empty."""
+        """Return the shards of a split.
+
+        Raises:
+            ValueError: There is no such split, or no image in it.
+        """
         if split not in self.splits:
             raise ValueError(f"{self.name} has no split {split!r}; it has {', '.join(sorted(self.splits)) or 'none'}")
         if not sum(shard.samples for shard in self.splits[split]):
@@ -172,7 +197,12 @@ def checksum(path: Path) -> str:
 
 
 def verify_shard(path: Path, shard: ShardInfo, verify: Verify) -> None:
-    """Refuse a shard that is missing or is not the one that the manifest describes."""
+    """Check that a shard is the one that the manifest describes.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It has another size or checksum.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is listed in the manifest but missing; copy it there or pack the images again")
     size = path.stat().st_size
@@ -193,6 +223,9 @@ def read_credits(text: str, where: str) -> dict[str, str]:
     Args:
         text: Of an ATTRIBUTION.csv with columns `file`, `author` and, where there is one, `license_url`.
         where: What messages call it.
+
+    Raises:
+        ValueError: A column is missing.
     """
     rows = csv.DictReader(io.StringIO(text, newline=""))
     missing = {"file", "author"} - set(rows.fieldnames or ())

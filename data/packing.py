@@ -40,6 +40,9 @@ class Packing:
         resize: Length of the shorter side of larger images, in pixels; `None` copies every file byte for byte.
         skip_broken: Leave broken photographs out and name them in the manifest, rather than stop at the first.
         workers: Threads that read and decode; the bytes of the shards do not depend on them.
+
+    Raises:
+        ValueError: A count is below 1, or `shard_megabytes` is not above 0 and finite.
     """
 
     shard_size: int | None = None

@@ -115,7 +115,11 @@ def is_hidden(name: str) -> bool:
 
 
 def check_keys(photos: Sequence[Photo]) -> None:
-    """Refuse two photographs of one key, and keys that no list of lines in UTF-8 can hold."""
+    """Refuse two photographs of one key, and keys that no list of lines in UTF-8 can hold.
+
+    Raises:
+        ValueError: A key is there twice, has a line break or is not UTF-8, or might leave its folder.
+    """
     first: dict[str, Path] = {}
     for photo in photos:
         if "\n" in photo.key or not _is_utf8(photo.key):
@@ -127,7 +131,11 @@ def check_keys(photos: Sequence[Photo]) -> None:
 
 
 def check_names(keys: Iterable[str], where: str) -> None:
-    """Raise ValueError for keys with control characters, backslashes, or parts that leave their folder."""
+    """Check that keys can be names of files below a folder.
+
+    Raises:
+        ValueError: One is empty or too long, has control characters or a backslash, or leaves its folder.
+    """
     for key in keys:
         if len(key) > LONGEST_KEY or not KEY.fullmatch(key):
             raise ValueError(
@@ -142,7 +150,11 @@ def _is_utf8(text: str) -> bool:
 
 
 def names_by_index(splits: Mapping[str, Sequence[Photo]]) -> list[str] | None:
-    """List class names by index, empty for an index that no photograph has."""
+    """List class names by index, empty for an index that no photograph has.
+
+    Raises:
+        ValueError: One index has two names.
+    """
     names: dict[int, str] = {}
     for photo in (photo for photos in splits.values() for photo in photos if photo.label >= 0):
         if names.setdefault(photo.label, photo.class_name) != photo.class_name:

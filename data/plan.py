@@ -57,6 +57,9 @@ def plan_split(split: str, photos: Sequence[Photo], packing: Packing, shards: in
         photos: In any order.
         packing: Says how many shards there are.
         shards: How many there are where packing has begun: a repaired image does not change it.
+
+    Raises:
+        ValueError: There are no photographs, two of one key, or the split has a name that cannot name files.
     """
     if not photos:
         raise ValueError(f"split {split!r} has no photographs; leave it out or name another source")

@@ -76,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(options: argparse.Namespace) -> Manifest:
-    """Read the photographs that the options name, pack them and copy what credits them."""
+    """Read the photographs that the options name, pack them and copy what credits them.
+
+    Raises:
+        FileNotFoundError: The source is not a folder, or lacks what its recipe reads.
+        ValueError: `--out` is a file, the source or another data set, or the source is not as its recipe expects.
+    """
     source, out, recipe = options.source, options.out, RECIPES[options.recipe]
     if not source.is_dir():
         raise FileNotFoundError(f"--source {source} is not a folder")

@@ -59,14 +59,23 @@ class Root(ABC):
         """Refuse a shard that is missing or is not the one that the manifest describes, unless it can be fetched."""
 
     def manifest(self) -> Manifest:
-        """Read the manifest, or say what is wrong with it."""
+        """Read the manifest.
+
+        Raises:
+            FileNotFoundError: There is no manifest.
+            ValueError: The manifest is damaged.
+        """
         text = self.read(FILE_NAME)
         if text is None:
             raise FileNotFoundError(f"no {FILE_NAME} in {self.name}; {WAYS}")
         return Manifest.parse(text, f"{self.name}/{FILE_NAME}")
 
     def keys(self, split: str) -> list[str] | None:
-        """List the keys of a split in the order of its shards; `None` where the data set has no such list."""
+        """List the keys of a split in the order of its shards; `None` where the data set has no such list.
+
+        Raises:
+            ValueError: The list is damaged, or of another length than the manifest says.
+        """
         if split not in self._keys:
             manifest = self.manifest()
             text = self.read(keys_file(split)) if keys_file(split) in manifest.files else None
@@ -134,6 +143,10 @@ class RemoteRoot(Root):
     Args:
         url: See `url_of`; its credentials stay here, messages mask them.
         remote: How it is fetched.
+
+    Raises:
+        ValueError: A command does not say where the name of a file goes, the address is one of shards, or the cache is
+            a file.
     """
 
     def __init__(self, url: str, remote: Remote) -> None:
@@ -149,7 +162,12 @@ class RemoteRoot(Root):
         self._manifest: bytes | None = None
 
     def manifest(self) -> Manifest:
-        """Read the manifest; refuse one that sends its readers elsewhere."""
+        """Read the manifest; refuse one that sends its readers elsewhere.
+
+        Raises:
+            FileNotFoundError: There is no manifest.
+            ValueError: The manifest is damaged, or names other places, which only one on your own disk may.
+        """
         manifest = super().manifest()
         for info in (info for infos in manifest.splits.values() for info in infos if info.place):
             raise ValueError(
@@ -197,7 +215,12 @@ class RemoteRoot(Root):
 
 
 def open_root(root: str | Path | Root, remote: Remote = HERE) -> Root:
-    """Say where a data set lies from how its root is written."""
+    """Say where a data set lies from how its root is written.
+
+    Raises:
+        ValueError: It names shards instead of their folder, or a command that does not say where the name of a file
+            goes.
+    """
     if isinstance(root, Root):
         return root
     if isinstance(root, str) and is_remote(root) and not root.startswith(LOCAL):

@@ -2,7 +2,8 @@
 
 What is decided here: boxes and masks in a file refer to the stored pixels, before EXIF rotation, and where an image has
 both, its mask counts. What happens to the pixels alone is decided in `dre.images.decode`, and to masks in
-`dre.images.segmentation_masks`.
+`dre.images.segmentation_masks`. The module has more than 300 lines because one place decides how a sample becomes a
+crop.
 """
 
 import json
@@ -171,7 +172,12 @@ def _random_window(image_size: tuple[int, int], scale: tuple[float, float], draw
 
 
 def check_crops(flip: float, crop_scale: tuple[float, float] | None) -> None:
-    """Check probability and sizes of random crops; raise ValueError or TypeError that names the option."""
+    """Check probability and sizes of random crops.
+
+    Raises:
+        TypeError: `flip` is no number, or `crop_scale` not two.
+        ValueError: `flip` is outside [0, 1], or `crop_scale` does not ascend within (0, 1].
+    """
     if isinstance(flip, bool) or not isinstance(flip, Real):
         raise TypeError(f"`flip` is a probability in [0, 1], got {flip!r}")
     if not 0 <= flip <= 1:
@@ -187,7 +193,12 @@ def check_crops(flip: float, crop_scale: tuple[float, float] | None) -> None:
 
 
 def check_preprocessing(preprocessing: Preprocessing) -> None:
-    """Check the sizes of a preprocessing; raise ValueError or TypeError that names the one that cannot be."""
+    """Check the sizes of a preprocessing.
+
+    Raises:
+        TypeError: A side is no whole number.
+        ValueError: A side is below 1 or enormous, the size has not two of them, or the channels are not 1 or 3.
+    """
     if len(preprocessing.size) != 2:
         raise ValueError(f"`size` of the preprocessing must be (height, width), got {list(preprocessing.size)}")
     for name, side in (*(("size", side) for side in preprocessing.size), ("resize", preprocessing.resize)):
@@ -208,6 +219,9 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
             `mask.png` where it has a segmentation mask.
         transform: Which crop to take.
         draws: Source of randomness for training; `None` takes the centre crop.
+
+    Raises:
+        BrokenSampleError: The image cannot be decoded, or class, size, boxes or mask are missing or do not fit it.
     """
     key = str(raw["__key__"])
     try:
@@ -230,7 +244,11 @@ def load_sample(raw: Mapping[str, Any], transform: Transform, draws: random.Rand
 
 
 def image_suffix(raw: Mapping[str, Any]) -> str:
-    """Return the suffix of the image of a sample; refuse one without an image, or without a class beside it."""
+    """Return the suffix of the image of a sample.
+
+    Raises:
+        ValueError: There is no image, or no class beside it.
+    """
     suffix = next((name for name in IMAGE_SUFFIXES if name in raw), None)
     if suffix is None or not raw.keys() & {"json", "cls"}:
         there = ", ".join(sorted(name for name in raw if not name.startswith("__"))) or "nothing"

@@ -90,6 +90,10 @@ class TarShard:
 
         Args:
             told: Hears of a name that is there twice, and the first file of that name is read; by default it is raised.
+
+        Raises:
+            ValueError: The file is damaged, holds a name twice that is not told, or another number of samples than its
+                manifest says.
         """
 
         def handle(error: Exception) -> bool:
@@ -197,6 +201,10 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify, 
         verify: `"sha256"` reads every shard once; `"size"` only looks at sizes. Remote shards are verified when they
             arrive, and with `"sha256"` those that are in the cache are too, and fetched again where they have changed.
         part: Takes some of the photographs of a folder that nothing divides into splits.
+
+    Raises:
+        FileNotFoundError: There is no such folder, no manifest beside its shards, or a shard is missing.
+        ValueError: There is no such split, or a shard is not the one that its manifest describes.
     """
     shards: list[Shard] = []
     for root in map(open_root, roots):
@@ -221,7 +229,8 @@ def open_shards(roots: Sequence[Root | Path | str], split: str, verify: Verify, 
 def class_names(roots: Sequence[Root]) -> list[str] | None:
     """Name each class index of some data sets, empty where no image shows it; `None` where none of them has classes.
 
-    Data sets that give one index different names are refused.
+    Raises:
+        ValueError: They give one index different names.
     """
     merged: list[str] = []
     for root in dict.fromkeys(roots):

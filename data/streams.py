@@ -251,7 +251,11 @@ class ResampledStream(TrainingStream):
 
 
 def refuse_overlap(shards: Sequence[Shard]) -> None:
-    """Refuse evaluation images whose keys occur twice, as in roots that overlap."""
+    """Refuse evaluation images whose keys occur twice, as in roots that overlap.
+
+    Raises:
+        ValueError: A key occurs twice.
+    """
     keys = Counter(key for shard in shards for key in shard.list_keys())
     twice = [key for key, times in keys.items() if times > 1]
     if twice:
@@ -265,6 +269,9 @@ def select_keys(shards: Sequence[Shard], span: tuple[int, int] | None, limit: in
         shards: What to choose from.
         span: First place in that order, and the place after the last; `None` takes all.
         limit: At most so many of them, the first ones.
+
+    Raises:
+        ValueError: `span` is no range within the images, or `limit` is below 1.
     """
     if span is None and limit is None:
         return None

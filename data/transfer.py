@@ -68,6 +68,10 @@ class Remote:
         pause: Seconds before the second attempt, twice as many before each further one, at most a minute.
         timeout: Seconds without a byte from a http(s) server after which an attempt has failed; s3 and gs have their
             own, and commands (`curl --max-time 60`) too.
+
+    Raises:
+        ValueError: `attempts` is below 1, or another number is not above 0.
+        TypeError: One is no number.
     """
 
     cache: str = "~/.cache/dre"

@@ -65,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def verify(root: Root, workers: int = 1) -> int:
-    """Read the data set in `root`, print what is broken and a line for each split; give the number of broken things."""
+    """Read the data set in `root`, print what is broken and a line for each split; give the number of broken things.
+
+    Raises:
+        ValueError: The manifest is damaged or lists no images.
+        FileNotFoundError: There is no manifest.
+    """
     manifest, total = root.manifest(), 0
     if not sum(manifest.count().values()):
         raise ValueError(f"the manifest of {root.name} lists no images: there is nothing to verify; pack them again")

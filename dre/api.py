@@ -140,6 +140,10 @@ def list_explainers(classifier: nn.Module | str | None = None, size: int | tuple
         classifier: A classifier, a plain module or the name of a model; methods that do not work for it are left out.
         size: Of the images of a plain module, (height, width) or one number for both.
 
+    Raises:
+        TypeError: `classifier` is neither a module nor a name.
+        ValueError: There is no network of this name, or the module does not take images of this size.
+
     Example:
         >>> list_explainers()["vanilla_gradient"]
         'Compute the magnitude of the gradient of the score at each pixel; one forward and one backward pass.'

@@ -1,4 +1,7 @@
-"""Checks of arguments: shapes, ranges and finite values, with errors that say what to do."""
+"""Checks of arguments: shapes, ranges and finite values, with errors that say what to do.
+
+The module has more than 300 lines because each check documents what it refuses.
+"""
 
 import inspect
 import math
@@ -173,7 +176,11 @@ def check_finite(values: Tensor, name: str) -> None:
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ValueError for a word that is not one of the choices."""
+    """Check that a word is one of the choices.
+
+    Raises:
+        ValueError: It is none of them.
+    """
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {value!r}")
 
@@ -243,7 +250,12 @@ def check_options(owner: str, annotations: Mapping[str, object], options: Mappin
 
 
 def check_constructor(kind: type, arguments: Sequence[object], options: Mapping[str, object]) -> None:
-    """Check the numbers that the constructor of a method is given, see `check_options`, before it sees them."""
+    """Check the numbers that the constructor of a method is given before it sees them, by `check_options`.
+
+    Raises:
+        TypeError: A number is wanted, and something else is given.
+        ValueError: A number is NaN, infinite or enormous, or a seed is negative.
+    """
     signature = inspect.signature(kind.__init__)  # type: ignore[misc]
     found = dict(options)
     with suppress(TypeError):  # the constructor says itself which argument is missing or unknown
@@ -253,20 +265,32 @@ def check_constructor(kind: type, arguments: Sequence[object], options: Mapping[
 
 
 def check_not_negative(**amounts: float) -> None:
-    """Raise ValueError for weights and widths below zero."""
+    """Check that weights and widths are not below zero.
+
+    Raises:
+        ValueError: A weight or width is below zero.
+    """
     for name, amount in amounts.items():
         if amount < 0:
             raise ValueError(f"`{name}` must not be negative, got {amount}; 0 switches it off")
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:
-    """Raise ValueError for a number of samples, points or steps below the least one."""
+    """Check that there are enough samples, points or steps.
+
+    Raises:
+        ValueError: There are fewer than `least`.
+    """
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}")
 
 
 def check_shares(**arguments: float) -> None:
-    """Raise ValueError for shares outside [0, 1]."""
+    """Check that shares lie in [0, 1].
+
+    Raises:
+        ValueError: A value is outside [0, 1].
+    """
     for name, value in arguments.items():
         if not 0 <= value <= 1:
             raise ValueError(f"`{name}` is a share in [0, 1], got {value}")

@@ -46,6 +46,9 @@ class Blur:
         tails: `folded` is the kernel of the published code of Petsiuk et al. 2018 and Zhang et al. 2024, which blurs
             one point in a window of the kernel's size: 11 taps of sigma 5 are nearly a plain mean.
 
+    Raises:
+        ValueError: `sigma` is not positive, or `border` or `tails` is none of these.
+
     Example:
         >>> import torch
         >>> from dre.images.fill import fill_images
@@ -77,6 +80,9 @@ class Interpolation:
     Args:
         share: Of the pixels that are kept at random.
         seed: Of these draws, one for each image by its key.
+
+    Raises:
+        ValueError: `share` is outside [0, 1].
     """
 
     share: float = 0.01
@@ -97,6 +103,9 @@ class NoisyLinear:
     Args:
         noise: Standard deviation of the Gaussian noise on hidden pixels, in units of images in [0, 1]; not clipped.
         seed: Of the noise, one draw for each image by its key.
+
+    Raises:
+        ValueError: `noise` is negative or infinite.
 
     Source: Rong et al. 2022; 0.01 and where it is added (images in [0, 1], before the classifier's normalisation) are
     those of the published code.
@@ -253,6 +262,10 @@ class Sweep:
             the map's. The versions of the first draw come first.
         seed: Of these draws.
         by: Which classifier scores the versions.
+
+    Raises:
+        ValueError: `ratios` do not ascend within [0, 1], `smoothing` or `draws` is negative, or draws or the fill do
+            not suit what is kept.
     """
 
     ratios: tuple[float, ...]

@@ -5,16 +5,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import yaml
-from rich.console import Console
-from rich.markdown import Markdown
 
+from dre.reporting.terminal import printable, terminal_text
 from dre.runs.locks import write_whole
 from dre.runs.results import SAVED, RunResults
 from reproduction.paper_table import join, joint_json, joint_markdown
 from reproduction.papers import paper_table_file, read_paper_table
-
-IN_A_FILE = 160
-"""Letters in a line where no terminal says how many: tables of papers have up to fourteen columns."""
 
 
 class PaperTables(pl.Callback):
@@ -55,10 +51,7 @@ class PaperTables(pl.Callback):
         content = [joint_json(table) for table in joint]
         write_whole(directory / "table.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         if self.show:
-            console = Console()
-            if not console.is_terminal:
-                console.width = max(console.width, IN_A_FILE)
-            console.print(Markdown(text))
+            print(printable(terminal_text(text)))
 
 
 def _wanted(directory: Path) -> list[str]:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from dre.metrics.similarity import spearman
 from dre.models import Classifier
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine
 from reproduction.gallery.showcase import (
     DEMO,
@@ -96,16 +95,15 @@ def main() -> None:
     if not arguments.no_float64:
         classifiers["float64"] = Classifier("tf_efficientnet_lite0", weights="package").double()
     batch = demo_batch(arguments.data, arguments.images, classifiers["float32"])
-    table = Table("explainer", *COLUMNS, "settings that are not the defaults")
-    console = Console(width=130)
+    table = TextTable("explainer", *COLUMNS, "settings that are not the defaults")
     for case in cases:
         line = measure(case, classifiers, batch, settings, checkpoints)
         if line is not None:
-            console.print(*line, sep=" | ")  # as it is known, in case the run is broken off
+            print(*line, sep=" | ")  # as it is known, in case the run is broken off
             table.add_row(*line)
     table.title = f"Rank correlation with the float32 map, mean and lowest of {arguments.images} photographs"
     table.caption = machine()
-    console.print(table)
+    print(table)
 
 
 if __name__ == "__main__":

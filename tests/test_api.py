@@ -326,6 +326,8 @@ def test_a_device_is_where_a_copy_is_explained():
     for device in ("gpu", 3.5, "cuda:99"):
         with pytest.raises(ValueError, match=f"`device` '?{device}'? cannot be used: .*; cpu always can"):
             dre.explain(classifier, images, 1, "grad_cam", device=device)
+    with pytest.raises(ValueError, match="on the device 'meta', where there are shapes and no values; take cpu"):
+        dre.explain(classifier, images, 1, "grad_cam", device="meta")
 
 
 SCRIPTS = {

@@ -35,6 +35,10 @@ class BackgroundReplacement(Study):
         photographs: Images whose maps are drawn into `background_replacement_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
+    Raises:
+        ValueError: `images` or `cell` is below 1, `photographs` negative, `explainers` empty, or the colour map
+            unknown.
+
     Source: Rahman et al. 2022, Figures 8, 19 and 20; what is measured is our choice, the paper shows pictures.
     """
 

@@ -1,18 +1,22 @@
 """Figures of a study: the maps of its first photographs as one picture, and its curves in W&B."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from callbacks.image_selection import StudyImage, first_keys, gathered
+from callbacks.logged import log_pictures, log_table
 from dre.checks import check_count
 from dre.reporting.overlay import coloured, for_display, overlay_map
 from dre.reporting.panel import Photograph, draw_panel
 from dre.reporting.style import readable
+from dre.runs.loggers import attempt
 
 ROWS = 6
 """Conditions that are drawn of each explainer, at most."""
@@ -27,6 +31,9 @@ class StudyMaps:
     Args:
         photographs: Columns of the picture, the first of all that the study explains; 0 draws none.
         colours: A colour map of matplotlib in which maps are drawn alone; by default they lie over the photograph.
+
+    Raises:
+        ValueError: `photographs` is negative, or the colour map unknown.
     """
 
     def __init__(self, photographs: int, colours: str | None = None) -> None:
@@ -109,20 +116,26 @@ def spread(values: Sequence[float], most: int = ROWS) -> list[float]:
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
-def log_points(logger: WandbLogger, name: str, points: pd.DataFrame, x_labels: Mapping[str, str], figure: Path) -> None:
-    """Log the points that `dre.statistics.summarise_points` returns under `test/NAME` in W&B.
+def log_points(trainer: pl.Trainer, name: str, points: pd.DataFrame, x_labels: Mapping[str, str], figure: Path) -> None:
+    """Log the points that `dre.statistics.summarise_points` returns under `test/NAME`; on W&B as charts, too.
 
     Args:
-        logger: Of the run.
+        trainer: Of the run.
         name: Of the study.
         points: With a curve where a quantity has several places.
         x_labels: By quantity, what was changed along its curve.
         figure: Picture of the points.
     """
+    log_table(trainer, f"test/{name}/points", points)
+    log_pictures(trainer, {f"test/{name}/figure": figure})
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, WandbLogger):
+            attempt(logger, partial(_log_charts, logger, name, points, x_labels))
+
+
+def _log_charts(logger: WandbLogger, name: str, points: pd.DataFrame, x_labels: Mapping[str, str]) -> None:
     import wandb
 
-    logger.log_table(f"test/{name}/points", dataframe=points)
-    logger.log_image(f"test/{name}/figure", [str(figure)])
     charts = {}
     for quantity, part in points.groupby("quantity", sort=False):
         if part["x"].nunique() < 2:

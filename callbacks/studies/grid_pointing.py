@@ -1,10 +1,10 @@
 """Grid pointing game: mosaics of four images of different classes, and where the map of each class lies on them."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -129,11 +129,15 @@ class GridPointingGame(Study):
         explainers: Evaluated explainers to study; all when not given.
         above: Probability of its class that an image must exceed.
 
+    Raises:
+        ValueError: `mosaics` is below 1, `above` outside [0, 1), or `explainers` empty.
+
     Source: Böhle et al. 2021; 2 x 2 cells, images above one half and the sum of positive values are those of the
     published code, which draws the classes of a mosaic at random. To take the surest classes is our choice.
     """
 
     name = "grid_pointing_game"
+    directions: ClassVar[Mapping[str, bool]] = {"grid_pointing": True}
     selection: MosaicSelection
 
     def __init__(self, mosaics: int = 8, explainers: list[str] | None = None, above: float = 0.5) -> None:

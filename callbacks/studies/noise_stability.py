@@ -4,10 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
@@ -70,7 +69,7 @@ class NoiseStability(Study):
 
     The noise is uniform, in pixels, before the classifier's normalisation; copies are cut off at 0 and 1. It depends on
     the image's key, and explainers that draw do so alike for all copies: what moves a map is the noise alone. All
-    copies of an image are explained in one batch. `Precomputed` has no maps of copies and is left out.
+    copies of an image are explained in one batch.
 
     Args:
         images: Images to study.
@@ -79,10 +78,16 @@ class NoiseStability(Study):
         radius: Most that is added to a value of the image, or taken away.
         seed: Of the noise.
 
+    Raises:
+        ValueError: `images` is below 1, `draws` outside 1 to 1000, `radius` outside (0, 1], `seed` negative, or
+            `explainers` empty.
+        TypeError: `draws` or `radius` is no number.
+
     Source: Yeh et al. 2019; Alvarez-Melis and Jaakkola 2018; Agarwal et al. 2022.
     """
 
     name = "noise_stability"
+    directions = dict.fromkeys((f"noise_{end}" for end in STABILITY), False)
 
     def __init__(
         self,
@@ -100,24 +105,6 @@ class NoiseStability(Study):
         check_count("seed", seed, 0)
         self.copies, self.radius, self.seed = draws, radius, seed
         self.reasons: Counter[tuple[str, str, str]] = Counter()
-
-    def names(self, evaluation: ExplainerEvaluation) -> list[str]:
-        """Return the explainers to study that can explain a noisy copy."""
-        return [name for name in super().names(evaluation) if not _is_stored(evaluation, name)]
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse stored maps that are asked for by name, before anything is explained."""
-        super().setup(trainer, pl_module, stage)
-        stored = [name for name in self.explainers or [] if stage == "test" and _is_stored(pl_module, name)]
-        if stored:
-            raise ValueError(
-                f"`explainers` of NoiseStability names {stored[0]!r}, whose maps are read by key: there are none of "
-                "noisy copies; leave it out"
-            )
-
-    def unsupported(self, evaluation: ExplainerEvaluation) -> str:
-        """See `Study`."""
-        return "" if self.names(evaluation) else "maps of noisy copies can be made by no explainer of the evaluation"
 
     def points(self, evaluation: ExplainerEvaluation) -> list[tuple[str, float]]:
         """Return each quantity with its only place, 0."""
@@ -197,10 +184,6 @@ class NoiseStability(Study):
             if math.isnan(value):
                 self.reasons[name, f"noise_{end}", _reason(saliency, noisy, shown)] += 1
         return values
-
-
-def _is_stored(pl_module: pl.LightningModule, name: str) -> bool:
-    return cast(ExplainerEvaluation, pl_module).variants.is_stored(name)
 
 
 def _is_finite(shown: Copies) -> bool:

@@ -6,7 +6,8 @@ from typing import Any, cast
 import pytorch_lightning as pl
 
 from callbacks.image_selection import StudyImage
-from callbacks.studies.study import Row, Study, check_walks
+from callbacks.studies.steps import check_walks
+from callbacks.studies.study import Row, Study
 from dre.modules import ExplainerEvaluation
 
 
@@ -23,6 +24,10 @@ class ProjectionGap(Study):
         images: Images to study.
         explainers: Evaluated path explainers to study; all when not given. A rule does not change a path.
         steps: Ascending numbers of gradient evaluations.
+
+    Raises:
+        ValueError: `steps` are not at least two ascending numbers from 2 on, `images` is below 1, or `explainers`
+            empty.
 
     Source: Singhi and Kumari 2024, Sections 3 and 4.5.1.
     """
@@ -45,7 +50,11 @@ class ProjectionGap(Study):
         return [name for name in walking if name.partition("+")[0] not in walking or "+" not in name]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse explainers without steps, and steps that an explainer refuses, before anything is explained."""
+        """Refuse explainers without steps, and steps that an explainer refuses, before anything is explained.
+
+        Raises:
+            ValueError: An explainer is not evaluated, walks no path in steps, or takes no such number of steps.
+        """
         super().setup(trainer, pl_module, stage)
         if stage != "test":
             return

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -87,11 +87,19 @@ class JpegStability(Stability):
         explainers: Evaluated explainers to study; all when not given.
         quality: Of the JPEG file.
 
+    Raises:
+        ValueError: `quality` is outside 1 to 95, `images` is below 1, or `explainers` empty.
+
     Source: Singhi and Kumari 2024, Table 5.
     """
 
     name = "jpeg_stability"
     prefix = "jpeg"
+    directions: ClassVar[Mapping[str, bool]] = {
+        "jpeg_log_error_sum": True,
+        "jpeg_log_error": True,
+        "jpeg_spearman": True,
+    }
 
     def __init__(self, images: int = 16, explainers: list[str] | None = None, quality: int = 75) -> None:
         super().__init__(images, explainers)

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.image_selection import StudyImage
-from callbacks.studies.study import Row, Study, check_walks, compared, explain
+from callbacks.studies.study import Row, Study, compared, explain
 from dre.checks import NonFiniteError
 from dre.metrics import ImageMean, spearman
 from dre.metrics.base import arguments_of, check_feedable, feed, reads_other_class, reads_transfer
@@ -29,6 +29,10 @@ class StepStudy(Study):
         steps: Ascending numbers of gradient evaluations.
         metrics: Metrics of the evaluation to follow; when not given all that need neither a second classifier nor the
             map of another class.
+
+    Raises:
+        ValueError: `steps` are not at least two ascending numbers from 2 on, `images` is below 1, or `explainers`
+            empty.
 
     Source: Singhi and Kumari 2024, Section 4.5.1, table 4 and figure 3.
     """
@@ -58,7 +62,12 @@ class StepStudy(Study):
         return {name: copy.deepcopy(evaluation.metrics[name]).to(evaluation.device) for name in names}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse explainers without steps, and steps that an explainer refuses, before anything is explained."""
+        """Refuse explainers without steps, and steps that an explainer refuses, before anything is explained.
+
+        Raises:
+            ValueError: An explainer is not evaluated, walks no path in steps or takes no such number of steps, or a
+                metric is not computed or needs more than one map.
+        """
         super().setup(trainer, pl_module, stage)
         if stage != "test":
             return
@@ -142,3 +151,15 @@ def _qualities(
     read = dict(zip(sweeps, readings, strict=True))
     known = {name: "objects" not in arguments_of(metric) or "objects" in batch for name, metric in metrics.items()}
     return {name: float(feed(metrics[name], batch, read)) if known[name] else math.nan for name in metrics}
+
+
+def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) -> None:
+    """Refuse the name of an explainer that walks no path in steps.
+
+    Raises:
+        ValueError: An explainer walks no path in steps.
+    """
+    walking = evaluation.variants.path_explainers()
+    for name in names or ():
+        if name not in walking:
+            raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")

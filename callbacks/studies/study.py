@@ -14,8 +14,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks.artifacts import wandb_loggers
 from callbacks.image_selection import ImageSelection, StudyImage
+from callbacks.logged import log_pictures
 from callbacks.outputs import OutputsCallback
 from callbacks.panels import photographers
 from callbacks.studies.figures import StudyMaps, log_points
@@ -39,10 +39,7 @@ CLASSIFIER = "classifier"
 
 
 class Row(NamedTuple):
-    """Hold one value of one image; `x` is the position on the curve, such as the number of redrawn layers.
-
-    `draw` counts where a condition is drawn several times.
-    """
+    """Hold one value of one image; `x` is its place on the curve, `draw` counts the draws of one condition."""
 
     key: str
     explainer: str
@@ -55,21 +52,26 @@ class Row(NamedTuple):
 class Study(OutputsCallback, ABC):
     """Explain the first images again, one by one, when `Trainer.test` has seen all of them.
 
-    Images are selected by a hash of their keys and explained one by one, so that neither ranks nor batches change a
-    number. Writes `NAME.parquet` (a row for each image, point and draw), `NAME.json` (means, intervals, what was left
-    out), `NAME.png` and, for studies that keep maps, `NAME_maps.png` into the run directory. Logs
-    `test/EXPLAINER/QUANTITY`, and curves and maps to W&B.
+    Images are selected by a hash of their keys and explained one by one: neither ranks nor batches change a number.
+    Stored maps (`Precomputed`) are left out: there are none of other conditions. The run directory gets `NAME.parquet`
+    (a row for each image, point and draw), `NAME.json` (means, intervals, what was left out), `NAME.png` and, of kept
+    maps, `NAME_maps.png`. Logs `test/EXPLAINER/QUANTITY`; loggers get curves and maps, too.
 
     Args:
         images: Images to study.
         explainers: Evaluated explainers to study; all when not given.
         photographs: Images whose maps are drawn.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
+
+    Raises:
+        ValueError: `images` is below 1, `photographs` negative, `explainers` empty, or the colour map unknown.
     """
 
     name: ClassVar[str]
     panels_in_a_line: ClassVar[int] = 3
     with_objects: ClassVar[bool] = False
+    directions: ClassVar[Mapping[str, bool]] = {}
+    """Quantities that have a better direction, and whether that is up: `dre.agreement` compares them as metrics."""
     draws: int = 1
     """How often each condition is drawn; intervals are over images and draws."""
 
@@ -100,8 +102,9 @@ class Study(OutputsCallback, ABC):
         """Measure the images of this rank."""
 
     def names(self, evaluation: ExplainerEvaluation) -> list[str]:
-        """Return the names of the explainers to study."""
-        return list(evaluation.explainers) if self.explainers is None else self.explainers
+        """Return the names of the explainers to study: those that can make a map of what is changed."""
+        asked = list(evaluation.explainers) if self.explainers is None else self.explainers
+        return [name for name in asked if not evaluation.variants.is_stored(name)]
 
     def unsupported(self, evaluation: ExplainerEvaluation) -> str:
         """Say why there is nothing to study here, in a line; nothing where there is."""
@@ -128,10 +131,15 @@ class Study(OutputsCallback, ABC):
         return {"": float(curve["mean"].iloc[-1])}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse what cannot be studied before anything is explained."""
+        """Refuse what cannot be studied before anything is explained.
+
+        Raises:
+            ValueError: An explainer is not evaluated, reads stored maps, or is called `classifier`.
+        """
         if stage != "test":
             return
-        known = list(cast(ExplainerEvaluation, pl_module).explainers)
+        evaluation = cast(ExplainerEvaluation, pl_module)
+        known = list(evaluation.explainers)
         if CLASSIFIER in known:
             raise ValueError(f"no explainer may be called {CLASSIFIER!r} beside {type(self).__name__}; rename it")
         unknown = [name for name in self.explainers or [] if name not in known]
@@ -139,6 +147,12 @@ class Study(OutputsCallback, ABC):
             raise ValueError(
                 f"`explainers` of {type(self).__name__} names {unknown[0]!r}, which is not evaluated; "
                 f"choose among {', '.join(known)}"
+            )
+        stored = [name for name in self.explainers or [] if evaluation.variants.is_stored(name)]
+        if stored:
+            raise ValueError(
+                f"`explainers` of {type(self).__name__} names {stored[0]!r}, whose maps are read by key: there are "
+                "none of changed images or classifiers; leave it out"
             )
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -163,6 +177,8 @@ class Study(OutputsCallback, ABC):
         evaluation = cast(ExplainerEvaluation, pl_module)
         seen, suited = self.selection.counts()
         unsupported = self.unsupported(evaluation) or ("" if suited else f"none of {seen} images is suited")
+        if not unsupported and not self.names(evaluation):
+            unsupported = "no explainer of the evaluation can make maps anew"
         if unsupported:
             rank_zero_info(f"{self.name} is left out: {unsupported}")
             return
@@ -180,7 +196,6 @@ class Study(OutputsCallback, ABC):
             self._write(trainer, evaluation, frame, points, {"images": counts, "logged": logged, **remarks})
 
     def _measured(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> pd.DataFrame:
-        """Return the rows of all ranks, sorted."""
         draws = range(self.draws)
         labels = [_label(quantity, x, draw) for quantity, x in self.points(evaluation) for draw in draws]
         table = ScoreTable([*self.names(evaluation), CLASSIFIER], labels).to(evaluation.device)
@@ -221,6 +236,7 @@ class Study(OutputsCallback, ABC):
         content = {
             "study": self.name,
             "x_labels": labels,
+            "directions": dict(self.directions),
             "settings": {"explainers": self.names(evaluation), **self.settings(evaluation)},
             **found,
             "points": points.to_dict("records"),
@@ -234,10 +250,9 @@ class Study(OutputsCallback, ABC):
         write_whole(path.with_suffix(".png"), png_bytes(figure))
         pictured = path.with_name(f"{self.name}_maps.png")
         is_pictured = self.maps.draw(pictured, lambda keys: photographers(trainer, keys))
-        for logger in wandb_loggers(trainer):
-            if is_pictured:
-                logger.log_image(f"test/{self.name}/maps", [str(pictured)])
-            log_points(logger, self.name, points, labels, path.with_suffix(".png"))
+        if is_pictured:
+            log_pictures(trainer, {f"test/{self.name}/maps": pictured})
+        log_points(trainer, self.name, points, labels, path.with_suffix(".png"))
 
 
 def explain(explainer: Explain, image: StudyImage, pixels: Tensor) -> Tensor:
@@ -262,12 +277,10 @@ def probability(classifier: Classifier, image: StudyImage, pixels: Tensor) -> fl
 
 
 def _label(quantity: str, x: float, draw: int) -> str:
-    """Name a point and a draw so that both can be read back exactly."""
     return f"{quantity}@{float(x)!r}#{draw}"
 
 
 def _line(name: str, counts: Mapping[str, int], points: pd.DataFrame, seconds: float) -> str:
-    """Say how many images were studied, how long it took, and of which explainers values are missing."""
     line = f"{name}: {counts['studied']} of {counts['seen']} images, {seconds:.0f} s"
     for what in ("undefined", "infinite"):
         missing = points.groupby("explainer")[what].sum()
@@ -284,11 +297,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_plain(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def check_walks(evaluation: ExplainerEvaluation, names: Sequence[str] | None) -> None:
-    """Refuse the name of an explainer that walks no path in steps."""
-    walking = evaluation.variants.path_explainers()
-    for name in names or ():
-        if name not in walking:
-            raise ValueError(f"{name!r} walks no path in steps; those that do are {', '.join(walking) or 'none'}")

@@ -111,6 +111,10 @@ class ModelRandomisation(ChangedClassifier):
         photographs: Images whose maps are drawn, of the first order, into `model_randomisation_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
+    Raises:
+        ValueError: `images` or `depths` is below 1, `seed` negative, `orders` or `explainers` empty, or a name is
+            unknown.
+
     Source: Adebayo et al. 2018; Rahman et al. 2022, Figures 7 and 21 to 23.
     """
 
@@ -209,6 +213,9 @@ class WeightPerturbation(ChangedClassifier):
         photographs: Images whose maps are drawn, into `weight_perturbation_maps.png`.
         colours: A colour map of matplotlib in which they are drawn alone; by default they lie over the photograph.
 
+    Raises:
+        ValueError: `levels` do not ascend from 0 on, `images` or `draws` is below 1, or a name is unknown.
+
     Source: Rahman et al. 2022, Section 4, Figure 4.
     """
 
@@ -241,7 +248,11 @@ class WeightPerturbation(ChangedClassifier):
         self.draws, self.sigma, self.batch_norms, self.seed = draws, sigma, batch_norms, seed
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse batch norms that are folded already where they are studied unfolded as well."""
+        """Refuse batch norms that are folded already where they are studied unfolded as well.
+
+        Raises:
+            ValueError: The batch norms are folded already, or an explainer that is named cannot be studied.
+        """
         super().setup(trainer, pl_module, stage)
         if stage == "test" and self.batch_norms == "both" and cast(ExplainerEvaluation, pl_module).classifier.folded:
             raise ValueError(

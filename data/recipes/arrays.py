@@ -35,7 +35,12 @@ CIFAR_10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "fro
 
 
 def read_mnist(source: Path, options: Namespace) -> Collection:
-    """Read the four idx files, unpacked, in the source or where torchvision puts them."""
+    """Read the four idx files, unpacked, in the source or where torchvision puts them.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is still packed, or no whole idx file.
+    """
     classes = [name.split()[0] for name in MNIST.classes]
     splits = {}
     for split in options.splits:
@@ -62,6 +67,9 @@ def read_cifar(source: Path, options: Namespace, reader: Any) -> Collection:
         source: The folder of the batches, or the folder above it.
         options: The chosen splits.
         reader: torchvision's class.
+
+    Raises:
+        ValueError: They are not there, or have other checksums.
     """
     root = source.parent if source.resolve().name == reader.base_folder else source
     splits, classes = {}, []

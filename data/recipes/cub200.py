@@ -23,7 +23,12 @@ MAJORITY = 128
 
 
 def read_cub200(source: Path, options: Namespace) -> Collection:
-    """Read images.txt and the four lists that belong to it; class indices are those of classes.txt, from 0."""
+    """Read images.txt and the four lists that belong to it; class indices are those of classes.txt, from 0.
+
+    Raises:
+        FileNotFoundError: A list is missing, or an image without `--partial`.
+        ValueError: The lists do not agree about an image, or the segmentations are of other images.
+    """
     root = find(source, ("images.txt", "CUB_200_2011/images.txt"), "CUB-200-2011").parent
     classes = _read_classes(_list(root, "classes.txt"))
     images = _by_number(root, "images.txt", 2)

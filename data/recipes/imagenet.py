@@ -47,7 +47,12 @@ class Annotations:
 
 
 def read_imagenet(source: Path, options: Namespace) -> Collection:
-    """Read train/ by its class folders, and val/ by class folders or flat; boxes from the tables, else from XML."""
+    """Read train/ by its class folders, and val/ by class folders or flat; boxes from the tables, else from XML.
+
+    Raises:
+        FileNotFoundError: There is no folder of images, or none of a split below `--annotations`.
+        ValueError: A split is not whole and `--partial` not given, or an image has no class of ImageNet-1k.
+    """
     info = ImageNetInfo("imagenet-1k")
     wnids = {wnid: index for index, wnid in enumerate(info.label_names())}
     names = [info.index_to_description(index).split(",")[0] for index in range(len(wnids))]

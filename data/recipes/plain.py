@@ -12,14 +12,23 @@ NOT_STATED = "not stated"
 
 
 def read_labelled(source: Path, options: Namespace) -> Collection:
-    """Read the files that a labels.csv lists."""
+    """Read the files that a labels.csv lists.
+
+    Raises:
+        FileNotFoundError: There is no labels.csv, or a file that it lists is missing.
+        ValueError: A column is missing, no image is listed, or two have one key.
+    """
     if not (source / LABELS).is_file():
         raise FileNotFoundError(f"no {LABELS} in {source}; for a tree of class folders use the recipe `folder`")
     return Collection(read_labels(source, options.split_column))
 
 
 def read_folder(source: Path, options: Namespace) -> Collection:
-    """Read a tree of images, by split folders where there are any; refuse a class folder without images."""
+    """Read a tree of images, by split folders where there are any.
+
+    Raises:
+        ValueError: A class folder has no images, two images have one key, or boxes belong to no image.
+    """
     known = [name for name in SPLITS if (source / name).is_dir()]
     boxes_of = read_boxes(options.boxes) if options.boxes else {}
     splits = read_splits(source, boxes_of) if known else _divided(source, boxes_of, options)

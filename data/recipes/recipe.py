@@ -60,7 +60,11 @@ def add_choice(parser: ArgumentParser, splits: Sequence[str]) -> None:
 
 
 def find(source: Path, candidates: Sequence[str], what: str) -> Path:
-    """Return the first of some files or folders that exists below a source; refuse a source that has none of them."""
+    """Return the first of some files or folders that exists below a source.
+
+    Raises:
+        FileNotFoundError: None of them exists.
+    """
     for name in candidates:
         if (source / name).exists():
             return source / name
@@ -68,7 +72,11 @@ def find(source: Path, candidates: Sequence[str], what: str) -> Path:
 
 
 def present(photos: Sequence[Photo], listed_in: Path, partial: bool) -> list[Photo]:
-    """Leave out photographs whose file is missing where that is allowed; refuse them where it is not."""
+    """Leave out photographs whose file is missing, where that is allowed.
+
+    Raises:
+        FileNotFoundError: A file is missing, and `partial` is off.
+    """
     there = [photo for photo in photos if photo.path.is_file()]
     if len(there) < len(photos) and not partial:
         missing = next(photo.path for photo in photos if not photo.path.is_file())
@@ -98,7 +106,11 @@ def collect(splits: dict[str, list[Photo]], classes: list[str], options: Namespa
 
 
 def read_lines(path: Path, columns: int) -> list[list[str]]:
-    """Read a list whose lines hold so many columns between blanks; the last column may hold blanks itself."""
+    """Read a list whose lines hold so many columns between blanks; the last column may hold blanks itself.
+
+    Raises:
+        ValueError: A line has fewer columns.
+    """
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         row = line.split(maxsplit=columns - 1)

@@ -2,18 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dre.evaluation.metric_agreement import Agreement, agreement
-from dre.reporting.cells import markdown_table
+from dre.reporting.cells import markdown_table, with_arrow
 from dre.reporting.heat_map import comparisons_figure
+from dre.reporting.terminal import printable, terminal_text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print average ranks, Kendall's W and rank correlations with their 95 % intervals as tables of Markdown."""
+    """Print average ranks, Kendall's W and rank correlations with intervals as tables of the terminal's width."""
     given = _parser().parse_args(arguments)
     try:
         found = agreement(given.run, given.explainers, given.metrics)
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figure.savefig(given.picture, dpi=110)
     except (ValueError, OSError) as error:
         sys.exit(f"python -m dre.cli.agree: {error}")
-    print(report(found))
+    print(report(found) if given.markdown else printable(terminal_text(report(found, found.directions))))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,18 +34,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--explainers", nargs="+", help="those to rank; all by default, also the references")
     parser.add_argument("--metrics", nargs="+", help="those to compare; all by default")
     parser.add_argument("--picture", type=Path, help="PNG file for the matrix of correlations")
+    parser.add_argument("--markdown", action="store_true", help="print tables of Markdown, of any width")
     return parser
 
 
-def report(found: Agreement) -> str:
-    """Return the tables of an agreement as Markdown: ranks and W by metric, then correlations and their intervals."""
+def report(found: Agreement, directions: Mapping[str, bool | None] | None = None) -> str:
+    """Return the tables of an agreement as Markdown: ranks and W by metric, then correlations and their intervals.
+
+    Args:
+        found: The agreement.
+        directions: Of the metrics, which get an arrow to their better end; none do when not given.
+    """
     metrics = list(found.ranks.columns)
     value, low, high = found.concordance
     lines = [
         f"Kendall's W of {len(metrics)} metrics about {len(found.explainers)} explainers: "
         f"{value:.2f} {_range(low, high)}.",
         "",
-        _ranks(found),
+        _ranks(found, directions or {}),
         "",
         "Spearman's correlation of the average ranks below the diagonal, its 95 % interval over images above:",
         "",
@@ -55,12 +62,12 @@ def report(found: Agreement) -> str:
     return "\n".join(lines)
 
 
-def _ranks(found: Agreement) -> str:
+def _ranks(found: Agreement, directions: Mapping[str, bool | None]) -> str:
     own = found.within.set_index("metric")
     rows = [
         [
             str(place),
-            metric,
+            with_arrow(metric, directions),
             *(f"{rank:.1f}" for rank in found.ranks[metric]),
             str(own.loc[metric, "images"]),
             f"{own.loc[metric, 'concordance']:.2f}",

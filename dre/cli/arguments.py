@@ -263,7 +263,11 @@ ENDLESS = ("max_epochs", "max_steps", "devices")
 
 
 def check_counts(trainer: Namespace) -> None:
-    """Raise ValueError for a count of the trainer with which nothing would be done."""
+    """Check that with the counts of the trainer something is done.
+
+    Raises:
+        ValueError: One is too small, such as no epoch or no device.
+    """
     for name, least in LEAST.items():
         value = trainer.get(name)
         if not isinstance(value, int | float) or (value == -1 and name in ENDLESS):
@@ -274,7 +278,11 @@ def check_counts(trainer: Namespace) -> None:
 
 
 def check_numbers(section: object, path: str) -> None:
-    """Raise ValueError for a number of a configuration that is NaN or infinite, by its key."""
+    """Check that the numbers of a configuration are finite; the error names the key.
+
+    Raises:
+        ValueError: One is NaN or infinite.
+    """
     if isinstance(section, Namespace | dict):
         for name, value in entries_of(section).items():
             check_numbers(value, f"{path}.{name}")

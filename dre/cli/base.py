@@ -1,4 +1,7 @@
-"""Base of the command lines of train.py and evaluate.py: parses the configuration and makes the run directory."""
+"""Base of the command lines of train.py and evaluate.py: parses the configuration and makes the run directory.
+
+The module has more than 300 lines because one class declares all options that the two command lines share.
+"""
 
 import shutil
 import sys
@@ -6,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from dre.api import naming_supported
@@ -28,21 +30,17 @@ from dre.cli.arguments import (
 )
 from dre.cli.class_paths import check_class_paths
 from dre.cli.entries import take_files, with_entries, wrap_functions
+from dre.cli.logger_options import add_logger_options, make_loggers, tags_of
 from dre.cli.repository import LISTS, Kind, locate_roots, located, print_list, shipped_path
 from dre.cli.smoke import cut_to_smoke
 from dre.engine.allocation import keep_freed_memory
 from dre.runs.directory import CHECKPOINT, new_directory, newest_checkpoint, not_left_bare, write_record
 from dre.runs.launch import StopTogether, follow_torchrun, is_restarted, job_name, limit_waiting
 from dre.runs.locks import replacing
-from dre.runs.process import (
-    ALLOW,
-    mask_credentials,
-    quiet_known_noise,
-)
+from dre.runs.loggers import HyperParameters, LoggedRun, check_packages, chosen_loggers, loggers_to_continue
+from dre.runs.process import ALLOW, mask_credentials, quiet_known_noise
 from dre.runs.results import SAVED
-from dre.runs.wandb_run import wandb_logger, wandb_mode
-
-WandbMode = Literal["auto", "online", "offline", "off"]
+from dre.runs.wandb_run import WandbLineage
 
 
 class CommandLine(LightningCLI):
@@ -119,14 +117,7 @@ class CommandLine(LightningCLI):
             default=1800.0,
             help="Seconds that a process of several waits for the others before it gives up.",
         )
-        parser.add_argument(
-            "--wandb",
-            type=WandbMode,
-            default="auto",
-            help="'auto' is what WANDB_MODE or WANDB_DISABLED say, or else online with a W&B key and offline without.",
-        )
-        parser.add_argument("--wandb_project", type=str, default="dre", help="Project on W&B.")
-        parser.add_argument("--wandb_entity", type=str | None, default=None, help="Team or user on W&B; your default.")
+        add_logger_options(parser)
         parser.add_argument(
             ALLOW,
             type=bool,
@@ -155,7 +146,7 @@ class CommandLine(LightningCLI):
         for mapping in ("explainers", "metrics"):
             forget_files(self.config.model.get(mapping) or {})
         trainer = self.config.trainer
-        for key, instead in (("logger", "--wandb"), ("default_root_dir", "--name")):
+        for key, instead in (("logger", "--logger"), ("default_root_dir", "--name")):
             if trainer[key] is not None:
                 raise ValueError(f"--trainer.{key} is decided by the run directory; use {instead}")
         if trainer.sync_batchnorm and "classifier" in self.config.model:
@@ -163,6 +154,7 @@ class CommandLine(LightningCLI):
                 "--trainer.sync_batchnorm would rewrite the frozen classifier too; the generator's batch norms are "
                 "synchronised over GPUs already (--model.sync_batch_norm)"
             )
+        check_packages(chosen_loggers(self.config.logger))
         check_counts(trainer)
         for section in ("model", "data", "trainer", "score", "peer_timeout"):
             check_numbers(self.config.get(section), f"--{section}")
@@ -245,15 +237,21 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with the run directory and its loggers."""
         kwargs.setdefault("default_root_dir", str(self.run_directory))
-        kwargs.setdefault("logger", self.loggers())
+        kwargs.setdefault("logger", make_loggers(self.config, self.logged_run()))
         trainer = super().instantiate_trainer(**kwargs)
+        config = mask_credentials(self.plain_config())
+        trainer.callbacks += [HyperParameters(config), WandbLineage(self.used_checkpoints())]  # type: ignore[attr-defined]
         self.stop = StopTogether()
         trainer.callbacks.append(self.stop)  # type: ignore[attr-defined]
         limit_waiting(trainer, self.config.peer_timeout)
         return trainer
 
     def fit(self, read: Callable[[Path], Mapping[str, Any]]) -> None:
-        """Train, from a checkpoint where one is given, which `read` reads or refuses."""
+        """Train, from a checkpoint where one is given, which `read` reads or refuses.
+
+        Raises:
+            ValueError: The checkpoint holds no training to go on with.
+        """
         if self.checkpoint is not None:
             content = read(self.checkpoint)
             if "optimizer_states" not in content:
@@ -272,29 +270,23 @@ class CommandLine(LightningCLI):
         rank_zero_info(f"\n{f'checkpoint  {checkpoint}' if checkpoint.is_file() else left}")
         return checkpoint.is_file()
 
-    def loggers(self) -> list[Logger]:
-        """Return loggers to metrics.csv in the run directory, and to W&B unless it is off."""
-        loggers: list[Logger] = [CSVLogger(self.run_directory, name="", version="")]
-        mode = wandb_mode() if self.config.wandb == "auto" else self.config.wandb
-        if mode != "off":
-            run = wandb_logger(
-                mode,
-                name=f"{self.config.name}-{self.run_directory.name}",
-                project=self.config.wandb_project,
-                entity=self.config.wandb_entity,
-                save_dir=self.run_directory.resolve(),  # W&B's process may have started in another folder
-                config=mask_credentials(self.plain_config()),
-                group=self.config.name,
-                job_type=self.family,
-                tags=self.tags(),
-            )
-            loggers.append(run)
-        return loggers
+    def logged_run(self) -> LoggedRun:
+        """Return what the loggers are told of the run."""
+        config, checkpoint = self.plain_config(), self.checkpoint
+        parent = self.run_directory if self.is_resumed else checkpoint.parent.parent if checkpoint else None
+        return LoggedRun(
+            self.run_directory,
+            group=self.config.name,
+            project=self.config.wandb_project,
+            job_type=self.family,
+            entity=self.config.wandb_entity,
+            tags=tags_of(self.config),
+            config=mask_credentials(config),
+            continued=loggers_to_continue(parent, config) if parent is not None else {},
+        )
 
-    def tags(self) -> list[str]:
-        """Return the network and the data of a run, as tags for filters on W&B."""
-        model, root = self.config.model, self.config.data.init_args.get("root")
-        name = model.classifier.init_args.get("name") if "classifier" in model else model.get("name")
-        roots = root if isinstance(root, list) else [root] if root else []
-        smoke = ["smoke"] if self.config.smoke else []
-        return [str(tag) for tag in (name, *(Path(mask_credentials(one)).name for one in roots), *smoke) if tag]
+    def used_checkpoints(self) -> list[Path]:
+        """Return the files of weights that the run starts from."""
+        model = self.config.model
+        weights = model.classifier.init_args.get("weights") if "classifier" in model else model.get("weights")
+        return [Path(file) for file in (self.checkpoint, weights) if file is not None]

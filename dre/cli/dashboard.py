@@ -27,6 +27,7 @@ TRAINING = {
 """Charts of a training by title; the best checkpoint, and a sweep, use `val/faithfulness`."""
 
 TABLES = {"Scores of every image": "test/scores", "Means with intervals": "test/summary", "Curves": "test/curves"}
+EXAMPLES = {"Photographs and maps with scores": "test/examples"}
 DISTANCES = {"Distances between explainers": "test/xmgd"}
 PICTURES = {"Curves with bands": "test/curve_panels", "Maps": "test/gallery", "XMGD": "test/xmgd_matrix"}
 
@@ -38,7 +39,7 @@ def keys_of(explainers: Sequence[str], metrics: Sequence[str]) -> list[str]:
     scores = [
         f"test/{explainer}/{metric}" for metric in (*metrics, "forwards", "milliseconds") for explainer in explainers
     ]
-    return [*TRAINING.values(), *scores, *TABLES.values(), *DISTANCES.values(), *PICTURES.values()]
+    return [*TRAINING.values(), *scores, *TABLES.values(), *EXAMPLES.values(), *DISTANCES.values(), *PICTURES.values()]
 
 
 def sections(explainers: Sequence[str], metrics: Sequence[str]) -> dict[str, list[Any]]:
@@ -65,7 +66,10 @@ def sections(explainers: Sequence[str], metrics: Sequence[str]) -> dict[str, lis
             v2.MediaBrowser(title="XMGD", media_keys=[PICTURES["XMGD"]]),
             v2.WeavePanelSummaryTable(table_name="test/xmgd"),
         ],
-        "Maps": [v2.MediaBrowser(title="Photographs and maps", media_keys=[PICTURES["Maps"]])],
+        "Maps": [
+            v2.MediaBrowser(title="Photographs and maps", media_keys=[PICTURES["Maps"]]),
+            *(v2.WeavePanelSummaryTable(table_name=key) for key in EXAMPLES.values()),
+        ],
     }
 
 
@@ -133,7 +137,11 @@ def check_definition(content: Mapping[str, Any], keys: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the definition, check it, and with `--publish` save it on the server."""
+    """Write the definition, check it, and with `--publish` save it on the server.
+
+    Raises:
+        ValueError: The package wandb-workspaces is not installed.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--entity", default="entity", help="user or team on W&B")
     parser.add_argument("--project", default="dre")

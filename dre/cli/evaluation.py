@@ -153,7 +153,12 @@ class EvaluationCommandLine(CommandLine):
             raise FileNotFoundError("; ".join([str(error), *needs])) from None
 
     def make_directory(self, family: Path) -> None:
-        """Make a directory, or continue in that of the run that is resumed, if it is the same run."""
+        """Make a directory, or continue in that of the run that is resumed, if it is the same run.
+
+        Raises:
+            FileNotFoundError: What is to be resumed is no directory of a run.
+            ValueError: The run is finished, or its configuration or the content of a checkpoint differs.
+        """
         if self.config.resume is None:
             super().make_directory(family)
             self._hold_directory()
@@ -193,16 +198,28 @@ class EvaluationCommandLine(CommandLine):
 
     def checkpoint_hashes(self) -> dict[str, str]:
         """Return the sha256 of the learned explainers' checkpoints."""
-        hashes = {}
+        return {use: file_hash(path) for use, path in self._learned_checkpoints().items()}
+
+    def used_checkpoints(self) -> list[Path]:
+        """Return the files of weights that the run reads."""
+        return [*super().used_checkpoints(), *self._learned_checkpoints().values()]
+
+    def _learned_checkpoints(self) -> dict[str, Path]:
+        """Return the checkpoints of the learned explainers, by their use."""
+        found = {}
         for name, entry in self.config.model.explainers.items():
             for settings in settings_within(entry):
                 for option in (option for option in CHECKPOINTS if settings.get(option)):
-                    kind = name if option == "checkpoint" else f"{name} ({option})"
-                    hashes[kind] = file_hash(Path(settings[option]))
-        return hashes
+                    found[name if option == "checkpoint" else f"{name} ({option})"] = Path(settings[option])
+        return found
 
     def settle_checkpoint(self) -> None:
-        """Set the checkpoints of the learned explainers; leave out those that need one of OTHERS which is not given."""
+        """Set the checkpoints of the learned explainers; leave out those that need one of OTHERS which is not given.
+
+        Raises:
+            ValueError: A checkpoint is given that no explainer of the configuration takes, or tables that no callback
+                writes.
+        """
         explainers = self.config.model.explainers
         given = {whose: self.config[option] for whose, (option, _) in OTHERS.items()} | {"dre": self.config.ckpt_path}
         for name in list(explainers):

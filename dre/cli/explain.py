@@ -16,6 +16,7 @@ from dre.explainers.arguments import as_classifier, on_device, pixels_of
 from dre.images.decode import batch_or_pictures
 from dre.models import Classifier
 from dre.models.class_names import names_of
+from dre.reporting.terminal import hanging, printable, terminal_width
 
 SHIPPED = "tf_efficientnet_lite0"
 """Network whose weights come as a package, with the extra `demo`: nothing is downloaded."""
@@ -30,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Explain pictures, print what the network sees in them, and write one picture of maps."""
     given = _parser().parse_args(arguments)
     if given.list:
-        print("\n".join(f"{name}: {line}" for name, line in list_explainers().items()))
+        print(printable("\n".join(hanging(f"{name}: {line}") for name, line in list_explainers().items())))
         return
     try:
-        print("\n".join(_explained(given)))
+        print(printable("\n".join(_explained(given))))
     except (ImportError, OSError, TypeError, ValueError) as error:
         sys.exit(f"dre-explain: {' '.join(str(error).split())}")
 
@@ -122,7 +123,11 @@ def _said(classifier: Classifier, images: Tensor, targets: Tensor, files: Sequen
         seen = ", ".join(_share(classifier, index, share) for index, share in likeliest)
         explained = _share(classifier, target, float(shares[place, target]))
         captions.append(explained)
-        lines.append(f"{file}: {seen}; explained: {explained}")
+        line = f"{file}: {seen}; explained: {explained}"
+        parts = (f"{file}: {seen};", f"{file}:", f"    {seen};", f"    explained: {explained}")
+        if len(line) > terminal_width():  # each part on its own line, whole
+            line = "\n".join([parts[0], parts[3]] if len(parts[0]) <= terminal_width() else parts[1:])
+        lines.append(line)
     return captions, lines
 
 

@@ -15,7 +15,11 @@ from dre.models.packed import write_packed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read a checkpoint, check that it explains the classifier, and write the file."""
+    """Read a checkpoint, check that it explains the classifier, and write the file.
+
+    Raises:
+        SystemExit: There is no such file, or the checkpoint explains another classifier or is damaged.
+    """
     given = _parser().parse_args(arguments)
     try:
         content = read_checkpoint(given.checkpoint)

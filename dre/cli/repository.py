@@ -14,6 +14,7 @@ import dre
 from dre.cli.arguments import CONFIG
 from dre.explainers.methods import catalogue, first_line
 from dre.metrics.by_name import named_metrics
+from dre.reporting.terminal import definitions, printable
 
 Kind = Literal["train", "evaluate"]
 
@@ -84,16 +85,14 @@ def listed(words: Sequence[str], kind: Kind) -> str | None:
         return None
     if asked[0] not in LISTS:
         raise ValueError(f"--list takes one of {', '.join(LISTS)}, got {asked[0] or 'nothing'!r}")
-    lines = _lines(asked[0], kind)
-    width = max(map(len, lines), default=0)
-    return "\n".join(f"{name:<{width}}  {line}".rstrip() for name, line in lines.items())
+    return definitions(_lines(asked[0], kind))
 
 
 def print_list(words: Sequence[str], kind: Kind) -> None:
     """Print what `--list` asks for and end the process; do nothing where it is not asked for."""
     said = listed(words, kind)
     if said is not None:
-        print(said)
+        print(printable(said))
         sys.exit(0)
 
 

@@ -46,7 +46,11 @@ class TrainingCommandLine(CommandLine):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; runs of DRE's rivals get a folder of their own, whatever run file they are based on."""
+        """Parse; runs of DRE's rivals get a folder of their own, whatever run file they are based on.
+
+        Raises:
+            ValueError: An explainer of `--score.explainers` has the name under which the trained generator is scored.
+        """
         super().parse_arguments(parser, args)
         variant = self.config.model.variant
         if variant in (self.config.score.explainers or {}):
@@ -102,7 +106,7 @@ class ClassifierCommandLine(CommandLine):
         add_choice_of_training(parser, "classifier")
 
     def run(self) -> None:
-        """Train, then print the accuracy and how to explain the classifier."""
+        """Train, then print the accuracy and how to explain the classifier, or how a surrogate is used."""
         self.fit(read_classifier_checkpoint)
         if not self.has_written():
             return
@@ -110,8 +114,12 @@ class ClassifierCommandLine(CommandLine):
         shares = [f"top-{k} {100 * values[f'val/top{k}']:.1f} %" for k in (1, 5) if f"val/top{k}" in values]
         if shares:
             images = self.datamodule.expected_images("val")
-            rank_zero_info(f"accuracy    {', '.join(shares)} of {images} images at the last validation")
+            what = "agreement" if self.model.task else "accuracy "
+            rank_zero_info(f"{what}   {', '.join(shares)} of {images} images at the last validation")
         weights = self.run_directory / CHECKPOINT
+        if self.model.task:
+            rank_zero_info(f"use it: python train.py --config fast_shap --model.fast_shap.surrogate {weights}")
+            return
         rank_zero_info(f"explain it: dre.models.Classifier(weights='{weights}'), or in a run file:")
         rank_zero_info(f"            --model.classifier.name {self.model.name} --model.classifier.weights {weights}")
 

@@ -33,6 +33,9 @@ class Chunk:
     Args:
         size: By default what `plan` finds, at most 8 on a CPU and 256 on a GPU.
         was_halved: Whether memory ran out before.
+
+    Raises:
+        ValueError: `size` is below 1.
     """
 
     size: int | None = None

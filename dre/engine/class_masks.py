@@ -26,7 +26,7 @@ class ClassMaskTerms:
         most_area: Share of the image outside of whose highest values the mask should be 0.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: `others` is below 1, a weight is negative, or not 0 <= `least_area` <= `most_area` <= 1.
 
     Source: the published code of Stalder et al. 2022, its defaults; `others` is our choice, where the paper has an
     output for each class.

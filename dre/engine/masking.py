@@ -111,6 +111,9 @@ class Canvas:
             versions: To build.
             saliency: What is ranked, or the weights of soft masks, [B, 1, H, W].
             ranks: Places of the pixels in the order of these versions, [B, H*W]; None where no order matters.
+
+        Raises:
+            ValueError: The versions follow the order of the pixels, and `ranks` are not given.
         """
         mixing, first, second, _ = versions[0].group
         if mixing == "whole":

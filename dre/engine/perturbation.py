@@ -63,6 +63,9 @@ class SweepEngine:
             memory. It is halved when the device runs out of memory.
         by: Which classifier of an evaluation it is; sweeps that another one scores are refused.
 
+    Raises:
+        ValueError: There is no such score, or `chunk` is below 1.
+
     Example:
         >>> engine = SweepEngine(lambda images: torch.stack([images.mean((1, 2, 3)), images.sum((1, 2, 3))], dim=1),
         ...                      score="logit")
@@ -142,7 +145,11 @@ class SweepEngine:
         return torch.cat([self._score_chunk(build, read, rows, part, device) for part in _halves(columns)], dim=1)
 
     def logits(self, masked: Tensor, targets: Tensor) -> Tensor:
-        """Run and count one forward pass of images [N, C, H, W]; return logits [N, K], checked against targets [N]."""
+        """Run and count one forward pass of images [N, C, H, W]; return logits [N, K], checked against targets [N].
+
+        Raises:
+            ValueError: A target is none of the K classes.
+        """
         logits = self.classifier(masked)
         check_targets(targets, len(masked), logits.shape[1])
         self.forwards += len(masked)
@@ -157,6 +164,10 @@ class SweepBatch:
         images: [B, C, H, W] in [0, 1].
         targets: int64 [B].
         keys: Sample names, which seed random draws; without them, a hash of the pixels does.
+
+    Raises:
+        ValueError: The images are not [B, C, H, W] in [0, 1], or there are not as many targets.
+        TypeError: The images are not floating point.
     """
 
     def __init__(self, engine: SweepEngine, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> None:

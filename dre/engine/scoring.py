@@ -19,6 +19,9 @@ def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> T
         logits: [B, K]; half-precision logits are scored in float32.
         targets: int64 [B].
         name: The logit itself, or the softmax probability, or its natural logarithm.
+
+    Raises:
+        ValueError: `name` is none of these.
     """
     check_score_name(name)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -30,7 +33,11 @@ def score(logits: Tensor, targets: Tensor, name: ScoreName = "probability") -> T
 
 
 def check_score_name(name: str) -> None:
-    """Raise ValueError for a name that is no score."""
+    """Check the name of a score.
+
+    Raises:
+        ValueError: It is neither `probability`, `logit` nor `log_probability`.
+    """
     check_choice("score", name, get_args(ScoreName))
 
 

@@ -22,9 +22,13 @@ class ShapleySettings:
         efficiency: Weight of the squared gap between the sum of the values and the change of the score.
         score: What is shared among the superpixels: the probability as in the paper; `log_probability` in the published
             code for CIFAR-10; or the logit.
+        surrogate: Checkpoint, or run, of a classifier that was trained by `surrogate: true` to predict from subsets
+            what the classifier predicts of the whole image; it scores the images in its place. Without one the
+            classifier itself sees the fill where superpixels are hidden.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: `subsets` is odd or below 2, `uniform_share` outside [0, 1], `efficiency` negative, or `score`
+            unknown.
 
     Source: Jethani et al. 2022; two subsets and the weight are those of their published code for CIFAR-10.
 
@@ -37,6 +41,7 @@ class ShapleySettings:
     uniform_share: float = 1.0
     efficiency: float = 0.01
     score: ScoreName = "probability"
+    surrogate: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -95,6 +100,22 @@ def shapley_subsets(
     order = torch.rand(pairs, players, device=device, generator=generator).argsort(dim=1)
     drawn = (order < sizes[:, None]).float()
     return torch.stack([drawn, 1 - drawn], dim=1).view(images, subsets, players)
+
+
+def uniform_subsets(
+    images: int, players: int, generator: torch.Generator, device: torch.device | None = None
+) -> Tensor:
+    """Draw one subset for each image whose size is uniform from none to all: [images, players] of 0 and 1.
+
+    Source: Jethani et al. 2022, the subsets of which a surrogate is trained.
+
+    Example:
+        >>> uniform_subsets(2, 6, torch.Generator().manual_seed(0)).sum(dim=1)
+        tensor([4., 3.])
+    """
+    sizes = torch.randint(players + 1, (images, 1), device=device, generator=generator)
+    order = torch.rand(images, players, device=device, generator=generator).argsort(dim=1)
+    return (order < sizes).float()
 
 
 def any_classes(targets: Tensor, classes: int, share: float, generator: torch.Generator | None = None) -> Tensor:

@@ -86,7 +86,9 @@ def _within(
         entries = compare_pairs(table, intervals)
         entries = _corrected([entries[place] for place in kept])
         rows += [_row({"metric": metric}, entry, side.directions.get(metric)) for entry in entries]
-    return pd.DataFrame(rows, columns=["metric", "first", "second", *COLUMNS])
+    frame = pd.DataFrame(rows, columns=["metric", "first", "second", *COLUMNS])
+    frame.attrs["higher_is_better"] = {metric: side.directions.get(metric) for metric in wanted}
+    return frame
 
 
 def _between(
@@ -113,6 +115,9 @@ def _between(
         rows += [_row({"metric": metric}, entry, direction) for entry in _corrected(entries)]
     frame = pd.DataFrame(rows, columns=["metric", "explainer", "first", "second", *COLUMNS])
     frame.attrs["notes"] = _notes(one, other, len(images))
+    frame.attrs["higher_is_better"] = {
+        metric: one.directions.get(metric, other.directions.get(metric)) for metric in wanted
+    }
     return frame
 
 

@@ -44,7 +44,9 @@ def show(
         path: PNG file to write as well.
 
     Raises:
-        ValueError: Images, maps and titles do not suit each other.
+        ValueError: Images, maps and titles do not suit each other, or `path` is no .png file in a folder that there is.
+        TypeError: One of them is of another type.
+        FileNotFoundError: There is no picture at a path.
 
     Example:
         >>> figure = show(torch.rand(2, 3, 8, 8), {"random": torch.rand(2, 1, 8, 8)}, ["cat", "dog"], side=32)

@@ -229,7 +229,11 @@ def _without_nan(maps: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for the name of an explainer that tables, files and terminals cannot show."""
+    """Check that tables, files and terminals can show the name of an explainer.
+
+    Raises:
+        ValueError: It is empty, or has brackets, slashes or control characters.
+    """
     if not name.strip() or any(character in "[]/\\" or not character.isprintable() for character in name):
         raise ValueError(
             f"explainer {name!r} needs another name: one that is not empty and has no brackets [ ], slashes or control "

@@ -100,6 +100,7 @@ def evaluate(
     Raises:
         ValueError: Something is unknown, or images, targets, boxes, masks or maps do not suit each other.
         TypeError: Something is of another type.
+        FileNotFoundError: There is no picture at a path.
         UnsupportedError: A method does not work for this network.
 
     Example:

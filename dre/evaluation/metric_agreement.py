@@ -1,14 +1,16 @@
 """Agreement of metrics: do they rank the explainers alike? Rank correlations and Kendall's W, with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from dre.evaluation.scores import Scores, Side, chosen, names_in, side_of
+from dre.evaluation.scores import NEEDED, Scores, Side, chosen, names_in, side_of
+from dre.runs.locks import read_json
 from dre.statistics.intervals import DRAWING, DRAWS_IN_MEMORY, Drawing
 from dre.statistics.tables import pivot
 
@@ -31,6 +33,7 @@ class Agreement:
             interval: resampled images are judges that agree with themselves.
         concordance: Kendall's W of the metrics as judges, with its interval: value, low, high.
         left_out: By metric, why it is not compared.
+        directions: By metric, whether more of it is better.
 
     Example:
         >>> Agreement([], pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), (1.0, 1.0, 1.0), {}).concordance[0]
@@ -43,6 +46,7 @@ class Agreement:
     within: pd.DataFrame
     concordance: tuple[float, float, float]
     left_out: dict[str, str]
+    directions: dict[str, bool | None] = field(default_factory=dict)
 
     def matrix(self) -> pd.DataFrame:
         """Return the correlations as a symmetric table of metrics x metrics, 1 on its diagonal."""
@@ -68,7 +72,8 @@ def agreement(
     coarse correlations, and references that every metric puts last raise them all: leave those out by `explainers`.
 
     Args:
-        scores: A table of `dre.evaluate` or `scores.parquet`, or the directory of a run.
+        scores: A table of `dre.evaluate` or `scores.parquet`, or the directory of a run, whose studies then count as
+            metrics where they measure something that has a better direction, such as noise stability.
         explainers: Those to rank, at least three; all when not given.
         metrics: Those to compare; all when not given. One without a better direction, or without an image on which all
             explainers have a value, is left out with the reason.
@@ -89,7 +94,7 @@ def agreement(
         >>> float(found.matrix().loc["one", "two"]), found.concordance[0]
         (-1.0, 0.0)
     """
-    side = side_of(scores, "the table")
+    side = _with_studies(side_of(scores, "the table"), scores)
     names = chosen(explainers, names_in(side.frame, "explainer"), "explainer")
     if len(names) < FEWEST:
         raise ValueError(f"rankings of fewer than {FEWEST} explainers say nothing, got {', '.join(names)}")
@@ -109,6 +114,7 @@ def agreement(
         within=_within(ranked),
         concordance=(float(every[0]), float(every[1]), float(every[2])),
         left_out=left_out,
+        directions={metric: side.directions.get(metric) for metric in ranked},
     )
 
 
@@ -136,6 +142,36 @@ def kendall_w(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+def _with_studies(side: Side, scores: Scores) -> Side:
+    """Add what the studies of a run have measured image by image."""
+    if isinstance(scores, pd.DataFrame):
+        return side
+    frame, directions = study_scores(Path(scores))
+    table = pd.concat([side.frame[list(NEEDED)], frame], ignore_index=True) if len(frame) else side.frame
+    return replace(side, frame=table, directions={**side.directions, **directions})
+
+
+def study_scores(run: Path) -> tuple[pd.DataFrame, dict[str, bool]]:
+    """Return what the studies of a run measured that has a better direction, and by quantity whether that is up.
+
+    The table has the columns key, explainer, metric and value; draws, and places along a curve, are averaged.
+
+    Args:
+        run: Directory of an evaluation.
+    """
+    frames: list[pd.DataFrame] = []
+    directions: dict[str, bool] = {}
+    for path in sorted(run.glob("*.parquet")):
+        better = read_json(path.with_suffix(".json")).get("directions")
+        if better:  # another table, or a study whose numbers are neither good nor bad
+            rows = pd.read_parquet(path)
+            frames.append(rows[rows["quantity"].isin(better)].rename(columns={"quantity": "metric"}))
+            directions |= better
+    lead = ["key", "explainer", "metric"]
+    frame = pd.concat(frames) if frames else pd.DataFrame(columns=[*lead, "value"])
+    return frame.groupby(lead, sort=False, as_index=False)["value"].mean(), directions
+
+
 def _ranked(side: Side, names: list[str], metrics: list[str]) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """Return by metric the ranks of the explainers, images x explainers, and why others have none."""
     ranked, left_out = {}, {}
@@ -147,7 +183,7 @@ def _ranked(side: Side, names: list[str], metrics: list[str]) -> tuple[dict[str,
         if direction is None:
             left_out[metric] = "it has no better direction"
             continue
-        complete = pivot(side.frame, metric).reindex(columns=names).dropna()
+        complete = pivot(side.frame, metric, infinite=True).reindex(columns=names).dropna()
         if complete.empty:
             left_out[metric] = "no image has a value for every explainer"
             continue

@@ -30,7 +30,13 @@ def as_classifier(
     outputs: OutputsName,
     layer: str | None = None,
 ) -> Classifier:
-    """Return the classifier that a call is about, see `dre.explain`: as it is, around a module, or by its name."""
+    """Return the classifier that a call is about, see `dre.explain`: as it is, around a module, or by its name.
+
+    Raises:
+        TypeError: `classifier` is neither a module nor a name.
+        ValueError: `mean`, `std` or `outputs` are given for a classifier that has its own, there is no network of this
+            name, or the module does not fit the images.
+    """
     if not isinstance(classifier, nn.Module | str):
         raise TypeError(
             f"`classifier` must be a torch.nn.Module, a dre.models.Classifier or the name of a model, got "
@@ -57,7 +63,11 @@ def _way_out(classifier: object) -> str:
 
 
 def on_device(classifier: Classifier, device: str | torch.device | None, is_own: object) -> Classifier:
-    """Return a classifier on a device; the caller's own stays where it is, and a copy of it is moved."""
+    """Return a classifier on a device; the caller's own stays where it is, and a copy of it is moved.
+
+    Raises:
+        ValueError: There is no such device.
+    """
     if device is None:
         return classifier
     try:
@@ -77,7 +87,14 @@ def original_of(value: object) -> object:
 
 
 def pixels_of(images: Tensor | list[Image.Image], classifier: Classifier) -> Tensor:
-    """Return images or pictures on the classifier's device, [B, C, H, W]."""
+    """Return images or pictures on the classifier's device, [B, C, H, W].
+
+    Raises:
+        ValueError: The images are not [B, C, H, W] in [0, 1], or have other channels than the classifier reads.
+        TypeError: They are not floating point.
+    """
+    if classifier.mean.is_meta:
+        raise ValueError("the classifier is on the device 'meta', where there are shapes and no values; take cpu")
     if not isinstance(images, Tensor):
         images = torch.stack([preprocess(picture, classifier.preprocessing) for picture in images])
     check_images(images, classifier.preprocessing.channels)
@@ -85,7 +102,11 @@ def pixels_of(images: Tensor | list[Image.Image], classifier: Classifier) -> Ten
 
 
 def class_targets(targets: Targets, images: Tensor, classifier: Classifier) -> Tensor:
-    """Return the classes that are given, by index or name, as int64 [B] for images [B, C, H, W]."""
+    """Return the classes that are given, by index or name, as int64 [B] for images [B, C, H, W].
+
+    Raises:
+        ValueError: They are neither one class nor one for each image, or the classifier has no such class.
+    """
     names = [targets] if isinstance(targets, str) else targets
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         indices = [class_index(str(name), classifier.class_names, classifier.name) for name in names]
@@ -97,7 +118,11 @@ def class_targets(targets: Targets, images: Tensor, classifier: Classifier) -> T
 
 @torch.no_grad()
 def predicted_classes(images: Tensor, classifier: Classifier, chunk: Chunk) -> Tensor:
-    """Return the class that the classifier predicts for each image, [B]; raise where it gives NaN."""
+    """Return the class that the classifier predicts for each image, int64 [B].
+
+    Raises:
+        NonFiniteError: It gives NaN or infinity for an image.
+    """
 
     def classes(part: Tensor) -> tuple[Tensor, ...]:
         logits = classifier(part)

@@ -49,7 +49,9 @@ class Explainer(nn.Module, ABC):
         layer: Of methods that read a feature map: its name, in place of the map that `require` looks for.
 
     Raises:
-        UnsupportedError: The method does not work for the classifier.
+        UnsupportedError: The method does not work for the classifier; a ValueError.
+        ValueError: An option that is a number is NaN, infinite, enormous or out of its range.
+        TypeError: An option that is a number is given as something else.
 
     Example:
         >>> import torch
@@ -138,9 +140,14 @@ class Explainer(nn.Module, ABC):
         return saliency
 
     def checked(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Check images and targets and plan the chunk; return images in float32, or float64 for such a network.
+        """Check images [B, C, H, W] and targets, plan the chunk, and return both, the targets as int64 [B].
 
-        What a half-precision network is given is rounded where it enters the network, and nowhere else.
+        Images come back in float32, or float64 for such a network. What a half-precision network is given is rounded
+        where it enters the network, and nowhere else.
+
+        Raises:
+            ValueError: Images or targets of a wrong shape or range.
+            TypeError: The images are not floating point.
         """
         check_images(images, self.classifier.preprocessing.channels)
         targets = class_indices(targets, len(images), images.device)
@@ -157,11 +164,11 @@ class Explainer(nn.Module, ABC):
         """Compute the saliency [B, 1, H, W] of checked images; what a new explainer implements."""
 
     def probe(self, targets: Tensor) -> Probe:
-        """Return the probe through which passes for a batch with these targets are run and counted."""
+        """Return the probe through which passes for a batch with these targets, [B], are run and counted."""
         return Probe(self.classifier, targets, self.score, self.cost, self.chunk, self.keys, self.vanished)
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
-        """Return one CPU generator per image, seeded by its key, so that draws depend on neither batch nor rank."""
+        """Return a CPU generator for each of B images, seeded by its key: draws depend on neither batch nor rank."""
         return image_generators(images, self.keys, seed)
 
 

@@ -87,6 +87,10 @@ class CAM(Explainer):
         score: Not used: the weights are those of the logit.
         layer: Name of the layer that is read, such as `layer4.2`; by default the last feature map.
 
+    Raises:
+        UnsupportedError: The head is not linear on the average of the last feature map.
+        ValueError: There is no such layer, or the head does not read its average.
+
     Source: Zhou et al. 2016.
 
     Example:
@@ -131,6 +135,10 @@ class GradCAM(Explainer):
         score: Which output is differentiated.
         layer: Name of the layer that is read, such as `layer4.2`; by default the last feature map.
 
+    Raises:
+        UnsupportedError: The classifier has no feature map.
+        ValueError: There is no such layer, or it gives no feature map.
+
     Source: Selvaraju et al. 2017.
 
     Example:
@@ -172,6 +180,10 @@ class GradCAMPlusPlus(GradCAM):
         classifier: What is explained; its last feature map is used.
         score: Which output is differentiated.
         layer: Name of the layer that is read, such as `layer4.2`; by default the last feature map.
+
+    Raises:
+        UnsupportedError: The classifier has no feature map.
+        ValueError: There is no such layer, or it gives no feature map.
 
     Source: Chattopadhay et al. 2018.
 

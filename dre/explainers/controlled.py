@@ -21,6 +21,10 @@ class ControlledExplainer(Explainer):
         eta: Slope of the controller.
         h: Exponent of the controller; above 1 for right-skewed maps.
 
+    Raises:
+        ValueError: `eta` or `h` is not positive.
+        UnsupportedError: The explainer does not work for the classifier.
+
     Source: Fu et al. 2021, Eq. 5 to 7.
 
     Example:

@@ -18,6 +18,11 @@ class FastSHAP(DRE):
         checkpoint: Written by train.py with `--model.variant fast_shap`.
         score: Not used at explanation time.
 
+    Raises:
+        ValueError: No checkpoint is given, or one of another variant or of another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
+
     Source: Jethani et al. 2022, with DRE's generator, and without a surrogate.
 
     Example:

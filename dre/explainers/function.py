@@ -211,6 +211,9 @@ class FunctionExplainer(OutsideExplainer):
         chunk: Most images in one call.
         seed: Of draws from the global generators of Python, NumPy and PyTorch, with the key of the image.
 
+    Raises:
+        TypeError: `function` is a class, or cannot be called.
+
     Source: our choice.
 
     Example:

@@ -35,6 +35,9 @@ class GGIG(Explainer):
         magnitude: Keep the largest magnitude instead of the largest signed value.
         chunk: Most points in one pass; chosen by device when not given.
 
+    Raises:
+        ValueError: `points` is below 2, `ascents` below 1, `lr` negative, or `units` is none of these.
+
     Source: Rahman et al. 2022, Algorithm 1, which does not say how many points it uses, if magnitudes are meant, or
     how channels are reduced. Its `lr` acts in the units of its networks, which are normalised. Compare a signed maximum
     with signed gradients (`reduce="max"`), and `magnitude` with magnitudes (`max_abs`).

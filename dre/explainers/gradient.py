@@ -1,4 +1,7 @@
-"""Gradient explainers: the plain gradient, input x gradient, SmoothGrad and guided backpropagation."""
+"""Gradient explainers: the plain gradient, input x gradient, SmoothGrad and guided backpropagation.
+
+The module has more than 300 lines because each explainer documents its options, its errors and an example.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast, get_args
@@ -22,7 +25,10 @@ def reduce_channels(attribution: Tensor, reduction: Reduction) -> Tensor:
     """Reduce an attribution [B, C, H, W] to one value for each pixel, [B, 1, H, W].
 
     `sum` keeps signs, `abs_sum` is the magnitude of the sum, `sum_abs` and `max_abs` work on magnitudes, `max` keeps
-    the largest signed value. Raises ValueError for any other name.
+    the largest signed value.
+
+    Raises:
+        ValueError: `reduction` is none of these.
     """
     match reduction:
         case "sum":
@@ -46,6 +52,9 @@ class VanillaGradient(Explainer):
         classifier: What is explained.
         score: Which output is differentiated; a saturated probability has almost no gradient, `log_probability` has.
         reduce: How the channels become one value.
+
+    Raises:
+        UnsupportedError: The classifier is a TorchScript module, of which no gradient can be read.
 
     Source: Simonyan et al. 2014.
 
@@ -83,6 +92,9 @@ class InputXGradient(Explainer):
         score: Which output is differentiated.
         reduce: How the channels become one value.
 
+    Raises:
+        UnsupportedError: The classifier is a TorchScript module, of which no gradient can be read.
+
     Source: Shrikumar et al. 2016.
 
     Example:
@@ -118,6 +130,9 @@ class SmoothGrad(Explainer):
         noise: Standard deviation of the noise as a share of the image's own range, max - min; copies are not clipped.
         seed: Of the noise, which depends on it, on the key of the image and on the kind of device alone.
         chunk: Most noisy copies in one pass; chosen by device when not given.
+
+    Raises:
+        ValueError: `samples` is below 1, `noise` negative, or `kind` is none of these.
 
     Source: Smilkov et al. 2017; the number of samples is that of Fu et al. 2021.
 
@@ -191,6 +206,9 @@ class GuidedBackprop(VanillaGradient):
         score: Which output is differentiated.
         reduce: How the channels become one value.
 
+    Raises:
+        UnsupportedError: The classifier runs no ReLU or ReLU6.
+
     Source: Springenberg et al. 2015.
 
     Example:
@@ -209,7 +227,11 @@ class GuidedBackprop(VanillaGradient):
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier that runs no rectifier."""
+        """Refuse a classifier that runs no rectifier.
+
+        Raises:
+            ValueError: It runs no ReLU or ReLU6.
+        """
         with GuidedRectifiers() as guided, torch.no_grad():
             classifier(classifier.sample())
         if not guided.count:

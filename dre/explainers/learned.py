@@ -44,10 +44,19 @@ def fold_estimator(estimator: MaskEstimator, classifier: Classifier) -> MaskEsti
 def masks(
     classifier: Classifier, estimators: Sequence[MaskEstimator], images: Tensor, targets: Tensor
 ) -> tuple[list[Tensor], Tensor]:
-    """Return the mask [B, 1, H, W] of each estimator, each from its own taps, and the logits, from one pass."""
+    """Return the mask [B, 1, H, W] of each estimator, each from its own taps, and the logits, from one pass.
+
+    Raises:
+        ValueError: The images are so small that the finest map is a single place.
+    """
     taps = [estimator.taps or classifier.taps for estimator in estimators]
     features, logits = classifier.features(images, [tap for own in taps for tap in own])
     size, found = (images.shape[-2], images.shape[-1]), []
+    if max(size) <= STRIDES[0]:
+        raise ValueError(
+            f"a trained generator reads images of more than {STRIDES[0]} pixels a side, got {size[0]} x {size[1]}; "
+            "enlarge them"
+        )
     for place, estimator in enumerate(estimators):
         found.append(estimator.mask(features[len(STRIDES) * place :][: len(STRIDES)], targets, size))
     return found, logits
@@ -64,6 +73,8 @@ class DRE(Explainer):
 
     Raises:
         ValueError: No checkpoint is given and none ships, or one that explains another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Fu et al. 2021, section 3.
 
@@ -104,7 +115,11 @@ class DRE(Explainer):
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier whose features cannot be read."""
+        """Refuse a classifier whose features cannot be read.
+
+        Raises:
+            ValueError: No feature maps at strides 4, 8, 16 and 32 are known.
+        """
         if not classifier.taps:
             raise ValueError(
                 f"{cls.__name__} reads feature maps at strides 4, 8, 16 and 32, and {classifier.name} has none that "
@@ -130,6 +145,11 @@ class MGnet(DRE):
         classifier: The classifier that the checkpoint was trained to explain.
         checkpoint: Written by train.py with `--model.variant mgnet`.
         score: Not used at explanation time.
+
+    Raises:
+        ValueError: No checkpoint is given, or one of another variant or of another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Dabkowski and Gal 2017, in the form in which Fu et al. 2021 compare with it.
 
@@ -184,6 +204,12 @@ class DREPlus(DRE):
         mgnet_checkpoint: Of MGnet, for `by="mgnet"` alone.
         score: Which output is swept, for `by="self"` alone.
         chunk: Most masked images in one pass; chosen by device when not given.
+
+    Raises:
+        ValueError: No checkpoint is given and none ships, one explains another classifier, or `mgnet_checkpoint` is
+            given or left out against `by`.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
 
     Source: Fu et al. 2021, DRE+.
 

@@ -68,7 +68,11 @@ def _asks_for_more(kind: type[Explainer]) -> bool:
 
 
 def chosen_method(method: str, options: dict[str, Any]) -> tuple[type[Explainer], dict[str, Any]]:
-    """Find the class of a method by its name, and check the names of its options; `+idgi` sets its rule."""
+    """Find the class of a method by its name, and check the names of its options; `+idgi` sets its rule.
+
+    Raises:
+        ValueError: There is no such method, it takes no such option, or `+idgi` does not apply to it.
+    """
     name, known = method.removesuffix(IDGI), catalogue()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -106,7 +110,11 @@ def method_entry(method: str) -> str | dict[str, Any]:
 
 @contextmanager
 def naming_supported() -> Iterator[None]:
-    """Add to an `UnsupportedError` which methods work for the network."""
+    """Add to an `UnsupportedError` which methods work for the network.
+
+    Raises:
+        UnsupportedError: The one that is raised inside, with the list added.
+    """
     try:
         yield
     except UnsupportedError as error:

@@ -16,6 +16,11 @@ class NNExplainer(DRE):
         checkpoint: Written by train.py with `--model.variant nn_explainer`.
         score: Not used at explanation time.
 
+    Raises:
+        ValueError: No checkpoint is given, or one of another variant or of another classifier.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
+
     Source: Stalder et al. 2022, with DRE's generator.
 
     Example:

@@ -55,7 +55,11 @@ class Precomputed(Explainer):
         self.missing: Missing = missing
 
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `Explainer.forward`."""
+        """See `Explainer.forward`.
+
+        Raises:
+            ValueError: The explainer was called without `keys`, or there is no map of one, or of another size or class.
+        """
         if self.keys is None:
             raise ValueError("Precomputed finds maps by the keys of the images; call it with `keys`")
         size = (images.shape[2], images.shape[3])

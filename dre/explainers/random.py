@@ -17,6 +17,11 @@ class Random(Explainer):
         score: Not used.
         seed: Of the draws.
 
+    Raises:
+        ValueError: `seed` is negative.
+
+    Source: our choice.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -48,6 +53,11 @@ class CentredGaussian(Explainer):
         classifier: Not used.
         score: Not used.
         width: Standard deviation as a share of each side.
+
+    Raises:
+        ValueError: `width` is not positive.
+
+    Source: our choice.
 
     Example:
         >>> import torch
@@ -87,6 +97,8 @@ class EdgeDetector(Explainer):
     Args:
         classifier: Not used.
         score: Not used.
+
+    Source: Adebayo et al. 2018, who compare maps with those of an edge detector; the Sobel filter is our choice.
 
     Example:
         >>> import torch

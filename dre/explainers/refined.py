@@ -106,6 +106,12 @@ class DRERefined(DRE):
         seed: Of all draws, which depend on it and on the image's key alone.
         chunk: Most masked images in one pass; chosen by device when not given.
 
+    Raises:
+        ValueError: No checkpoint is given and none ships, one explains another classifier or was trained with
+            `monotone: false`, or an option is out of its range.
+        FileNotFoundError: There is no checkpoint at the path.
+        UnsupportedError: The classifier has no taps.
+
     Source: our choice; masks of random areas and objective are those of training, Adam is that of PyTorch.
 
     Example:

@@ -108,6 +108,10 @@ class XRAI(Explainer):
         size: Side in pixels of the square that images are resized to for it.
         dilation: By how many pixels each segment grows.
 
+    Raises:
+        ValueError: `area` is outside (0, 1], a scale is not positive, a number of pixels is too small, or `mode` is
+            unknown.
+
     Source: Kapishnikov et al. 2019, with the values of its published code, which starts integrated gradients from
     the image's darkest and brightest value where this starts them from black and white.
 

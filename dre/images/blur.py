@@ -80,6 +80,9 @@ def gaussian_blur(
         border: What the blur sees beyond the border.
         value: What a constant border shows; broadcasts to the images.
         tails: What becomes of the Gaussian beyond the kernel, see `dre.types.Tails`.
+
+    Raises:
+        ValueError: `sigma` is negative.
     """
     if sigma < 0:
         raise ValueError(f"`sigma` must not be negative, got {sigma}")

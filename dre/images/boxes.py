@@ -15,7 +15,11 @@ TOLERANCE = 1.0
 
 
 def check_boxes(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> Boxes:
-    """Return the boxes clipped to an image of `size` (height, width); refuse inverted, empty and outlying ones."""
+    """Return the boxes clipped to an image of `size` (height, width), float64 [N, 4].
+
+    Raises:
+        ValueError: A box is not four finite numbers x0, y0, x1, y1, is inverted or empty, or lies outside the image.
+    """
     height, width = size
     for box in boxes:
         if len(box) != 4 or not np.isfinite(np.asarray(box, dtype=float)).all():

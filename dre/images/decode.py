@@ -84,7 +84,11 @@ def open_picture(source: bytes | str | Path) -> Image.Image:
 
 
 def check_picture(picture: Image.Image) -> None:
-    """Raise ValueError for a picture of another format than `FORMATS`, or of more than 100 megapixels."""
+    """Check that a picture is of one of the `FORMATS`, and not too large.
+
+    Raises:
+        ValueError: It is of another format, or of more than 100 megapixels.
+    """
     if picture.format is not None and picture.format not in FORMATS:
         raise ValueError(
             f"the picture is a file of the format {picture.format}, which is not decoded here; save it as PNG or JPEG, "
@@ -139,7 +143,11 @@ def stand_upright(picture: Image.Image, channels: int | None) -> tuple[Image.Ima
 
 
 def to_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
-    """Convert a picture to mode `RGB` or `L`; refuse pixels whose range is not known."""
+    """Convert a picture to mode `RGB` or `L`.
+
+    Raises:
+        ValueError: Its pixels are floating point, whose range is not known, or have more than 16 bits.
+    """
     picture.load()
     if picture.mode == mode and not picture.has_transparency_data:
         return picture

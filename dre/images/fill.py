@@ -13,8 +13,7 @@ from dre.images.randomness import on_device
 from dre.types import Blur, FillName
 
 BLUR = Blur(sigma=10.0, radius=27)
-"""The fill `blur` of M_F, DRE+ and the training of masks: 55 taps, as in the code of Fu et al. 2021, but centred. (The
-paper writes "variance 10", its code uses a standard deviation of 10 pixels.)"""
+"""The fill `blur` of M_F, DRE+ and the training of masks: 55 taps, as in the code of Fu et al. 2021, but centred."""
 
 Baseline = FillName | Tensor
 """Where a path starts: the name of a fill, or images that broadcast to the batch."""
@@ -23,8 +22,7 @@ DrawnFill = FillName | Literal["mixture"]
 """A fill of masks that are optimised: constant, or drawn anew at each iteration."""
 
 TrainingFill = Literal["blur", "blur25", "image_mean", "black", "noise", "coloured_noise", "dataset_mean"]
-"""A fill that training can draw: `blur25` has a standard deviation of 25 pixels, `noise` is uniform and
-`coloured_noise` that of Fu et al. 2021; `dataset_mean` is zero for the network."""
+"""A fill that training can draw: `blur25` has a sigma of 25 pixels, `coloured_noise` is that of Fu et al. 2021."""
 
 FILLS: tuple[DrawnFill, ...] = (*get_args(FillName), "mixture")
 
@@ -218,7 +216,11 @@ def drawn_fills(
 
 
 def check_fills(fills: Sequence[str]) -> None:
-    """Raise ValueError unless all names are fills that training can draw, at least one."""
+    """Check that all names are fills that training can draw.
+
+    Raises:
+        ValueError: A name is unknown, or there is none.
+    """
     unknown = [name for name in fills if name not in get_args(TrainingFill)]
     if unknown or not fills:
         known = ", ".join(get_args(TrainingFill))
@@ -236,7 +238,6 @@ def add_noise(images: Tensor, amount: float, generator: torch.Generator | None =
     Source: the published code of Fu et al. 2021 adds 0.03 in [-1, 1] units, 0.015 here; the clipping is our choice.
 
     Example:
-        >>> import torch
         >>> add_noise(torch.full((1, 1, 1, 2), 0.5), 0.0)
         tensor([[[[0.5000, 0.5000]]]])
     """
@@ -252,6 +253,9 @@ def checkerboard(images: Tensor, cell: int = 16) -> Tensor:
     Args:
         images: [B, C, H, W]; only shape, type and device are used.
         cell: Side of a square in pixels.
+
+    Raises:
+        ValueError: `cell` is below 1.
     """
     check_count("cell", cell)
     rows, columns = (torch.arange(side, device=images.device) // cell for side in images.shape[-2:])

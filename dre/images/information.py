@@ -32,6 +32,9 @@ def information_content(images: Tensor, originals: Tensor, name: InformationName
         images: [N, C, H, W] in [0, 1]; all but `ms_ssim` read them as 8 bits.
         originals: [N, C, H, W], the images before masking; only `ms_ssim` reads them.
         name: Bytes of a lossless `webp` or of a `png` file, bits of the `grey_entropy`, or `ms_ssim`.
+
+    Raises:
+        ValueError: `name` is none of these, or the images are too small for `ms_ssim`.
     """
     if name == "grey_entropy":
         return grey_entropy(images)
@@ -60,6 +63,9 @@ def recompress(images: Tensor, quality: int = 75) -> Tensor:
     Args:
         images: One or three channels.
         quality: Of the files, 1 to 95 by Pillow's scale, with its usual halving of the colour's resolution.
+
+    Raises:
+        ValueError: `quality` is outside 1 to 95.
     """
     if not 1 <= quality <= 95:
         raise ValueError(f"`quality` of a JPEG file lies between 1 and 95, got {quality}")
@@ -119,6 +125,9 @@ def ms_ssim(images: Tensor, originals: Tensor) -> Tensor:
     Args:
         images: [N, C, H, W] in [0, 1], each side above 160.
         originals: The same shape.
+
+    Raises:
+        ValueError: A side has 160 pixels or fewer.
 
     Source: Wang, Simoncelli and Bovik 2003.
     """

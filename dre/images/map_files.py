@@ -168,7 +168,11 @@ class MapTable:
         return self.rows.keys()
 
     def read(self, key: str, pixels: int) -> StoredMap | None:
-        """Read the map of a key, see `MapFolder.read`."""
+        """Read the map of a key, see `MapFolder.read`.
+
+        Raises:
+            ValueError: What stands there is no map.
+        """
         if key not in self.rows:
             return None
         group, row = self.rows[key]
@@ -208,7 +212,13 @@ class MapsInMemory:
 
 
 def open_maps(maps: str | Path | Mapping[str, Any]) -> MapFolder | MapTable | MapsInMemory:
-    """Open a folder of .npz files, a parquet table, or a mapping; see the three classes for what they refuse."""
+    """Open a folder of .npz files, a parquet table, or a mapping.
+
+    Raises:
+        TypeError: `maps` is none of these.
+        FileNotFoundError: There is no such folder or file.
+        ValueError: It holds no maps, or two of one key.
+    """
     if isinstance(maps, Mapping):
         return MapsInMemory(maps)
     if not isinstance(maps, str | Path):

@@ -56,7 +56,11 @@ def read_mask(source: bytes | str | PathLike[str], size: tuple[int, int], least:
 
 
 def mask_of(picture: Image.Image, size: tuple[int, int], least: int = 1) -> Mask:
-    """Return the mask that a picture is; see `read_mask`."""
+    """Return the mask that a picture is; see `read_mask`.
+
+    Raises:
+        ValueError: The picture has another size or several channels, or no value of it reaches `least`.
+    """
     _check(picture, size)
     values = np.asarray(picture.convert("L") if picture.mode == "1" else picture)  # 0 and 255 in place of two bools
     lowest = least * 257 if picture.mode.startswith("I") and least > 1 else least  # of 16 bits

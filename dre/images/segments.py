@@ -41,6 +41,9 @@ class Quickshift:
         max_distance: Longest link between two pixels of a segment, in colour and place together.
         ratio: Weight of colour against place, in [0, 1].
 
+    Raises:
+        ValueError: `kernel_size` or `max_distance` is not positive, or `ratio` is outside [0, 1].
+
     Source: Vedaldi and Soatto 2008; the values are those of LIME's published code.
     """
 
@@ -81,6 +84,9 @@ class Slic:
         segments: How many are asked for; usually somewhat fewer come out.
         compactness: Weight of place against colour.
         sigma: Of the blur beforehand, in pixels.
+
+    Raises:
+        ValueError: `segments` is below 1, `compactness` is not positive, or `sigma` is negative.
 
     Source: Achanta et al. 2012.
     """
@@ -141,6 +147,10 @@ class Felzenszwalb:
         size: Side in pixels of the square that the image is resized to for cutting: scales mean the same for images
             of any size.
         dilation: By how many pixels of the image each segment grows.
+
+    Raises:
+        ValueError: There is no scale or one that is not positive, `min_size` or `size` is below 1, or `sigma` or
+            `dilation` is negative.
 
     Source: Felzenszwalb and Huttenlocher 2004; the values are those of XRAI's published code, which says that it
     stretches each image to [-1, 1] first.

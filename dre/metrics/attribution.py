@@ -75,6 +75,8 @@ class CompletenessGap(ImageMean):
         baseline: What is shown instead of the image.
         read: Score that the explainer was asked to explain.
 
+    Source: Sundararajan et al. 2017, the axiom of completeness.
+
     Example:
         >>> import torch
         >>> metric = CompletenessGap()
@@ -91,7 +93,11 @@ class CompletenessGap(ImageMean):
         self.sweeps = {"scores": Sweep((0.0, 1.0), baseline, read=read)}
 
     def update(self, saliency: Tensor, scores: Tensor) -> None:
-        """Add a batch of maps [B, 1, H, W] and the scores [B, 2] of the baseline and of the image."""
+        """Add a batch of maps [B, 1, H, W] and the scores [B, 2] of the baseline and of the image.
+
+        Raises:
+            ValueError: The maps are broken, or the scores are not [B, 2].
+        """
         check_saliency(saliency)
         if scores.shape != (len(saliency), 2):
             raise ValueError(f"`scores` must be [{len(saliency)}, 2], baseline and image, got {list(scores.shape)}")

@@ -27,6 +27,10 @@ class ImageMean(Metric):
     What `update` needs is found by name: `saliency`, `images`, `objects`, `targets`, `keys`, `other_saliency` (the map
     of another class), and for each entry of `sweeps` what that sweep reads, [B, columns].
 
+    Raises:
+        TypeError: An option that is a number is given as something else.
+        ValueError: An option that is a number is NaN, infinite or enormous.
+
     Example:
         >>> import torch
         >>> class Brightness(ImageMean):
@@ -159,6 +163,10 @@ def feed(metric: ImageMean, batch: Mapping[str, Any], readings: Mapping[Sweep, T
         metric: To update.
         batch: By the names of `PER_IMAGE`, as far as they are known.
         readings: What each sweep read, [B, columns].
+
+    Raises:
+        TypeError: The metric changed what it was given, or did not hand one value for each image to `accumulate`.
+        ValueError: Maps or object masks are broken.
     """
     known = {**batch, **{name: readings[sweep] for name, sweep in metric.sweeps.items()}}
     given = {name: known[name] for name in arguments_of(metric)}

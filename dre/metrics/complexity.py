@@ -31,6 +31,9 @@ class EffectiveComplexity(MapStatistic):
     Args:
         threshold: A pixel counts if its magnitude is above this share of the map's largest.
 
+    Raises:
+        ValueError: `threshold` is outside [0, 1).
+
     Source: Nguyen and Martinez 2020 as Quantus reads them. The paper itself asks how many of the highest features keep
     the score; `Insertion` shows that.
 

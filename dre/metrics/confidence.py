@@ -59,6 +59,9 @@ class AverageDrop(_MaskedScore):
         fill: What shines through where the map is low.
         read: Score of the target.
 
+    Raises:
+        ValueError: `fill` is `noisy_linear`, which cannot be mixed with the image by weights.
+
     Source: Chattopadhyay et al. 2018; AD in Rhodes et al. 2024.
 
     Example:
@@ -76,7 +79,11 @@ class AverageDrop(_MaskedScore):
         self.clamp = clamp
 
     def update(self, full: Tensor, masked: Tensor) -> None:
-        """Add a batch of scores [B, 1]: of the images, and weighted with their maps."""
+        """Add a batch of scores [B, 1]: of the images, and weighted with their maps.
+
+        Raises:
+            ValueError: The scores are not [B, 1].
+        """
         whole, rest = self._columns(full, masked)
         self.accumulate(relative_drop(whole, rest, self.clamp), keep=whole > 0)
 
@@ -91,6 +98,9 @@ class IncreaseInConfidence(_MaskedScore):
     Args:
         fill: What shines through where the map is low.
         read: Score of the target.
+
+    Raises:
+        ValueError: `fill` is `noisy_linear`, which cannot be mixed with the image by weights.
 
     Source: Chattopadhyay et al. 2018; IIC in Rhodes et al. 2024.
 
@@ -108,7 +118,11 @@ class IncreaseInConfidence(_MaskedScore):
         super().__init__("soft", fill, read)
 
     def update(self, full: Tensor, masked: Tensor) -> None:
-        """Add a batch of scores [B, 1]: of the images, and weighted with their maps."""
+        """Add a batch of scores [B, 1]: of the images, and weighted with their maps.
+
+        Raises:
+            ValueError: The scores are not [B, 1].
+        """
         whole, rest = self._columns(full, masked)
         self.accumulate((rest - whole > 0).where((rest - whole).isfinite(), float("nan")))
 
@@ -124,6 +138,9 @@ class AverageDropInDeletion(_MaskedScore):
         clamp: Count a score that rises as no drop; for Rhodes et al. 2024 `clamp=False, read="logit"`.
         fill: What shines through where the map is high.
         read: Score of the target.
+
+    Raises:
+        ValueError: `fill` is `noisy_linear`, which cannot be mixed with the image by weights.
 
     Source: Jung and Oh 2021; ADD in Rhodes et al. 2024.
 
@@ -142,6 +159,10 @@ class AverageDropInDeletion(_MaskedScore):
         self.clamp = clamp
 
     def update(self, full: Tensor, masked: Tensor) -> None:
-        """Add a batch of scores [B, 1]: of the images, and weighted with 1 minus their maps."""
+        """Add a batch of scores [B, 1]: of the images, and weighted with 1 minus their maps.
+
+        Raises:
+            ValueError: The scores are not [B, 1].
+        """
         whole, rest = self._columns(full, masked)
         self.accumulate(relative_drop(whole, rest, self.clamp), keep=whole > 0)

@@ -65,7 +65,11 @@ class MapStatistic(ImageMean, ABC):
     """Compute the mean over images of one number for each map."""
 
     def update(self, saliency: Tensor) -> None:
-        """Add a batch of maps, [B, 1, H, W]."""
+        """Add a batch of maps, [B, 1, H, W].
+
+        Raises:
+            ValueError: The maps have another shape, or NaN or infinity in them.
+        """
         check_saliency(saliency)
         self.accumulate(self.measure(saliency))
 
@@ -78,6 +82,8 @@ class Entropy(MapStatistic):
     """Compute the mean over images of the normalised entropy of the saliency's magnitude: in [0, 1].
 
     Neither end is better: it describes how evenly the saliency is spread.
+
+    Source: Bhatt et al. 2020 (complexity), divided by log N, which is our choice.
 
     Example:
         >>> import torch
@@ -237,6 +243,8 @@ class PearsonSkewness(MapStatistic):
     """Compute the mean over images of Pearson's second coefficient of skewness of the saliency: in [-3, 3].
 
     Positive where few pixels are far above the others; neither end is better.
+
+    Source: Fu et al. 2021, who report Pearson skewness; that it is the second coefficient is our reading.
 
     Example:
         >>> import torch

@@ -98,6 +98,10 @@ class InformationCurve(ListStates, ImageMean):
 
     Args:
         settings: Your own, or the name of a preset.
+
+    Raises:
+        ValueError: There is no such preset.
+        TypeError: `settings` is neither settings nor a name.
     """
 
     higher_is_better = True

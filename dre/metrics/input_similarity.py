@@ -49,7 +49,11 @@ class InputSimilarity(ImageMean):
         self.measure = measure
 
     def update(self, saliency: Tensor, images: Tensor) -> None:
-        """Add a batch of maps [B, 1, H, W] and their images [B, C, H, W]."""
+        """Add a batch of maps [B, 1, H, W] and their images [B, C, H, W].
+
+        Raises:
+            ValueError: The maps are broken, or the images are of another number or size.
+        """
         check_saliency(saliency)
         if images.shape[0] != saliency.shape[0] or images.shape[2:] != saliency.shape[2:]:
             raise ValueError(

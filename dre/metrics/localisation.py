@@ -77,7 +77,11 @@ class Localisation(ImageMean, ABC):
     """
 
     def update(self, saliency: Tensor, objects: Tensor) -> None:
-        """Add a batch of maps and object masks, both [B, 1, H, W]."""
+        """Add a batch of maps and object masks, both [B, 1, H, W].
+
+        Raises:
+            ValueError: The maps are broken, or the masks have another shape or other values than 0 and 1.
+        """
         check_saliency(saliency)
         check_objects(objects, like=saliency)
         values = self.measure(saliency, objects)

@@ -41,7 +41,11 @@ class MapComparison(ImageMean, ABC):
 
 
 def check_pair(saliency: Tensor, reference: Tensor) -> None:
-    """Raise ValueError for maps of which either is broken, or whose shapes differ."""
+    """Check two batches of maps that are to be compared.
+
+    Raises:
+        ValueError: One has NaN or infinity in it or is not [B, 1, H, W], or the shapes differ.
+    """
     check_saliency(saliency)
     if saliency.shape != reference.shape:
         raise ValueError(

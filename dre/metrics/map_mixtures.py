@@ -67,10 +67,10 @@ class MapMixtures:
             )
 
     def check(self, saliency: Tensor) -> None:
-        """Raise for maps that are broken, or too small for the scales.
+        """Check that maps are a finite [B, 1, H, W] and not too small for the scales.
 
         Raises:
-            ValueError: They are.
+            ValueError: They are not [B, 1, H, W], not finite, or smaller than window^(levels - 1) pixels a side.
         """
         check_saliency(saliency)
         height, width = saliency.shape[-2:]

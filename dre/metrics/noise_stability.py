@@ -177,7 +177,11 @@ def largest(values: Tensor, counts: Tensor | None = None) -> Tensor:
 
 
 def check_copies(name: str, values: Tensor, noisy_name: str, noisy: Tensor) -> None:
-    """Raise a ValueError where copies do not belong to what they are copies of."""
+    """Check that noisy copies [B, D, ...] belong to what they are copies of, [B, ...].
+
+    Raises:
+        ValueError: The shapes do not fit, or there is no copy.
+    """
     if noisy.ndim != values.ndim + 1 or noisy.shape[2:] != values.shape[1:] or len(noisy) != len(values):
         shown = [len(values), "D", *values.shape[1:]]
         raise ValueError(
@@ -189,7 +193,11 @@ def check_copies(name: str, values: Tensor, noisy_name: str, noisy: Tensor) -> N
 
 
 def check_draws(noisy: Tensor, **others: Tensor | None) -> None:
-    """Raise a ValueError where there are not as many copies of one thing as of another."""
+    """Check that there are as many copies of one thing as of another: the first two axes are B and D.
+
+    Raises:
+        ValueError: The numbers of images or of copies differ.
+    """
     for name, other in others.items():
         if other is not None and other.shape[:2] != noisy.shape[:2]:
             raise ValueError(

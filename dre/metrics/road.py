@@ -14,11 +14,12 @@ SHARES = (0.2, 0.4, 0.6, 0.8)
 def removal_gain(most: Tensor, least: Tensor) -> Tensor:
     """Return half of how much higher the score is without the least than without the most relevant pixels.
 
-    In [-0.5, 0.5] for probabilities; 0 where the order of the pixels makes no difference.
+    The result has the shape of the scores; in [-0.5, 0.5] for probabilities, 0 where the order of the pixels makes no
+    difference.
 
     Args:
         most: Scores after the most relevant pixels were removed, any shape.
-        least: Scores after as many of the least relevant were.
+        least: Scores after as many of the least relevant were, the same shape.
 
     Source: pytorch-grad-cam, `ROADCombined`, for Rong et al. 2022.
 

@@ -131,6 +131,10 @@ class ScoreCurve(ImageCurve):
 
     Args:
         settings: Your own, or the name of a preset.
+
+    Raises:
+        ValueError: There is no such preset.
+        TypeError: `settings` is neither settings nor a name.
     """
 
     presets: ClassVar[Mapping[str, CurveSettings]]

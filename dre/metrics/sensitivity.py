@@ -118,7 +118,7 @@ class SetCorrelation(RandomSetMetric):
         self.add_state("undefined", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def compare(self, sums: Tensor, drops: Tensor) -> None:
-        """Accumulate the mean correlation of each image, and its curve."""
+        """Accumulate each image's mean correlation, and its curve; `sums` and `drops` are float64 [B, draws, R]."""
         correlations = self.correlate(sums, drops)
         defined = ~correlations.isnan()
         broken = ~drops.isfinite().flatten(1).all(dim=1)
@@ -143,7 +143,7 @@ def set_sizes(owner: str, sizes: int, draws: int, smallest: float, largest: floa
         largest: Share.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Example:
         >>> [round(share, 6) for share in set_sizes("a metric", 3, 2, 0.01, 1.0)]
@@ -179,7 +179,7 @@ class SensitivityN(SetCorrelation):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Ancona et al. 2018.
 

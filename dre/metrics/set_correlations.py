@@ -27,7 +27,8 @@ class FaithfulnessCorrelation(SetCorrelation):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `share` is outside (0, 1], `sizes` below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <=
+            1.
 
     Source: Bhatt et al. 2020 (faithfulness correlation). Quantus takes 224 of the values of a photograph, 0.15 % of
     224 x 224 with three channels; our sets are of pixels with all channels.
@@ -72,6 +73,8 @@ def monotonicity_correlation(sums: Tensor, drops: Tensor) -> Tensor:
         sums: [B, draws, R], magnitude of the saliency in each set, at least 0.
         drops: [B, draws, R], what the score loses without the set.
 
+    Source: Nguyen and Martinez 2020 (monotonicity); see `MonotonicityCorrelation` for where it departs from them.
+
     Example:
         >>> import torch
         >>> sums, drops = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[[0.0], [-2.0], [3.0]]])
@@ -100,7 +103,7 @@ class MonotonicityCorrelation(SetCorrelation):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Nguyen and Martinez 2020 (monotonicity), with two departures that let it share the passes: their features
     are single ones, Quantus' sets of neighbours in the order of the map, ours random sets; and where they take the
@@ -133,7 +136,7 @@ class MonotonicityCorrelation(SetCorrelation):
         super().__init__(ratios, draws, fill, read, seed)
 
     def summed(self, saliency: Tensor) -> Tensor:
-        """Return magnitudes."""
+        """Return the magnitudes of maps, [B, 1, H, W]."""
         return saliency.abs()
 
     def correlate(self, sums: Tensor, drops: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Infidelity(RandomSetMetric):
         seed: Of the sets.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Yeh et al. 2019 (infidelity); sizes of sets are our choice.
 
@@ -82,7 +82,7 @@ class Infidelity(RandomSetMetric):
         super().__init__(ratios, draws, fill, read, seed)
 
     def compare(self, sums: Tensor, drops: Tensor) -> None:
-        """Accumulate the mean error of each image over all sets, and its curve."""
+        """Accumulate each image's mean error and its curve; `sums` and `drops` are float64 [B, draws, R]."""
         errors = infidelity(sums, drops, self.scaled)
         self.accumulate(errors.mean(dim=1))
         self.accumulate_curves(errors)
@@ -94,6 +94,9 @@ class InfidelityScaled(Infidelity):
     Lower is better. It does not depend on the unit or the sign of a map, and is never above `Infidelity`; a map that
     is zero, or one that has nothing to do with the score, has the mean squared drop. Options and passes are those of
     `Infidelity`.
+
+    Raises:
+        ValueError: `sizes` is below 1 or `draws` below 2, or not 0 < `smallest` <= `largest` <= 1.
 
     Source: Yeh et al. 2019 (infidelity with optimal scaling); `normalize=True` of captum.
 

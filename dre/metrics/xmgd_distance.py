@@ -37,6 +37,9 @@ def xmgd(saliency: Tensor, reference: Tensor, model: MapMixtures | None = None) 
         reference: [B, 1, H', W']; its size may differ, since all maps are laid on the unit square.
         model: The settings; their defaults when not given.
 
+    Raises:
+        ValueError: The maps are broken, or too small for the scales.
+
     Source: Rhodes et al. 2024, steps 1 to 5.
 
     Example:

@@ -88,6 +88,9 @@ def distance_matrix(first: Mixtures, second: Mixtures | None = None, pairs: int 
         second: M mixtures; the first ones when not given, and then each pair is solved once.
         pairs: Pairs whose costs are held at once; the memory beside the matrix depends on it alone.
 
+    Raises:
+        ValueError: `pairs` is below 1.
+
     Source: Rhodes et al. 2024, MW_2^2 (Delon and Desolneux 2020).
 
     Example:

@@ -14,7 +14,12 @@ LAST = Path("checkpoints") / "last.ckpt"
 
 
 def read_plain(path: str | Path) -> dict[str, Any]:
-    """Load a file as plain data; refuse a missing, truncated or code-carrying one."""
+    """Load a file as plain data.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is truncated, no checkpoint, or carries code.
+    """
     path = SHIPPED if str(path) == PACKAGE else path
     if Path(path).is_dir():
         path = next(iter(files_within(Path(path))), path)

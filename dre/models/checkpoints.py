@@ -124,7 +124,10 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
 
 
 def check_compatible(content: Mapping[str, Any], classifier: Classifier, path: str | Path) -> None:
-    """Raise ValueError for a checkpoint that was trained to explain another classifier.
+    """Check that a checkpoint was trained to explain this classifier.
+
+    Raises:
+        ValueError: It was trained to explain another one.
 
     Example:
         >>> from torch import nn
@@ -247,7 +250,10 @@ def estimator_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_state(state: Mapping[str, Tensor], estimator: MaskEstimator, path: str | Path) -> None:
-    """Raise ValueError for weights that do not fit the estimator, or that are not finite.
+    """Check that weights fit the estimator.
+
+    Raises:
+        ValueError: They do not fit, or are not finite.
 
     Example:
         >>> estimator = MaskEstimator(EstimatorSettings(classes=2, tap_channels=(4, 4, 4, 4), widths=(4, 4, 4)))

@@ -41,13 +41,16 @@ def spellings(name: str) -> frozenset[str]:
 
 
 def check_class_names(data: Sequence[str] | None, known: Sequence[str] | None, classes: int, classifier: str) -> None:
-    """Raise ValueError for labels that mean other classes to the classifier; warn where only the counts differ.
+    """Check that labels mean the same classes to the classifier; warn where only the counts differ.
 
     Args:
         data: Name of each class by index, empty where no image shows it; `None` where the data name none.
         known: The same of the classifier.
         classes: How many outputs the classifier has.
         classifier: What messages call it.
+
+    Raises:
+        ValueError: A class of the data has another name in the classifier.
 
     Example:
         >>> check_class_names(["cat", "dog"], ["Cat", "Dog"], classes=2, classifier="mine")  # they agree
@@ -100,7 +103,11 @@ def names_of(indices: Iterable[int], known: Sequence[str] | None) -> list[str]:
 
 
 def check_count_of_names(names: Sequence[str] | None, classes: int, classifier: str) -> None:
-    """Raise ValueError unless there is a name for each output of a classifier, or none at all."""
+    """Check that there is a name for each output of a classifier, or none at all.
+
+    Raises:
+        ValueError: There are more or fewer names.
+    """
     if names is not None and len(names) != classes:
         raise ValueError(
             f"`class_names` has {len(names)} names, {classifier} has {classes} outputs; give one name for each, "

@@ -44,6 +44,8 @@ class Classifier(nn.Module):
     Raises:
         ValueError: The name is unknown, or the weights or taps do not fit the network.
         FileNotFoundError: There is no file of weights at the path.
+        ConnectionError: The weights cannot be downloaded.
+        ImportError: `weights` is "package", and that package is not installed.
 
     Example:
         >>> import torch
@@ -193,7 +195,7 @@ class Classifier(nn.Module):
         return super().train(False)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Convert pixels in [0, 1] to the network's own units."""
+        """Convert images [B, C, H, W] in [0, 1] to the network's own units, (images - mean) / std."""
         images = images.to(self.scale.dtype) if self.scale.itemsize < images.itemsize == 4 else images  # half precision
         images = images.contiguous(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, images, self.scale)
@@ -218,6 +220,9 @@ class Classifier(nn.Module):
         Args:
             images: [B, C, H, W] in [0, 1].
             taps: Read these instead of the classifier's own.
+
+        Raises:
+            ValueError: The classifier has no taps, and none are given.
         """
         taps = self.taps if taps is None else taps
         if not taps:
@@ -284,7 +289,11 @@ class Classifier(nn.Module):
         return [tap.read(captured[number], size) for number, tap in enumerate(taps)], logits
 
     def head_weights(self) -> Tensor:
-        """Return the weights [K, C] of a linear head that reads the pooled last tap."""
+        """Return the weights [K, C] of a linear head that reads the pooled last tap.
+
+        Raises:
+            ValueError: The head is not linear on the last tap.
+        """
         channels = self.taps[-1].channels if self.taps else 0
         weights, _ = self.linear_head()
         if weights is None or weights.shape != (self.num_classes, channels):

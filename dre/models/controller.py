@@ -16,6 +16,9 @@ class SkewController(nn.Module):
         monotone: Off, standardised scores are squared, and standardised again, before the sigmoid: the lowest ones
             come out as high as the highest. For the ablation of Fu et al. 2021, figure 4, alone.
 
+    Raises:
+        ValueError: `eta` or `h` is not positive.
+
     Source: Fu et al. 2021, Eq. 5 to 7; that the square is taken of standardised scores is our choice.
 
     Example:

@@ -74,6 +74,17 @@ class SuperpixelValues(nn.Module):
         return F.adaptive_avg_pool2d(raw, (rows, columns)) / (rows * columns)
 
 
+def superpixel_grid(size: tuple[int, int]) -> tuple[int, int]:
+    """Return how many superpixels an image of a size has, in rows and columns: 14 x 14 at 224 pixels.
+
+    Example:
+        >>> superpixel_grid((224, 100))
+        (14, 7)
+    """
+    rows, columns = (-(-side // (4 * SUPERPIXEL)) for side in size)
+    return rows, columns
+
+
 def show_superpixels(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge one value for each superpixel to an image: [B, 1, H, W], each superpixel in its own value.
 
@@ -94,29 +105,37 @@ class Head:
         outputs: Maps of raw scores.
         enlarge: Scores to a map of the image's size.
         start: What the last convolution's weights are multiplied with before training; below 1 its bias starts at 0.
+        evidence: What class evidence can do: `balanced` leaves no area to learn, which a controller sets anyway.
     """
 
     scores: Callable[["EstimatorSettings"], nn.Module]
     outputs: int = 1
     enlarge: Callable[[Tensor, tuple[int, int]], Tensor] = upsample
     start: float = 1.0
+    evidence: tuple[Evidence, ...] = (False,)
 
 
 HEADS: dict[Variant, Head] = {
-    "dre": Head(lambda settings: SkewController(settings.eta, settings.h, settings.monotone)),
+    "dre": Head(
+        lambda settings: SkewController(settings.eta, settings.h, settings.monotone), evidence=(False, True, "balanced")
+    ),
     "mgnet": Head(lambda settings: PairRatio(), outputs=2),
     "fast_shap": Head(lambda settings: SuperpixelValues(), enlarge=show_superpixels),
-    "nn_explainer": Head(lambda settings: nn.Sigmoid(), start=0.1),
+    "nn_explainer": Head(lambda settings: nn.Sigmoid(), start=0.1, evidence=(False, True)),
 }
 """How each variant reads the generator: DRE by its controller, MGnet by its pair, NN-Explainer by a sigmoid.
 
 NN-Explainer's masks start near one half: a sigmoid that starts near 1 has no gradient to leave it."""
 
 
-def _refuse_options_of_dre(settings: EstimatorSettings) -> None:
-    for name, usual in (("evidence", False), ("monotone", True)):
+def _refuse_options_of_others(settings: EstimatorSettings) -> None:
+    taken: dict[str, tuple[object, ...]] = {
+        "evidence": HEADS[settings.variant].evidence,
+        "monotone": (True, False) if settings.variant == "dre" else (True,),
+    }
+    for name, values in taken.items():
         value = getattr(settings, name)
-        if settings.variant != "dre" and value != usual:
+        if value not in values:
             raise ValueError(
                 f"`{name}: {str(value).lower()}` is about DRE's scores, which the variant {settings.variant} does not "
                 "have; leave it out"
@@ -149,7 +168,7 @@ class MaskEstimator(nn.Module):
 
     def __init__(self, settings: EstimatorSettings) -> None:
         super().__init__()
-        _refuse_options_of_dre(settings)
+        _refuse_options_of_others(settings)
         head = HEADS[settings.variant]
         self.settings = settings
         self.taps: list[Tap] | None = None

@@ -59,6 +59,9 @@ class SpatialFilter(nn.Module):
             places, as with embeddings from a classifier's head, that sigmoid is 1 nearly everywhere and filters
             nothing; a positive gain takes the sigmoid of gain x the resemblance standardised over the image.
 
+    Raises:
+        ValueError: `gain` is negative.
+
     Source: Fu et al. 2021, Eq. 3; the gain is our choice. Embeddings start normal with standard deviation
     channels ** -0.5, as in the published code.
 
@@ -159,6 +162,10 @@ class MaskGenerator(nn.Module):
             and the residual that is learnt, are standardised over each image before they are added, so that the
             residual cannot outgrow the evidence.
         residual_weight: Of the residual beside `balanced` evidence, in [0, 1]; learnt, from 0.12, when not given.
+
+    Raises:
+        ValueError: There are not four taps and three widths of at least 4, `evidence` is asked for with two outputs, or
+            `residual_weight` without `balanced` evidence or outside [0, 1].
 
     Source: Fu et al. 2021, section 3.2.2 and the published code; the evidence is our choice.
 

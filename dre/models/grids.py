@@ -50,7 +50,10 @@ class Grid:
 
 
 def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return rows and columns of tokens that cover an image of `size`; raise ValueError where no grid fits.
+    """Return rows and columns of tokens that cover an image of `size`, (height, width) in pixels.
+
+    Raises:
+        ValueError: No grid of about square cells has so many.
 
     Example:
         >>> token_grid(196, (224, 224)), token_grid(98, (112, 224))

@@ -1,6 +1,6 @@
 """Classification heads: build a network for training with a head for as many classes as the data have."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from dre.models.networks import NamedNetwork, build, load
 from dre.types import Preprocessing
+
+BACKBONE = "backbone"
+"""Name for everything but the head."""
 
 HEAD_SPREAD = 0.01
 """Standard deviation of a new head's weights: first logits lie close together, whatever the features' scale."""
@@ -43,7 +46,11 @@ def load_for_training(
 
 
 def find_head(network: nn.Module) -> str:
-    """Name the layer that gives the logits: the last linear layer or convolution in the order of construction."""
+    """Name the layer that gives the logits: the last linear layer or convolution in the order of construction.
+
+    Raises:
+        ValueError: The network has neither.
+    """
     layers: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     if not layers:
         raise ValueError(f"{type(network).__name__} has neither a linear layer nor a convolution to end in")
@@ -56,7 +63,12 @@ def head_size(network: nn.Module) -> int:
 
 
 def replace_head(network: nn.Module, num_classes: int) -> None:
-    """Put a new head with small random weights in place of the one that is there."""
+    """Put a new head with small random weights in place of the one that is there.
+
+    Raises:
+        TypeError: The last layer is a convolution with a kernel larger than 1.
+        ValueError: There is neither a linear layer nor a convolution.
+    """
     name = find_head(network)
     old = network.get_submodule(name)
     new: nn.Linear | nn.Conv2d
@@ -99,3 +111,30 @@ def last_linear(network: nn.Module, classes: int) -> tuple[Tensor | None, Tensor
     if len(weights) == 1 and classes == 2:
         weights, biases = torch.cat([-weights / 2, weights / 2]), torch.cat([-biases / 2, biases / 2])
     return weights, biases
+
+
+def freeze(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Switch off the gradients of modules and return those that must stay in eval mode.
+
+    Args:
+        network: Which is trained.
+        names: Of its modules; `backbone` is all but the head.
+
+    Raises:
+        ValueError: There is no module of a name, or nothing is left to train.
+    """
+    if BACKBONE in names:
+        network.requires_grad_(False)
+        network.get_submodule(find_head(network)).requires_grad_(True)
+        return [network]
+    modules = dict(network.named_modules())
+    for name in names:
+        if name not in modules:
+            known = [name for name, _ in network.named_children()]
+            raise ValueError(
+                f"no module {name!r} to freeze; there are {', '.join(known)}, and backbone, all but the head"
+            )
+        modules[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"`frozen` {list(names)} leaves nothing to train")
+    return [modules[name] for name in names]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dre.models.class_names import IMAGENET, imagenet_names
@@ -65,6 +66,9 @@ class NamedNetwork:
         std: One value, or one per channel.
         class_names: Name of each class by index, where its weights come with them.
         options: What timm was given beside the name, where it was given anything.
+
+    Raises:
+        ValueError: `mean` or `std` has another length, or a value that images cannot be normalised with.
     """
 
     name: str
@@ -74,6 +78,22 @@ class NamedNetwork:
     std: Sequence[float]
     class_names: tuple[str, ...] | None = None
     options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the normalisation."""
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            _check_normalisation(name, getattr(self, name), self.preprocessing.channels, least)
+
+
+def _check_normalisation(name: str, values: object, channels: int, least: float) -> None:
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        numbers = torch.empty(0)
+    fits = len(numbers) in (1, channels) and bool((numbers.isfinite() & (numbers > least)).all())
+    if not fits:
+        what = "positive numbers" if name == "std" else "numbers"
+        raise ValueError(f"`{name}` must be one or {channels} {what}, for {channels} channels; got {values!r}")
 
 
 def build(
@@ -86,6 +106,11 @@ def build(
         pretrained: Download weights.
         num_classes: Size of the head when it is not the network's default.
         options: What else `timm.create_model` is given; for timm's networks alone.
+
+    Raises:
+        ValueError: There is no network of that name or no weights for it, `num_classes` is below 2, or `options` are
+            given for a network that is not timm's.
+        ConnectionError: The weights cannot be downloaded.
     """
     if options and (name in OWN or name.startswith(TORCHVISION)):
         raise ValueError(f"`options` are handed to timm, which does not build {name}; leave them out")
@@ -104,7 +129,13 @@ def build(
 def load(
     name: str | None, weights: str | None, num_classes: int | None, options: Mapping[str, Any] | None = None
 ) -> NamedNetwork:
-    """Build a network and put weights into it; the arguments are those of `Classifier`."""
+    """Build a network and put weights into it; the arguments are those of `Classifier`.
+
+    Raises:
+        ValueError: There is no such network, or the weights belong to another one or to other classes or options.
+        FileNotFoundError: There is no file of weights at the path.
+        ConnectionError: The weights cannot be downloaded.
+    """
     if weights is None or weights in ("pretrained", "package"):
         if name is None:
             raise ValueError(
@@ -154,7 +185,11 @@ HEAD = 2
 
 
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
-    """Load weights; raise a ValueError that says what does not fit."""
+    """Load weights that fit a network in every tensor.
+
+    Raises:
+        ValueError: They do not fit; the message says which.
+    """
     state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY.get(name, ()))}
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())

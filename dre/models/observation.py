@@ -61,7 +61,12 @@ class Place:
 
     @classmethod
     def parse(cls, name: str) -> "Place":
-        """Read what `str` gave; raise ValueError, or TypeError, for anything else."""
+        """Read what `str` gave.
+
+        Raises:
+            TypeError: `name` is no text.
+            ValueError: It names no layer.
+        """
         if not isinstance(name, str):
             raise TypeError(f"a layer is named by a text such as 'layer4.2', got {name!r}")
         module, slash, function = name.partition("/")

@@ -36,7 +36,11 @@ class Logits(nn.Module):
         self.network, self.outputs = network, outputs
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits [B, K] of normalised images [B, C, H, W]."""
+        """Return logits [B, K] of normalised images [B, C, H, W].
+
+        Raises:
+            ValueError: The network gives no logits.
+        """
         values = found(self.network(images))
         if values is None:
             raise ValueError("the network gives no logits")
@@ -165,7 +169,11 @@ def _near(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
 
 
 def guarded(network: nn.Module, images: Tensor, name: str) -> Any:
-    """Run a network; raise ValueError that says what its own error was. Running out of memory is left as it is."""
+    """Run a network. Running out of memory is left as it is.
+
+    Raises:
+        ValueError: The network fails; the message says what its own error was.
+    """
     try:
         return network(images)
     except Exception as error:  # whatever a network of the user's own raises

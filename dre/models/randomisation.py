@@ -77,6 +77,9 @@ def randomise(
         seed: With the name of a tensor it decides what is drawn, whichever other layers are drawn.
         redraw: Where new values come from.
 
+    Raises:
+        ValueError: `redraw` is neither `initial` nor `shuffled`.
+
     Source: Adebayo et al. 2018; what is drawn is our choice.
     """
     check_choice("redraw", redraw, ("initial", "shuffled"))
@@ -105,6 +108,9 @@ def add_noise(
         seed: With the level, the draw and the name of a tensor it decides what is drawn.
         sigma: Standard deviation of all parameters of the network together, as in the paper, or of each tensor.
         draw: Number of the draw.
+
+    Raises:
+        ValueError: `level` is negative or infinite, or `sigma` is neither `global` nor `tensor`.
 
     Source: Rahman et al. 2022, section 4. Their N(0, eps I) makes eps the variance and bounds it by a standard
     deviation; here eps is the standard deviation.

@@ -80,7 +80,11 @@ class Survey:
         return Taps(taps, self._tap(live[-1]))
 
     def named(self, name: str) -> Tap:
-        """Return the tap at a place that the user names; raise ValueError where there is no feature map."""
+        """Return the tap at a place that the user names.
+
+        Raises:
+            ValueError: There is no such module, or no feature map there.
+        """
         place = Place.parse(name)
         known = {sight.place: sight for sight in self.seen.sights}
         alike = [one for one in known if one.module == place.module and bool(one.function) == bool(place.function)]
@@ -203,7 +207,11 @@ class Survey:
 
 
 def survey_of(network: nn.Module, sample: Tensor, name: str) -> Survey:
-    """Observe a network on an image and on a wider one; raise ValueError where it cannot be differentiated."""
+    """Observe a network on an image and on a wider one.
+
+    Raises:
+        ValueError: The network cannot be differentiated.
+    """
     more = max(32, round(sample.shape[-1] / 96) * 32)  # whole cells at all strides
     columns = sample.shape[-1] + more
     wide = sample.repeat(1, 1, 1, -(-columns // sample.shape[-1]))[..., :columns]
@@ -253,7 +261,11 @@ def find_maps(network: nn.Module, sample: Tensor, name: str) -> Taps:
 
 
 def named_layers(network: nn.Module, sample: Tensor, names: Sequence[str], name: str) -> list[Tap]:
-    """Describe layers that the user names; raise ValueError for one that is no map, or that the logits do not read."""
+    """Describe layers that the user names.
+
+    Raises:
+        ValueError: One gives no feature map, or the logits do not depend on it.
+    """
     seen = survey_of(network, sample, name)
     taps = [seen.named(layer) for layer in names]
     for layer, tap in zip(names, taps, strict=True):

@@ -113,7 +113,11 @@ def trained_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_trained_alike(theirs: TrainedNetwork, ours: TrainedNetwork) -> None:
-    """Raise ValueError when the weights are those of another network, or of other classes."""
+    """Check that weights are those of this network and its classes.
+
+    Raises:
+        ValueError: They are those of another network, or of other classes.
+    """
     for setting in ("name", "options", "num_classes", "preprocessing"):
         if getattr(theirs, setting) != getattr(ours, setting):
             raise ValueError(

@@ -25,6 +25,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
 
     Args:
         path: A .safetensors or torch file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or holds no weights or such that are not finite.
     """
     content = _read(path)
     if TRAINED_KEY in content:
@@ -47,7 +51,11 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], TrainedNetwork | None]:
 
 
 def check_finite_weights(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise ValueError for weights that are not finite."""
+    """Check that weights are finite.
+
+    Raises:
+        ValueError: One is NaN or infinite.
+    """
     broken = [name for name, value in state.items() if not value.isfinite().all()]
     if broken:
         raise ValueError(f"{path} has weights that are not finite, as {broken[0]}; take an earlier checkpoint")

@@ -79,7 +79,11 @@ class CheckpointedTraining(pl.LightningModule):
         checkpoint[RECIPE_KEY] = self.recipe
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another classifier or of other settings."""
+        """Refuse a checkpoint of another classifier or of other settings.
+
+        Raises:
+            ValueError: It is one of another classifier or of other settings.
+        """
         check_compatible(checkpoint, self.classifier, "this checkpoint")
         ours = self.estimator.settings.to_dict()
         theirs = EstimatorSettings(**checkpoint[ESTIMATOR_KEY]).to_dict()  # a setting that it does not name is default

@@ -1,5 +1,9 @@
-"""Classifier training: fine-tune a network whose checkpoint `dre.models.Classifier` reads as it is."""
+"""Classifier training: fine-tune a network whose checkpoint `dre.models.Classifier` reads as it is.
 
+The module has more than 300 lines because one class documents every option of the command line.
+"""
+
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -16,16 +20,15 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from dre.checks import check_labels, check_not_negative, check_shares
-from dre.models.heads import find_head, head_size, load_for_training
+from dre.models.heads import find_head, freeze, head_size, load_for_training
 from dre.models.timm_library import timm_library
 from dre.models.trained import TRAINED_KEY, TrainedNetwork, check_trained_alike
 from dre.modules.schedules import half_cosine, refuse_broken_loss, refuse_half_weights, warmed_up
+from dre.modules.surrogate import SurrogateTask, check_origin, divergence_from, draws_of
 from dre.renamed import accepts_old_options
 from dre.types import Batch, Preprocessing
 
 SETTINGS_KEY = "classifier_training"
-BACKBONE = "backbone"
-"""Name in `frozen` for everything but the head."""
 
 
 @accepts_old_options
@@ -50,7 +53,14 @@ class ClassifierTraining(pl.LightningModule):
         warm_up: Share of all steps in which the learning rate rises to its full value.
         label_smoothing: Share of the target that is spread over all classes.
         average_decay: Of the moving average of the weights; smaller in the first steps. 0 keeps no average.
+        surrogate: Learn no labels, but to predict from a random subset of an image's superpixels what `weights` predict
+            of the whole image (see `dre.modules.surrogate`); accuracies are agreement with that prediction.
         options: Further arguments of `timm.create_model`, as for `Classifier`.
+
+    Raises:
+        ValueError: A share is outside [0, 1], a rate or decay is negative, or network, weights and `frozen` do not fit
+            each other.
+        FileNotFoundError: There is no file of weights at the path.
 
     Example:
         >>> import torch
@@ -78,20 +88,24 @@ class ClassifierTraining(pl.LightningModule):
         warm_up: float = 0.05,
         label_smoothing: float = 0.1,
         average_decay: float = 0.999,
+        surrogate: bool = False,
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_shares(momentum=momentum, warm_up=warm_up, label_smoothing=label_smoothing, average_decay=average_decay)
         check_not_negative(lr=lr, head_lr=head_lr or 0.0, weight_decay=weight_decay)
+        if surrogate:
+            check_origin(weights, num_classes)
         named = load_for_training(name, weights, num_classes, preprocessing, options)
         self.options = dict(named.options) if named.options else None
         self.name, self.preprocessing, self.class_names = name, named.preprocessing, named.class_names
         self.network = named.module
+        self.task = SurrogateTask(self.network) if surrogate else None
         self.num_classes = head_size(self.network)
         self.register_buffer("mean", torch.tensor(named.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(named.std).view(1, -1, 1, 1), persistent=False)
         self.frozen = sorted(frozen or [])
-        self._resting = _freeze(self.network, self.frozen)
+        self._resting = freeze(self.network, self.frozen)
         self.average = _average(self.network, average_decay) if average_decay else None
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
@@ -110,7 +124,11 @@ class ClassifierTraining(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Take over the names of the data's classes; refuse data of more classes than the network knows."""
+        """Take over the names of the data's classes.
+
+        Raises:
+            ValueError: The data have more classes than the network, or weights would be kept in half precision.
+        """
         refuse_half_weights(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         names: Sequence[str] | None = data.class_names() if data is not None else None
@@ -142,10 +160,22 @@ class ClassifierTraining(pl.LightningModule):
         return (images - self.mean) / self.std
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the smoothed cross-entropy of one batch, a scalar."""
-        labels = self._labels(batch)
-        logits = self.network(self._normalise(batch["images"])).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        """Return the smoothed cross-entropy of one batch, a scalar; of a surrogate the divergence.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite.
+            ValueError: An image has no class, or one that the network does not know.
+        """
+        images = self._normalise(batch["images"])
+        if self.task is None:
+            labels = self._labels(batch)
+            logits = self.network(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        else:
+            wanted = self.task.predict(images)
+            place = f"epoch {self.current_epoch} of run {os.environ.get('PL_GLOBAL_SEED', '0')}"
+            logits = self.network(self.task.hide(images, draws_of(batch["key"], place))).float()
+            labels, loss = wanted.argmax(dim=1), divergence_from(logits, wanted).mean()
         refuse_broken_loss(loss, self, 0, "lr")
         self.train_accuracies.update(logits.detach(), labels)
         self.log("train/loss", loss, prog_bar=True)
@@ -169,9 +199,16 @@ class ClassifierTraining(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to accuracy and loss, the latter without smoothing."""
-        labels, logits = self._labels(batch), self(batch["images"]).float()
+        images = self._normalise(batch["images"])
+        if self.task is None:
+            labels, logits = self._labels(batch), self.evaluated(images).float()
+            losses = F.cross_entropy(logits, labels, reduction="none")
+        else:
+            wanted = self.task.predict(images)
+            logits = self.evaluated(self.task.hide(images, draws_of(batch["key"], "validation"))).float()
+            labels, losses = wanted.argmax(dim=1), divergence_from(logits, wanted)
         self.val_accuracies.update(logits, labels)
-        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+        self.val_loss.update(losses)
 
     def on_validation_epoch_end(self) -> None:
         """Log the values, which every rank computes from the merged sums."""
@@ -242,17 +279,26 @@ class ClassifierTraining(pl.LightningModule):
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that decide what is in a checkpoint."""
-        return {"optimizer": self.optimizer, "frozen": self.frozen, "averaged": self.average is not None}
+        return {
+            "optimizer": self.optimizer,
+            "frozen": self.frozen,
+            "averaged": self.average is not None,
+            "surrogate": self.task is not None,
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the network, so that it can be built again from the file alone."""
         checkpoint[TRAINED_KEY], checkpoint[SETTINGS_KEY] = self.describe().to_dict(), self._settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, of other classes, or of settings that it cannot go on with."""
+        """Refuse a checkpoint that this training cannot go on from.
+
+        Raises:
+            ValueError: It is one of another network, of other classes or of other settings.
+        """
         check_trained_alike(TrainedNetwork.from_dict(checkpoint[TRAINED_KEY]), self.describe())
         for setting, ours in self._settings().items():
-            theirs = checkpoint[SETTINGS_KEY][setting]
+            theirs = checkpoint[SETTINGS_KEY].get(setting, False)  # those of 0.1 are no surrogates
             if theirs != ours:
                 raise ValueError(
                     f"the checkpoint was trained with {setting} = {theirs}, this run has {setting} = {ours}; resume "
@@ -264,25 +310,6 @@ def _average(network: nn.Module, decay: float) -> nn.Module:
     """Return timm's moving average of a network."""
     average: nn.Module = timm_library().utils.ModelEmaV3(network, decay, use_warmup=True)
     return average.requires_grad_(False)
-
-
-def _freeze(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """Switch off the gradients of modules and return those that must stay in eval mode."""
-    if BACKBONE in names:
-        network.requires_grad_(False)
-        network.get_submodule(find_head(network)).requires_grad_(True)
-        return [network]
-    modules = dict(network.named_modules())
-    for name in names:
-        if name not in modules:
-            known = [name for name, _ in network.named_children()]
-            raise ValueError(
-                f"no module {name!r} to freeze; there are {', '.join(known)}, and backbone, all but the head"
-            )
-        modules[name].requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError(f"`frozen` {list(names)} leaves nothing to train")
-    return [modules[name] for name in names]
 
 
 def _accuracies(classes: int) -> MetricCollection:

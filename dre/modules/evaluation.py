@@ -51,6 +51,10 @@ class ExplainerEvaluation(pl.LightningModule):
         transfer: Second classifier, which scores the maps of the first for metrics that ask for it, with its own size
             and normalisation. It explains nothing. Images whose target it does not know have no value of such metrics.
 
+    Raises:
+        ValueError: `explainers` or `metrics` is empty, or an explainer has no name or one with brackets or slashes.
+        UnsupportedError: An explainer does not work for the classifier, and it is to be refused; or none works.
+
     Example:
         >>> from torch import nn
         >>> from dre.explainers import Random, VanillaGradient
@@ -131,6 +135,9 @@ class ExplainerEvaluation(pl.LightningModule):
         """Check the classes where labels are used; reset the counts of cost, before a resumed run's are added.
 
         The test loop runs without inference mode, whatever the trainer was told: explainers and studies need gradients.
+
+        Raises:
+            ValueError: Labels are used, and the data name no classes or others than the classifier.
         """
         for loop in (self.trainer.test_loop, self.trainer.validate_loop, self.trainer.predict_loop):
             loop.inference_mode = False

@@ -15,7 +15,7 @@ class LossSettings:
     """Hold the options of a mask training about what is shown and about the loss; `MaskTraining` explains them.
 
     Raises:
-        ValueError: An option is out of its range.
+        ValueError: A share is outside [0, 1], a width is not positive, `image_noise` is negative, or a fill is unknown.
 
     Example:
         >>> LossSettings().mask_sampling

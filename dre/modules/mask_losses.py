@@ -180,8 +180,8 @@ class MGnetLoss(DRELoss):
 class FastSHAPLoss(MaskLoss):
     """Predict the score of images of which only a random subset of superpixels is shown.
 
-    The classifier takes the place of the surrogate, over a fill; it runs on all copies without gradients. A step shows
-    each image `subsets` + 1 times, the last with everything hidden.
+    A surrogate scores them, or the classifier in its place, over a fill; it runs on all copies without gradients. A
+    step shows each image `subsets` + 1 times, the last with everything hidden, and to a surrogate whole as well.
 
     Source: Jethani et al. 2022; without a surrogate, our choice.
     """
@@ -193,7 +193,17 @@ class FastSHAPLoss(MaskLoss):
     def settle(self) -> dict[str, Any]:
         """See `MaskLoss.settle`."""
         self.options = self.settings.fast_shap or ShapleySettings()
+        self.surrogate = None if self.options.surrogate is None else self._surrogate(self.options.surrogate)
         return {"fast_shap": self.options}
+
+    def _surrogate(self, path: str) -> Classifier:
+        surrogate = Classifier(weights=path)
+        if surrogate.num_classes != self.classifier.num_classes:
+            raise ValueError(
+                f"the surrogate {path} has {surrogate.num_classes} classes, {self.classifier.name} has "
+                f"{self.classifier.num_classes}; train one with the weights of this classifier"
+            )
+        return surrogate
 
     def __call__(self, step: MaskStep) -> tuple[Tensor, dict[str, Tensor]]:
         """See `MaskLoss`."""
@@ -203,19 +213,25 @@ class FastSHAPLoss(MaskLoss):
         subsets = shapley_subsets(len(values), self.options.subsets, values[0].numel(), step.draws, values.device)
         with torch.no_grad():
             scores = self._scores(step, subsets, asked, values.shape[-2:])
-            whole = score(step.logits, asked, self.options.score)
+            whole = score(step.logits, asked, self.options.score) if self.surrogate is None else scores[:, -2]
         flat, empty = values.flatten(1), scores[:, -1]
-        loss = shapley_loss(flat, subsets, scores[:, :-1], whole, empty, self.options.efficiency)
+        hidden = scores[:, : subsets.shape[1]]
+        loss = shapley_loss(flat, subsets, hidden, whole, empty, self.options.efficiency)
         gap = whole - empty - flat.detach().sum(dim=1)
         return loss, {"train/efficiency_gap": gap.abs().mean(), "train/score_change": (whole - empty).abs().mean()}
 
     def _scores(self, step: MaskStep, subsets: Tensor, asked: Tensor, grid: torch.Size) -> Tensor:
-        """Return the score of each image's class under its subsets, and last under none: [B, n + 1]."""
-        shown = torch.cat([subsets, torch.zeros_like(subsets[:, :1])], dim=1)
+        """Return the score of each image's class under its subsets, and last under none: [B, n + 1].
+
+        A surrogate scores the whole images too, before the last: [B, n + 2].
+        """
+        whole = [] if self.surrogate is None else [torch.ones_like(subsets[:, :1])]
+        shown = torch.cat([subsets, *whole, torch.zeros_like(subsets[:, :1])], dim=1)
         copies = shown.shape[1]
         masks = show_superpixels(shown.view(-1, 1, *grid), step.size)
         images, fill = (one.repeat_interleave(copies, dim=0) for one in (step.images, self.fill(step)))
-        logits = self.classifier(blend(images, masks, fill))
+        scorer = self.classifier if self.surrogate is None else self.surrogate.to(images.device)
+        logits = scorer(blend(images, masks, fill))
         return score(logits, asked.repeat_interleave(copies), self.options.score).view(-1, copies)
 
 

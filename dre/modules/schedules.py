@@ -24,7 +24,11 @@ def warmed_up(step: int, warm_up: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class StageSchedules:
-    """Hold learning rates, decays and schedule of embeddings (stage 1) and generator (stage 2)."""
+    """Hold learning rates, decays and schedule of embeddings (stage 1) and generator (stage 2).
+
+    Raises:
+        ValueError: A rate, a decay, a factor or a number of epochs is negative, or `lr_epochs` is below 1.
+    """
 
     embedding_epochs: int
     embedding_lr: float
@@ -80,13 +84,16 @@ class StageSchedules:
 
 
 def refuse_broken_loss(loss: Tensor, module: pl.LightningModule, group: int, option: str) -> None:
-    """Raise FloatingPointError for a loss that is not finite, before it reaches the weights.
+    """Stop a training whose loss is not finite, before that reaches the weights.
 
     Args:
         loss: Of this step.
         module: Which is trained.
         group: Group of the optimiser whose learning rate is reported.
         option: Name of that learning rate as an option.
+
+    Raises:
+        FloatingPointError: The loss is NaN or infinite.
     """
     if loss.isfinite():
         return
@@ -98,7 +105,11 @@ def refuse_broken_loss(loss: Tensor, module: pl.LightningModule, group: int, opt
 
 
 def refuse_half_weights(trainer: pl.Trainer) -> None:
-    """Raise ValueError where the trainer would keep the weights themselves in half precision."""
+    """Refuse a trainer that would keep the weights themselves in half precision.
+
+    Raises:
+        ValueError: Its precision is `16-true` or `bf16-true`.
+    """
     precision = str(trainer.precision)
     if precision in ("16-true", "bf16-true"):
         raise ValueError(

@@ -45,8 +45,7 @@ class MaskTraining(CheckpointedTraining):
     Args:
         classifier: What is explained; frozen, and never part of a checkpoint.
         variant: `dre` has the skew controller, `mgnet` MGnet's head, `fast_shap` a value for each superpixel,
-            `nn_explainer` a sigmoid; each has its own loss, and options that only one of them has are refused by the
-            others.
+            `nn_explainer` a sigmoid; each has its own loss, and some have options of their own.
         eta: Slope of the controller.
         h: Exponent of the controller.
         monotone: Off, the controller squares the standardised scores: the ablation of the paper's figure 4.
@@ -89,6 +88,9 @@ class MaskTraining(CheckpointedTraining):
         nn_explainer: Terms of the loss of the variant `nn_explainer`.
         sync_batch_norm: On several GPUs, share the statistics of the generator's batch norms between them.
         compiled: Let torch.compile build the generator; the classifier, whose maps are read by hooks, runs as it is.
+
+    Raises:
+        ValueError: The classifier has one class or no taps, or an option is out of its range or of another variant.
 
     Source: Fu et al. 2021, section 3 and implementation details.
 
@@ -192,7 +194,11 @@ class MaskTraining(CheckpointedTraining):
         return self.current_epoch < self.embedding_epochs
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch, a scalar: of the embeddings in stage 1, of the generator in stage 2."""
+        """Return the loss of one batch, a scalar: of the embeddings in stage 1, of the generator in stage 2.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite.
+        """
         with torch.no_grad():
             features, logits = self.classifier.features(batch["images"])
         step = self._embedding_step if self.trains_embeddings else self._mask_step
@@ -233,7 +239,11 @@ class MaskTraining(CheckpointedTraining):
         return 0.0 * total
 
     def on_fit_start(self) -> None:
-        """Raise ValueError for a run whose generator would never train; compile the generator if that is asked for."""
+        """Check that the generator will train, and compile it if that is asked for.
+
+        Raises:
+            ValueError: All epochs are of stage 1, or the precision keeps the weights themselves in half.
+        """
         refuse_half_weights(self.trainer)
         epochs = self.trainer.max_epochs
         if epochs is not None and 0 <= epochs <= self.embedding_epochs:

@@ -5,6 +5,7 @@ from dre.reporting.gallery import Example
 from dre.reporting.heat_map import comparisons_figure, distances_figure
 from dre.reporting.markdown import details_markdown, recipe_lines, summary_markdown
 from dre.reporting.page import Report, report_html
+from dre.reporting.terminal import terminal_text
 
 __all__ = [
     "Example",
@@ -15,5 +16,6 @@ __all__ = [
     "recipe_lines",
     "report_html",
     "summary_markdown",
+    "terminal_text",
     "write_rank_diagrams",
 ]

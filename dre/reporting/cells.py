@@ -49,6 +49,26 @@ def scales(summary: Mapping[str, Any], unscaled: Collection[str] = UNSCALED) -> 
     return {metric: 1.0 if metric in unscaled else 100.0 for metric in summary["metrics"]}
 
 
+def arrow(higher_is_better: bool | None) -> str:
+    """Return an arrow to the better end of a metric; nothing where neither end is better.
+
+    Example:
+        >>> [arrow(one) for one in (True, False, None)]
+        ['↑', '↓', '']
+    """
+    return "" if higher_is_better is None else "↑" if higher_is_better else "↓"
+
+
+def with_arrow(metric: str, directions: Mapping[str, bool | None]) -> str:
+    """Return the name of a metric with the arrow to its better end, where it has one.
+
+    Example:
+        >>> with_arrow("deletion", {"deletion": False}), with_arrow("skewness", {})
+        ('deletion ↓', 'skewness')
+    """
+    return f"{metric} {arrow(directions.get(metric))}".rstrip()
+
+
 def exceptions(factors: Mapping[str, float]) -> str:
     """Return a remark that names the metrics printed without the factor 100; nothing when there is none."""
     plain = [metric for metric, factor in factors.items() if factor == 1]

@@ -19,6 +19,7 @@ from dre.reporting.cells import (
     range_text,
     scales,
     turned,
+    with_arrow,
 )
 
 COLUMNS = 4
@@ -30,6 +31,7 @@ def summary_markdown(
     reference: str | None = None,
     explainers: Sequence[str] | None = None,
     unscaled: Collection[str] = UNSCALED,
+    arrows: bool = False,
 ) -> str:
     """Write what `dre.statistics.summarise` returns as Markdown tables, x 100: means, then differences.
 
@@ -38,6 +40,7 @@ def summary_markdown(
         reference: The explainer that the others are subtracted from; by default a learned one, or else the first.
         explainers: Order of the rows; all of them, as the summary orders them, when not given.
         unscaled: Metrics that are printed without the factor 100.
+        arrows: Whether an arrow beside each metric points to its better end.
 
     Raises:
         ValueError: An explainer is not part of the summary.
@@ -62,9 +65,11 @@ def summary_markdown(
     if unknown:
         raise ValueError(f"unknown explainer {unknown[0]!r}; the summary has {', '.join(summary['explainers'])}")
     factors = scales(summary, unscaled)
-    parts = [_means(summary, names, factors), *_notes(summary, names)]
+    directions = summary["directions"] if arrows else {}
+    heads = [with_arrow(metric, directions) for metric in factors]
+    parts = [_means(summary, names, factors, heads), *_notes(summary, names)]
     if len(names) > 1:
-        parts.append(_differences(summary, names, factors, choose_reference(names, reference)))
+        parts.append(_differences(summary, names, factors, choose_reference(names, reference), heads))
     return "\n\n".join(parts) + "\n"
 
 
@@ -225,12 +230,14 @@ def _in_blocks(lead: str, header: Sequence[str], rows: Sequence[Sequence[Cell | 
     return "\n\n".join(parts)
 
 
-def _means(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float]) -> str:
+def _means(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float], heads: Sequence[str]) -> str:
     lead = f"Means over images with {summary['level']:.0%} bootstrap intervals, x 100{exceptions(factors)}."
-    return _in_blocks(lead, ["explainer", *factors], mean_rows(summary, names, factors))
+    return _in_blocks(lead, ["explainer", *heads], mean_rows(summary, names, factors))
 
 
-def _differences(summary: dict[str, Any], names: Sequence[str], factors: dict[str, float], reference: str) -> str:
+def _differences(
+    summary: dict[str, Any], names: Sequence[str], factors: dict[str, float], reference: str, heads: Sequence[str]
+) -> str:
     lead = (
         f"Paired differences from {reference} on common images, x 100{exceptions(factors)}; "
         f"p is Wilcoxon's after Holm's correction over all pairs of the metric. {WHICH_TEST}"
@@ -239,7 +246,7 @@ def _differences(summary: dict[str, Any], names: Sequence[str], factors: dict[st
     for other in (name for name in names if name != reference):
         pairs = [cell(turned(summary["comparisons"][metric], reference, other), factors[metric]) for metric in factors]
         rows.append([f"{reference} - {other}", *pairs])
-    return _in_blocks(lead, ["difference", *factors], rows)
+    return _in_blocks(lead, ["difference", *heads], rows)
 
 
 def _scores(summary: dict[str, Any], metric: str, factor: float) -> str:

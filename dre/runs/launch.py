@@ -180,6 +180,9 @@ class StopTogether(pl.Callback):
 
         Args:
             advice: What to say about how to go on.
+
+        Raises:
+            SystemExit: The run was told to stop.
         """
         try:
             yield

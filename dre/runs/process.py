@@ -136,11 +136,14 @@ def _mask_command(match: re.Match[str]) -> str:
 
 
 def refuse_pipes(value: Any, allowed: bool) -> None:
-    """Raise ValueError for a root that is a command, unless commands are allowed on the command line.
+    """Refuse roots that are commands, unless these are allowed on the command line.
 
     Args:
         value: A root, or a nested value whose texts may be roots.
         allowed: Whether `--allow_pipe` was given.
+
+    Raises:
+        ValueError: A root is a command, and `--allow_pipe` was not given.
     """
     if allowed:
         return

@@ -128,6 +128,9 @@ def bootstrap_tables(
 def bootstrap_mean(values: ArrayLike, drawing: Drawing = DRAWING) -> Interval:
     """Return the mean of one value per image, [N], with its interval; values that are not finite are left out.
 
+    Raises:
+        ValueError: `values` is not [N].
+
     Example:
         >>> interval = bootstrap_mean([0.0, 1.0, 1.0, 2.0])
         >>> interval.mean, interval.count, interval.low < 1 < interval.high

@@ -175,7 +175,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def differences(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Return first - second of the images for which both are finite; raise ValueError where the shapes differ."""
+    """Return first - second of the images for which both are finite, float64 [M].
+
+    Raises:
+        ValueError: The shapes differ.
+    """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if one.shape != other.shape:
         raise ValueError(f"paired values must be of the same images, got shapes {one.shape} and {other.shape}")

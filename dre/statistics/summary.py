@@ -53,6 +53,10 @@ def summarise(
         explained: How many images were explained; by default those with a row, which leaves out images without any.
         without_value: By metric that was computed and has no row, the reason.
 
+    Raises:
+        ValueError: An explainer has two values of a metric for an image.
+        KeyError: A column is missing.
+
     Example:
         >>> import pandas as pd
         >>> rows = [("cat", "a", 0.9), ("dog", "a", 0.7), ("cat", "b", 0.5), ("dog", "b", 0.6)]

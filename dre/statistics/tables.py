@@ -37,6 +37,10 @@ def normalise_across_explainers(frame: pd.DataFrame, metric: str) -> Normalised 
         frame: A table of scores; values that are not finite count as missing.
         metric: Whose rows are scaled.
 
+    Raises:
+        ValueError: An explainer has two values for an image.
+        KeyError: A column is missing.
+
     Source: Fu et al. 2021, who report M_F so.
 
     Example:
@@ -66,8 +70,17 @@ def scale_across_explainers(wide: pd.DataFrame) -> tuple[pd.DataFrame, int, int]
     return scaled, int((~varied).sum()), len(wide) - len(complete)
 
 
-def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+def pivot(frame: pd.DataFrame, metric: str, infinite: bool = False) -> pd.DataFrame:
     """Return one metric as a table of images x explainers; a value that is missing or not finite is NaN.
+
+    Args:
+        frame: Columns key, explainer, metric and value.
+        metric: Which.
+        infinite: Infinite values stay, as an order needs them.
+
+    Raises:
+        ValueError: An explainer has two values for an image.
+        KeyError: A column is missing.
 
     Example:
         >>> import pandas as pd
@@ -78,16 +91,16 @@ def pivot(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = frame.loc[frame["metric"] == metric, ["key", "explainer", "value"]]
     coded = [name for name in ("key", "explainer") if isinstance(rows[name].dtype, pd.CategoricalDtype)]
     if len(coded) == 2:
-        table = _by_codes(rows)
+        table = _by_codes(rows, infinite)
         if table is not None:
             return table
     wide = rows.astype({name: rows[name].cat.categories.dtype for name in coded}).pivot(
         index="key", columns="explainer", values="value"
     )
-    return wide.where(np.isfinite(wide))
+    return wide if infinite else wide.where(np.isfinite(wide))
 
 
-def _by_codes(rows: pd.DataFrame) -> pd.DataFrame | None:
+def _by_codes(rows: pd.DataFrame, infinite: bool) -> pd.DataFrame | None:
     """Return `pivot`'s table from the codes of two categories; None where a row is there twice or lacks a name."""
     names = [rows[column].cat.categories for column in ("key", "explainer")]
     image, explainer = (rows[column].cat.codes.to_numpy() for column in ("key", "explainer"))
@@ -99,7 +112,8 @@ def _by_codes(rows: pd.DataFrame) -> pd.DataFrame | None:
     values[image, explainer] = rows["value"].to_numpy(dtype=np.float64)
     if times.sum(dtype=np.int64) < len(rows):
         return None
-    values[~np.isfinite(values)] = np.nan
+    if not infinite:
+        values[~np.isfinite(values)] = np.nan
     wide = pd.DataFrame(values, names[0].rename("key"), names[1].rename("explainer"))
     used = wide.loc[times.any(axis=1), times.any(axis=0)]
     return used.sort_index().sort_index(axis=1)

@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
 from dre.reporting import distances_figure
 from dre.reporting.style import colours, png_bytes, styled
+from dre.reporting.terminal import TextTable
 from dre.runs.process import machine, one_line_errors
 from reproduction.xmgd_study import study_questions as ask
 from reproduction.xmgd_study.distances import XMGD, distances
@@ -99,11 +98,11 @@ def sample_size_figure(found: Mapping[str, Mapping[str, tuple[float, float]]]) -
 def show(title: str, rows: Rows, spreads: Rows | None = None) -> None:
     """Print a table with one row for each entry; columns that a row lacks stay empty."""
     columns = list(dict.fromkeys(column for values in rows.values() for column in values))
-    table = Table("", *columns, title=title)
+    table = TextTable("", *columns, title=title)
     for name, values in rows.items():
         errors = (spreads or {}).get(name, {})
         table.add_row(name, *(_cell(values.get(column), errors.get(column)) for column in columns))
-    Console(width=150).print(table)
+    print(table)
 
 
 def _cell(value: Any, error: float | None) -> str:
@@ -181,7 +180,7 @@ def main() -> None:
     given = material(settings.out / "maps.pt", settings.data, settings.images, settings.steps)
     made = time.process_time() - start
     draw(answers(given, settings.resamples, settings.out / "study.json"), settings.out)
-    Console().print(f"{made:.0f} s for the maps, {time.process_time() - start - made:.0f} s for the rest. {machine()}")
+    print(f"{made:.0f} s for the maps, {time.process_time() - start - made:.0f} s for the rest. {machine()}")
 
 
 if __name__ == "__main__":

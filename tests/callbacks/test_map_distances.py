@@ -30,8 +30,8 @@ class Kept(WandbLogger):
     def __init__(self):
         self.tables, self.images = {}, {}
 
-    def log_table(self, key, columns=None, data=None, **_):
-        self.tables[key] = (columns, data)
+    def log_table(self, key, dataframe):
+        self.tables[key] = (list(dataframe), dataframe.to_numpy().tolist())
 
     def log_image(self, key, images, **_):
         self.images[key] = images

@@ -1142,7 +1142,7 @@ def test_a_credential_is_written_nowhere_and_asked_for_again(place, score_file, 
     directory = first.run_directory
     assert first.datamodule.roots[0].url == root
     assert not [path for path, content in tree(place / "results").items() if b"S3CRET" in content]
-    assert not any("S3CRET" in text for text in (str(first.tags()), str(first.datamodule.roots[0].name)))
+    assert not any("S3CRET" in text for text in (str(first.logged_run()), str(first.datamodule.roots[0].name)))
     with masked_arguments():
         assert "S3CRET" not in str(sys.argv)
     assert sys.argv[2] == root

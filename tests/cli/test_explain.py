@@ -62,7 +62,9 @@ def test_a_picture_is_not_replaced_by_its_map(pictures, tmp_path):
 
 def test_the_methods_are_listed(capsys):
     main(["--list"])
-    assert "grad_cam: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "\ngrad_cam: " in said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

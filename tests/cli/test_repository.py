@@ -70,7 +70,10 @@ def test_an_unknown_run_file_suggests_the_nearest():
 def test_lists_name_what_there_is(what, capsys):
     with pytest.raises(SystemExit) as stop:
         EvaluationCommandLine(["--list", what])
-    lines = dict(re.split(r"\s+", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    whole = re.sub(r"\n +", "  ", said)  # what does not fit in a line goes on below
+    lines = dict(re.split(r"\s+", line, maxsplit=1) for line in whole.splitlines())
     assert stop.value.code == 0
     configs = REPOSITORY / "configs"
     files = {folder: set((configs / folder).glob("*.yaml")) for folder in ("evaluate", "with", "data", "classifier")}

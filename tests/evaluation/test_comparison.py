@@ -182,13 +182,18 @@ def test_a_damaged_run_is_said_to_be_one(tmp_path, content):
 def test_the_command_prints_a_table_of_one_run_and_of_two(tmp_path, capsys):
     one = run_directory(tmp_path / "a" / "001", table(0))
     other = run_directory(tmp_path / "b" / "001", table(1, keys=KEYS[:9]))
-    main([str(one), "--reference", "dre", "--metrics", "deletion"])
+    main([str(one), "--reference", "dre", "--metrics", "deletion", "--markdown"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| metric | first | second | first - second | from | to | images | p (Holm) | better |"
     assert len(lines) == 4
-    main([str(one), str(other), "--explainers", "dre"])
+    main([str(one), str(other), "--explainers", "dre", "--markdown"])
     said = capsys.readouterr().out
     assert "| faithfulness | dre | a/001 | b/001 |" in said
+    assert said.splitlines()[-1] == "- 9 images are in both: a/001 has 20, b/001 9"
+    main([str(one), str(other), "--explainers", "dre"])
+    said = capsys.readouterr().out
+    assert "deletion \u2193\n\nexplainer  first  second  first - second" in said
+    assert max(map(len, said.splitlines())) <= 80
     assert said.splitlines()[-1] == "- 9 images are in both: a/001 has 20, b/001 9"
 
 

@@ -1,5 +1,7 @@
 """`dre.agreement`: how far metrics rank explainers alike."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,6 +61,27 @@ def test_correlations_are_those_of_average_ranks_and_intervals_those_of_resample
     assert found.concordance[1] <= found.concordance[0] <= found.concordance[2] < 1
     for row in found.within.to_dict("records"):
         assert row["concordance"] == pytest.approx(float(kendall_w(ranks[row["metric"]])))
+
+
+def test_an_infinite_value_is_the_best_or_the_worst():
+    frame = table(images=4)
+    frame.loc[(frame["explainer"] == "random") & (frame["metric"] == "aic"), "value"] = np.inf
+    frame.loc[(frame["explainer"] == "random") & (frame["metric"] == "deletion"), "value"] = np.inf
+    found = dre.agreement(frame, drawing=Drawing(resamples=10))
+    assert found.ranks.loc["random", ["aic", "deletion"]].tolist() == [1, 5]
+
+
+def test_studies_of_a_run_count_as_metrics(tmp_path):
+    frame = table()
+    path = run_directory(tmp_path / "run", frame)
+    steady = frame[frame["metric"] == "aic"].rename(columns={"metric": "quantity"}).assign(quantity="steady", x=0.0)
+    pd.concat([steady, steady.assign(quantity="passes")]).to_parquet(path / "noise.parquet")
+    (path / "noise.json").write_text('{"directions": {"steady": false}}')
+    frame.to_parquet(path / "curves.parquet")  # a table that is no study
+    found = dre.agreement(path, drawing=Drawing(resamples=10))
+    assert list(found.ranks) == ["faithfulness", "deletion", "steady"]
+    aic = dre.agreement(frame, drawing=Drawing(resamples=10)).ranks["aic"]
+    pd.testing.assert_series_equal(found.ranks["steady"], 6 - aic, check_names=False)
 
 
 def test_metrics_without_direction_or_values_are_left_out_with_the_reason():
@@ -125,10 +148,14 @@ def test_what_cannot_be_compared_is_refused(options, line):
 def test_the_command_prints_the_tables_of_a_run_and_draws_the_matrix(tmp_path, capsys):
     frame = table()
     run = run_directory(tmp_path / "run", frame[frame["metric"] != "aic"])
-    main([str(run), "--picture", str(tmp_path / "matrix.png")])
+    main([str(run), "--picture", str(tmp_path / "matrix.png"), "--markdown"])
     said = capsys.readouterr().out
     assert said.startswith("Kendall's W of 2 metrics about 5 explainers: ")
     assert "| 2 | deletion | " in said
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    main([str(run)])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert re.search(r"^2  deletion \u2193 ", said, re.MULTILINE)
     with pytest.raises(SystemExit, match="fewer than 3 explainers"):
         main([str(run), "--explainers", "dre"])

@@ -8,7 +8,17 @@ import torch
 from dre.caching.maps import restore_maps, round_maps
 from dre.checks import NonFiniteSaliencyError
 from dre.engine.perturbation import rank
-from dre.explainers import DRE, XRAI, ControlledExplainer, DREPlus, GradCAM, VanillaGradient
+from dre.explainers import (
+    DRE,
+    XRAI,
+    ControlledExplainer,
+    DREPlus,
+    FastSHAP,
+    GradCAM,
+    MGnet,
+    NNExplainer,
+    VanillaGradient,
+)
 from dre.explainers.learned import remaining_gain
 from dre.images.blur import gaussian_blur
 from dre.images.fill import fill_images
@@ -192,3 +202,11 @@ def test_one_broken_map_below_leaves_the_others_what_they_are(wrapper):
         part = alone.explainer if isinstance(alone, ControlledExplainer) else alone.attribution
         part.explain = lambda images, targets: images.mean(1, keepdim=True)
         torch.testing.assert_close(maps[row : row + 1], alone(images[row : row + 1], targets[row : row + 1]))
+
+
+@pytest.mark.parametrize("kind", [DRE, MGnet, FastSHAP, NNExplainer])
+def test_an_image_of_one_place_is_refused(kind):
+    classifier = small_classifier()
+    explainer = kind.from_estimator(classifier, small_estimator(classifier, kind.variant).eval())
+    with pytest.raises(ValueError, match="images of more than 4 pixels a side, got 4 x 1; enlarge them"):
+        explainer(torch.rand(1, 3, 4, 1), torch.tensor([0]))

@@ -1,6 +1,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -287,3 +288,28 @@ def test_package_weights_of_every_size_see_the_same_classes_on_real_photographs(
 def test_a_network_without_a_package_lists_those_that_have_one():
     with pytest.raises(ValueError, match=r"no package ships weights for 'resnet18'.*lite0, tf_efficientnet_lite1"):
         Classifier("resnet18", weights="package")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": [0.5, 0.5]}, r"`mean` must be one or 3 numbers, for 3 channels; got \[0.5, 0.5\]"),
+        ({"std": [0.5] * 4}, "`std` must be one or 3 positive numbers"),
+        ({"std": [0.5, 0.0, 0.5]}, r"one or 3 positive numbers, for 3 channels; got \[0.5, 0.0, 0.5\]"),
+        ({"std": [0.5, -1.0, 0.5]}, "one or 3 positive numbers"),
+        ({"mean": [float("nan")]}, r"one or 3 numbers, for 3 channels; got \[nan\]"),
+        ({"mean": ["a", "b", "c"]}, "one or 3 numbers"),
+        ({"mean": None}, "one or 3 numbers, for 3 channels; got None"),
+        ({"mean": []}, "one or 3 numbers"),
+    ],
+)
+def test_a_normalisation_that_does_not_fit_the_channels_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Classifier.wrap(SmallNetwork(), size=(32, 32), **options)
+
+
+def test_one_number_normalises_all_channels():
+    images = torch.rand(1, 3, 32, 32)
+    for mean, std in ((0.5, 0.25), (torch.tensor([0.5]), np.float32(0.25))):
+        classifier = Classifier.wrap(SmallNetwork(), mean, std, size=(32, 32))
+        torch.testing.assert_close(classifier.normalise(images), (images - 0.5) / 0.25)

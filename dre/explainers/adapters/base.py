@@ -56,6 +56,10 @@ class Adapter(OutsideExplainer):
         layer: Name of the layer that is read.
         chunk: Most images in one call.
         seed: Of the method's draws.
+
+    Raises:
+        UnsupportedError: The library is not installed.
+        ValueError: There is no such score.
     """
 
     library: ClassVar[tuple[str, str]]
@@ -110,7 +114,11 @@ class Adapter(OutsideExplainer):
         return tap
 
     def attribute(self, model: ExplainedModel, images: Tensor, targets: Tensor) -> Maps:
-        """See `OutsideExplainer`."""
+        """See `OutsideExplainer`.
+
+        Raises:
+            ValueError: The library fails on this network; the message has the first line of its own.
+        """
         for part in self.classifier.network.modules():
             if getattr(part, "inplace", False) is True:
                 part.inplace = False  # type: ignore[assignment]  # hooks of the library must see what was computed
@@ -132,7 +140,10 @@ class Adapter(OutsideExplainer):
 
 
 def chosen(name: str, known: Mapping[str, Any], what: str) -> Any:
-    """Return what a library has under a name; raise ValueError that names the nearest.
+    """Return what a library has under a name.
+
+    Raises:
+        ValueError: It has nothing under this name; the message has the nearest ones.
 
     Example:
         >>> chosen("Oclusion", {"Occlusion": 1}, "method of captum")
@@ -145,7 +156,10 @@ def chosen(name: str, known: Mapping[str, Any], what: str) -> Any:
 
 
 def check_option_names(options: Collection[str], allowed: Collection[str], owner: str) -> None:
-    """Raise ValueError for an option that a method does not take, with the nearest ones.
+    """Check that a method takes all options that are given.
+
+    Raises:
+        ValueError: It does not take one; the message has the nearest ones.
 
     Example:
         >>> check_option_names(["stride"], ["strides", "baselines"], "captum's Occlusion")

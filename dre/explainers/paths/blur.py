@@ -38,6 +38,10 @@ class BlurPath:
         from_sharp: Walk from the image to its blur, and negate the map. Only rules that treat the two ends of a step
             differently depend on it, such as IDGI, which the code of Singhi and Kumari 2024 takes this way round.
 
+    Raises:
+        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or `grid`, `border` or `quadrature`
+            is unknown.
+
     Source: Xu et al. 2020; Singhi and Kumari 2024, Eq. 2 and 3, which count in variance where the code counts in sigma.
 
     Example:
@@ -89,7 +93,7 @@ class BlurPath:
         return self.max_sigma * root, -self.max_sigma / (2 * root) if root > 0 else 0.0
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints from blurred to sharp, or the other way round."""
+        """Yield the waypoints of images [B, C, H, W] in [0, 1] from blurred to sharp, or the other way round."""
         is_weighed = self.border == "reflect" and self.grad_step is None
         spectrum = BlurSpectrum(images, self.radius) if is_weighed else None
         value = probe.dataset_mean.to(images) if self.border_value == "dataset_mean" else self.border_value
@@ -129,6 +133,11 @@ class BlurIG(PathExplainer):
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass.
+
+    Raises:
+        ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or `grid`, `border` or `quadrature`
+            is unknown.
+        TypeError: `rule` is a class, or cannot be called.
 
     Source: Xu et al. 2020.
 

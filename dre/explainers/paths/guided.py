@@ -38,6 +38,9 @@ class GuidedPath:
         tmlr_grad_space: Take the gradient in the classifier's normalised units while features move in pixels, as the
             code of Singhi and Kumari 2024 does: channels whose standard deviation is small then seem less steep.
 
+    Raises:
+        ValueError: `steps` is below 1, `fraction` outside (0, 1], or `max_distance` outside [0, 1].
+
     Source: Kapishnikov et al. 2021, Algorithm 1, with the values of their experiments (fraction 0.5, distance 1).
 
     Example:
@@ -70,7 +73,7 @@ class GuidedPath:
             raise ValueError(f"`max_distance` must lie in [0, 1], got {self.max_distance}")
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints from baseline to image."""
+        """Yield the waypoints from the baseline to images [B, C, H, W] in [0, 1]."""
 
         def draws() -> list[torch.Generator]:
             return probe.generators(images, self.seed)
@@ -155,6 +158,10 @@ class GuidedIG(PathExplainer):
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass.
+
+    Raises:
+        ValueError: `steps` is below 1, `fraction` outside (0, 1], or `max_distance` outside [0, 1].
+        TypeError: `rule` is a class, or cannot be called.
 
     Source: Kapishnikov et al. 2021.
 

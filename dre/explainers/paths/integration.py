@@ -101,6 +101,8 @@ def idgi_tmlr(here: Waypoint, there: Waypoint) -> Tensor:
 def completeness(attribution: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """Return how far a map [B, C, H, W] is from summing to the change in score along its path, [B], never negative.
 
+    Source: Sundararajan et al. 2017, the axiom of completeness.
+
     Example:
         >>> import torch
         >>> completeness(torch.tensor([[[[0.25, 0.5]]]]), torch.tensor([0.0]), torch.tensor([1.0]))
@@ -173,6 +175,9 @@ class PathExplainer(Explainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
+    Raises:
+        TypeError: `rule` is a class, or cannot be called.
+
     Source: Sundararajan et al. 2017, section 4, for any path; rules and paths name their own sources.
 
     Example:
@@ -212,12 +217,12 @@ class PathExplainer(Explainer):
         return self.read(self.integrate(images, targets))
 
     def integrate(self, images: Tensor, targets: Tensor) -> Integral:
-        """Return the attribution of each channel and its gap; several walks of one path are weighted and added."""
+        """Return the attribution [B, C, H, W] of checked images and its gap [B]; of several walks the weighted sum."""
         (integral,) = self.integrals(images, targets, [self.rule])
         return integral
 
     def integrals(self, images: Tensor, targets: Tensor, rules: Sequence[IntegrationRule]) -> list[Integral]:
-        """Walk once and return one integral for each rule."""
+        """Walk once, for checked images [B, C, H, W] and targets [B], and return one integral for each rule."""
         images = images.contiguous(memory_format=torch.channels_last)
         probe = self.probe(targets)
         weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in self.walks()]

@@ -68,6 +68,10 @@ class SampPath:
         max_steps: Takes all the rest in one step when it is reached; by default the most that can be needed.
         ea_quantile: Take what exceeds a quantile, as published code does: more pixels where gains tie, for parity.
 
+    Raises:
+        ValueError: `steps`, `pixels`, `fragments` or `max_steps` is below 1, `momentum` is outside (0, 1], or
+            `direction` or `momentum_for` is unknown.
+
     Source: Zhang et al. 2024, Eq. 11 and the greedy algorithm. Selection is exact by default; values for `fragments`
     and `momentum` are from the published code.
 
@@ -118,7 +122,11 @@ class SampPath:
         return (images, other) if self.direction == "deletion" else (other, images)
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints, from the image for deletion, to the image for insertion."""
+        """Yield the waypoints, from images [B, C, H, W] in [0, 1] for deletion, to them for insertion.
+
+        Raises:
+            ValueError: The direction is `both`, which is two walks.
+        """
         if self.direction == "both":
             raise ValueError("direction 'both' is two walks; take them from walks()")
         here, end = self.ends(images, probe)
@@ -226,6 +234,11 @@ class SAMP(PathExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass.
 
+    Raises:
+        ValueError: `steps`, `pixels`, `fragments` or `max_steps` is below 1, `momentum` is outside (0, 1], or
+            `direction` or `momentum_for` is unknown.
+        TypeError: `rule` is a class, or cannot be called.
+
     Source: Zhang et al. 2024.
 
     Example:
@@ -288,6 +301,11 @@ class SAMPPlusPlus(SAMP):
         fragments: Infinitesimal constraint: no step is longer (L1) than the walk divided by this.
         momentum: Weight of the new gradient in a running average with those before; null for none.
         options: Those of `SAMP`.
+
+    Raises:
+        ValueError: `steps`, `pixels`, `fragments` or `max_steps` is below 1, `momentum` is outside (0, 1], or
+            `direction` or `momentum_for` is unknown.
+        TypeError: `SAMP` has no such option.
 
     Source: Zhang et al. 2024; 50 fragments and an even average are the values of the published code.
 

@@ -77,7 +77,12 @@ class SharedWalks:
         self._waiting.clear()
 
     def explain(self, name: str, images: Tensor, targets: Tensor, keys: Sequence[str]) -> Tensor:
-        """Explain with one of them, and with all that follow it where it leads; see `Explainer.forward`."""
+        """Explain with one of them, and with all that follow it where it leads; see `Explainer.forward`.
+
+        Raises:
+            NonFiniteSaliencyError: The map has NaN or infinity in it.
+            ValueError: Images or targets of a wrong shape or range.
+        """
         if name not in self._walks:
             made = self.waiting(name, images, targets, keys)
             if made is None:

@@ -32,6 +32,9 @@ def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
             leaves the last out and `right` the first, `pair` is the plain mean over all (as in PAIR's saliency
             package, with an error of order 1 / steps). `midpoint` and `gauss_legendre` have `steps` inner nodes.
         steps: Number of gradient evaluations.
+
+    Raises:
+        ValueError: There is no such quadrature, or it needs more `steps`: 1 for the last two, 2 for the others.
     """
     check_choice("quadrature", name, get_args(Quadrature))
     least = 1 if name in OPEN else 2
@@ -103,6 +106,10 @@ class StraightPath:
         tmlr_stride: Take every (128 / steps)-th of 128 points, as the code of Singhi and Kumari 2024 does for fewer
             steps. Its gradients stop before the image, at 96/127 of the way for 4 steps, and completeness is lost.
 
+    Raises:
+        ValueError: There is no such quadrature, `steps` are too few for it or do not divide 128 with `tmlr_stride`, or
+            there is no baseline.
+
     Source: Sundararajan et al. 2017, Eq. 1.
 
     Example:
@@ -146,7 +153,11 @@ class StraightPath:
         ]
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
-        """Yield the waypoints from baseline to image."""
+        """Yield the waypoints from the baseline to images [B, C, H, W] in [0, 1].
+
+        Raises:
+            ValueError: There are several baselines, which are as many walks.
+        """
         if len(self.baselines) > 1:
             raise ValueError(f"{len(self.baselines)} baselines are as many walks; take them from walks()")
 
@@ -180,6 +191,10 @@ class IntegratedGradients(PathExplainer):
         score: Which output is explained.
         reduce: How the channels become one value.
         chunk: Most images in one pass.
+
+    Raises:
+        ValueError: There is no such quadrature, `steps` are too few for it, or there is no baseline.
+        TypeError: `rule` is a class, or cannot be called.
 
     Source: Sundararajan et al. 2017.
 

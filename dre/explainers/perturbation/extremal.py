@@ -73,6 +73,10 @@ class ExtremalPerturbation(OptimisedExplainer):
         seed: Of the mixture.
         chunk: Most masks in one pass.
 
+    Raises:
+        ValueError: `iterations` or `step` is below 1, `levels` below 2, `lr` or `sigma` is not positive, `blur_sigma`
+            or `smooth` negative, an area is outside (0, 1], or `fill` or `game` is unknown.
+
     Source: Fong, Patrick and Vedaldi 2019 and the published code, which explains one image at a time, leaves the step
     after its last evaluation out, and works on normalised images, where a blur has a border of zeros instead of a
     reflected one.

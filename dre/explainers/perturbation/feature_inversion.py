@@ -65,6 +65,11 @@ class FeatureInversion(OptimisedExplainer):
         chunk: Most images in one pass.
         layer: Name of the layer whose features are kept, such as `layer4.2`; by default the last feature map.
 
+    Raises:
+        ValueError: `iterations` is below 1, `lr` is not positive, another number is negative, or `fill` or `layer` is
+            unknown.
+        UnsupportedError: The classifier has no feature map.
+
     Source: Du et al. 2018; the values are those of its published code.
 
     Example:

@@ -121,6 +121,10 @@ class LIME(SampledExplainer):
         seed: Of the samples, which depend on it, on the key of the image and on its number of superpixels alone.
         chunk: Most masked images in one pass; chosen by device when not given.
 
+    Raises:
+        ValueError: `samples` is below 2, `kernel_width`, `alpha` or a number of the segmentation is not positive,
+            `ratio` is outside [0, 1], or `fill` or `segmentation` is unknown.
+
     Source: Ribeiro et al. 2016, with the values of its published code.
 
     Example:

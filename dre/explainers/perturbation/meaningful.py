@@ -63,6 +63,10 @@ class MeaningfulPerturbation(OptimisedExplainer):
         seed: Of all draws.
         chunk: Most images in one pass.
 
+    Raises:
+        ValueError: `iterations` or `cell` is below 1, `lr` is not positive, a weight, a width or `jitter` is negative,
+            `variation_power` is below 1, or `fill`, `game` or `start` is unknown.
+
     Source: Fong and Vedaldi 2017, Eq. 3 to 5; the values are those of its published code. The mask's blur is
     differentiated, which that code leaves out; images are moved with repeated borders, where it enlarges them.
 

@@ -85,6 +85,9 @@ class OptimisedExplainer(Explainer):
         score: Which output is explained.
         seed: Of all random draws, which depend on it and on the image's key alone.
         chunk: Most images in one pass, and most masks that are optimised at once.
+
+    Raises:
+        ValueError: `iterations` is below 1, or `lr` is not positive.
     """
 
     objective: Tensor

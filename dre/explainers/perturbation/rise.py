@@ -210,6 +210,10 @@ class RISE(SampledExplainer):
         seed: Of the masks.
         chunk: Most masked images in one pass; chosen by device when not given.
 
+    Raises:
+        ValueError: `masks` is below 2, `cells` below 1, `keep` outside (0, 1], or `fill`, `divide_by` or `border` is
+            unknown.
+
     Source: Petsiuk et al. 2018, Eq. 6.
 
     Example:

@@ -22,6 +22,10 @@ class PropagationExplainer(Explainer):
         score: Only the logit can be propagated back: a softmax has no rule.
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
+
+    Raises:
+        ValueError: `score` is not `logit`.
+        UnsupportedError: The network calls a function that has no rule.
     """
 
     def __init__(
@@ -41,7 +45,11 @@ class PropagationExplainer(Explainer):
 
     @classmethod
     def require(cls, classifier: Classifier) -> None:
-        """Refuse a classifier that calls a function without a rule, which is found by a run on noise."""
+        """Refuse a classifier that calls a function without a rule, which is found by a run on noise.
+
+        Raises:
+            ValueError: A function that the network calls has no rule.
+        """
         try:
             with torch.enable_grad(), frozen(classifier.network):
                 cls.rehearse(classifier, classifier.sample())
@@ -55,7 +63,11 @@ class PropagationExplainer(Explainer):
 
     @contextmanager
     def under(self, mode: FunctionMode) -> Iterator[None]:
-        """Run the network under a function mode, its parameters frozen; raise UnsupportedError without a rule."""
+        """Run the network under a function mode, its parameters frozen.
+
+        Raises:
+            UnsupportedError: It calls a function that has no rule.
+        """
         try:
             with frozen(self.classifier.network), mode:
                 yield

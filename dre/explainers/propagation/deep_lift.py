@@ -42,6 +42,10 @@ class DeepLift(PropagationExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
+    Raises:
+        UnsupportedError: The network calls a function that has no rule, such as a layer norm.
+        ValueError: `score` is not `logit`.
+
     Source: Shrikumar et al. 2017, section 3.5.1 (rescale rule); products and maxima have no rule there.
 
     Example:

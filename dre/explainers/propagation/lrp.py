@@ -74,6 +74,11 @@ class LRP(PropagationExplainer):
         reduce: How the channels become one value.
         chunk: Most images in one pass; by default what suits the device.
 
+    Raises:
+        UnsupportedError: The network calls a function that has no rule, such as a layer norm.
+        ValueError: `score` is not `logit`, `epsilon` negative, `gamma` not positive, `alpha` - `beta` not 1, or `rule`
+            or `first_layer` is unknown.
+
     Source: Bach et al. 2015 (epsilon, alpha-beta, flat); Montavon et al. 2017 (z-box) and 2019 (gamma, composites).
 
     Example:
@@ -129,7 +134,15 @@ class LRP(PropagationExplainer):
         return reduce_channels(relevance, self.reduce)
 
     def conservation(self, images: Tensor, targets: Tensor) -> Conservation:
-        """Return how the logit of each image is divided; it costs an explanation of its own."""
+        """Return how the logit of each image is divided; it costs an explanation of its own.
+
+        Args:
+            images: [B, C, H, W] in [0, 1].
+            targets: [B], classes to explain.
+
+        Raises:
+            ValueError: Images or targets of a wrong shape or range.
+        """
         with outside_inference_mode(self), in_eval_mode(self.classifier):
             images, targets = self.checked(images, targets)
             ask = self.probe(targets).leaf_gradients

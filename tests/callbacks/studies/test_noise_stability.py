@@ -4,11 +4,9 @@ import torch
 
 from callbacks import NoiseStability
 from dre.explainers import (
-    ControlledExplainer,
     Explainer,
     GradCAM,
     IntegratedGradients,
-    Precomputed,
     Random,
     VanillaGradient,
 )
@@ -118,22 +116,6 @@ def test_what_is_not_defined_is_counted_by_reason(five_shards, tmp_path, caplog)
     assert (tmp_path / "noise_stability.png").is_file()
     for (explainer, _), (reason, _) in found.items():
         assert explainer != "random" or reason == "no noisy copy keeps the prediction"
-
-
-def test_stored_maps_have_no_noisy_copies(five_shards, tmp_path, caplog):
-    caplog.set_level("INFO")
-    data = small_data(five_shards, limit=2)
-    stored = {key: torch.rand(4, 4).numpy() for key in first_keys(data, 18)}
-    module = evaluation({"stored": lambda classifier: Precomputed(classifier, stored), "random": Random})
-    run(NoiseStability(images=2, draws=2), data, tmp_path, module, drawn=())
-    assert set(pd.read_parquet(tmp_path / "noise_stability.parquet")["explainer"]) == {"random", "classifier"}
-    with pytest.raises(ValueError, match="names 'stored', whose maps are read by key: there are none of noisy copies"):
-        run(NoiseStability(explainers=["stored"]), data, tmp_path, module)
-    inside = evaluation({"controlled": lambda one: ControlledExplainer(one, lambda two: Precomputed(two, stored))})
-    assert inside.variants.is_stored("controlled")
-    alone = evaluation({"stored": lambda classifier: Precomputed(classifier, stored)})
-    assert run(NoiseStability(images=2), data, tmp_path, alone) == {}
-    assert "noise_stability is left out: maps of noisy copies can be made by no explainer" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from pytorch_lightning.loggers import WandbLogger
 
 from callbacks import (
+    BackgroundReplacement,
+    GridPointingGame,
     JpegStability,
     ModelRandomisation,
     NoiseStability,
@@ -15,8 +18,11 @@ from callbacks import (
     StepStudy,
     WeightPerturbation,
 )
+from callbacks.studies.study import Study
+from dre.evaluation.metric_agreement import study_scores
+from dre.explainers import ControlledExplainer, Precomputed, Random
 from tests.callbacks import distributed_study
-from tests.callbacks.studies.conditions import EXPLAINERS, evaluation, run, steps_explainer
+from tests.callbacks.studies.conditions import EXPLAINERS, evaluation, first_keys, run, steps_explainer
 from tests.ranks import run_ranks
 from tests.training import small_data
 
@@ -118,3 +124,63 @@ def test_a_run_in_which_nothing_is_explained_has_nothing_to_study(five_shards, t
     module.classifier.network.head.bias.data[4] = 1e4  # always predicted, and never right
     assert run(JpegStability(images=2), data, tmp_path, module) == {}
     assert "jpeg_stability is left out: none of 0 images is suited" in caplog.text
+
+
+OF_ANY_EXPLAINER = (
+    JpegStability,
+    NoiseStability,
+    ModelRandomisation,
+    WeightPerturbation,
+    BackgroundReplacement,
+    GridPointingGame,
+)
+
+
+@pytest.mark.parametrize("study", OF_ANY_EXPLAINER)
+def test_stored_maps_are_no_maps_of_anything_that_was_changed(study):
+    stored = {"": torch.rand(4, 4).numpy()}
+    module = evaluation(
+        {
+            "stored": lambda classifier: Precomputed(classifier, stored),
+            "controlled": lambda one: ControlledExplainer(one, lambda two: Precomputed(two, stored)),
+            "random": Random,
+        }
+    )
+    assert study().names(module) == ["random"]
+    with pytest.raises(ValueError, match="names 'controlled', whose maps are read by key: there are none of changed"):
+        study(explainers=["random", "controlled"]).setup(None, module, "test")
+
+
+def test_a_run_of_stored_maps_alone_has_nothing_to_study(five_shards, tmp_path, caplog):
+    caplog.set_level("INFO")
+    data = small_data(five_shards, limit=2)
+    stored = {key: torch.rand(4, 4).numpy() for key in first_keys(data, 18)}
+    module = evaluation({"stored": lambda classifier: Precomputed(classifier, stored)})
+    assert run(JpegStability(images=2), data, tmp_path, module) == {}
+    assert "jpeg_stability is left out: no explainer of the evaluation can make maps anew" in caplog.text
+
+
+def studies() -> list[type[Study]]:
+    found, pending = [], [Study]
+    while pending:
+        pending += (below := pending.pop()).__subclasses__()
+        found.append(below)
+    return [one for one in found if one.__module__.startswith("callbacks") and "name" in vars(one)]
+
+
+@pytest.mark.parametrize("study", studies())
+def test_quantities_with_a_direction_are_measured(study, five_shards):
+    known = {quantity for quantity, _ in study().points(evaluation({"ig": steps_explainer}))}
+    assert set(study.directions) <= known
+
+
+def test_what_a_study_found_is_compared_with_metrics(five_shards, tmp_path):
+    run(JpegStability(images=3), small_data(five_shards), tmp_path, drawn=())
+    frame, directions = study_scores(tmp_path)
+    assert directions == JpegStability.directions
+    assert set(frame["metric"]) == set(directions)
+    rows = pd.read_parquet(tmp_path / "jpeg_stability.parquet")
+    rows = rows[rows["quantity"].isin(directions)].rename(columns={"quantity": "metric"})
+    both = rows.merge(frame, on=["key", "explainer", "metric"])
+    assert len(both) == len(frame) == 3 * 3 * len(EXPLAINERS)
+    pd.testing.assert_series_equal(both["value_x"], both["value_y"], check_names=False)
