@@ -278,8 +278,7 @@ def interpolate(image: Tensor, kept: Tensor) -> Tensor:
         return image
     from scipy.interpolate import LinearNDInterpolator  # half a second, which no other fill needs
 
-    known = kept.cpu().numpy()
-    values = (image.double() * 255).round().cpu().numpy()
+    known, values = kept.cpu().numpy(), (image.double() * 255).round().cpu().numpy()
     filled = LinearNDInterpolator(np.argwhere(known), values[known])(np.argwhere(~known))
     filled = np.where(np.isnan(filled), values.mean(axis=(0, 1)), filled)
     shown = image.clone()
