@@ -146,6 +146,12 @@ def measure(
     return line
 
 
+def batch_of(classifier: Classifier) -> tuple[Tensor, Tensor]:
+    """Draw images of the classifier's size, and targets, where the classifier is."""
+    images = torch.rand(PIECE, 3, *classifier.preprocessing.size).contiguous(memory_format=torch.channels_last)
+    return images.to(classifier.mean.device), torch.arange(PIECE, device=classifier.mean.device)
+
+
 def forward(classifier: Classifier, images: Tensor) -> Tensor:
     with torch.no_grad():
         logits: Tensor = classifier(images)
@@ -162,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--classifier", default="tf_efficientnet_lite0")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cpu", action="store_true", help="shortest CPU times, for a machine that others share")
     parser.add_argument("--only", nargs="*", help="names of the table's first column; all when not given")
@@ -169,9 +176,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     keep_freed_memory()  # as train.py and evaluate.py do
-    classifier = Classifier(arguments.classifier)
-    images = torch.rand(PIECE, 3, *classifier.preprocessing.size).contiguous(memory_format=torch.channels_last)
-    targets = torch.arange(PIECE)
+    classifier = Classifier(arguments.classifier).to(arguments.device)
+    images, targets = batch_of(classifier)
     table = TextTable(
         "explainer", "passes an image", "ms an image", "x floor", "at most", "peer", "x faster", "at least"
     )

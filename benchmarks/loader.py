@@ -1,19 +1,25 @@
 """Speed of the training loader beside bare decoding: `python -m benchmarks.loader shards/imagenet shards/birds`.
 
 The bare loop opens the same images by the same decoder, from memory, in as many processes as the loader has workers; an
-epoch of the loader and the loop run in turns. Then a table says what each step of one sample costs.
+epoch of the loader and the loop run in turns. Then a table says what each step of one sample costs. `--enlarge 500 375`
+measures JPEGs of that size, which are made from the photographs by enlarging: about as many bytes and blocks to decode
+as large photographs, with less detail.
 """
 
 import argparse
 import os
 import random
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
+from PIL import Image
 
 from benchmarks.timing import in_turns, ratio
 from data import ShardDataModule
@@ -35,10 +41,24 @@ def open_data(root: str, arguments: argparse.Namespace, workers: int) -> ShardDa
         epoch_images=arguments.images,
         crop_scale=(0.08, 1.0) if arguments.random_resized else None,
         verify="size",
+        reduced_decoding=arguments.reduced,
         preprocessing=Preprocessing(size=(224, 224), resize=256),
     )
     data.setup("fit")
     return data
+
+
+def enlarged(root: str, size: tuple[int, int], folder: Path, count: int) -> str:
+    """Write training photographs of a data set as JPEGs of (width, height); return the folder."""
+    data = ShardDataModule(root, verify="size")
+    data.setup("fit")
+    raws = (raw for shard in data._open("train") for raw in shard.stream())
+    place = folder / f"{Path(root).name}_{size[0]}x{size[1]}" / "photographs"
+    place.mkdir(parents=True)
+    for number, raw in enumerate(islice(raws, count)):
+        picture = open_picture(image_of(raw)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        picture.save(place / f"{number:06d}.jpg", quality=90)
+    return str(place.parent)
 
 
 def image_of(raw: dict[str, bytes]) -> bytes:
@@ -130,14 +150,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="of an epoch")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--enlarge", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="of JPEGs made for this")
+    parser.add_argument("--reduced", action="store_true", help="with `reduced_decoding` of the data module")
     parser.add_argument("--random-resized", action="store_true", help="random resized crops, not crops alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as train.py does
-    if not arguments.cpu:
-        print(compare(arguments))
-    for root in arguments.roots:
-        print(profile(root, arguments))
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.enlarge:
+            size, most = tuple(arguments.enlarge), 2 * max(arguments.batch, 256)
+            arguments.roots = [enlarged(root, size, Path(folder), most) for root in arguments.roots]
+        if not arguments.cpu:
+            print(compare(arguments))
+        for root in arguments.roots:
+            print(profile(root, arguments))
 
 
 def compare(arguments: argparse.Namespace) -> TextTable:

@@ -113,7 +113,7 @@ def plain_rise(masks: int, together: int) -> Peer:
 
         @torch.no_grad()
         def explain() -> Tensor:
-            total = torch.zeros(len(images), 1, *size)
+            total = torch.zeros(len(images), 1, *size, device=images.device)
             drawn = CellMasks.draw(masks, 7, 0.5, size, 0, like=images)
             for row, target in enumerate(targets.tolist()):
                 for start in range(0, masks, together):
@@ -212,7 +212,7 @@ def own(build: Callable[[Classifier], Explainer]) -> Peer:
 def _each_image(
     classifier: Classifier, images: Tensor, targets: Tensor, explain: Callable[..., np.ndarray]
 ) -> Callable[[], object]:
-    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+    arrays = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     def run() -> np.ndarray:
         asked = (_gradients(classifier, target, "probability") for target in targets.tolist())
@@ -229,10 +229,12 @@ def _gradients(classifier: Classifier, target: int, name: ScoreName) -> Callable
     ) -> dict[str, np.ndarray]:
         from saliency.core import INPUT_OUTPUT_GRADIENTS
 
-        pixels = torch.as_tensor(np.asarray(images)).float().permute(0, 3, 1, 2).requires_grad_()
-        value = score(classifier(pixels), torch.full((len(pixels),), target), name).sum()
+        pixels = torch.as_tensor(np.asarray(images)).to(classifier.mean.device).float().permute(0, 3, 1, 2)
+        pixels.requires_grad_()
+        asked = torch.full((len(pixels),), target, device=pixels.device)
+        value = score(classifier(pixels), asked, name).sum()
         (gradient,) = torch.autograd.grad(value, pixels)
-        return {INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).numpy()}
+        return {INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).cpu().numpy()}
 
     return gradients
 

@@ -9,7 +9,7 @@ import argparse
 import warnings
 from collections.abc import Iterator
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -26,6 +26,41 @@ IMAGES = 50_000
 IMAGENET, EPOCHS = 1_281_167, 10
 SIDE, METRICS_SIDE = 64, 176
 """Pixels; MS-SSIM wants more than 160."""
+EVALUATED = [
+    "dre",
+    "mgnet",
+    "cam",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "vanilla_gradient",
+    "smooth_grad",
+    "integrated_gradients",
+    "blur_ig",
+    "guided_ig",
+    "samp",
+    "deep_lift",
+    "lrp",
+    "rise",
+]
+SCORED = [
+    "Faithfulness",
+    "FaithfulnessFills",
+    "Insertion",
+    "Deletion",
+    "Road",
+    "SoftmaxInformationCurve",
+    "AccuracyInformationCurve",
+    "AverageDrop",
+    "IncreaseInConfidence",
+    "AverageDropInDeletion",
+    "FaithfulnessCorrelation",
+    "Explainability",
+    "EnergyPointingGame",
+    "PointingGame",
+    "Entropy",
+]
+"""The evaluation of 14 explainers by 15 metrics that is estimated as a whole."""
+
 LEARNED = {"dre": "one forward and the generator", "mgnet": "one forward and the generator"}
 
 
@@ -75,10 +110,27 @@ def explainers(generator: float) -> Iterator[Work]:
             yield Work(name, explainer.cost.forwards, explainer.cost.backwards)
 
 
+def sweep_passes(wanted: list[Any]) -> int:
+    """Count the masked copies that sweeps ask for of one image and one explainer; equal ones are scored once."""
+    side = METRICS_SIDE
+    image, saliency = torch.rand(1, 3, side, side), torch.rand(1, 1, side, side)
+    engine = SweepEngine(small_classifier())
+    list(engine.batch(image, torch.zeros(1, dtype=torch.int64), ["image"]).scores(saliency, wanted))
+    return engine.forwards
+
+
+def evaluation(explained: list[Work]) -> Work:
+    """Add up what an evaluation asks for: each explainer, and for each the sweeps that its metrics share."""
+    asked = [sweep for name in SCORED for sweep in getattr(getattr(dre.metrics, name)(), "sweeps", {}).values()]
+    works = [work for work in explained if work.name in EVALUATED]
+    passes = len(works) * sweep_passes(list(dict.fromkeys(asked)))
+    forwards, backwards = (sum(counts) for counts in zip(*(work[1:3] for work in works), strict=True))
+    name = f"evaluation: {len(works)} explainers x {len(SCORED)} metrics"
+    return Work(name, forwards + passes, backwards, sum(work.generator for work in works))
+
+
 def metrics() -> Iterator[Work]:
     """Count the masked versions that each metric asks for by itself, of one image and one explainer."""
-    classifier, side = small_classifier(), METRICS_SIDE
-    image, saliency = torch.rand(1, 3, side, side), torch.rand(1, 1, side, side)
     for name in sorted(dre.metrics.__all__):
         kind = getattr(dre.metrics, name)
         if not (isinstance(kind, type) and issubclass(kind, ImageMean)) or kind is ImageMean:
@@ -89,9 +141,8 @@ def metrics() -> Iterator[Work]:
         except TypeError:
             continue
         if wanted:
-            engine = SweepEngine(classifier)
-            list(engine.batch(image, torch.zeros(1, dtype=torch.int64), ["image"]).scores(saliency, wanted))
-            yield Work(name, engine.forwards)
+            fill = getattr(wanted[0], "fill", "")
+            yield Work(f"{name}, fill noisy_linear" if fill == "noisy_linear" else name, sweep_passes(wanted))
 
 
 def measured(name: str, batch: int = 16) -> tuple[float, float]:
@@ -150,7 +201,8 @@ def main() -> None:
     rate, backward = measured(arguments.measure) if arguments.measure else (arguments.rate, arguments.backward)
     origin = f"measured here for {arguments.measure}" if arguments.measure else "given"
     print(f"{rate:g} forward passes a second ({origin}), a backward pass is worth {backward:.2f} of them\n")
-    works = [*training(arguments.generator), *explainers(arguments.generator), *metrics()]
+    explained = list(explainers(arguments.generator))
+    works = [*training(arguments.generator), *explained, *metrics(), evaluation(explained)]
     print("\n".join(table(works, rate, backward)))
     needed = rate / works[0].equivalents(backward)
     print(f"\nThe loader of a training then decodes {needed:.0f} images a second for each GPU.")

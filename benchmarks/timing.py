@@ -4,11 +4,20 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
+import torch
+
 
 def seconds(action: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the time of one call in seconds: wall time, or that of another clock, such as `time.process_time`."""
+    """Return the time of one call in seconds, until a GPU that is in use is done.
+
+    Args:
+        action: What is called.
+        clock: Wall time, or another clock, such as `time.process_time`.
+    """
     start = clock()
     action()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
     return clock() - start
 
 

@@ -15,10 +15,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.annotations import NAME as ANNOTATION
 from callbacks.explained_classes import CLASS_COLUMNS
+from callbacks.image_selection import first_keys
 from callbacks.logged import Picture, log_files, log_pictures, log_table, results_artifact, takes_tables
 from dre.reporting.figures import curves_figure
 from dre.reporting.style import png_bytes
 from dre.runs.wandb_run import alias_of, checkpoint_artifact
+
+MOST_ROWS = 20_000
+"""Rows of `test/scores`: W&B's tables end at 200,000, and the artifact of the results has all of them anyway."""
 
 
 class CheckpointArtifact(pl.Callback):
@@ -46,7 +50,8 @@ class CheckpointArtifact(pl.Callback):
 class ResultsArtifact(pl.Callback):
     """Log what an evaluation wrote as tables, pictures and files, on W&B the artifact `RUN-results`.
 
-    Tables: `test/scores` (an image and explainer in each row, with the explained class), `test/summary` (mean and
+    Tables: `test/scores` (an image and explainer in each row, with the explained class; at most 20,000 rows, of the
+    first images by a hash of their keys, while the artifact has them all), `test/summary` (mean and
     interval of each explainer and metric), `test/curves` (the points of all curves, with bands); pictures:
     `test/curve_panels` and the rank diagrams. Without a logger that takes them, or was asked for, it does nothing. List
     it last.
@@ -62,7 +67,8 @@ class ResultsArtifact(pl.Callback):
             return
         summary = json.loads((directory / "summary.json").read_text())
         curves = pd.read_parquet(directory / "curves.parquet")
-        log_table(trainer, "test/scores", scores_frame(directory / "scores.parquet"))
+        scores = directory / "scores.parquet"
+        log_table(trainer, "test/scores", scores_frame(scores, logged_keys(scores)))
         log_table(trainer, "test/summary", summary_frame(summary))
         diagrams = sorted(directory.glob("critical_difference_*.png"))
         pictures: dict[str, Picture] = {f"test/{path.stem}": path for path in diagrams}
@@ -105,3 +111,10 @@ def summary_frame(summary: dict[str, Any]) -> pd.DataFrame:
         for metric, entry in entries.items()
     ]
     return pd.DataFrame(rows, columns=["explainer", "metric", *columns, "no_value"])
+
+
+def logged_keys(path: Path, most: int = MOST_ROWS) -> list[str] | None:
+    """Choose the images of the logged table by a hash of their keys; None where all their rows are few enough."""
+    names = pd.read_parquet(path, columns=["key", "explainer"])
+    images, explainers = names["key"].unique(), names["explainer"].nunique()
+    return first_keys(images, max(1, most // explainers)) if len(images) * explainers > most else None

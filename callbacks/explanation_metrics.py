@@ -2,12 +2,15 @@
 
 import math
 import warnings
-from itertools import product
+from collections.abc import Callable
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
+import pyarrow as pa
 import pytorch_lightning as pl
+from pyarrow.parquet import ParquetWriter
 from torch import Tensor
 from torchmetrics import SumMetric
 
@@ -31,6 +34,10 @@ from dre.types import Batch, Explained
 
 FLAWS = ("constant", "non_finite")
 """Maps that are counted: those with one value everywhere, which rank nothing, and those that cannot be scored."""
+
+
+ROWS = 1 << 20
+"""Rows of the table of scores that are written at once."""
 
 
 class ExplanationMetrics(MetricStates, pl.Callback):
@@ -139,7 +146,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             facts: dict[str, Any] = {"evaluated": evaluated, "maps": flaws, "skipped": skipped}
             names = cast(ExplainerEvaluation, pl_module).classifier.class_names
             with replacing(Path(trainer.default_root_dir) / "scores.parquet") as part:
-                with_annotations(with_classes(frame, classes, names), annotations).to_parquet(part)
+                _write_rows(frame, lambda rows: with_annotations(with_classes(rows, classes, names), annotations), part)
             facts["annotations"] = describe_annotations(annotations, self._reading_objects())
             summary = self._write(trainer, frame, explained, facts | {"transfer": transfer})
             for name, metric in product(summary["scores"], summary["normalised"]):
@@ -210,7 +217,7 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         summary["unscaled"] = [name for name, metric in metrics.items() if not metric.is_share]
         summary["definitions"] = {name: definition(metric) for name, metric in metrics.items()}
         summary["images"] = {
-            metric: int(part["key"].nunique()) for metric, part in frame.groupby("metric", observed=True)
+            str(metric): int(frame["key"][frame["metric"] == metric].nunique()) for metric in frame["metric"].unique()
         }
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
         summary["reference"] = choose_reference(list(self.metrics), self.reference)
@@ -225,6 +232,16 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         if self.show:
             print(printable(terminal_text(shown)))
         return summary
+
+
+def _write_rows(frame: pd.DataFrame, widened: Callable[[pd.DataFrame], pd.DataFrame], path: Path) -> None:
+    """Write a table with further columns, some rows at a time: all at once would take several times the table."""
+    parts = (widened(frame.iloc[start : start + ROWS]) for start in range(0, max(len(frame), 1), ROWS))
+    tables = (pa.Table.from_pandas(part, preserve_index=False) for part in parts)
+    first = next(tables)
+    with ParquetWriter(path, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 def _constant(saliency: Tensor) -> int:

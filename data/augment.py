@@ -1,24 +1,21 @@
 """Augmentation of training crops by torchvision, besides crop and flip."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 from dre.checks import check_shares
 
 GREY = 127
 """What an erased rectangle shows."""
 
-POLICIES = {
-    "auto_augment": v2.AutoAugment,
-    "rand_augment": v2.RandAugment,
-    "trivial_augment": v2.TrivialAugmentWide,
-}
+POLICIES = {"auto_augment": "AutoAugment", "rand_augment": "RandAugment", "trivial_augment": "TrivialAugmentWide"}
+"""torchvision's class of each policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +48,26 @@ class Augmentation:
         before = torch.get_rng_state()  # torchvision draws from the process's own randomness
         try:
             torch.default_generator.manual_seed(draws.getrandbits(63))
-            changed: Image.Image = changes(image)
+            changed = changes(image)
         finally:
             torch.set_rng_state(before)
         return changed
 
 
 @lru_cache(maxsize=8)
-def _changes(augmentation: Augmentation) -> v2.Transform | None:
+def _changes(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image] | None:
     """Build the transform; `None` where nothing is to be changed."""
-    steps: list[v2.Transform] = []
+    if augmentation == Augmentation():
+        return None
+    from torchvision.transforms import v2  # takes a second, which most trainings do not need
+
+    steps: list[Any] = []
     if augmentation.policy != "none":
-        steps.append(POLICIES[augmentation.policy]())
+        steps.append(getattr(v2, POLICIES[augmentation.policy])())
     if augmentation.colour:
         strength = augmentation.colour
         steps.append(v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
     if augmentation.erase:
         steps.append(v2.RandomErasing(augmentation.erase, value=GREY))
-    return v2.Compose(steps) if steps else None
+    compose: Callable[[Image.Image], Image.Image] = v2.Compose(steps)
+    return compose

@@ -75,6 +75,9 @@ class ShardDataModule(pl.LightningDataModule):
         preprocessing: Size and resize of the images; the classifier's own when not given.
         masks: Let the segmentation masks of evaluation images take the place of their boxes; without, boxes alone are
             read.
+        reduced_decoding: Decode training JPEGs at a half, a quarter or an eighth of their size where they stay larger
+            than what they are resized to: twice as fast for photographs of 800 pixels, with other values at edges.
+            Evaluation always decodes whole images.
         on_error: What an evaluation does with a sample that cannot be read: "raise" ends it, "skip" goes on without
             it and names it in `skipped`.
 
@@ -109,11 +112,16 @@ class ShardDataModule(pl.LightningDataModule):
         val_share: float = VAL_SHARE,
         allow_train_images_in_val: bool = False,
         masks: bool = True,
+        reduced_decoding: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
         _check_counts(sizes, workers=workers, epoch_images=epoch_images, limit=limit, seed=seed)
         check_crops(flip, crop_scale)
+        if reduced_decoding and crop_scale is not None:
+            raise ValueError(
+                "`reduced_decoding` needs the whole image, and random resized crops take a part of each; leave one out"
+            )
         _check_range(val_range)
         if preprocessing is not None:
             check_preprocessing(preprocessing)
@@ -140,6 +148,7 @@ class ShardDataModule(pl.LightningDataModule):
         self.preprocessing = preprocessing
         self.on_error = on_error
         self.masks = masks
+        self.reduced_decoding = reduced_decoding
         self.skipped: list[tuple[str, str]] = []
         """Key and reason of each evaluation image of the last pass that this rank could not read."""
         self._shards: dict[str, list[Shard]] = {}
@@ -193,7 +202,9 @@ class ShardDataModule(pl.LightningDataModule):
                 f"take {self.batch_size // rank.world * rank.world or rank.world}"
             )
         self._warn_of_another_order()
-        transform = Transform(self._preprocessing(), self.crop_scale, self.flip, self.augment)
+        transform = Transform(
+            self._preprocessing(), self.crop_scale, self.flip, self.augment, reduced=self.reduced_decoding
+        )
         stream = ResampledStream if self._is_resampled(count(shards)) else TrainingStream
         steps = self._steps()
         return TrainingLoader(

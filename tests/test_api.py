@@ -502,6 +502,9 @@ for lines in (
     exec(lines, there)
     maps = there["dre"].explain(torch.nn.Flatten(), torch.rand(1, 1, 2, 2), method="random")
     assert maps.shape == (1, 1, 2, 2), lines
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+assert there["dre"].explain(network, torch.rand(1, 3, 8, 8)).shape == (1, 1, 8, 8)  # 6 x 6 positions
+assert not {"timm", "torchvision", "skimage", "scipy.interpolate", "ot", "torch._dynamo"} & sys.modules.keys()
 there["dre"].explain("test_resnet", torch.rand(1, 3, 64, 64), method="grad_cam", weights=None)
 assert not {"pytorch_lightning", "lightning_fabric", "wandb"} & sys.modules.keys()
 """

@@ -5,7 +5,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor
 
 from dre.checks import check_count
@@ -277,8 +276,9 @@ def interpolate(image: Tensor, kept: Tensor) -> Tensor:
     """
     if kept.all():
         return image
-    known = kept.cpu().numpy()
-    values = (image.double() * 255).round().cpu().numpy()
+    from scipy.interpolate import LinearNDInterpolator  # half a second, which no other fill needs
+
+    known, values = kept.cpu().numpy(), (image.double() * 255).round().cpu().numpy()
     filled = LinearNDInterpolator(np.argwhere(known), values[known])(np.argwhere(~known))
     filled = np.where(np.isnan(filled), values.mean(axis=(0, 1)), filled)
     shown = image.clone()

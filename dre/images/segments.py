@@ -1,4 +1,7 @@
-"""Superpixels and overlapping regions of an image (scikit-image), kept for the images seen last."""
+"""Superpixels and overlapping regions of an image, kept for the images seen last.
+
+scikit-image is imported when something is cut.
+"""
 
 import hashlib
 from collections import OrderedDict
@@ -7,11 +10,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.color import gray2rgb
-from skimage.morphology import disk
-from skimage.segmentation import felzenszwalb, quickshift, slic
-from skimage.transform import resize
 from torch import Tensor
 
 from dre.checks import check_count
@@ -64,6 +62,8 @@ class Quickshift:
 
     def __call__(self, pixels: Pixels) -> Labels:
         """Return the superpixel of each pixel of an image [H, W, C], from 0; RGB colours are compared in Lab."""
+        from skimage.segmentation import quickshift
+
         colours, is_rgb = _colours(pixels)
         labels = quickshift(
             colours,
@@ -105,6 +105,8 @@ class Slic:
 
     def __call__(self, pixels: Pixels) -> Labels:
         """Return the superpixel of each pixel of an image [H, W, C], from 0; RGB colours are compared in Lab."""
+        from skimage.segmentation import slic
+
         colours, is_rgb = _colours(pixels)
         labels = slic(
             colours,
@@ -172,6 +174,9 @@ class Felzenszwalb:
 
     def __call__(self, pixels: Pixels) -> Regions:
         """Cut an image [H, W, C]; segments of finer scales come first."""
+        from skimage.segmentation import felzenszwalb
+        from skimage.transform import resize
+
         low, spread = pixels.min(), np.ptp(pixels)
         stretched = 2 * (pixels - low) / (spread if spread > 0 else 1.0) - 1
         square = resize(stretched, (self.size, self.size), order=3, mode="constant", anti_aliasing=True)
@@ -186,6 +191,9 @@ class Felzenszwalb:
 
 def grown(labels: Labels, radius: int) -> list[Labels]:
     """Return the flat indices of the pixels of each segment of a label map [H, W] and of those up to `radius` away."""
+    from scipy import ndimage
+    from skimage.morphology import disk
+
     footprint = disk(radius).astype(bool)
     regions = []
     for number, box in enumerate(ndimage.find_objects(labels + 1)):
@@ -233,6 +241,8 @@ def cut(image: Tensor, cutter: Cutter[Cut]) -> Cut:
 
 def _colours(pixels: Pixels) -> tuple[Pixels, bool]:
     """Return three equal channels for one, and whether the channels can be compared in Lab."""
+    from skimage.color import gray2rgb
+
     if pixels.shape[2] == 1:
         return gray2rgb(pixels[:, :, 0]), True
     return pixels, pixels.shape[2] == 3

@@ -1,7 +1,6 @@
 """RMSE, IoU, Kullback-Leibler divergence and Wasserstein distances between two saliency maps."""
 
 import numpy as np
-import ot
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -106,6 +105,8 @@ def earth_mover(saliency: Tensor, reference: Tensor, side: int = SIDE) -> Tensor
         >>> earth_mover(torch.eye(8)[None, None, [2, 2]], torch.eye(8)[None, None, [4, 4]])
         tensor([0.2500], dtype=torch.float64)
     """
+    import ot  # takes a second, which no other metric needs
+
     height, width = (min(side, length) for length in saliency.shape[-2:])
     down, across = ((torch.arange(length).double() + 0.5) / length for length in (height, width))
     places = torch.cartesian_prod(down, across)

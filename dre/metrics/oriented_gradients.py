@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from skimage.feature import hog
 from torch import Tensor
 
 from dre.images.maps import min_max
@@ -42,6 +41,8 @@ def gradient_correlation(saliency: Tensor, reference: Tensor) -> Tensor:
 
 def _histograms(maps: Tensor) -> Tensor:
     """Return the histograms of oriented gradients of maps [B, 1, H, W]: float64 [B, D]."""
+    from skimage.feature import hog
+
     height, width = maps.shape[-2:]
     cell = max(1, min(CELL, height // BLOCK, width // BLOCK))
     block = min(BLOCK, height // cell), min(BLOCK, width // cell)

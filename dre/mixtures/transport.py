@@ -6,7 +6,6 @@ The transport is solved on the CPU, and so small that NumPy prepares it: six num
 from typing import NamedTuple
 
 import numpy as np
-import ot
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -128,6 +127,8 @@ def _read(mixtures: Mixtures) -> _Described:
 
 def _solve(weights: Array, others: Array, costs: Array) -> float:
     """Solve one small linear program without POT's checks, which would take longer than its simplex."""
+    import ot  # takes a second, which nothing but a distance needs
+
     plan = ot.emd(weights, others, costs, center_dual=False, check_marginals=False)
     return float(np.vdot(plan, costs))
 

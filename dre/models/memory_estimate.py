@@ -21,6 +21,11 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.total = 0
         self.largest = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled here, and to be left out by the compiler it would have to be imported."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,

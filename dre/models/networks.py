@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from dre.models.class_names import IMAGENET, imagenet_names
@@ -239,15 +238,17 @@ def _build_timm(name: str, pretrained: bool, num_classes: int | None, options: M
 
 def _build_torchvision(name: str, pretrained: bool, num_classes: int | None) -> NamedNetwork:
     """Build one of torchvision's classifiers; GoogLeNet and Inception always as their published weights want them."""
+    from torchvision import models  # takes two seconds with torch's compiler, which a plain module does not need
+
     own_name = name.removeprefix(TORCHVISION)
-    if own_name not in torchvision.models.list_models(module=torchvision.models):
+    if own_name not in models.list_models(module=models):
         raise ValueError(_unknown(name))
-    weights = torchvision.models.get_model_weights(own_name).DEFAULT
+    weights = models.get_model_weights(own_name).DEFAULT
     options: dict[str, object] = {} if num_classes is None else {"num_classes": num_classes}
     if name in AUXILIARY:  # their own initialisation takes minutes, and weights follow anyway
         options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
     try:
-        network = torchvision.models.get_model(own_name, weights=weights if pretrained else None, **options)
+        network = models.get_model(own_name, weights=weights if pretrained else None, **options)
     except OSError as error:  # no way to where they lie
         raise ConnectionError(
             f"the weights of {name} cannot be downloaded from {weights.url}: {error}; fetch that file elsewhere and "
@@ -269,8 +270,10 @@ def _with_class_names(network: NamedNetwork) -> NamedNetwork:
 
 
 def _unknown(name: str) -> str:
+    from torchvision import models
+
     known = [*timm_library().list_models(), *OWN]
-    known += [TORCHVISION + name for name in torchvision.models.list_models(module=torchvision.models)]
+    known += [TORCHVISION + name for name in models.list_models(module=models)]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names"
     return f"unknown model {name!r}; {hint} (torchvision's models are written torchvision/NAME)"

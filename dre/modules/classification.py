@@ -13,7 +13,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,6 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dre.checks import check_labels, check_not_negative, check_shares
 from dre.models.heads import find_head, freeze, head_size, load_for_training
+from dre.models.timm_library import timm_library
 from dre.models.trained import TRAINED_KEY, TrainedNetwork, check_trained_alike
 from dre.modules.schedules import half_cosine, refuse_broken_loss, refuse_half_weights, warmed_up
 from dre.modules.surrogate import SurrogateTask, check_origin, divergence_from, draws_of
@@ -68,7 +68,7 @@ class ClassifierTraining(pl.LightningModule):
         torch.Size([2, 10])
     """
 
-    average: ModelEmaV3 | None
+    average: Any
     mean: Tensor
     std: Tensor
 
@@ -106,9 +106,7 @@ class ClassifierTraining(pl.LightningModule):
         self.register_buffer("std", torch.tensor(named.std).view(1, -1, 1, 1), persistent=False)
         self.frozen = sorted(frozen or [])
         self._resting = freeze(self.network, self.frozen)
-        self.average = ModelEmaV3(self.network, average_decay, use_warmup=True) if average_decay else None
-        if self.average is not None:
-            self.average.requires_grad_(False)
+        self.average = _average(self.network, average_decay) if average_decay else None
         self.optimizer, self.momentum, self.weight_decay = optimizer, momentum, weight_decay
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
         self.schedule, self.warm_up, self.label_smoothing = schedule, warm_up, label_smoothing
@@ -306,6 +304,12 @@ class ClassifierTraining(pl.LightningModule):
                     f"the checkpoint was trained with {setting} = {theirs}, this run has {setting} = {ours}; resume "
                     "with the configuration that is saved beside it, or start anew from its weights (--model.weights)"
                 )
+
+
+def _average(network: nn.Module, decay: float) -> nn.Module:
+    """Return timm's moving average of a network."""
+    average: nn.Module = timm_library().utils.ModelEmaV3(network, decay, use_warmup=True)
+    return average.requires_grad_(False)
 
 
 def _accuracies(classes: int) -> MetricCollection:

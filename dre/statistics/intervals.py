@@ -192,9 +192,10 @@ def resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> N
     step = max(1, DRAWS_IN_MEMORY // count)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        drawn = draw.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        means[start : start + size] = times.astype(np.float64) @ centred / count
+        times = np.empty((size, count))
+        for row, drawn in enumerate(draw.integers(0, count, (size, count))):
+            times[row] = np.bincount(drawn, minlength=count)
+        means[start : start + size] = times @ centred / count
     return means + centre
 
 

@@ -71,7 +71,10 @@ def summarise(
     explainers = _arranged(frame["explainer"], order, order if missing and frame.empty else ())
     metrics = _arranged(frame["metric"], list(known), missing)
     tables = {metric: pd.DataFrame() if metric in missing else pivot(frame, metric) for metric in metrics}
-    present = frame.groupby(["metric", "explainer"], observed=True).size().to_dict()
+    present: dict[tuple[str, str], int] = {}
+    for metric in tables:  # one after the other: groups of all rows would take several times the table
+        counts = frame["explainer"][frame["metric"] == metric].value_counts()
+        present |= {(metric, str(explainer)): int(count) for explainer, count in counts.items()}
     scaled = scale_across_explainers(tables[normalised]) if normalised in tables else None
     derived = f"{normalised}_normalised"
     if scaled is not None:

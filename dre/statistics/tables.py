@@ -90,7 +90,30 @@ def pivot(frame: pd.DataFrame, metric: str, infinite: bool = False) -> pd.DataFr
     """
     rows = frame.loc[frame["metric"] == metric, ["key", "explainer", "value"]]
     coded = [name for name in ("key", "explainer") if isinstance(rows[name].dtype, pd.CategoricalDtype)]
+    if len(coded) == 2:
+        table = _by_codes(rows, infinite)
+        if table is not None:
+            return table
     wide = rows.astype({name: rows[name].cat.categories.dtype for name in coded}).pivot(
         index="key", columns="explainer", values="value"
     )
     return wide if infinite else wide.where(np.isfinite(wide))
+
+
+def _by_codes(rows: pd.DataFrame, infinite: bool) -> pd.DataFrame | None:
+    """Return `pivot`'s table from the codes of two categories; None where a row is there twice or lacks a name."""
+    names = [rows[column].cat.categories for column in ("key", "explainer")]
+    image, explainer = (rows[column].cat.codes.to_numpy() for column in ("key", "explainer"))
+    times = np.zeros((len(names[0]), len(names[1])), dtype=np.uint8)
+    values = np.full(times.shape, np.nan)
+    if len(rows) and min(image.min(), explainer.min()) < 0:
+        return None
+    times[image, explainer] = 1
+    values[image, explainer] = rows["value"].to_numpy(dtype=np.float64)
+    if times.sum(dtype=np.int64) < len(rows):
+        return None
+    if not infinite:
+        values[~np.isfinite(values)] = np.nan
+    wide = pd.DataFrame(values, names[0].rename("key"), names[1].rename("explainer"))
+    used = wide.loc[times.any(axis=1), times.any(axis=0)]
+    return used.sort_index().sort_index(axis=1)

@@ -13,7 +13,8 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from callbacks import CheckpointArtifact, ResultsArtifact, RunCheckpoints
-from callbacks.artifacts import scores_frame
+from callbacks.artifacts import logged_keys, scores_frame
+from callbacks.image_selection import first_keys
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import TrainingCommandLine
 from dre.models import read_checkpoint
@@ -305,3 +306,9 @@ def test_the_table_of_scores_has_the_class_of_each_image_and_none_of_an_earlier_
         ["b", "random", "dog", None, 0.5],
     ]
     assert found["n"].isna().tolist() == [False, False, False, True]
+    assert [logged_keys(tmp_path / "new.parquet", most) for most in (4, 3, 1)] == [
+        None,
+        chosen := first_keys("ab", 1),
+        chosen,
+    ]
+    assert scores_frame(tmp_path / "new.parquet", chosen)["key"].tolist() == chosen * 2

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from data.augment import GREY, Augmentation
+from data.datamodule import ShardDataModule
 from data.samples import BrokenSampleError, Transform, load_sample
 from dre.images.boxes import check_boxes, rasterise, reorient
 from dre.images.decode import centre, resize, scale_shorter_side, to_picture, to_tensor
@@ -110,6 +112,34 @@ def test_training_crops_have_the_size_and_channels_of_the_classifier(crop_scale,
 def test_a_flip_mirrors_the_pixels():
     plain, flipped = (load(photo(0), Transform(SMALL, flip=flip), random.Random(1)).image for flip in (0.0, 1.0))
     assert torch.equal(flipped, plain.flip(2))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_reduced_decoding_gives_the_same_crop_and_boxes_of_large_jpegs_in_training_alone(monkeypatch, orientation):
+    rows, columns = np.mgrid[:300, :400]
+    image = Image.fromarray(np.stack([rows * 255 // 300, columns * 255 // 400, rows * 0], axis=2).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    asked, draft = [], JpegImageFile.draft
+    monkeypatch.setattr(JpegImageFile, "draft", lambda self, *how: asked.append(how) or draft(self, *how))
+    found = {}
+    for reduced in (False, True):
+        transform = Transform(Preprocessing(size=(48, 48), resize=64), reduced=reduced)
+        options = {"kind": "JPEG", "boxes": [(40, 30, 200, 150)], "exif": exif, "quality": 95}
+        found[reduced] = [load(image, transform, draws, **options) for draws in (random.Random("0/3"), None)]
+    (training, evaluation), (quick, same) = found[False], found[True]
+    assert len(asked) == 1
+    assert np.array_equal(quick.boxes, training.boxes)
+    assert (quick.image.int() - training.image.int()).abs().max() <= 2
+    assert torch.equal(same.image, evaluation.image)
+
+
+def test_reduced_decoding_leaves_alone_what_it_would_make_too_small():
+    image, transform = photo(0, (75, 100)), Preprocessing(size=(32, 32), resize=38)
+    kept = [load(image, Transform(transform, reduced=one), random.Random(0), "JPEG").image for one in (False, True)]
+    assert torch.equal(*kept)
+    with pytest.raises(ValueError, match="`reduced_decoding` needs the whole image"):
+        ShardDataModule("nowhere", crop_scale=(0.1, 1.0), reduced_decoding=True)
 
 
 def test_a_box_outside_the_crop_gives_an_empty_mask():

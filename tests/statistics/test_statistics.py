@@ -174,6 +174,9 @@ def test_wilcoxon_is_scipys_and_survives_equal_explainers():
     scores = two_explainers()
     assert wilcoxon_p(scores["dre"], scores["random"]) == stats.wilcoxon(scores["dre"], scores["random"]).pvalue
     assert wilcoxon_p(scores["dre"], scores["dre"]) == 1.0
+    many = np.random.default_rng(3).normal(0.1, 1, (2, 200)).round(1)  # with ties and zeros
+    assert wilcoxon_p(*many) == stats.wilcoxon(*many).pvalue
+    assert wilcoxon_p(*many[:, :51]) == stats.wilcoxon(*many[:, :51]).pvalue
     assert wilcoxon_p([1.0], [0.5]) is None
 
 
@@ -413,3 +416,7 @@ def test_names_may_be_categories():
     coded = coded.assign(metric=coded["metric"].cat.add_categories(["unused"]))
     assert summarise(coded, {"faithfulness": True}) == summarise(table, {"faithfulness": True})
     pd.testing.assert_frame_equal(pivot(coded, "faithfulness"), pivot(table, "faithfulness"))
+    unsorted = coded.assign(key=coded["key"].cat.reorder_categories(sorted(set(table["key"]), reverse=True)))
+    pd.testing.assert_frame_equal(pivot(unsorted, "faithfulness"), pivot(table, "faithfulness"))
+    with pytest.raises(ValueError, match="duplicate"):
+        pivot(pd.concat([coded, coded.iloc[:1]]).astype(coded.dtypes), "faithfulness")

@@ -1,0 +1,54 @@
+"""Parts of the benchmark for GPUs: done ones are skipped, failed ones tried again, missed targets said."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+SETTING = gpu.Setting(torch.device("cpu"), smoke=True)
+
+
+def test_a_part_runs_once_and_its_result_stays(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def part(setting):
+        calls.append(setting)
+        yield gpu.Row("speed", 4.0, "x", at_least=3.0)
+
+    monkeypatch.setitem(gpu.PARTS, "part", part)
+    gpu.main(["part", "--device", "cpu", "--out", str(tmp_path)])
+    gpu.main(["part", "--device", "cpu", "--out", str(tmp_path)])
+    assert len(calls) == 1
+    found = json.loads((tmp_path / "part.json").read_text())
+    assert (found["rows"][0]["name"], found["rows"][0]["value"], found["missed"]) == ("speed", 4.0, [])
+    assert "part: there is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "row", [gpu.Row("speed", 2.0, "x", 3.0), gpu.Row("error", 2.0, "", None, 1.0), gpu.Row("maps", "failed: no memory")]
+)
+def test_a_missed_target_ends_the_run_with_a_line_and_is_kept(tmp_path, monkeypatch, row):
+    monkeypatch.setitem(gpu.PARTS, "part", lambda setting: iter([row]))
+    assert gpu.run_part("part", SETTING, tmp_path)
+    assert gpu.run_part("part", SETTING, tmp_path)  # it is not forgotten when it is skipped
+    assert json.loads((tmp_path / "part.json").read_text())["missed"] == [row.name]
+
+
+def test_a_part_that_fails_leaves_no_file_and_the_others_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "PARTS", {"broken": lambda setting: 1 / 0, "whole": lambda setting: iter([])})
+    with pytest.raises(SystemExit, match=r"failed, or missed a target: broken$"):
+        gpu.main(["--device", "cpu", "--smoke", "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.json"]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_run_without_a_gpu_and_an_unknown_part_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for words in ([], ["--device", "cpu", "speed"]):
+        with pytest.raises(SystemExit, match="2"):
+            gpu.main(words)
+    said = capsys.readouterr().err
+    assert "no GPU that torch can use" in said
+    assert "no part speed; the parts are agreement" in said
