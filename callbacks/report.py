@@ -138,7 +138,7 @@ class EvaluationReport(OutputsCallback):
             images=_listed(directory / "scores.parquet", chosen.metric),
             chosen_by=chosen.metric,
             chosen_for=chosen.explainer,
-            failures=_failures(summary),
+            failures=_failures(summary) | _unfinished(read_json(directory / "cost.json")),
             facts=_facts(pl_module, summary, directory),
             files={name: what for name, what in (FILES | PICTURES).items() if (directory / name).is_file()},
             pictures={
@@ -173,6 +173,15 @@ def _failures(summary: dict[str, Any]) -> dict[str, int]:
         for flaw, found in summary.get("maps", {}).items()
         for name, count in found.items()
         if count
+    }
+
+
+def _unfinished(costs: dict[str, Any]) -> dict[str, int]:
+    """Count explanations that stopped at a bound before their error was below the tolerance, with the largest error."""
+    return {
+        f"explanations of {readable(name)} that stopped at a bound, largest error {cost['largest_error']:.1%}": count
+        for name, cost in costs.items()
+        if (count := round(cost.get("at_bound") or 0))
     }
 
 

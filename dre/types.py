@@ -324,6 +324,9 @@ class Probe(Protocol):
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """Return a random generator for each image that depends on neither batch nor rank."""
 
+    def settle(self, errors: Sequence[float], tolerance: float, bound: str, scale: str) -> None:
+        """Count images that were explained to a tolerance, with the errors that were left as shares of `scale`."""
+
 
 class IntegrationPath(Protocol):
     """Walk a batch of images through image space, with at least two stops."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from dre.engine.gradients import Probe
 from dre.explainers import RISE, GuidedBackprop, IntegratedGradients, VanillaGradient, idgi
 from dre.explainers.paths.samp import SampPath
-from dre.explainers.perturbation.rise import CellMasks
+from dre.explainers.perturbation.cell_masks import CellMasks
 from dre.images.fill import Baseline
 from dre.models import Classifier
 from dre.runs.process import machine

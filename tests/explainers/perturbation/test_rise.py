@@ -9,7 +9,7 @@ from skimage.transform import resize
 from torch import nn
 
 from dre.explainers import RISE
-from dre.explainers.perturbation.rise import CellMasks, enlarging
+from dre.explainers.perturbation.cell_masks import CellMasks, enlarging
 from dre.models import Classifier
 from tests.networks import small_batch, small_classifier
 
