@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -155,14 +156,14 @@ def spread(build: Callable[..., Explainer], image: Tensor, target: Tensor) -> fl
 
 def sampled(classifier: Classifier, image: Tensor, target: Tensor, curves: Curves) -> None:
     """Add the standard errors of one image's SmoothGrad and RISE."""
-    signed = {"kind": "signed", "reduce": "sum"}
+    signed: dict[str, Any] = {"kind": "signed", "reduce": "sum"}
     for name, antithetic in (("published", False), ("antithetic", True)):
         for start, kind, count_of, counts, options in (
             ("SmoothGrad", SmoothGrad, "samples", SAMPLES, {}),
             ("signed SmoothGrad", SmoothGrad, "samples", SAMPLES, signed),
             ("RISE", RISE, "masks", MASKS, {}),
         ):
-            build = partial(kind, classifier, antithetic=antithetic, **options)
+            build: Callable[..., Explainer] = partial(kind, classifier, antithetic=antithetic, **options)
             for count in counts:
                 error = spread(partial(build, **{count_of: count}), image, target)
                 curves[f"{start}, {name}"][count].append(error)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from callbacks.image_selection import BestWorst, first_keys
 from callbacks.outputs import OutputsCallback
 from callbacks.panels import authors
+from dre.evaluation.scores import BFLOAT16
 from dre.reporting import Example, Report, recipe_lines, report_html
 from dre.reporting.cells import choose_reference
 from dre.reporting.style import readable
@@ -194,6 +195,8 @@ def _facts(pl_module: pl.LightningModule, summary: dict[str, Any], directory: Pa
         if classifier is not None:
             identity = classifier.identity()
             facts[name] = f"{identity['name']}, {identity['num_classes']} classes, weights {identity['fingerprint']}"
+    if "sweep_precision" in summary:
+        facts["sweep precision"] = BFLOAT16
     for name in ("target", "images"):
         facts[name] = str(getattr(pl_module, name, ""))
     data = summary.get("data") or {}

@@ -40,6 +40,7 @@ class Tally:
         to_tolerance: Images that were explained to a tolerance.
         at_bound: How many of them stopped at a bound before they reached it.
         largest_error: Largest error that was left of them, as a share of what the tolerance is a share of.
+        score_saved: Masked copies that metrics asked for and that were scored before, for another metric or explainer.
     """
 
     images: float = 0
@@ -61,6 +62,7 @@ class Tally:
     to_tolerance: float = 0
     at_bound: float = 0
     largest_error: float = 0
+    score_saved: float = 0
 
     def values(self) -> list[float]:
         """Return all numbers in order."""
@@ -89,6 +91,7 @@ class Tally:
             **per_image,
             "milliseconds": self.milliseconds,
             "score_forwards": self.score_forwards / self.scored if self.scored else None,
+            "score_saved": self.score_saved / self.scored if self.scored else None,
             "score_milliseconds": 1000 * self.score_seconds / self.scored if self.scored else None,
             "transfer_forwards": self.transfer_forwards / self.transferred if self.transferred else None,
             "transfer_milliseconds": 1000 * self.transfer_seconds / self.transferred if self.transferred else None,

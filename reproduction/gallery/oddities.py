@@ -83,7 +83,7 @@ def frame_share(classifier: Classifier, image: Tensor, target: Tensor, steps: in
 def mask_likeness(rise: RISE, image: Tensor, target: Tensor) -> float:
     """Correlation of a map of RISE with the mean of its masks."""
     size = (image.shape[-2], image.shape[-1])
-    masks = CellMasks.draw(rise.masks, rise.cells, rise.keep, size, rise.seed, like=image)
+    masks = CellMasks.draw(rise.most, rise.cells, rise.keep, size, rise.seed, like=image)
     return correlation(rise(image, target), masks.build(slice(None)).mean(0))
 
 

@@ -146,8 +146,8 @@ def paired_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
     with torch.autocast(scores.device.type, enabled=False):
         for part in slices(pairs, MASKS_AT_ONCE // 2):
             which = slice(2 * part.start, 2 * part.stop)
-            here, there = masks.build(which).flatten(1).unflatten(0, (-1, 2)).unbind(1)
-            one, other = scores[:, which].unflatten(1, (-1, 2)).unbind(2)
+            here, there = masks.build(which).reshape(-1, 2, shape[1]).unbind(1)
+            one, other = scores[:, which].reshape(len(scores), -1, 2).unbind(2)
             first += one @ here + other @ there
             second += (
                 one.square() @ here.square() + other.square() @ there.square() + 2 * (one * other) @ (here * there)
