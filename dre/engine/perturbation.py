@@ -262,3 +262,11 @@ def _finite(scores: Tensor, name: Readout) -> Tensor:
             f"(first: image {where} of the batch, point {point} of the sweep); try float32 instead of autocast"
         )
     return scores
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether PyTorch computes convolutions in bfloat16 by instructions of this CPU, rather than one by one."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a build of PyTorch without that library
+        return False

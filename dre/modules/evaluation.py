@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
+from dre.engine.perturbation import cpu_has_bfloat16
 from dre.evaluation.evaluator import Chosen, Evaluator, Explains, OnError, check_name
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
@@ -157,6 +158,11 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def on_test_start(self) -> None:
         """Make the cache ready for what the classifier and the explainers hold now."""
+        if self.sweep_precision == "bfloat16" and self.device.type == "cpu" and not cpu_has_bfloat16():
+            rank_zero_warn(
+                "this CPU has no instructions for bfloat16, so `sweep_precision: bfloat16` is much slower here than "
+                "float32; leave it out"
+            )
         self.evaluator.open()
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:

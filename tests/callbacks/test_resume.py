@@ -198,7 +198,8 @@ def test_what_another_version_wrote_is_refused_in_one_line(five_shards, tmp_path
         evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))
 
 
-def test_scores_of_two_precisions_are_not_joined(five_shards, tmp_path):
+def test_scores_of_two_precisions_are_not_joined(five_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("dre.modules.evaluation.cpu_has_bfloat16", lambda: False)
     data = small_data(five_shards)
     chosen = [ExplanationMetrics(show=False), EvaluationReport(), EvaluationResume(rest=0)]
     module = small_evaluation(sweep_precision="bfloat16", metrics={"faithfulness": Faithfulness(steps=2)})
@@ -210,7 +211,7 @@ def test_scores_of_two_precisions_are_not_joined(five_shards, tmp_path):
         return step(batch, batch_idx)
 
     module.test_step = failing
-    with pytest.raises(PowerFailureError):
+    with pytest.raises(PowerFailureError), pytest.warns(UserWarning, match="this CPU has no instructions for bfloat16"):
         quiet_trainer(tmp_path, callbacks=chosen).test(module, data, verbose=False)
     exact = small_evaluation(metrics={"faithfulness": Faithfulness(steps=2)})
     with pytest.raises(ValueError, match=r"were scored in bfloat16, not in float32\).*without --resume"):
@@ -224,7 +225,8 @@ def test_scores_of_two_precisions_are_not_joined(five_shards, tmp_path):
     with pytest.raises(ValueError, match=r"of first were scored in bfloat16, those of second in f"):
         dre.compare(frame, frame.drop(columns=PRECISION))
     with pytest.raises(ValueError, match="first mixes scores of masked images in bfloat16 and float32"):
-        dre.compare(pd.concat([frame, frame.drop(columns=PRECISION).assign(explainer="other")]))
+        renamed = frame.drop(columns=PRECISION).assign(explainer=frame["explainer"].astype(str) + " again")
+        dre.compare(pd.concat([frame, renamed]))
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on(five_shards, tmp_path, monkeypatch):
