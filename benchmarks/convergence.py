@@ -33,7 +33,7 @@ PIECES = 256
 """Equal pieces of the path whose map is the reference."""
 TOLERANCE = 0.01
 SAMPLES = (8, 32)
-MASKS = (128, 512)
+MASKS = (64, 256)
 Curves = dict[str, dict[int, list[float]]]
 """By name of a curve: passes, and a value for each image."""
 

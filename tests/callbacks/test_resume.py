@@ -224,8 +224,8 @@ def test_scores_of_two_precisions_are_not_joined(five_shards, tmp_path, monkeypa
         assert BFLOAT16[:60].replace("`", "") in (tmp_path / name).read_text().replace("`", "")
     with pytest.raises(ValueError, match=r"of first were scored in bfloat16, those of second in f"):
         dre.compare(frame, frame.drop(columns=PRECISION))
+    renamed = frame.drop(columns=PRECISION).assign(explainer=frame["explainer"].astype(str) + " again")
     with pytest.raises(ValueError, match="first mixes scores of masked images in bfloat16 and float32"):
-        renamed = frame.drop(columns=PRECISION).assign(explainer=frame["explainer"].astype(str) + " again")
         dre.compare(pd.concat([frame, renamed]))
 
 
