@@ -16,8 +16,8 @@ PRECISION = "sweep_precision"
 
 BFLOAT16 = (
     "Masked images were scored in bfloat16 (`sweep_precision`), maps made in the run's own precision. On 8 demo "
-    "photographs with EfficientNet-Lite0, at 10 areas, that moved M_F x 100 of Grad-CAM by -0.2 and of an edge detector "
-    "by -0.7 on average, and of single photographs by up to 2.5 (standard deviation 1.0). These scores do not belong "
+    "photographs with EfficientNet-Lite0, at 10 areas, M_F x 100 of Grad-CAM moved by -0.2 and of an edge detector "
+    "by -0.7 on average, that of single photographs by up to 2.5 (standard deviation 1.0). These scores do not belong "
     "into one table with scores in float32."
 )
 """What reports of such runs warn of."""
