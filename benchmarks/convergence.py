@@ -206,7 +206,9 @@ def draw(curves: Curves, path: Path) -> None:
                 label = name if len(starts) > 1 else name.partition(", ")[2]
                 dashes = "--" if name.endswith("published") else "-"
                 axes.loglog(list(curve), [mean(values) for values in curve.values()], dashes, marker=".", label=label)
-        axes.set(title=title, xlabel="passes")
+        passes = sorted({count for name, curve in curves.items() if name.startswith(starts) for count in curve})
+        axes.set(title=title, xlabel="passes", xticks=passes, xticklabels=passes)
+        axes.minorticks_off()
         axes.title.set_fontsize(9)
         axes.legend(fontsize=6)
     figure.savefig(path, dpi=110)
