@@ -15,8 +15,8 @@ from torch import Tensor
 from dre.engine.scoring import score
 from dre.explainers import Explainer, Zennit
 from dre.explainers.cam import feature_map
+from dre.explainers.perturbation.cell_masks import CellMasks
 from dre.explainers.perturbation.extremal import AREA_WEIGHT_GROWTH, DAMPENING, FIRST_AREA_WEIGHT, MOMENTUM
-from dre.explainers.perturbation.rise import CellMasks
 from dre.explainers.perturbation.smooth_max import COLDNESS, SmoothMax, bump_heights
 from dre.images.blur import gaussian_blur
 from dre.models import Classifier

@@ -20,6 +20,7 @@ from callbacks.image_selection import gathered
 from callbacks.outputs import MetricStates
 from callbacks.progress import images_to_evaluate
 from dre.evaluation.measures import Measures, request_sweeps, why_no_value
+from dre.evaluation.scores import BFLOAT16, PRECISION
 from dre.metrics import ImageMean, ScoreTable
 from dre.metrics.base import arguments_of
 from dre.metrics.words import definition
@@ -144,9 +145,16 @@ class ExplanationMetrics(MetricStates, pl.Callback):
             with replacing(Path(trainer.default_root_dir) / "curves.parquet") as part:
                 curves_frame(curves).to_parquet(part)
             facts: dict[str, Any] = {"evaluated": evaluated, "maps": flaws, "skipped": skipped}
+            if (precision := cast(ExplainerEvaluation, pl_module).sweep_precision) != "float32":
+                facts["sweep_precision"] = precision
             names = cast(ExplainerEvaluation, pl_module).classifier.class_names
             with replacing(Path(trainer.default_root_dir) / "scores.parquet") as part:
-                _write_rows(frame, lambda rows: with_annotations(with_classes(rows, classes, names), annotations), part)
+
+                def described(rows: pd.DataFrame) -> pd.DataFrame:
+                    table = with_annotations(with_classes(rows, classes, names), annotations)
+                    return table.assign(**{PRECISION: precision}) if "sweep_precision" in facts else table
+
+                _write_rows(frame, described, part)
             facts["annotations"] = describe_annotations(annotations, self._reading_objects())
             summary = self._write(trainer, frame, explained, facts | {"transfer": transfer})
             for name, metric in product(summary["scores"], summary["normalised"]):
@@ -163,11 +171,21 @@ class ExplanationMetrics(MetricStates, pl.Callback):
 
     def progress(self, pl_module: pl.LightningModule) -> dict[str, Any]:
         """See `callbacks.resume.Resumable`."""
-        return super().progress(pl_module) | {"skipped": dict(cast(ExplainerEvaluation, pl_module).evaluator.skipped)}
+        evaluation = cast(ExplainerEvaluation, pl_module)
+        more = {"skipped": dict(evaluation.evaluator.skipped), "sweep_precision": evaluation.sweep_precision}
+        return super().progress(pl_module) | more
 
     def resume(self, pl_module: pl.LightningModule, progress: dict[str, Any]) -> None:
-        """See `callbacks.resume.Resumable`."""
-        cast(ExplainerEvaluation, pl_module).evaluator.skipped |= progress.get("skipped", {})
+        """See `callbacks.resume.Resumable`.
+
+        Raises:
+            ValueError: Masked images were scored in another precision before.
+        """
+        evaluation = cast(ExplainerEvaluation, pl_module)
+        before = progress.get("sweep_precision", "float32")  # runs before 0.2 knew no other
+        if before != evaluation.sweep_precision:
+            raise ValueError(f"its masked images were scored in {before}, not in {evaluation.sweep_precision}")
+        evaluation.evaluator.skipped |= progress.get("skipped", {})
         super().resume(pl_module, progress)
 
     def _check_count(self, trainer: pl.Trainer, evaluation: ExplainerEvaluation) -> tuple[int, dict[str, str]]:
@@ -222,8 +240,9 @@ class ExplanationMetrics(MetricStates, pl.Callback):
         summary["data"] = trainer.datamodule.describe() if trainer.datamodule is not None else None  # type: ignore[attr-defined]
         summary["reference"] = choose_reference(list(self.metrics), self.reference)
         summary["recipes"] = read_json(directory / "run.json").get("recipes", {})
+        warned = f"{BFLOAT16}\n\n" if "sweep_precision" in summary else ""
         text, shown = (
-            f"{_counts(summary)}\n\n{summary_markdown(summary, reference=summary['reference'], arrows=arrows)}"
+            f"{_counts(summary)}\n\n{warned}{summary_markdown(summary, reference=summary['reference'], arrows=arrows)}"
             for arrows in (False, True)
         )
         write_rank_diagrams(summary, directory)

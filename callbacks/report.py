@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from callbacks.image_selection import BestWorst, first_keys
 from callbacks.outputs import OutputsCallback
 from callbacks.panels import authors
+from dre.evaluation.scores import BFLOAT16
 from dre.reporting import Example, Report, recipe_lines, report_html
 from dre.reporting.cells import choose_reference
 from dre.reporting.style import readable
@@ -145,7 +146,7 @@ class EvaluationReport(OutputsCallback):
             images=_listed(directory / "scores.parquet", chosen.metric),
             chosen_by=chosen.metric,
             chosen_for=chosen.explainer,
-            failures=_failures(summary),
+            failures=_failures(summary) | _unfinished(read_json(directory / "cost.json")),
             facts=_facts(pl_module, summary, directory),
             files={name: what for name, what in (FILES | PICTURES).items() if (directory / name).is_file()},
             pictures={
@@ -183,6 +184,15 @@ def _failures(summary: dict[str, Any]) -> dict[str, int]:
     }
 
 
+def _unfinished(costs: dict[str, Any]) -> dict[str, int]:
+    """Count explanations that stopped at a bound before their error was below the tolerance, with the largest error."""
+    return {
+        f"explanations of {readable(name)} that stopped at a bound, largest error {cost['largest_error']:.1%}": count
+        for name, cost in costs.items()
+        if (count := round(cost.get("at_bound") or 0))
+    }
+
+
 def _facts(pl_module: pl.LightningModule, summary: dict[str, Any], directory: Path) -> dict[str, str]:
     """Say what was run, on what, with what."""
     facts = {}
@@ -192,6 +202,8 @@ def _facts(pl_module: pl.LightningModule, summary: dict[str, Any], directory: Pa
         if classifier is not None:
             identity = classifier.identity()
             facts[name] = f"{identity['name']}, {identity['num_classes']} classes, weights {identity['fingerprint']}"
+    if "sweep_precision" in summary:
+        facts["sweep precision"] = BFLOAT16
     for name in ("target", "images"):
         facts[name] = str(getattr(pl_module, name, ""))
     data = summary.get("data") or {}

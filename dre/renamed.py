@@ -90,6 +90,7 @@ NAMES: dict[str, str] = {
     "dre.explainers.base.UnsuitedError": "dre.explainers.base.UnsupportedError",
     "dre.explainers.blocks.blocks": "dre.engine.chunks.chunk_slices",
     "dre.explainers.catalogue.suitable_explainers": "dre.api.supported_explainers",
+    "dre.explainers.gradient.SmoothGrad": "dre.explainers.smooth_grad.SmoothGrad",
     "dre.explainers.interception.Interceptor": "dre.explainers.propagation.function_mode.FunctionMode",
     "dre.imaging.background_mixture": "dre.images.fill.mixture_fill",
     "dre.imaging.baseline_images": "dre.images.fill.fill_images",

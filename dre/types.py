@@ -23,6 +23,9 @@ ScoreName = Literal["probability", "logit", "log_probability"]
 Readout = ScoreName | Literal["correct"] | InformationName
 """What is read of a masked image: a score of the target, whether it is the best class, or how much is still to see."""
 
+SweepPrecision = Literal["float32", "bfloat16"]
+"""Precision in which masked images are scored: that of the run, or bfloat16, which is faster and moves scores."""
+
 Scorer = Literal["classifier", "transfer"]
 """Which classifier scores masked images: the one that is explained, or a second one, an evaluation's `transfer`."""
 
@@ -342,6 +345,9 @@ class Probe(Protocol):
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """Return a random generator for each image that depends on neither batch nor rank."""
+
+    def settle(self, errors: Sequence[float], tolerance: float, bound: str, scale: str) -> None:
+        """Count images that were explained to a tolerance, with the errors that were left as shares of `scale`."""
 
 
 class IntegrationPath(Protocol):

@@ -33,6 +33,10 @@ class PaperTables(pl.Callback):
         if stage == "test":
             for name in trainer.strategy.broadcast(_wanted(Path(trainer.default_root_dir))):
                 paper_table_file(name)
+                if getattr(pl_module, "sweep_precision", "float32") != "float32":
+                    raise ValueError(
+                        f"{name} is a table of a paper, whose figures are of float32; leave out --model.sweep_precision"
+                    )
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write on the first rank, from the files of the run directory."""

@@ -16,6 +16,7 @@ import yaml
 from dre.reporting.cells import markdown_table
 from dre.runs.process import one_line_errors
 from dre.runs.results import RunResults, missing_files
+from reproduction.paper_table import check_precision
 from reproduction.study_verdicts import decide_by_study
 from reproduction.verdicts import LEAST, Finding, Verdict, check_claim, decide
 
@@ -67,8 +68,10 @@ def read_claims(path: Path = CLAIMS) -> list[dict[str, Any]]:
 
 
 def read_runs(directories: Sequence[Path]) -> list[RunResults]:
-    """Read runs; those that were only tried out, and those of random weights, do not count."""
-    return [run for run in map(RunResults, directories) if not run.is_smoke and not run.is_random]
+    """Read runs; those that were only tried out, and those of random weights, do not count; see `check_precision`."""
+    runs = [run for run in map(RunResults, directories) if not run.is_smoke and not run.is_random]
+    check_precision(runs)
+    return runs
 
 
 def _rank(run: RunResults) -> tuple[int, str]:

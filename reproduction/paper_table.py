@@ -59,7 +59,11 @@ def join(paper: PaperTable, runs: Sequence[RunResults]) -> JointTable:
 
     Where rows are about networks or data sets, every run adds one to each block of them; otherwise it adds columns, one
     for each that differs by more than network and data, and the means of networks that the paper has.
+
+    Raises:
+        ValueError: A run scored its masked images in bfloat16.
     """
+    check_precision(runs)
     by_rows = any(row.condition for row in paper.rows)
     rows = _blocks(paper.rows, runs) if by_rows else [Slot(row, None, place) for place, row in enumerate(paper.rows)]
     columns = [Slot(column, None, place) for place, column in enumerate(paper.columns)]
@@ -71,6 +75,16 @@ def join(paper: PaperTable, runs: Sequence[RunResults]) -> JointTable:
         table.cells.append([_cell(table, row, column) for column in columns])
     _mark(table)
     return table
+
+
+def check_precision(runs: Sequence[RunResults]) -> None:
+    """Refuse runs that scored masked images in another precision than float32."""
+    for run in runs:
+        if (precision := run.config["model"].get("sweep_precision", "float32")) != "float32":
+            raise ValueError(
+                f"{run.directory} scored its masked images in {precision}, which tables of papers do not mix with "
+                "others; evaluate again without --model.sweep_precision"
+            )
 
 
 def _blocks(entries: Sequence[Entry], runs: Sequence[RunResults]) -> list[Slot]:

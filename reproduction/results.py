@@ -20,7 +20,7 @@ from dre.runs.directory import MADE
 from dre.runs.locks import read_json
 from dre.runs.process import one_line_errors
 from dre.runs.results import RunResults, without_folders
-from reproduction.paper_table import join, joint_markdown
+from reproduction.paper_table import check_precision, join, joint_markdown
 from reproduction.papers import FOLDER, paper_table_file, read_paper_table
 from reproduction.pictures import CHOSEN, MOST, Picture, is_demo, pictures_of, read_chosen
 from reproduction.run_page import Listed, list_runs, run_text
@@ -65,6 +65,7 @@ def build(
     tried = [run.directory for run in runs if run.is_smoke]
     if tried:
         raise ValueError(f"{tried[0]} was only tried out (--smoke): its figures are no results")
+    check_precision(runs)
     missing = [folder for folder in charts if not list(folder.glob("*.png"))]
     if missing:
         raise FileNotFoundError(f"no PNG under {missing[0]}; `python -m reproduction.controller` makes some")

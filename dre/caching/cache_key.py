@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dre.caching.sources import UndescribableError, module_sources, package_sources
 from dre.engine.chunks import Chunk
+from dre.engine.convergence import Convergence
 from dre.engine.gradients import Cost, Vanished
 from dre.explainers import Explainer
 from dre.models import Classifier
@@ -24,7 +25,7 @@ FORMAT = "saliency maps 2"
 Plain = Any
 """Numbers, words, and lists and dictionaries of them, as json writes them."""
 
-NO_OPTIONS = (Chunk, Cost, Vanished, MemoryEstimate)
+NO_OPTIONS = (Chunk, Convergence, Cost, Vanished, MemoryEstimate)
 """What explainers and classifiers hold that changes no map."""
 
 RESULTS = frozenset({"dropped_mass", "forwards", "gap", "objective", "standard_error"})

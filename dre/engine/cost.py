@@ -1,22 +1,17 @@
 """Cost of an explainer: passes, time and peak memory, measured around its calls and merged over ranks."""
 
-import ctypes
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from dre.engine.gradients import Cost
+from dre.engine.peak import PeakMemory as PeakMemory
 from dre.types import Scorer
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-CLEAR_PEAK = "5"
 
 
 @dataclass(slots=True)
@@ -42,6 +37,10 @@ class Tally:
         transferred: Images whose masked copies a second classifier scored in this run.
         transfer_forwards: Passes of the second classifier that this took.
         transfer_seconds: Time that this took.
+        to_tolerance: Images that were explained to a tolerance.
+        at_bound: How many of them stopped at a bound before they reached it.
+        largest_error: Largest error that was left of them, as a share of what the tolerance is a share of.
+        score_saved: Masked copies that metrics asked for and that were scored before, for another metric or explainer.
     """
 
     images: float = 0
@@ -60,6 +59,10 @@ class Tally:
     transferred: float = 0
     transfer_forwards: float = 0
     transfer_seconds: float = 0
+    to_tolerance: float = 0
+    at_bound: float = 0
+    largest_error: float = 0
+    score_saved: float = 0
 
     def values(self) -> list[float]:
         """Return all numbers in order."""
@@ -67,10 +70,11 @@ class Tally:
 
     @classmethod
     def merged(cls, rows: torch.Tensor) -> Self:
-        """Add up what ranks measured, [ranks, numbers]; of the peaks the largest counts."""
+        """Add up what ranks measured, [ranks, numbers]; of peaks and errors the largest counts."""
         names = [field.name for field in fields(cls)]
         sums = dict(zip(names, rows.double().sum(dim=0).tolist(), strict=True))
-        return cls(**sums | {"peak_bytes": float(rows[:, names.index("peak_bytes")].max())})
+        largest = {name: float(rows[:, names.index(name)].max()) for name in LARGEST}
+        return cls(**sums | largest)
 
     @property
     def milliseconds(self) -> float | None:
@@ -87,15 +91,24 @@ class Tally:
             **per_image,
             "milliseconds": self.milliseconds,
             "score_forwards": self.score_forwards / self.scored if self.scored else None,
+            "score_saved": self.score_saved / self.scored if self.scored else None,
             "score_milliseconds": 1000 * self.score_seconds / self.scored if self.scored else None,
             "transfer_forwards": self.transfer_forwards / self.transferred if self.transferred else None,
             "transfer_milliseconds": 1000 * self.transfer_seconds / self.transferred if self.transferred else None,
             "peak_bytes": self.peak_bytes if self.peak_bytes >= 0 else None,
+            "at_bound": self.at_bound if self.to_tolerance else None,
+            "largest_error": self.largest_error if self.to_tolerance else None,
         }
 
 
+LARGEST = ("peak_bytes", "largest_error")
+"""What is not added up: of several, the largest counts."""
+
 PASSES = ("forwards", "backwards", "head_backwards")
 """Kinds of passes that explaining takes."""
+
+ENDS = ("to_tolerance", "at_bound")
+"""How explanations to a tolerance end."""
 
 
 @dataclass(slots=True)
@@ -109,6 +122,9 @@ class Share:
         seconds: Time; None for a first batch, which warms up.
         peak_bytes: Memory of the whole batch; None where it was not measured.
         warm_seconds: Time in a first batch; None for others.
+        to_tolerance: Images that were explained to a tolerance: one or none.
+        at_bound: The batch's share of those that stopped at a bound.
+        largest_error: That was left in the whole batch.
     """
 
     forwards: float
@@ -117,6 +133,9 @@ class Share:
     seconds: float | None
     peak_bytes: float | None
     warm_seconds: float | None = None
+    to_tolerance: float = 0
+    at_bound: float = 0
+    largest_error: float = 0
 
 
 @contextmanager
@@ -174,6 +193,7 @@ class Meter:
         """Measure the explanation of a batch; afterwards `last` holds one image's share."""
         tally, before, is_first = self.tally, asdict(self.cost), self.is_cold
         memory = PeakMemory(device) if is_first or device.type == "cuda" else None
+        self.cost.largest_error = 0.0  # of this batch alone
         start = _now(device)
         with counted(self.network) as passes:
             yield
@@ -184,8 +204,9 @@ class Meter:
         spent["forwards"] = max(spent["forwards"], passes.forwards)
         spent["backwards"] = max(spent["backwards"], passes.backwards - spent["head_backwards"])
         tally.images += images
-        for name in PASSES:
+        for name in (*PASSES, *ENDS):
             setattr(tally, name, getattr(tally, name) + spent[name])
+        tally.largest_error = max(tally.largest_error, self.cost.largest_error)
         self.is_cold = False
         if is_first:
             tally.warm_images, tally.warm_seconds = tally.warm_images + images, tally.warm_seconds + seconds
@@ -193,7 +214,8 @@ class Meter:
             tally.timed, tally.seconds = tally.timed + images, tally.seconds + seconds
         tally.peak_bytes = max(tally.peak_bytes, -1 if peak is None else peak)
         self.last = Share(
-            **{name: spent[name] / images for name in PASSES},
+            **{name: spent[name] / images for name in (*PASSES, *ENDS)},
+            largest_error=self.cost.largest_error,
             seconds=None if is_first else seconds / images,
             peak_bytes=peak,
             warm_seconds=seconds / images if is_first else None,
@@ -223,60 +245,15 @@ class Meter:
         """Count an image whose map came from a cache, at what it took when it was explained."""
         tally = self.tally
         tally.images, tally.cached = tally.images + 1, tally.cached + int(from_cache)
-        for name in PASSES:
+        for name in (*PASSES, *ENDS):
             setattr(tally, name, getattr(tally, name) + getattr(share, name))
+        tally.largest_error = max(tally.largest_error, share.largest_error)
         if share.seconds is not None:
             tally.timed, tally.seconds = tally.timed + 1, tally.seconds + share.seconds
         if share.warm_seconds is not None:
             tally.warm_images, tally.warm_seconds = tally.warm_images + 1, tally.warm_seconds + share.warm_seconds
         if share.peak_bytes is not None:
             tally.peak_bytes = max(tally.peak_bytes, share.peak_bytes)
-
-
-class PeakMemory:
-    """Measure how much memory a stretch of work takes beyond what was held before.
-
-    On a GPU that is what PyTorch allocates. On a CPU it is the process's resident memory, on Linux alone: freed blocks
-    are given back first, so that what an earlier explainer needed does not hide what this one needs.
-
-    Args:
-        device: Where the work happens.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.before: int | None = None
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device)
-        elif device.type == "cpu" and sys.platform.startswith("linux"):
-            self.before = _start_watching()
-
-    def read(self) -> int | None:
-        """Return the bytes beyond the start at the highest point since; None where the system does not say."""
-        if self.before is None:
-            return None
-        if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device)) - self.before
-        peak = _status("VmHWM:")
-        return None if peak is None else max(0, peak - self.before)
-
-
-def _start_watching() -> int | None:
-    """Reset the kernel's record of the highest resident memory, and say what is resident now."""
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        CLEAR.write_text(CLEAR_PEAK)
-    except (OSError, AttributeError):  # another C library, or a kernel that does not allow it
-        return None
-    return _status("VmRSS:")
-
-
-def _status(name: str) -> int | None:
-    for line in STATUS.read_text().splitlines():
-        if line.startswith(name):
-            return 1024 * int(line.split()[1])
-    return None
 
 
 def _now(device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dre.engine.chunks import Chunk
+from dre.engine.convergence import Convergence
 from dre.engine.scoring import score
 from dre.images.randomness import image_generators as image_generators
 from dre.models import Classifier
@@ -26,11 +27,18 @@ ADVICE: dict[ScoreName, str] = {
 
 @dataclass(slots=True)
 class Cost:
-    """Count passes of single images: the cost of an explanation, independent of the machine."""
+    """Count passes of single images: the cost of an explanation, independent of the machine.
+
+    Of images that are explained to a tolerance it counts how many there were, how many stopped at a bound before they
+    reached it, and the largest error that was left, as a share (see `Probe.settle`).
+    """
 
     forwards: int = 0
     backwards: int = 0
     head_backwards: int = 0
+    to_tolerance: int = 0
+    at_bound: int = 0
+    largest_error: float = 0.0
 
 
 def is_flat(gradient: Tensor) -> Tensor:
@@ -106,6 +114,7 @@ class Probe:
         chunk: Most images in one pass.
         keys: Names of the B images, which seed random draws.
         vanished: Where gradients that vanish are counted.
+        convergence: Where errors that are left are reported from.
     """
 
     classifier: Classifier
@@ -115,6 +124,12 @@ class Probe:
     chunk: Chunk = field(default_factory=Chunk)
     keys: Sequence[str] | None = None
     vanished: Vanished = field(default_factory=Vanished)
+    convergence: Convergence = field(default_factory=Convergence)
+
+    def part(self, rows: slice) -> "Probe":
+        """Return the probe of some images of the batch, with the same counters."""
+        keys = None if self.keys is None else self.keys[rows]
+        return replace(self, targets=self.targets[rows], keys=keys)
 
     @property
     def dataset_mean(self) -> Tensor:
@@ -216,6 +231,12 @@ class Probe:
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """Return one CPU generator per image, seeded by its key."""
         return image_generators(images, self.keys, seed)
+
+    def settle(self, errors: Sequence[float], tolerance: float, bound: str, scale: str) -> None:
+        """Count images that were explained to a tolerance, see `Convergence.count`."""
+        self.cost.to_tolerance += len(errors)
+        self.cost.at_bound += self.convergence.count(errors, tolerance, bound, scale)
+        self.cost.largest_error = max([self.cost.largest_error, *errors])
 
     def _targets(self, rows: Tensor | None) -> Tensor:
         return self.targets if rows is None else self.targets[rows]

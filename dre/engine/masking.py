@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dre.images.fill import fill_images, interpolate
+from dre.images.fill import BLUR, fill_images, interpolate
 from dre.images.information import cores
 from dre.images.maps import min_max
 from dre.images.noisy_linear import linear_imputation
 from dre.images.randomness import Draw, named_generator, scattered_pixels, top_count
-from dre.types import Blur, FillName, Interpolation, NoisyLinear, Sweep
+from dre.types import Blur, Fill, FillName, Interpolation, NoisyLinear, Sweep
 
 Layer = Literal["image"] | FillName | Blur | Interpolation | NoisyLinear
 Mixing = Literal["whole", "ranked", "level", "soft"]
@@ -63,7 +63,7 @@ class View:
 def views(sweep: Sweep, pixels: int) -> list[View]:
     """Name the masked versions that a sweep wants, in the order of its columns."""
     shows_image_first = sweep.kept in ("top", "level", "soft")
-    fill: Layer = NoisyLinear() if sweep.fill == "noisy_linear" else sweep.fill
+    fill = _layer_of(sweep.fill)
     layers: tuple[Layer, Layer] = ("image", fill) if shows_image_first else (fill, "image")
     if sweep.draws:
         draws = (Draw(sweep.seed, number) for number in range(sweep.draws))
@@ -73,6 +73,13 @@ def views(sweep: Sweep, pixels: int) -> list[View]:
         return [View("soft", *layers, ratio, order) if ratio else _whole(layers[1]) for ratio in sweep.ratios]
     mixing: Mixing = "level" if sweep.kept == "level" else "ranked"
     return [_ranked(mixing, layers, ratio, pixels, order) for ratio in sweep.ratios]
+
+
+def _layer_of(fill: Fill) -> Layer:
+    """Return the layer of a fill; a name and the class that it stands for are one."""
+    if fill == "noisy_linear":
+        return NoisyLinear()
+    return BLUR if fill == "blur" else fill
 
 
 def _whole(layer: Layer) -> View:

@@ -10,51 +10,30 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from dre.checks import NonFiniteError, check_images, check_saliency, check_targets
+from dre.checks import NonFiniteError, check_choice, check_images, check_saliency, check_targets
 from dre.engine.chunks import Chunk, is_out_of_memory, slices
+from dre.engine.map_orders import MapOrders
+from dre.engine.map_orders import rank as rank
+from dre.engine.map_orders import smooth_ranking as smooth_ranking
 from dre.engine.masking import Build, Canvas, View, places, views
 from dre.engine.scoring import check_score_name, score
-from dre.images.blur import gaussian_blur
 from dre.images.information import information_content
-from dre.images.maps import min_max
 from dre.images.randomness import Draw, draw_orders, image_names
-from dre.types import InformationName, Readout, ScoreName, Scorer, Sweep
+from dre.types import InformationName, Readout, ScoreName, Scorer, Sweep, SweepPrecision
 
 Read = Callable[[Tensor, slice], Tensor]
 """From masked images of a slice of the batch, image by image, to what is read of each: [N, ...]."""
 
-
-def rank(saliency: Tensor) -> Tensor:
-    """Return the place of each pixel in the descending order of its map, int64 [B, H*W], 0 for the highest.
-
-    Ties go to the pixel that comes first in row-major order, so each place is taken exactly once.
-    """
-    return places(saliency.flatten(1).argsort(dim=1, descending=True, stable=True))
-
-
-def smooth_ranking(saliency: Tensor, weight: float, sigma_share: float = 0.02) -> Tensor:
-    """Scale each map to [0, 1] and add a little of its smoothed self, which removes speckles and breaks most ties.
-
-    The paper gives neither weight nor width: both are our choice. The result ranks pixels alike for a map and its
-    positive affine rescalings, but not for every increasing function of it.
-
-    Args:
-        saliency: [B, 1, H, W], any range.
-        weight: Of the smoothed map; 0 returns `saliency` as it is.
-        sigma_share: Standard deviation of the Gaussian as a share of the height.
-
-    Source: Fu et al. 2021, implementation details of M_F: M + eps * G_sigma(M).
-    """
-    if weight == 0:
-        return saliency
-    scaled = min_max(saliency.double())  # rounded once, at the end: rounding in the blur must not order tied pixels
-    return (scaled + weight * gaussian_blur(scaled, sigma_share * saliency.shape[-2])).float()
+Entry = tuple[View, Readout, bytes]
+"""A masked version, what is read of it, and what names the map that it is made of; nothing where it needs none."""
 
 
 class SweepEngine:
-    """Score masked copies of images in chunks of bounded size; `forwards` counts the images that were forwarded.
+    """Score masked copies of images in chunks of bounded size.
 
-    Precision is the caller's: it runs in that of the surrounding `torch.autocast`.
+    `forwards` counts the images that were forwarded, `saved` those that sweeps asked for and that were scored before.
+
+    Precision is the caller's, that of the surrounding `torch.autocast`, unless it is told to score in bfloat16.
 
     Args:
         classifier: From [N, C, H, W] in [0, 1] to logits [N, K].
@@ -62,6 +41,7 @@ class SweepEngine:
         chunk: Most images in one forward pass, or what an explainer decided; by default chosen by device and free
             memory. It is halved when the device runs out of memory.
         by: Which classifier of an evaluation it is; sweeps that another one scores are refused.
+        precision: `bfloat16` runs the classifier under autocast in it; scores are read from its logits in float32.
 
     Raises:
         ValueError: There is no such score, or `chunk` is below 1.
@@ -81,12 +61,15 @@ class SweepEngine:
         score: ScoreName = "probability",
         chunk: int | Chunk | None = None,
         by: Scorer = "classifier",
+        precision: SweepPrecision = "float32",
     ) -> None:
         check_score_name(score)
+        check_choice("sweep_precision", precision, get_args(SweepPrecision))
+        self.precision: SweepPrecision = precision
         self.classifier, self.by = classifier, by
         self.score: ScoreName = score
         self.chunk = Chunk.of(chunk)
-        self.forwards = 0
+        self.forwards, self.saved = 0, 0
 
     def batch(self, images: Tensor, targets: Tensor, keys: Sequence[str] | None = None) -> "SweepBatch":
         """Prepare images [B, C, H, W] and their targets [B] for the sweeps of one or several explainers."""
@@ -150,14 +133,21 @@ class SweepEngine:
         Raises:
             ValueError: A target is none of the K classes.
         """
-        logits = self.classifier(masked)
+        if self.precision == "bfloat16":
+            with torch.autocast(masked.device.type, torch.bfloat16):
+                logits = self.classifier(masked)
+        else:
+            logits = self.classifier(masked)
         check_targets(targets, len(masked), logits.shape[1])
         self.forwards += len(masked)
         return logits
 
 
 class SweepBatch:
-    """Score sweeps of one batch: masked copies that do not depend on the map are made and scored once for all maps.
+    """Score sweeps of one batch, each masked copy once for all metrics and maps.
+
+    Once are scored the image itself, what a fill shows where all is hidden, copies in random orders of the pixels, and
+    the copies of maps that are equal or, where pixels are kept by their order alone, have the same order.
 
     Args:
         engine: Runs and counts the forward passes.
@@ -179,7 +169,7 @@ class SweepBatch:
         self.targets = targets
         self.names = image_names(self.images, keys)
         self.canvas = Canvas(self.images, self.names, getattr(engine.classifier, "mean", None))
-        self._shared: dict[tuple[View, Readout], Tensor] = {}
+        self._known: dict[Entry, Tensor] = {}
 
     @torch.no_grad()
     def scores(self, saliency: Tensor, sweeps: Sequence[Sweep], finite: bool = True) -> list[Tensor]:
@@ -200,20 +190,24 @@ class SweepBatch:
                 f"a sweep is to be scored by the `{other[0]}` of an evaluation, and this engine is that of its "
                 f"`{self.engine.by}`; run it on an engine with by={other[0]!r}"
             )
-        pixels = saliency[0].numel()
-        asked = [[(view, sweep.read or self.engine.score) for view in views(sweep, pixels)] for sweep in sweeps]
+        pixels, before, maps = saliency[0].numel(), self.engine.forwards, MapOrders(saliency)
+        asked: list[list[Entry]] = [
+            [(view, sweep.read or self.engine.score, maps.name(view)) for view in views(sweep, pixels)]
+            for sweep in sweeps
+        ]
         wanted: dict[View, dict[Readout, None]] = {}
-        for view, readout in (entry for row in asked for entry in row):
-            if (view, readout) not in self._shared:
+        for view, readout, name in (entry for row in asked for entry in row):
+            if (view, readout, name) not in self._known:
                 wanted.setdefault(view, {})[readout] = None
-        read = self._read_views(wanted, saliency)
-        self._shared |= {entry: column for entry, column in read.items() if entry[0].is_shared}
-        columns = self._shared | read
-        found = [torch.stack([columns[entry] for entry in row], dim=1) for row in asked]
+        read = self._read_views(wanted, maps)
+        self._known |= {(view, readout, maps.name(view)): column for (view, readout), column in read.items()}
+        needed = sum(readout not in get_args(InformationName) for row in asked for _, readout, _ in row)
+        self.engine.saved += needed * len(saliency) - (self.engine.forwards - before)
+        found = [torch.stack([self._known[entry] for entry in row], dim=1) for row in asked]
         return [_finite(one, row[0][1]) for one, row in zip(found, asked, strict=True)] if finite else found
 
     def _read_views(
-        self, wanted: dict[View, dict[Readout, None]], saliency: Tensor
+        self, wanted: dict[View, dict[Readout, None]], maps: MapOrders
     ) -> dict[tuple[View, Readout], Tensor]:
         """Read all masked copies, those together that are built alike and of which the same is wanted."""
         groups: dict[object, list[View]] = {}
@@ -223,7 +217,7 @@ class SweepBatch:
         kept: tuple[object, Tensor, Tensor | None] | None = None
         for members in sorted(groups.values(), key=lambda members: str(members[0].order)):
             if kept is None or kept[0] != members[0].order:
-                kept = (members[0].order, *self._order(members[0], saliency))
+                kept = (members[0].order, *self._order(members[0], maps))
             names = sorted(wanted[members[0]])
             build = self.canvas.builder(members, kept[1], kept[2])
             values = self.engine.score_copies(build, self.targets, len(members), self._reader(names))
@@ -231,15 +225,14 @@ class SweepBatch:
             columns |= dict(zip(entries, values.flatten(1).unbind(dim=1), strict=True))
         return columns
 
-    def _order(self, view: View, saliency: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _order(self, view: View, maps: MapOrders) -> tuple[Tensor, Tensor | None]:
         """Return the map that a masked copy is made of and the places of its pixels in the copy's order."""
         if view.order is None:
-            return saliency, None
+            return maps.saliency, None
         if isinstance(view.order, Draw):
-            order = draw_orders(self.names, saliency[0].numel(), view.order).to(saliency.device)
-            return saliency, places(order)
-        ranked = smooth_ranking(saliency, view.order)
-        return ranked, rank(ranked)
+            order = draw_orders(self.names, maps.saliency[0].numel(), view.order).to(maps.saliency.device)
+            return maps.saliency, places(order)
+        return maps.ranked(view.order)
 
     def _reader(self, readouts: Sequence[Readout]) -> Read:
         """Read [N, len(readouts)] of masked images; one forward pass for all scores, none for information alone."""
@@ -280,3 +273,11 @@ def _finite(scores: Tensor, name: Readout) -> Tensor:
             f"(first: image {where} of the batch, point {point} of the sweep); try float32 instead of autocast"
         )
     return scores
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether PyTorch computes convolutions in bfloat16 by instructions of this CPU, rather than one by one."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a build of PyTorch without that library
+        return False

@@ -46,7 +46,7 @@ def compare(
         and p_holm, better (the side that the interval favours, by the metric's direction) and reason (why values lack).
 
     Raises:
-        ValueError: A table lacks a column, or nothing can be compared.
+        ValueError: A table lacks a column, nothing can be compared, or masked images were scored in two precisions.
         FileNotFoundError: There is no finished run in a directory.
 
     Example:
@@ -62,6 +62,11 @@ def compare(
     if reference is not None:
         raise ValueError("`reference` is about one table; with two, each explainer is compared with itself")
     other = side_of(second, "second")
+    if one.precision != other.precision:
+        raise ValueError(
+            f"the masked images of {one.name} were scored in {one.precision}, those of {other.name} in "
+            f"{other.precision}, which moves scores; evaluate both alike"
+        )
     if one.name == other.name:
         one, other = replace(one, name=f"{one.name} (first)"), replace(other, name=f"{other.name} (second)")
     return _between(one, other, explainers, metrics, drawing)

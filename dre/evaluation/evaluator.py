@@ -18,7 +18,7 @@ from dre.explainers import Explainer
 from dre.explainers.paths.shared import SharedWalks
 from dre.models import Classifier
 from dre.models.class_names import names_of
-from dre.types import Batch, Explained, ScoreName, Sweep, joined, rows_of
+from dre.types import Batch, Explained, ScoreName, Sweep, SweepPrecision, joined, rows_of
 
 Explains = Literal["predicted", "label"]
 """Which class is explained: the one that the classifier predicts, or the one that the data name."""
@@ -47,6 +47,7 @@ class Evaluator:
         chunk: Most masked images in one forward pass; chosen by device when not given.
         cache: Directory that keeps maps, rounded to float16, for later runs; none keeps nothing and rounds nothing.
         transfer: Second classifier, which scores the maps of the first for metrics that ask for it.
+        sweep_precision: In which masked images are scored; explainers run in the precision of the caller.
 
     Example:
         >>> from torch import nn
@@ -69,12 +70,13 @@ class Evaluator:
         chunk: int | None = None,
         cache: str | None = None,
         transfer: Classifier | None = None,
+        sweep_precision: SweepPrecision = "float32",
     ) -> None:
         self.classifier, self.explainers = classifier, dict(explainers)
         self.target, self.images = target, images
         self.walks = SharedWalks(self.explainers)
         self.cache = None if cache is None else SaliencyCache(cache, classifier, self.explainers)
-        self.sweeps = EvaluationSweeps(classifier, transfer, score, chunk)
+        self.sweeps = EvaluationSweeps(classifier, transfer, score, chunk, sweep_precision)
         self.explains_other_class, self.labels_are_classes = False, True
         self.skipped: dict[str, str] = {}
         self.forget()

@@ -11,7 +11,7 @@ from dre.engine.cost import Meter
 from dre.engine.perturbation import SweepBatch, SweepEngine
 from dre.engine.scoring import TransferClassifier, spread
 from dre.models import Classifier
-from dre.types import ScoreName, Scorer, Sweep
+from dre.types import ScoreName, Scorer, Sweep, SweepPrecision
 
 Scores = dict[str, dict[Sweep, Tensor]]
 """By explainer: what each sweep read, [B, columns]."""
@@ -25,16 +25,24 @@ class EvaluationSweeps:
         transfer: A second one; sweeps by it give NaN for images whose target it does not know.
         score: Score of the target that sweeps read.
         chunk: Most masked images in one forward pass; chosen by device when not given.
+        precision: In which both classifiers score, see `SweepEngine`.
     """
 
     def __init__(
-        self, classifier: Classifier, transfer: Classifier | None, score: ScoreName, chunk: int | None
+        self,
+        classifier: Classifier,
+        transfer: Classifier | None,
+        score: ScoreName,
+        chunk: int | None,
+        precision: SweepPrecision = "float32",
     ) -> None:
-        self.engines: dict[Scorer, SweepEngine] = {"classifier": SweepEngine(classifier, score=score, chunk=chunk)}
+        own = SweepEngine(classifier, score=score, chunk=chunk, precision=precision)
+        self.engines: dict[Scorer, SweepEngine] = {"classifier": own}
         self.names: dict[Scorer, str] = {"classifier": classifier.name}
         self.transfer = None if transfer is None else TransferClassifier(transfer, classifier)
         if self.transfer is not None:
-            self.engines["transfer"] = SweepEngine(self.transfer, score=score, chunk=chunk, by="transfer")
+            second = SweepEngine(self.transfer, score=score, chunk=chunk, by="transfer", precision=precision)
+            self.engines["transfer"] = second
             self.names["transfer"] = self.transfer.name
         self.requested: list[Sweep] = []
 
@@ -87,12 +95,13 @@ class EvaluationSweeps:
         broken = ~saliency.isfinite().flatten(1).all(dim=1)
         if engine.by == "classifier":
             say(keys, broken, f"{name} gave maps with NaN or infinity, which are not scored")
-        before = engine.forwards
+        before, saved = engine.forwards, engine.saved
         with meter.scoring(len(saliency), saliency.device, engine.by):
             masked = saliency.masked_fill(broken[:, None, None, None], 0.0) if broken.any() else saliency
             scores = batch.scores(masked, sweeps, finite=False)
         if engine.by == "classifier":
             meter.tally.score_forwards += engine.forwards - before
+            meter.tally.score_saved += engine.saved - saved
         else:
             meter.tally.transfer_forwards += engine.forwards - before
         unread = torch.stack([~read.isfinite().all(dim=1) for read in scores]).any(dim=0) if scores else broken

@@ -10,7 +10,7 @@ from dre.explainers.controlled import ControlledExplainer
 from dre.explainers.fast_shap import FastSHAP
 from dre.explainers.function import FunctionExplainer
 from dre.explainers.ggig import GGIG
-from dre.explainers.gradient import GuidedBackprop, InputXGradient, SmoothGrad, VanillaGradient
+from dre.explainers.gradient import GuidedBackprop, InputXGradient, VanillaGradient
 from dre.explainers.learned import DRE, DREPlus, MGnet
 from dre.explainers.nn_explainer import NNExplainer
 from dre.explainers.paths.blur import BlurIG, BlurPath
@@ -28,6 +28,7 @@ from dre.explainers.propagation.deep_lift import DeepLift
 from dre.explainers.propagation.lrp import LRP, Conservation
 from dre.explainers.random import CentredGaussian, EdgeDetector, Random
 from dre.explainers.refined import DRERefined
+from dre.explainers.smooth_grad import SmoothGrad
 from dre.explainers.xrai import XRAI
 
 __all__ = [

@@ -17,6 +17,7 @@ from dre.checks import (
     class_indices,
 )
 from dre.engine.chunks import Chunk
+from dre.engine.convergence import Convergence
 from dre.engine.gradients import Cost, Probe, Vanished, image_generators
 from dre.models import Classifier
 from dre.models.copies import BlackBox
@@ -88,7 +89,7 @@ class Explainer(nn.Module, ABC):
         self.score: ScoreName = score
         self.cost = Cost()
         self.chunk = Chunk(chunk)
-        self.vanished = Vanished()
+        self.vanished, self.convergence = Vanished(), Convergence()
         self.keys: list[str] | None = None
         self.layer = layer
         if layer is None and (reason := self.unsupported(classifier)):
@@ -136,6 +137,7 @@ class Explainer(nn.Module, ABC):
                 "`explain` work on a copy, images.clone()"
             )
         self.vanished.report(self.score)
+        self.convergence.report()
         check_saliency(saliency, images)
         return saliency
 
@@ -165,7 +167,8 @@ class Explainer(nn.Module, ABC):
 
     def probe(self, targets: Tensor) -> Probe:
         """Return the probe through which passes for a batch with these targets, [B], are run and counted."""
-        return Probe(self.classifier, targets, self.score, self.cost, self.chunk, self.keys, self.vanished)
+        counters = self.vanished, self.convergence
+        return Probe(self.classifier, targets, self.score, self.cost, self.chunk, self.keys, *counters)
 
     def generators(self, images: Tensor, seed: int) -> list[torch.Generator]:
         """Return a CPU generator for each of B images, seeded by its key: draws depend on neither batch nor rank."""

@@ -1,24 +1,19 @@
-"""Gradient explainers: the plain gradient, input x gradient, SmoothGrad and guided backpropagation.
-
-The module has more than 300 lines because each explainer documents its options, its errors and an example.
-"""
+"""Gradient explainers: the plain gradient, input x gradient and guided backpropagation."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dre.checks import check_choice, check_count
-from dre.engine.chunks import chunk_slices
+from dre import renamed
 from dre.explainers.base import Explainer
 from dre.models import Classifier
 from dre.types import ScoreName
 
 Reduction = Literal["sum", "abs_sum", "sum_abs", "max_abs", "max"]
-SmoothKind = Literal["signed", "magnitude", "squared"]
 
 
 def reduce_channels(attribution: Tensor, reduction: Reduction) -> Tensor:
@@ -116,82 +111,6 @@ class InputXGradient(Explainer):
         """See `Explainer.forward`."""
         _, gradient = self.probe(targets).gradient(images)
         return reduce_channels(images * gradient, self.reduce)
-
-
-class SmoothGrad(Explainer):
-    """Average the gradient over noisy copies of the image; `samples` forward and backward passes.
-
-    Args:
-        classifier: What is explained.
-        score: Which output is differentiated.
-        reduce: How the channels of the mean become one value.
-        kind: What is averaged: the `signed` gradient, its `magnitude`, or its square (`squared`, SmoothGrad-Squared).
-        samples: Noisy copies of each image.
-        noise: Standard deviation of the noise as a share of the image's own range, max - min; copies are not clipped.
-        seed: Of the noise, which depends on it, on the key of the image and on the kind of device alone.
-        chunk: Most noisy copies in one pass; chosen by device when not given.
-
-    Raises:
-        ValueError: `samples` is below 1, `noise` negative, or `kind` is none of these.
-
-    Source: Smilkov et al. 2017; the number of samples is that of Fu et al. 2021.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from dre.models import Classifier
-        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
-        >>> classifier = Classifier.wrap(network, size=(8, 8))
-        >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
-        >>> SmoothGrad(classifier, samples=4)(images, targets).shape
-        torch.Size([1, 1, 8, 8])
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        *,
-        score: ScoreName = "probability",
-        reduce: Reduction = "max_abs",
-        kind: SmoothKind = "magnitude",
-        samples: int = 50,
-        noise: float = 0.15,
-        seed: int = 0,
-        chunk: int | None = None,
-    ) -> None:
-        super().__init__(classifier, score=score, chunk=chunk)
-        check_count("samples", samples)
-        if noise < 0:
-            raise ValueError(f"`noise` must not be negative, got {noise}; 0 gives the gradient itself")
-        check_choice("kind", kind, get_args(SmoothKind))
-        self.reduce: Reduction = reduce
-        self.kind: SmoothKind = kind
-        self.samples, self.noise, self.seed = samples, noise, seed
-
-    def explain(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `Explainer.forward`."""
-        width = self.noise * (images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3)))
-        device = images.device  # noise is drawn where the images are, so that a GPU does not wait for the CPU
-        seeds = [generator.initial_seed() for generator in self.generators(images, self.seed)]
-        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
-        for rows, columns in chunk_slices(len(images), self.samples, self.chunk, device):
-            copies = columns.stop - columns.start
-            drawn = [
-                torch.randn(images.shape[1:], generator=generator, device=device)
-                for generator in generators[rows]
-                for _ in range(copies)
-            ]
-            noise = torch.stack(drawn).to(images) * width[rows].repeat_interleave(copies)[:, None, None, None]
-            noisy = images[rows].repeat_interleave(copies, dim=0) + noise
-            _, gradient = self.probe(targets[rows].repeat_interleave(copies)).gradient(noisy)
-            total[rows] += self._term(gradient).view(-1, copies, *images.shape[1:]).sum(dim=1)
-        return reduce_channels(total / self.samples, self.reduce)
-
-    def _term(self, gradient: Tensor) -> Tensor:
-        if self.kind == "signed":
-            return gradient
-        return gradient.abs() if self.kind == "magnitude" else gradient.square()
 
 
 class GuidedBackprop(VanillaGradient):
@@ -319,3 +238,6 @@ def activation_modules(network: nn.Module) -> str:
     if not first:
         return "it has no activation module"
     return "its activations: " + ", ".join(f"{kind}, first in {name!r}" for kind, name in first.items())
+
+
+__getattr__ = renamed.getter(__name__)

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
+from dre.engine.perturbation import cpu_has_bfloat16
 from dre.evaluation.evaluator import Chosen, Evaluator, Explains, OnError, check_name
 from dre.explainers import Explainer
 from dre.explainers.base import UnsupportedError
@@ -16,7 +17,7 @@ from dre.models import Classifier, check_class_names
 from dre.models.class_names import are_labels_for
 from dre.modules.variants import Variants
 from dre.renamed import accepts_old_options, say
-from dre.types import Batch, Explained, ScoreName, in_float32
+from dre.types import Batch, Explained, ScoreName, SweepPrecision, in_float32
 
 OF_EVALUATOR = ("cache", "meters", "request", "skipped", "sweeps", "walks")
 """Attributes of version 0.1 that the evaluator holds."""
@@ -50,6 +51,8 @@ class ExplainerEvaluation(pl.LightningModule):
             which `evaluator.skipped` then names with the reason. NaN is no error: the image's values are NaN.
         transfer: Second classifier, which scores the maps of the first for metrics that ask for it, with its own size
             and normalisation. It explains nothing. Images whose target it does not know have no value of such metrics.
+        sweep_precision: Precision in which masked images are scored. `bfloat16` is faster and moves scores: such a run
+            is neither resumed nor compared as one of `float32`, the precision of the run. Explainers do not change.
 
     Raises:
         ValueError: `explainers` or `metrics` is empty, or an explainer has no name or one with brackets or slashes.
@@ -78,6 +81,7 @@ class ExplainerEvaluation(pl.LightningModule):
         unsupported: Literal["refuse", "leave_out"] = "refuse",
         on_error: OnError = "raise",
         transfer: Classifier | None = None,
+        sweep_precision: SweepPrecision = "float32",
     ) -> None:
         super().__init__()
         if not explainers:
@@ -103,6 +107,7 @@ class ExplainerEvaluation(pl.LightningModule):
             chunk=chunk,
             cache=cache,
             transfer=transfer,
+            sweep_precision=sweep_precision,
         )
         self.transfer = self.evaluator.sweeps.transfer  # a part of this module, too
 
@@ -118,6 +123,11 @@ class ExplainerEvaluation(pl.LightningModule):
                 self.left_out[name] = str(error)
                 rank_zero_warn(f"{name} is left out: {self.left_out[name]}")
         return built
+
+    @property
+    def sweep_precision(self) -> SweepPrecision:
+        """Return the precision in which masked images are scored."""
+        return self.evaluator.sweeps.engines["classifier"].precision
 
     @property
     def reads_labels(self) -> bool:
@@ -155,6 +165,11 @@ class ExplainerEvaluation(pl.LightningModule):
 
     def on_test_start(self) -> None:
         """Make the cache ready for what the classifier and the explainers hold now."""
+        if self.sweep_precision == "bfloat16" and self.device.type == "cpu" and not cpu_has_bfloat16():
+            rank_zero_warn(
+                "this CPU has no instructions for bfloat16, so `sweep_precision: bfloat16` is much slower here than "
+                "float32; leave it out"
+            )
         self.evaluator.open()
 
     def test_step(self, batch: Batch, batch_idx: int) -> Explained | None:

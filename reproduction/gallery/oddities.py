@@ -15,7 +15,7 @@ from torch import Tensor
 from dre.engine.gradients import Probe
 from dre.explainers import RISE, GuidedBackprop, IntegratedGradients, VanillaGradient, idgi
 from dre.explainers.paths.samp import SampPath
-from dre.explainers.perturbation.rise import CellMasks
+from dre.explainers.perturbation.cell_masks import CellMasks
 from dre.images.fill import Baseline
 from dre.models import Classifier
 from dre.runs.process import machine
@@ -83,7 +83,7 @@ def frame_share(classifier: Classifier, image: Tensor, target: Tensor, steps: in
 def mask_likeness(rise: RISE, image: Tensor, target: Tensor) -> float:
     """Correlation of a map of RISE with the mean of its masks."""
     size = (image.shape[-2], image.shape[-1])
-    masks = CellMasks.draw(rise.masks, rise.cells, rise.keep, size, rise.seed, like=image)
+    masks = CellMasks.draw(rise.most, rise.cells, rise.keep, size, rise.seed, like=image)
     return correlation(rise(image, target), masks.build(slice(None)).mean(0))
 
 

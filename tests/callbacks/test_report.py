@@ -8,7 +8,7 @@ import torch
 
 from callbacks import EvaluationReport, ExplanationCost, ExplanationMetrics, MapDistances
 from callbacks.image_selection import BestWorst, first_keys
-from callbacks.report import _listed
+from callbacks.report import _listed, _unfinished
 from dre.metrics import Deletion
 from tests.callbacks.evaluation import EXPLAINERS, small_evaluation
 from tests.reporting.pages import Page
@@ -110,6 +110,11 @@ def test_cost_is_counted_and_logged(five_shards, tmp_path):
     assert passes == {"grad_cam": [1, 0, 1], "random": [0, 0, 0], "vanilla_gradient": [1, 1, 0]}
     # 31 masked versions of its own; the two that show everything or nothing are scored once for all explainers
     assert [entry["score_forwards"] for entry in cost.values()] == [33, 31, 31]
+    assert [entry["score_saved"] for entry in cost.values()] == [0, 2, 2]
+    assert all((entry["at_bound"], entry["largest_error"]) == (None, None) for entry in cost.values())
+    assert _unfinished(cost | {"ig": {"at_bound": 3.0, "largest_error": 0.052}}) == {
+        "explanations of ig that stopped at a bound, largest error 5.2%": 3
+    }
     assert all(entry["images"] == 18 and entry["milliseconds"] > 0 for entry in cost.values())
     assert logged["test/vanilla_gradient/forwards"] == 1
     assert logged["test/random/milliseconds"] == pytest.approx(cost["random"]["milliseconds"], rel=1e-5)

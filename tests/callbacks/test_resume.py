@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 import callbacks
+import dre
 from callbacks import (
     EvaluationProgress,
     EvaluationReport,
@@ -25,6 +26,7 @@ from callbacks import (
     SavedMaps,
 )
 from callbacks.resume import Resumable, read_progress, write_progress
+from dre.evaluation.scores import BFLOAT16, PRECISION
 from dre.metrics import ClassSensitivity, Explainability, Faithfulness, SensitivityN, SoftmaxInformationCurve
 from dre.modules import ExplainerEvaluation
 from tests.callbacks.evaluation import small_evaluation
@@ -194,6 +196,37 @@ def test_what_another_version_wrote_is_refused_in_one_line(five_shards, tmp_path
     line = r"^JpegStability cannot take up what lies in .*progress \(.*\): another version, .* or start a new run"
     with pytest.raises(ValueError, match=line):
         evaluate(tmp_path, small_data(five_shards, eval_batch_size=4))
+
+
+def test_scores_of_two_precisions_are_not_joined(five_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("dre.modules.evaluation.cpu_has_bfloat16", lambda: False)
+    data = small_data(five_shards)
+    chosen = [ExplanationMetrics(show=False), EvaluationReport(), EvaluationResume(rest=0)]
+    module = small_evaluation(sweep_precision="bfloat16", metrics={"faithfulness": Faithfulness(steps=2)})
+    step = module.test_step
+
+    def failing(batch, batch_idx):
+        if batch_idx == 1:
+            raise PowerFailureError
+        return step(batch, batch_idx)
+
+    module.test_step = failing
+    with pytest.raises(PowerFailureError), pytest.warns(UserWarning, match="this CPU has no instructions for bfloat16"):
+        quiet_trainer(tmp_path, callbacks=chosen).test(module, data, verbose=False)
+    exact = small_evaluation(metrics={"faithfulness": Faithfulness(steps=2)})
+    with pytest.raises(ValueError, match=r"were scored in bfloat16, not in float32\).*without --resume"):
+        quiet_trainer(tmp_path, callbacks=chosen).test(exact, data, verbose=False)
+    module.test_step = step
+    quiet_trainer(tmp_path, callbacks=chosen).test(module, data, verbose=False)
+    frame = pd.read_parquet(tmp_path / "scores.parquet")
+    assert set(frame[PRECISION]) == {"bfloat16"}
+    for name in ("summary.md", "report.html"):
+        assert BFLOAT16[:60].replace("`", "") in (tmp_path / name).read_text().replace("`", "")
+    with pytest.raises(ValueError, match=r"of first were scored in bfloat16, those of second in f"):
+        dre.compare(frame, frame.drop(columns=PRECISION))
+    renamed = frame.drop(columns=PRECISION).assign(explainer=frame["explainer"].astype(str) + " again")
+    with pytest.raises(ValueError, match="first mixes scores of masked images in bfloat16 and float32"):
+        dre.compare(pd.concat([frame, renamed]))
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on(five_shards, tmp_path, monkeypatch):

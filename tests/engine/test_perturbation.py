@@ -4,7 +4,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from dre.engine.perturbation import SweepEngine, rank, smooth_ranking
-from dre.images.fill import fill_images
+from dre.images.fill import BLUR, fill_images
 from dre.metrics import Faithfulness, faithfulness
 from dre.types import Sweep
 
@@ -146,6 +146,48 @@ def test_sweeps_share_what_they_have_in_common():
     assert engine.forwards == 3 * (31 + 2 + 7)  # insertion asks nothing new, deletion seven other pixel sets
     assert torch.equal(some, whole[:, ::4])
     assert torch.equal(deletion[:, [0, -1]], whole[:, [-1, 0]])
+
+
+def test_equal_orders_equal_maps_and_equal_fills_are_scored_once_with_the_same_bits():
+    """The passes that this saves are counted, against as many as the columns of all sweeps for each map."""
+    images, targets, saliency = batch()
+    sweeps = [Faithfulness.sweep, DELETION, Sweep(STEPS[::8], BLUR), Sweep((0.25, 0.5), kept="level")]
+    engine, columns = SweepEngine(Classifier()), sum(sweep.columns for sweep in sweeps)
+    shared = engine.batch(images, targets)
+    first = shared.scores(saliency, sweeps)
+    taken = engine.forwards
+    assert engine.saved == 3 * columns - taken > 0
+    again = shared.scores(saliency.clone(), sweeps)
+    assert engine.forwards == taken
+    assert engine.saved == 2 * 3 * columns - taken
+    doubled = shared.scores(2 * saliency, sweeps)  # the same order, other values: only levels read these
+    assert engine.forwards == taken + 3 * 2
+    apart = SweepEngine(Classifier()).run(images, targets, saliency, sweeps)
+    for found in (first, again, doubled, apart):
+        assert all(torch.equal(one, other) for one, other in zip(found, first, strict=True))
+    other = shared.scores(saliency.flip(3), sweeps[:1])
+    assert not torch.equal(other[0], first[0])
+    assert torch.equal(fill_images(images, "blur"), fill_images(images, BLUR))
+    (blurred,) = SweepEngine(Classifier()).run(images, targets, saliency, [Sweep(STEPS[::8], "blur")])
+    assert torch.equal(blurred, first[2])
+
+
+def test_bfloat16_runs_the_network_in_it_and_reads_scores_in_float32():
+    images, targets, saliency = batch()
+    network, types = Classifier(), []
+    network.body[0].register_forward_hook(lambda _, __, output: types.append(output.dtype))
+    exact, rounded = (
+        SweepEngine(network, precision=name).run(images, targets, saliency, [TOP_OVER_BLACK])[0]
+        for name in ("float32", "bfloat16")
+    )
+    assert set(types) == {torch.float32, torch.bfloat16}
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert 0 < (exact - rounded).abs().max() < 0.1
+    with torch.autocast("cpu", torch.bfloat16):
+        (asked,) = SweepEngine(network).run(images, targets, saliency, [TOP_OVER_BLACK])
+    assert torch.equal(asked, rounded)
+    with pytest.raises(ValueError, match="`sweep_precision` must be one of float32, bfloat16, got 'half'"):
+        SweepEngine(network, precision="half")
 
 
 def test_ratios_that_keep_the_same_pixels_are_forwarded_once():

@@ -118,23 +118,32 @@ def test_input_x_gradient_of_a_linear_classifier_sums_to_the_logit_without_its_b
 
 
 @pytest.mark.parametrize(
-    ("kind", "term"), [("signed", lambda g: g), ("magnitude", torch.abs), ("squared", torch.square)]
+    ("kind", "term", "antithetic"),
+    [
+        ("signed", lambda g: g, False),
+        ("magnitude", torch.abs, False),
+        ("squared", torch.square, False),
+        ("magnitude", torch.abs, True),
+    ],
 )
-def test_smooth_grad_is_a_loop_over_images_and_samples(kind, term):
+def test_smooth_grad_is_a_loop_over_images_and_samples(kind, term, antithetic):
     classifier = small_classifier()
     images, targets = small_batch(2, height=32, width=48)
     images = images * torch.tensor([1.0, 0.3])[:, None, None, None]  # each image has its own range
-    explainer = SmoothGrad(classifier, kind=kind, samples=5, reduce="sum", seed=7)
+    options = {"kind": kind, "reduce": "sum", "seed": 7, "antithetic": antithetic}
+    explainer = SmoothGrad(classifier, samples=6, chunk=5, **options)  # parts of 3 cut a pair
     saliency = explainer(images, targets, ["a", "b"])
     explainer.keys = ["a", "b"]
     for place, generator in enumerate(explainer.generators(images, 7)):
         image, total = images[place : place + 1], torch.zeros(1, 3, 32, 48)
-        for _ in range(5):
-            noise = torch.randn(3, 32, 48, generator=generator)
+        noise = torch.zeros(())
+        for copy in range(6):
+            is_second = antithetic and copy % 2
+            noise = -noise if is_second else torch.randn(3, 32, 48, generator=generator)
             pixels = (image + 0.15 * (image.max() - image.min()) * noise).requires_grad_()
             score = classifier(pixels).softmax(1)[0, targets[place]]
             total += term(torch.autograd.grad(score, pixels)[0])
-        expected = reduce_channels(total / 5, "sum")
+        expected = reduce_channels(total / 6, "sum")
         torch.testing.assert_close(saliency[place : place + 1], expected, rtol=1e-4, atol=1e-7)
 
 
@@ -162,6 +171,7 @@ def test_smooth_grad_never_holds_more_than_a_chunk():
     ("options", "message"),
     [
         ({"samples": 0}, "`samples` must be at least 1, got 0"),
+        ({"samples": 7, "antithetic": True}, "`samples` must be even, as antithetic draws are pairs, got 7"),
         ({"chunk": 0}, "`chunk` must be at least one image, got 0"),
         ({"noise": -0.1}, "`noise` must not be negative, got -0.1"),
         ({"kind": "cubed"}, "`kind` must be one of signed, magnitude, squared, got 'cubed'"),

@@ -9,6 +9,7 @@ import yaml
 
 from dre.api import catalogue
 from dre.runs.results import RunResults, without_folders
+from reproduction.claims import read_runs
 from reproduction.paper_table import differences, join, joint_json, joint_markdown
 from reproduction.papers import paper_table_file, read_paper_table
 from reproduction.results import main
@@ -363,6 +364,17 @@ def test_the_joint_table_as_plain_values_has_every_figure(run):
     assert len(content["paper"]) == 88
     assert len(content["ours"]) == 11
     assert {"DRE", "GCAM"} == {entry["row"] for entry in content["ours"] if entry["value"] is not None}
+
+
+def test_runs_whose_masked_images_were_scored_in_bfloat16_are_refused(run):
+    saved = run.directory / "config.yaml" if isinstance(run, RunResults) else run / "config.yaml"
+    content = yaml.safe_load(saved.read_text())
+    content["model"]["sweep_precision"] = "bfloat16"
+    saved.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=r"scored its masked images in bfloat16.*without --model\.sweep_precision"):
+        join(read_paper_table(paper_table_file("dre_table2")), [RunResults(saved.parent)])
+    with pytest.raises(ValueError, match="scored its masked images in bfloat16"):
+        read_runs([saved.parent])
 
 
 def test_one_command_joins_several_runs(run, tmp_path, capsys):

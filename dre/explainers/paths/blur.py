@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from dre.checks import check_choice
 from dre.explainers.gradient import Reduction
+from dre.explainers.paths.bisection import Placing, Steps, is_auto, walk_to_tolerance
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.explainers.paths.straight import Quadrature, quadrature, walk_nodes
 from dre.images.blur import BlurSpectrum, Border, blur_with_slope
@@ -27,7 +29,8 @@ class BlurPath:
     that the blur is smooth along the path.
 
     Args:
-        steps: Number of gradient evaluations, ends included.
+        steps: Number of gradient evaluations, ends included; `auto` takes as many as each image needs, and places them
+            where the score bends, see `dre.explainers.paths.bisection.walk_to_tolerance`.
         max_sigma: Standard deviation of the start, in pixels.
         grid: `linear` in sigma, or in its square (`sqrt`). PAIR's square-root grid calls the largest *variance*
             max_sigma: its max_sigma=50 is 7.07 here. (PAIR is the saliency package of the authors' group.)
@@ -37,6 +40,8 @@ class BlurPath:
         grad_step: Width in pixels of a finite difference in place of the derivative, 0.01 in PAIR's code; for parity.
         from_sharp: Walk from the image to its blur, and negate the map. Only rules that treat the two ends of a step
             differently depend on it, such as IDGI, which the code of Singhi and Kumari 2024 takes this way round.
+        tolerance: Of `steps: auto`: gap of completeness at which an image stops, as a share of the change in score.
+        max_steps: Of `steps: auto`: most steps of an image, which then stops with a larger gap.
 
     Raises:
         ValueError: `max_sigma` or `grad_step` is not positive, `steps` are too few, or `grid`, `border` or `quadrature`
@@ -55,7 +60,7 @@ class BlurPath:
         torch.Size([1, 1, 8, 8])
     """
 
-    steps: int = 64
+    steps: Steps = 64
     max_sigma: float = 50.0
     grid: Grid = "linear"
     border: Border = "reflect"
@@ -63,10 +68,13 @@ class BlurPath:
     quadrature: Quadrature = "trapezoid"
     grad_step: float | None = None
     from_sharp: bool = False
+    tolerance: float = 0.01
+    max_steps: int = 256
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings that describe no path."""
-        quadrature(self.quadrature, self.steps)
+        if not is_auto(self.steps, self.quadrature, self.tolerance, self.max_steps):
+            quadrature(self.quadrature, self.steps)
         if self.max_sigma <= 0:
             raise ValueError(f"`max_sigma` must be positive, got {self.max_sigma}")
         check_choice("grid", self.grid, get_args(Grid))
@@ -75,6 +83,11 @@ class BlurPath:
             check_choice("border_value", self.border_value, ("dataset_mean",))
         if self.grad_step is not None and self.grad_step <= 0:
             raise ValueError(f"`grad_step` must be positive, got {self.grad_step}; null takes the derivative itself")
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """See `KeepsGradients`."""
+        return self.steps == "auto"
 
     @property
     def radius(self) -> int:
@@ -94,6 +107,13 @@ class BlurPath:
 
     def walk(self, images: Tensor, probe: Probe) -> Iterator[Waypoint]:
         """Yield the waypoints of images [B, C, H, W] in [0, 1] from blurred to sharp, or the other way round."""
+        if self.steps == "auto":
+            places = [cache(self.placing(image, probe)) for image in images[:, None]]  # asked for twice
+            return walk_to_tolerance(places, probe, self.tolerance, self.max_steps)
+        return walk_nodes(self.placing(images, probe), *quadrature(self.quadrature, self.steps), probe)
+
+    def placing(self, images: Tensor, probe: Probe) -> Placing:
+        """Return the function from t to the blurred images and the tangent, [B, C, H, W] both."""
         is_weighed = self.border == "reflect" and self.grad_step is None
         spectrum = BlurSpectrum(images, self.radius) if is_weighed else None
         value = probe.dataset_mean.to(images) if self.border_value == "dataset_mean" else self.border_value
@@ -103,8 +123,7 @@ class BlurPath:
             blurred, slope = self.blur(images, sigma, value) if spectrum is None else spectrum.blur(sigma)
             return blurred, slope * (-pace if self.from_sharp else pace)
 
-        nodes, weights = quadrature(self.quadrature, self.steps)
-        return walk_nodes(place, nodes, weights, probe)
+        return place
 
     def blur(self, images: Tensor, sigma: float, value: Tensor | float) -> tuple[Tensor, Tensor]:
         """Return the blurred images and their derivative in sigma, [B, C, H, W] each."""
@@ -121,7 +140,7 @@ class BlurIG(PathExplainer):
 
     Args:
         classifier: What is explained.
-        steps: Number of gradient evaluations, ends included.
+        steps: Number of gradient evaluations, ends included; `auto` takes as many as each image needs.
         max_sigma: Standard deviation of the start, in pixels.
         grid: `linear` in sigma, or in its square (`sqrt`).
         border: What the blur sees beyond the border.
@@ -129,6 +148,8 @@ class BlurIG(PathExplainer):
         quadrature: Where the gradients are taken and what they weigh.
         grad_step: Width in pixels of a finite difference in place of the blur's derivative; for parity.
         from_sharp: Walk from the image to its blur, and negate the map.
+        tolerance: Of `steps: auto`: gap of completeness at which an image stops, as a share of the change in score.
+        max_steps: Of `steps: auto`: most steps of an image; a warning and `cost.json` count those that stop there.
         rule: `riemann`, `idgi` or `idgi_tmlr`.
         score: Which output is explained.
         reduce: How the channels become one value.
@@ -156,7 +177,7 @@ class BlurIG(PathExplainer):
         self,
         classifier: Classifier,
         *,
-        steps: int = 64,
+        steps: Steps = 64,
         max_sigma: float = 50.0,
         grid: Grid = "linear",
         border: Border = "reflect",
@@ -164,10 +185,13 @@ class BlurIG(PathExplainer):
         quadrature: Quadrature = "trapezoid",
         grad_step: float | None = None,
         from_sharp: bool = False,
+        tolerance: float = 0.01,
+        max_steps: int = 256,
         rule: IntegrationRule = riemann,
         score: ScoreName = "probability",
         reduce: Reduction = "sum",
         chunk: int | None = None,
     ) -> None:
-        path = BlurPath(steps, max_sigma, grid, border, border_value, quadrature, grad_step, from_sharp)
+        blur = (steps, max_sigma, grid, border, border_value, quadrature, grad_step, from_sharp)
+        path = BlurPath(*blur, tolerance=tolerance, max_steps=max_steps)
         super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)

@@ -8,9 +8,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from dre.engine.chunks import slices
 from dre.engine.gradients import Probe, is_flat
 from dre.explainers.base import Explainer
 from dre.explainers.gradient import Reduction, reduce_channels
+from dre.explainers.paths.bisection import BISECTED
 from dre.models import Classifier
 from dre.types import IntegrationPath, IntegrationRule, ScoreName, Waypoint
 
@@ -34,7 +36,7 @@ def bare_gradient(here: Waypoint, there: Waypoint) -> Tensor:
     """Return the gradient alone, [B, C, H, W], whatever was moved.
 
     The map ranks pixels as the mean gradient of the nodes does (`quadrature="pair"` takes all of them); it is not
-    complete.
+    complete. With `steps: auto` it is refused: most nodes then lie where the score bends.
 
     Source: Rahman et al. 2022, who compare with integrated gradients in this form.
 
@@ -119,6 +121,15 @@ class SeveralWalks(Protocol):
         """Return weight and path of each walk."""
 
 
+@runtime_checkable
+class KeepsGradients(Protocol):
+    """Declare a path that may keep all gradients of an image until its walk ends."""
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Return whether it does, so that few images should be walked at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Integral:
     """Hold what one walk, or the weighted sum of several, has explained.
@@ -132,6 +143,14 @@ class Integral:
     attribution: Tensor
     gap: Tensor
     dropped: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["Integral"]) -> "Integral":
+        """Return the integral of a batch from those of its parts."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = [(one.attribution, one.gap, one.dropped) for one in parts]
+        return cls(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
     def __add__(self, other: "Integral") -> "Integral":
         """Add another walk of the same images."""
@@ -208,6 +227,11 @@ class PathExplainer(Explainer):
         super().__init__(classifier, score=score, chunk=chunk)
         if not callable(rule) or any(isinstance(part, type) for part in (rule, *getattr(rule, "args", ()))):
             raise TypeError(f"`rule` is a function such as dre.explainers.riemann or dre.explainers.idgi, got {rule!r}")
+        if rule is bare_gradient and getattr(path, "steps", None) == "auto":
+            raise ValueError(
+                "the rule bare_gradient counts all nodes alike, and `steps: auto` places them unevenly; give a number "
+                "of steps"
+            )
         self.path = path
         self.rule = rule
         self.reduce: Reduction = reduce
@@ -224,8 +248,22 @@ class PathExplainer(Explainer):
     def integrals(self, images: Tensor, targets: Tensor, rules: Sequence[IntegrationRule]) -> list[Integral]:
         """Walk once, for checked images [B, C, H, W] and targets [B], and return one integral for each rule."""
         images = images.contiguous(memory_format=torch.channels_last)
-        probe = self.probe(targets)
-        weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in self.walks()]
+        probe, walks = self.probe(targets), self.walks()
+        together = len(images)
+        if isinstance(self.path, KeepsGradients) and self.path.keeps_gradients:
+            together = max(1, self.chunk.limit(images.device) // BISECTED)
+        found = [self._walked(walks, images[rows], probe.part(rows), rules) for rows in slices(len(images), together)]
+        return [Integral.joined(parts) for parts in zip(*found, strict=True)]
+
+    @staticmethod
+    def _walked(
+        walks: Sequence[tuple[float, IntegrationPath]],
+        images: Tensor,
+        probe: Probe,
+        rules: Sequence[IntegrationRule],
+    ) -> list[Integral]:
+        """Return one integral for each rule, of all walks of some images."""
+        weighted = [[one * weight for one in integrate(path, rules, images, probe)] for weight, path in walks]
         return [sum(of_rule[1:], start=of_rule[0]) for of_rule in zip(*weighted, strict=True)]
 
     def walks(self) -> Sequence[tuple[float, IntegrationPath]]:

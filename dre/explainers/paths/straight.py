@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dre.checks import check_choice
 from dre.explainers.gradient import Reduction
+from dre.explainers.paths.bisection import Placing, Steps, is_auto, walk_to_tolerance
 from dre.explainers.paths.integration import PathExplainer, riemann
 from dre.images.fill import Baseline, fill_images
 from dre.models import Classifier
@@ -24,7 +25,7 @@ STRIDE_POINTS = 128
 """Points of which the published code of Singhi and Kumari 2024 takes every second, fourth, ..."""
 
 
-def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
+def quadrature(name: Quadrature, steps: Steps) -> tuple[list[float], list[float]]:
     """Return ascending nodes in [0, 1] and their weights, which sum to 1.
 
     Args:
@@ -38,6 +39,8 @@ def quadrature(name: Quadrature, steps: int) -> tuple[list[float], list[float]]:
     """
     check_choice("quadrature", name, get_args(Quadrature))
     least = 1 if name in OPEN else 2
+    if steps == "auto":
+        raise ValueError("`steps: auto` has no nodes in advance; give a number")
     if steps < least:
         raise ValueError(f"`steps` must be at least {least} for the {name} quadrature, got {steps}")
     if name == "gauss_legendre":
@@ -97,12 +100,15 @@ class StraightPath:
     """Walk the straight line from a baseline to the image.
 
     Args:
-        steps: Number of gradient evaluations, ends included.
+        steps: Number of gradient evaluations, ends included; `auto` takes as many as each image needs, and places them
+            where the score bends, see `dre.explainers.paths.bisection.walk_to_tolerance`.
         baseline: Where to start, see `dre.images.fill.fill_images`; of several, the maps are averaged.
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
+        tolerance: Of `steps: auto`: gap of completeness at which an image stops, as a share of the change in score.
+        max_steps: Of `steps: auto`: most steps of an image, which then stops with a larger gap.
         tmlr_stride: Take every (128 / steps)-th of 128 points, as the code of Singhi and Kumari 2024 does for fewer
             steps. Its gradients stop before the image, at 96/127 of the way for 4 steps, and completeness is lost.
 
@@ -123,18 +129,21 @@ class StraightPath:
         torch.Size([1, 1, 8, 8])
     """
 
-    steps: int = 64
+    steps: Steps = 64
     baseline: Baseline | Sequence[Baseline] = "black"
     quadrature: Quadrature = "trapezoid"
     blur_sigma: float = 10.0
     seed: int = 0
     tmlr_stride: bool = False
     blur_radius: int | None = None
+    tolerance: float = 0.01
+    max_steps: int = 256
 
     def __post_init__(self) -> None:
         """Raise ValueError for a path without steps or without a baseline."""
-        quadrature(self.quadrature, self.steps)
-        if self.tmlr_stride and STRIDE_POINTS % self.steps:
+        if not is_auto(self.steps, self.quadrature, self.tolerance, self.max_steps):
+            quadrature(self.quadrature, self.steps)
+        if self.tmlr_stride and (self.steps == "auto" or STRIDE_POINTS % self.steps):
             raise ValueError(f"`tmlr_stride` needs `steps` that divide {STRIDE_POINTS}, got {self.steps}")
         if not self.baselines:
             raise ValueError("`baseline` is empty; name at least one")
@@ -143,6 +152,12 @@ class StraightPath:
     def baselines(self) -> list[Baseline]:
         """Return the baselines as a list, also if there is one."""
         return [self.baseline] if isinstance(self.baseline, str | Tensor) else list(self.baseline)
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """See `KeepsGradients`; with baselines of their own, the images of a batch are walked together."""
+        own = any(isinstance(one, Tensor) and one.ndim == 4 for one in self.baselines)
+        return self.steps == "auto" and not own
 
     def walks(self) -> list[tuple[float, IntegrationPath]]:
         """Return one walk for each baseline, equally weighted."""
@@ -166,11 +181,18 @@ class StraightPath:
 
         start = fill_images(images, self.baselines[0], probe.dataset_mean, draws, self.blur_sigma, self.blur_radius)
         tangent = images - start
+        if self.steps == "auto":
+            rows = zip(*(one[:, None] for one in (start, images, tangent)), strict=True)
+            return walk_to_tolerance([_line(*row) for row in rows], probe, self.tolerance, self.max_steps)
         nodes, weights = quadrature(self.quadrature, self.steps)
         if self.tmlr_stride and self.steps < STRIDE_POINTS:
             reach = (STRIDE_POINTS - STRIDE_POINTS // self.steps) / (STRIDE_POINTS - 1)
             nodes, weights = [reach * node for node in nodes], [reach * weight for weight in weights]
         return walk_nodes(lambda t: (torch.lerp(start, images, t), tangent), nodes, weights, probe)
+
+
+def _line(start: Tensor, end: Tensor, tangent: Tensor) -> Placing:
+    return lambda t: (torch.lerp(start, end, t), tangent)
 
 
 @accepts_old_options
@@ -179,12 +201,14 @@ class IntegratedGradients(PathExplainer):
 
     Args:
         classifier: What is explained.
-        steps: Number of gradient evaluations, ends included.
+        steps: Number of gradient evaluations, ends included; `auto` takes as many as each image needs.
         baseline: Where to start, see `dre.images.fill.fill_images`; of several, the maps are averaged.
         quadrature: Where the gradients are taken and what they weigh.
         blur_sigma: Of the baseline `blur`, in pixels.
         blur_radius: Half width of its kernel, in pixels; four standard deviations when not given.
         seed: Of the baseline `random`.
+        tolerance: Of `steps: auto`: gap of completeness at which an image stops, as a share of the change in score.
+        max_steps: Of `steps: auto`: most steps of an image; a warning and `cost.json` count those that stop there.
         tmlr_stride: Take every (128 / steps)-th of 128 points and stop before the image, as in the code of Singhi and
             Kumari 2024.
         rule: `riemann`, `idgi` or `idgi_tmlr`.
@@ -216,17 +240,20 @@ class IntegratedGradients(PathExplainer):
         self,
         classifier: Classifier,
         *,
-        steps: int = 64,
+        steps: Steps = 64,
         baseline: Baseline | Sequence[Baseline] = "black",
         quadrature: Quadrature = "trapezoid",
         blur_sigma: float = 10.0,
         blur_radius: int | None = None,
         seed: int = 0,
+        tolerance: float = 0.01,
+        max_steps: int = 256,
         tmlr_stride: bool = False,
         rule: IntegrationRule = riemann,
         score: ScoreName = "probability",
         reduce: Reduction = "sum",
         chunk: int | None = None,
     ) -> None:
-        path = StraightPath(steps, baseline, quadrature, blur_sigma, seed, tmlr_stride, blur_radius)
+        line = (steps, baseline, quadrature, blur_sigma, seed, tmlr_stride, blur_radius)
+        path = StraightPath(*line, tolerance=tolerance, max_steps=max_steps)
         super().__init__(classifier, path, rule, score=score, reduce=reduce, chunk=chunk)

@@ -1,143 +1,32 @@
 """RISE: the mean of random masks, weighted by the score of the image under each; base class of sampled explainers."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from numbers import Integral
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dre.checks import check_choice, check_count
-from dre.engine.chunks import slices
 from dre.engine.perturbation import SweepEngine
 from dre.explainers.base import Explainer
+from dre.explainers.perturbation.cell_masks import (
+    CellBorder,
+    CellMasks,
+    covered_masks,
+    error_share,
+    looks,
+    paired_masks,
+    weighted_masks,
+)
+from dre.explainers.perturbation.cell_masks import enlarging as enlarging
 from dre.images.fill import blend, fill_images
 from dre.models import Classifier
 from dre.renamed import accepts_old_options
 from dre.types import FillName, ScoreName
 
 Divisor = Literal["expected", "drawn"]
-CellBorder = Literal["repeat", "reflect"]
-"""What lies beyond the centres of the outermost cells: their own value, or the cells mirrored at these centres."""
-
-MASKS_AT_ONCE = 64
-"""Masks that are held while scores are added up."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellMasks:
-    """Build smooth random masks a few at a time: coarse cells, enlarged bilinearly and shifted.
-
-    Args:
-        cells: [N, s, s], 1 where a cell is kept.
-        shifts: [N, 2], rows and columns by which the enlarged cells are shifted.
-        enlarge: [H', s] and [W', s], how each row and column of the enlarged cells mixes the cells.
-        size: (height, width) of the masks.
-
-    Source: Petsiuk et al. 2018: s x s cells are enlarged to (s + 1) times the size of a cell, and a window of the
-    size of the image is cut out at random.
-    """
-
-    cells: Tensor
-    shifts: Tensor
-    enlarge: tuple[Tensor, Tensor]
-    size: tuple[int, int]
-
-    @classmethod
-    def draw(
-        cls,
-        masks: int,
-        cells: int,
-        keep: float,
-        size: tuple[int, int],
-        seed: int,
-        like: Tensor,
-        border: CellBorder = "repeat",
-    ) -> Self:
-        """Draw masks for images of `size`; the draws depend on the seed and on these numbers alone."""
-        generator = torch.Generator().manual_seed(seed)
-        kept = torch.rand(masks, cells, cells, generator=generator) < keep
-        sides = [math.ceil(side / cells) for side in size]
-        shifts = torch.stack([torch.randint(side, (masks,), generator=generator) for side in sides], dim=1)
-        rows, columns = (enlarging(cells, (cells + 1) * side, border).to(like) for side in sides)
-        return cls(kept.to(like), shifts.to(like.device), (rows, columns), size)
-
-    def build(self, part: slice) -> Tensor:
-        """Build the masks [n, 1, H, W] in [0, 1] of a slice of all; the same in any slicing."""
-        rows, columns = (
-            matrix[self.shifts[part, axis, None] + torch.arange(side, device=matrix.device)]
-            for axis, (matrix, side) in enumerate(zip(self.enlarge, self.size, strict=True))
-        )
-        with torch.autocast(self.cells.device.type, enabled=False):
-            return (rows @ self.cells[part] @ columns.mT)[:, None]
-
-
-def enlarging(cells: int, length: int, border: CellBorder = "repeat") -> Tensor:
-    """Return how each of `length` places mixes the cells linearly, float64 [length, cells]; the rows sum to one.
-
-    Example:
-        >>> enlarging(2, 4)[0], enlarging(2, 4, "reflect")[0]
-        (tensor([1., 0.], dtype=torch.float64), tensor([0.7500, 0.2500], dtype=torch.float64))
-    """
-    places = (torch.arange(length, dtype=torch.float64) + 0.5) * cells / length - 0.5
-    places = places.abs() if border == "reflect" else places.clamp_min(0)
-    beyond = places - (cells - 1)
-    places = torch.where(beyond > 0, cells - 1 - (beyond if border == "reflect" else 0.0), places).clamp_min(0)
-    return (1 - (places[:, None] - torch.arange(cells)).abs()).clamp_min(0)
-
-
-def weighted_masks(masks: CellMasks, scores: Tensor, keep: float) -> tuple[Tensor, Tensor]:
-    """Return the mean over the masks of score x mask / keep, and its standard error: [B, 1, H, W] each.
-
-    Args:
-        masks: N of them.
-        scores: [B, N].
-        keep: Mean value of each mask.
-    """
-    count = scores.shape[1]
-    first, _, second = _moments(masks, scores)
-    mean = first / (count * keep)
-    variance = (second / (count * keep**2) - mean.square()).clamp_min(0)
-    return _maps(mean, masks), _maps((variance / (count - 1)).sqrt(), masks)
-
-
-def covered_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of score x mask over the sum of the masks, and its standard error: [B, 1, H, W] each.
-
-    A score that is always the same gives a flat map. A pixel that no mask shows gets 0.
-
-    Args:
-        masks: N of them.
-        scores: [B, N].
-    """
-    count, level = scores.shape[1], scores.mean(dim=1, keepdim=True)
-    rows = torch.cat([scores - level, torch.ones_like(level[:1].expand(1, count))])  # the last sums the masks up
-    first, mixed, second = _moments(masks, rows)
-    cover = first[-1:]
-    whole = cover.where(cover > 0, 1.0)
-    mean = first[:-1] / whole
-    residues = (second[:-1] - 2 * mean * mixed[:-1] + mean.square() * second[-1:]).clamp_min(0)
-    error = (residues * count / (count - 1)).sqrt() / whole  # of a ratio of two sums, to first order
-    return _maps((mean + level).where(cover > 0, 0.0), masks), _maps(error, masks)
-
-
-def _moments(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the sums over the masks of score x mask, score x mask^2 and score^2 x mask^2, float64 [B, H*W] each."""
-    shape = len(scores), masks.size[0] * masks.size[1]
-    first, mixed, second = (torch.zeros(shape, dtype=torch.float64, device=scores.device) for _ in range(3))
-    with torch.autocast(scores.device.type, enabled=False):
-        for part in slices(scores.shape[1], MASKS_AT_ONCE):
-            block = masks.build(part).flatten(1)
-            squares = block.square()
-            first += scores[:, part] @ block
-            mixed += scores[:, part] @ squares
-            second += scores[:, part].square() @ squares
-    return first, mixed, second
-
-
-def _maps(values: Tensor, masks: CellMasks) -> Tensor:
-    return values.view(len(values), 1, *masks.size)
+Masks = int | Literal["auto"]
 
 
 class SampledExplainer(Explainer):
@@ -197,7 +86,8 @@ class RISE(SampledExplainer):
     Args:
         classifier: What is explained.
         score: Which output is averaged.
-        masks: Random masks; the error falls with the square root of their number.
+        masks: Random masks; the error falls with the square root of their number. `auto` takes as many as each image
+            needs, from 256 on.
         cells: Cells of a mask along each side before it is enlarged.
         keep: Probability that a cell is kept.
         fill: What is shown where a mask is 0, see `dre.types.FillName`; the default is that of the published code,
@@ -208,6 +98,11 @@ class RISE(SampledExplainer):
         border: What lies beyond the centres of the outermost cells: they `repeat`; the published code, which resizes by
             scikit-image, has them mirrored there (`reflect`).
         seed: Of the masks.
+        antithetic: Draw half of the masks, and show with each what it hides, too: the same expectation with less
+            variance where the score grows with what is shown. Only for `keep` 0.5 and an even number of masks.
+        tolerance: Of `masks: auto`: root mean square of the standard error over the pixels at which an image stops, as
+            a share of its map's range, maximum - minimum.
+        max_masks: Of `masks: auto`: most masks of an image; a warning and `cost.json` count those that stop there.
         chunk: Most masked images in one pass; chosen by device when not given.
 
     Raises:
@@ -219,7 +114,8 @@ class RISE(SampledExplainer):
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from dre.models import Classifier
+        >>> from dre.explainers.perturbation.cell_masks import enlarging as enlarging
+    from dre.models import Classifier
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
         >>> classifier = Classifier.wrap(network, size=(8, 8))
         >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])
@@ -232,24 +128,38 @@ class RISE(SampledExplainer):
         classifier: Classifier,
         *,
         score: ScoreName = "probability",
-        masks: int = 4000,
+        masks: Masks = 4000,
         cells: int = 7,
         keep: float = 0.5,
         fill: FillName = "dataset_mean",
         divide_by: Divisor = "expected",
         border: CellBorder = "repeat",
         seed: int = 0,
+        antithetic: bool = False,
+        tolerance: float = 0.05,
+        max_masks: int = 8000,
         chunk: int | None = None,
     ) -> None:
         super().__init__(classifier, score=score, chunk=chunk)
-        check_count("masks", masks, least=2)  # one mask has no standard error
+        if masks != "auto" and (isinstance(masks, bool) or not isinstance(masks, Integral)):
+            raise TypeError(f"`masks` must be an integer or auto, got {masks!r}")
+        count = max_masks if masks == "auto" else masks
+        check_count("masks" if masks != "auto" else "max_masks", count, least=2)  # one mask has no standard error
         check_count("cells", cells)
+        if not 0 < tolerance < 1:
+            raise ValueError(f"`tolerance` is a share of the map's range, in (0, 1), got {tolerance}")
+        if antithetic and (keep != 0.5 or count % 2):
+            raise ValueError(
+                f"antithetic masks are pairs at `keep` 0.5, got {count} masks at {keep}; give an even number at 0.5"
+            )
         if not 0 < keep <= 1:
             raise ValueError(f"`keep` must be a probability above 0, got {keep}")
         check_choice("fill", fill, get_args(FillName))
         check_choice("divide_by", divide_by, get_args(Divisor))
         check_choice("border", border, get_args(CellBorder))
-        self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
+        self.masks: Masks = masks
+        self.most, self.cells, self.keep, self.seed = count, cells, keep, seed
+        self.antithetic, self.tolerance = antithetic, tolerance
         self.fill: FillName = fill
         self.divide_by: Divisor = divide_by
         self.border: CellBorder = border
@@ -257,12 +167,43 @@ class RISE(SampledExplainer):
     def explain(self, images: Tensor, targets: Tensor) -> Tensor:
         """See `Explainer.forward`."""
         size = (images.shape[-2], images.shape[-1])
-        masks = CellMasks.draw(self.masks, self.cells, self.keep, size, self.seed, images, self.border)
+        drawn = self.most, self.cells, self.keep, size, self.seed
+        masks = CellMasks.draw(*drawn, like=images, border=self.border, antithetic=self.antithetic)
         fill = self.filled(images, self.fill, self.seed)
-        scores = self.score_masked(images, targets, fill, lambda _, part: masks.build(part)[None], self.masks)
-        scores = scores.to(images)
-        drawn = self.divide_by == "drawn"
-        saliency, self.standard_error = (
-            covered_masks(masks, scores) if drawn else weighted_masks(masks, scores, self.keep)
-        )
+        if self.masks == "auto":
+            return self._explain_to_tolerance(images, targets, fill, masks)
+        scores = self._scores(images, targets, fill, masks, slice(0, self.most))
+        saliency, self.standard_error = self._average(masks, scores)
         return saliency
+
+    def _explain_to_tolerance(self, images: Tensor, targets: Tensor, fill: Tensor, masks: CellMasks) -> Tensor:
+        """Take masks until the standard error of each image is small; the first ones are the same for all images."""
+        saliency = torch.zeros_like(images[:, :1], dtype=torch.float64)
+        errors, shares = torch.zeros_like(saliency), saliency.new_zeros(len(images))
+        scores, going, done = images.new_zeros(len(images), self.most), torch.arange(len(images)), 0
+        for count in looks(self.most):
+            part, hidden = slice(done, count), fill[going] if len(fill) == len(images) else fill
+            scores[going, part] = self._scores(images[going], targets[going], hidden, masks, part)
+            found, error = self._average(masks.part(slice(0, count)), scores[going, :count])
+            saliency[going], errors[going] = found, error
+            shares[going] = error_share(found, error)
+            going, done = going[(shares[going] > self.tolerance).cpu()], count
+            if not len(going):
+                break
+        self.standard_error = errors
+        bound = f"max_masks={self.most}", "the map's range"
+        self.probe(targets).settle(shares.tolist(), self.tolerance, *bound)
+        return saliency
+
+    def _scores(self, images: Tensor, targets: Tensor, fill: Tensor, masks: CellMasks, part: slice) -> Tensor:
+        """Score images under some of the masks, [B, n]."""
+        some = masks.part(part)
+        count = part.stop - part.start
+        return self.score_masked(images, targets, fill, lambda _, columns: some.build(columns)[None], count).to(images)
+
+    def _average(self, masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the maps and their standard errors, [B, 1, H, W] both."""
+        if self.antithetic:
+            return paired_masks(masks, scores)
+        drawn = self.divide_by == "drawn"
+        return covered_masks(masks, scores) if drawn else weighted_masks(masks, scores, self.keep)

@@ -32,6 +32,8 @@ WALKS = [
     StraightPath(steps=9, quadrature="gauss_legendre", baseline="noise"),
     BlurPath(steps=9, max_sigma=6.0),
     BlurPath(steps=9, max_sigma=6.0, quadrature="midpoint", grid="sqrt"),
+    StraightPath(steps="auto", tolerance=1e-3, max_steps=20),
+    BlurPath(steps="auto", tolerance=0.02, max_sigma=6.0),
     GuidedPath(steps=9),
     GuidedPath(steps=9, fraction=0.2, max_distance=0.1),
     SampPath(direction="deletion"),

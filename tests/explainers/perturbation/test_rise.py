@@ -9,7 +9,7 @@ from skimage.transform import resize
 from torch import nn
 
 from dre.explainers import RISE
-from dre.explainers.perturbation.rise import CellMasks, enlarging
+from dre.explainers.perturbation.cell_masks import CellMasks, enlarging, looks
 from dre.models import Classifier
 from tests.networks import small_batch, small_classifier
 
@@ -71,14 +71,20 @@ def test_it_converges_to_its_expectation_on_a_linear_classifier_as_its_error_pro
     assert distances[1] == pytest.approx(distances[0] / 10, rel=0.4)  # pixels of one map err together, so few draws
 
 
-@pytest.mark.parametrize(("divide_by", "masks"), [("expected", 40), ("drawn", 200)])  # a ratio's error is asymptotic
-def test_the_standard_error_is_the_spread_over_seeds(divide_by, masks):
+@pytest.mark.parametrize(
+    ("masks", "options"),
+    [
+        (40, {"keep": KEEP}),
+        (200, {"keep": KEEP, "divide_by": "drawn"}),  # a ratio's error is asymptotic
+        (40, {"antithetic": True}),
+    ],
+)
+def test_the_standard_error_is_the_spread_over_seeds(masks, options):
     classifier = linear_classifier()
     images, targets = torch.rand(1, 3, SIDE, SIDE), torch.tensor([1])
     maps, errors = [], []
     for seed in range(300):
-        options = {"masks": masks, "cells": CELLS, "keep": KEEP, "divide_by": divide_by, "seed": seed, "chunk": masks}
-        explainer = RISE(classifier, score="logit", **options)
+        explainer = RISE(classifier, score="logit", masks=masks, cells=CELLS, seed=seed, chunk=masks, **options)
         maps.append(explainer(images, targets))
         errors.append(explainer.standard_error)
     spread, promised = torch.cat(maps).std(dim=0), torch.cat(errors).square().mean(dim=0).sqrt()
@@ -107,6 +113,64 @@ def test_it_is_a_loop_over_masks_cut_out_of_enlarged_cells(divide_by):
     residues = terms if divide_by == "expected" else terms - expected * masks
     error = residues.std(dim=0) / share / 9**0.5
     torch.testing.assert_close(explainer.standard_error, error, rtol=1e-3, atol=1e-6)
+
+
+def test_antithetic_masks_are_pairs_that_show_every_pixel_once_and_vary_less():
+    drawn = CellMasks.draw(70, 4, 0.5, (9, 14), seed=5, like=torch.empty(0), antithetic=True)
+    masks = drawn.build(slice(0, 70))
+    torch.testing.assert_close(masks[::2] + masks[1::2], torch.ones(35, 1, 9, 14))
+    plain = CellMasks.draw(35, 4, 0.5, (9, 14), seed=5, like=torch.empty(0)).build(slice(0, 35))
+    assert torch.equal(masks[::2], plain)
+    classifier, images = linear_classifier(), torch.rand(2, 3, SIDE, SIDE)
+    options = {"score": "logit", "masks": 70, "cells": CELLS, "seed": 5}
+    explainer = RISE(classifier, antithetic=True, **options)
+    saliency = explainer(images, torch.tensor([1, 1]))
+    by_count = RISE(classifier, antithetic=True, divide_by="drawn", **options)(images, torch.tensor([1, 1]))
+    torch.testing.assert_close(by_count, saliency)
+    masks = CellMasks.draw(70, CELLS, 0.5, (SIDE, SIDE), seed=5, like=images, antithetic=True).build(slice(0, 70))
+    with torch.no_grad():
+        terms = torch.stack([classifier(images * mask + 0 * mask)[:, 1, None, None, None] * mask for mask in masks])
+    torch.testing.assert_close(saliency, 2 * terms.mean(0), rtol=1e-4, atol=1e-5)
+    published = RISE(classifier, **options)
+    published(images, torch.tensor([1, 1]))
+    assert explainer.standard_error.mean() < 0.8 * published.standard_error.mean()
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "options"), [(0.08, {}), (0.08, {"divide_by": "drawn"}), (0.045, {"antithetic": True})]
+)
+def test_masks_to_a_tolerance_are_the_first_ones_until_the_error_is_small(tolerance, options):
+    """Image by image, against one look after the other at the first masks of all."""
+    classifier, images, targets = linear_classifier(), torch.rand(3, 3, SIDE, SIDE), torch.tensor([1, 1, 0])
+    images[1] *= 0.05  # hardly anything to see: its map is flat and its error large
+    common = {"score": "logit", "cells": CELLS, "seed": 2, "chunk": 500, **options}
+    explainer = RISE(classifier, masks="auto", max_masks=1000, tolerance=tolerance, **common)
+    saliency = explainer(images, targets)
+    whole = RISE(classifier, masks=1000, **common)
+    drawn = CellMasks.draw(1000, CELLS, 0.5, (SIDE, SIDE), 2, images, antithetic=bool(options.get("antithetic")))
+    masks, taken = drawn.build(slice(0, 1000)), []
+    for row in range(3):
+        with torch.no_grad():
+            scores = classifier(images[row] * masks)[:, targets[row]][None]
+        for count in looks(1000):
+            found, error = whole._average(drawn.part(slice(0, count)), scores[:, :count])
+            share = error.square().mean().sqrt() / (found.max() - found.min())
+            if share <= tolerance:
+                break
+        taken.append(count)
+        torch.testing.assert_close(saliency[row : row + 1], found.float(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(explainer.standard_error[row : row + 1], error, rtol=1e-3, atol=1e-6)
+    assert explainer.cost.forwards == sum(taken)
+    assert len(set(taken)) > 1
+    assert explainer.cost.to_tolerance == 3
+
+
+def test_masks_that_do_not_suffice_are_said_and_counted():
+    explainer = RISE(linear_classifier(), masks="auto", max_masks=20, tolerance=0.001, cells=CELLS)
+    with pytest.warns(UserWarning, match=r"2 of 2 explanations stopped at max_masks=20 .* 0.001 of the map's range"):
+        explainer(torch.rand(2, 3, SIDE, SIDE), torch.tensor([1, 1]))
+    assert (explainer.cost.at_bound, explainer.cost.forwards) == (2, 40)
+    assert explainer.cost.largest_error > 0.001
 
 
 def test_masks_do_not_depend_on_images_order_or_chunk():
@@ -192,6 +256,11 @@ def test_the_border_of_the_published_masks_mixes_the_outer_cells():
     [
         ({"masks": 0}, "`masks` must be at least 2, got 0"),
         ({"masks": 1}, "`masks` must be at least 2, got 1"),
+        ({"masks": "many"}, "`masks` must be an integer or auto, got 'many'"),
+        ({"masks": "auto", "max_masks": 1}, "`max_masks` must be at least 2, got 1"),
+        ({"masks": "auto", "tolerance": 0.0}, r"`tolerance` is a share of the map's range, in \(0, 1\), got 0.0"),
+        ({"masks": 9, "antithetic": True}, "antithetic masks are pairs at `keep` 0.5, got 9 masks at 0.5"),
+        ({"keep": 0.4, "antithetic": True}, "got 4000 masks at 0.4; give an even number at 0.5"),
         ({"cells": 0}, "`cells` must be at least 1, got 0"),
         ({"keep": 0.0}, "`keep` must be a probability above 0, got 0.0"),
         ({"keep": 1.5}, "`keep` must be a probability above 0, got 1.5"),
@@ -202,5 +271,5 @@ def test_the_border_of_the_published_masks_mixes_the_outer_cells():
     ],
 )
 def test_rise_refuses(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         RISE(small_classifier(), **options)
