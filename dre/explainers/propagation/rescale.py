@@ -61,7 +61,8 @@ class Recorder(FunctionMode):
     def _function(self, call: Call) -> Any:
         self._save(call)
         operand = call.operand.clone() if call.is_in_place else call.operand
-        slopes = [call.value_and_slope(operand)[1]] if call.name in PIECEWISE_LINEAR else []
+        has_slope = call.name in PIECEWISE_LINEAR and operand.is_floating_point()
+        slopes = [call.value_and_slope(operand)[1]] if has_slope else []
         return self._keep(call, [operand], call.run(), slopes)
 
     def _maximum(self, call: Call) -> Any:

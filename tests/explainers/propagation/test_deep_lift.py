@@ -99,3 +99,11 @@ def test_what_it_cannot_explain_is_refused():
 def test_an_image_that_is_its_baseline_has_an_empty_map():
     saliency = DeepLift(small_classifier())(torch.zeros(2, 3, 64, 64), ZERO)
     assert saliency.abs().max() == 0
+
+
+def test_a_clamp_of_whole_numbers_beside_the_image_is_no_obstacle():
+    """As of positions that a network computes; nothing flows through them."""
+    places = torch.tensor([-1, 0, 5])
+    classifier = formula_classifier(lambda x: x.flatten(1)[:, places.clamp(min=0, max=2)].sum(1))
+    images = random_image()
+    assert DeepLift(classifier).explain(images, ZERO).sum() == pytest.approx(images.flatten(1)[:, [0, 0, 2]].sum())
