@@ -126,7 +126,7 @@ def _table_on_wandb(logger: WandbLogger, name: str, frame: pd.DataFrame) -> None
         logger.log_table(name, dataframe=frame)
         return
     rows = [
-        [wandb.Image(value) if column in pictured else value for column, value in row.items()]
+        [wandb.Image(value, file_type="jpg") if column in pictured else value for column, value in row.items()]
         for row in frame.astype(object).to_dict("records")
     ]
     logger.log_table(name, columns=list(frame.columns), data=rows)

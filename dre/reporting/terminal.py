@@ -66,7 +66,7 @@ def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1,
         random           2.5
     """
     width = terminal_width() if width is None else width
-    table = [[str(cell) for cell in row] for row in (header, *rows)]
+    table = [[str(cell) for cell in (*row, *[""] * (len(header) - len(row)))] for row in (header, *rows)]
     sizes = [max(_size(row[place]) for row in table) for place in range(len(header))]
     lead = sum(sizes[:texts]) + len(GAP) * (texts - 1)
     if any(lead + len(GAP) + size > width for size in sizes[texts:]) or lead > width:

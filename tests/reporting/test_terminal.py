@@ -81,6 +81,10 @@ def test_names_that_leave_no_room_stand_above_their_figures():
     )
 
 
+def test_rows_that_lack_cells_end_in_nothing():
+    assert terminal_text("| a | b | c |\n| --- | ---: | ---: |\n| x |  |  |\n| y |", 80) == "a  b  c\nx\ny"
+
+
 def test_long_cells_are_wrapped_between_words():
     said = fitted(["name", "why"], [["one", "because " * 12]], width=80).splitlines()
     assert max(map(len, said)) <= len("name") + 2 + LONGEST
