@@ -159,7 +159,7 @@ class RISE(SampledExplainer):
         check_choice("border", border, get_args(CellBorder))
         self.masks: Masks = masks
         self.most, self.cells, self.keep, self.seed = count, cells, keep, seed
-        self.antithetic, self.tolerance = antithetic, tolerance
+        self.antithetic, self.tolerance, self.max_masks = antithetic, tolerance, max_masks
         self.fill: FillName = fill
         self.divide_by: Divisor = divide_by
         self.border: CellBorder = border
