@@ -10,6 +10,8 @@ from wandb.proto import wandb_internal_pb2
 REPOSITORY = Path(__file__).parents[1]
 SIXTH = '{"size": [96, 96], "resize": 96}'
 """Preprocessing to a sixth of the usual pixels, which decide how long a smoke run takes."""
+PIXELS = {"size": [64, 64], "resize": 64}
+"""Preprocessing of run files that tests write."""
 SMALL = ("--data.preprocessing", SIXTH)
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
 
@@ -47,7 +49,7 @@ def tiny_run_file(path: Path, data: Path, **model) -> Path:
         },
         "data": {
             "class_path": "data.ShardDataModule",
-            "init_args": {"root": str(data), "batch_size": 4, "workers": 0, "limit": 2},
+            "init_args": {"root": str(data), "batch_size": 4, "workers": 0, "limit": 2, "preprocessing": dict(PIXELS)},
         },
         "model": {
             "classifier": {"class_path": "dre.models.Classifier", "init_args": {"name": "mobilenetv3_small_050"}},

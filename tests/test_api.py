@@ -4,8 +4,6 @@ import copy
 import importlib.metadata
 import io
 import logging
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -482,37 +480,6 @@ def test_a_module_that_cannot_read_the_images_is_named():
     network = nn.Sequential(nn.Flatten(), nn.Linear(7, 2))
     with pytest.raises(ValueError, match=r"Sequential fails on images \[1, 3, 8, 8\]: .*mat1 and mat2"):
         dre.explain(network, torch.rand(3, 8, 8))
-
-
-IMPORTS = """
-import sys
-import dre, dre.types
-assert not {"timm", "torchvision", "dre.models"} & sys.modules.keys()
-
-import torch
-for lines in (
-    "import dre; dre.explain; dre.list_explainers()",
-    "import dre.api; dre.list_explainers()",
-    "from dre.api import list_explainers; import dre",
-    "from dre import explain; import dre",
-):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "dre"]:
-        del sys.modules[name]
-    there = {}
-    exec(lines, there)
-    maps = there["dre"].explain(torch.nn.Flatten(), torch.rand(1, 1, 2, 2), method="random")
-    assert maps.shape == (1, 1, 2, 2), lines
-network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2))
-assert there["dre"].explain(network, torch.rand(1, 3, 8, 8)).shape == (1, 1, 8, 8)  # 6 x 6 positions
-assert not {"timm", "torchvision", "skimage", "scipy.interpolate", "ot", "torch._dynamo"} & sys.modules.keys()
-there["dre"].explain("test_resnet", torch.rand(1, 3, 64, 64), method="grad_cam", weights=None)
-assert not {"pytorch_lightning", "lightning_fabric", "wandb"} & sys.modules.keys()
-"""
-
-
-def test_imports_load_no_model_library_explaining_no_lightning_and_functions_stay_functions():
-    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_misspelt_function_is_refused_by_its_name():

@@ -25,13 +25,13 @@ from tests.classification import classification, labelled_data, quarters
 from tests.explainers.test_explainers import NAMES, build, classifier_for
 from tests.metrics.examples import example, make, metric_classes
 from tests.networks import small_batch, small_classifier
-from tests.training import quiet_trainer, small_data, small_training
+from tests.training import quiet_trainer, short_data, small_data, small_training
 
 KEYS = ["a", "b", "c"]
 
 
 @pytest.fixture(autouse=True)
-def _without_diagrams(monkeypatch):
+def _without_diagrams(monkeypatch, undrawn_figures, undrawn_panels):
     """Draw no tables as figures: tests of figures and studies do, and smoke runs."""
     monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
     monkeypatch.setattr("callbacks.studies.study.points_figure", lambda *_: Figure(figsize=(1, 1)))
@@ -127,11 +127,11 @@ def test_mixtures_are_fitted_where_the_maps_lie(aggregate):
 )
 def test_a_training_stays_on_its_device(options, five_shards, tmp_path):
     here = quiet_trainer(tmp_path)
-    here.fit(small_training(**options), small_data(five_shards, workers=0))
+    here.fit(small_training(**options), short_data(five_shards, workers=0))
     places = Places()
     with PretendedAccelerator():
         there = pretended_trainer(tmp_path, callbacks=[places], max_epochs=2, enable_checkpointing=False)
-        there.fit(small_training(**options), small_data(five_shards, workers=0))
+        there.fit(small_training(**options), short_data(five_shards, workers=0))
     assert places.seen == {THERE}
     assert set(there.callback_metrics) == set(here.callback_metrics)
     for name, value in here.callback_metrics.items():

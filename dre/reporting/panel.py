@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ def _tiles(pictures: Sequence[Pixels], side: int) -> NDArray[np.uint8]:
     return (np.concatenate(tiles[:-1], axis=1) * 255).astype(np.uint8)  # 8 bits: a row of floats takes eight times that
 
 
+@lru_cache(maxsize=4096)
 def _width(text: str, size: int = LABEL) -> float:
     """Return the width of a label, or of text of another size, in pixels."""
     with styled():

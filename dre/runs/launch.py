@@ -168,6 +168,7 @@ class StopTogether(pl.Callback):
             is_last = trainer.test_loop.batch_progress.is_last_batch
             told = (is_last or self._is_noted()) and self._agree(trainer)
         if told:
+            _stop_waiting()
             raise SIGTERMException
 
     def code(self) -> int:
@@ -235,7 +236,7 @@ class StopTogether(pl.Callback):
             frame = frame.f_back
         if frame is None:
             return
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _stop_waiting()
         if self.trainer is not None and self.trainer.world_size > 1:
             self._agree(self.trainer)
         raise SIGTERMException
@@ -253,3 +254,9 @@ class StopTogether(pl.Callback):
         dist.all_reduce(signals, op=dist.ReduceOp.MAX)
         self.signal = int(signals)
         return self.signal > 0
+
+
+def _stop_waiting() -> None:
+    """Cancel the timer of a batch that may last too long: at the end of the run it would kill the process."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -10,7 +10,7 @@ import torch
 
 from callbacks import RunCheckpoints
 from dre.models import read_checkpoint
-from tests.training import quiet_trainer, small_data, small_training
+from tests.training import quiet_trainer, short_data, small_data, small_training
 
 
 class At(pl.Callback):
@@ -46,7 +46,7 @@ def train_until_the_disk_is_full(root, data, fill) -> tuple[str, bytes]:
 
     trainer = quiet_trainer(root, max_epochs=2, callbacks=[RunCheckpoints(), At(6, act)])
     with pytest.raises(OSError, match="cannot write") as caught:
-        trainer.fit(small_training(), small_data(data))
+        trainer.fit(small_training(), short_data(data))
     return str(caught.value), kept[0]
 
 
@@ -87,14 +87,14 @@ def _ctrl_c_afterwards():
 def test_interrupted_training_leaves_a_checkpoint_and_says_how_to_go_on(five_shards, tmp_path, capsys, caplog):
     callbacks = [RunCheckpoints(), At(7, interrupt)]
     with pytest.raises(SystemExit, match="1"), caplog.at_level("INFO"):
-        quiet_trainer(tmp_path, callbacks=callbacks).fit(small_training(), small_data(five_shards))
+        quiet_trainer(tmp_path, callbacks=callbacks).fit(small_training(), short_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     said = caplog.text + "".join(capsys.readouterr())
     assert re.search(rf"interrupted at step 7; go on with: python train\.py --config \S+ --ckpt_path {path}", said)
     assert read_checkpoint(path)["global_step"] == 7
     resumed, whole = small_training(), small_training()
-    quiet_trainer(tmp_path).fit(resumed, small_data(five_shards), ckpt_path=path, weights_only=True)
-    quiet_trainer(tmp_path).fit(whole, small_data(five_shards))
+    quiet_trainer(tmp_path).fit(resumed, short_data(five_shards), ckpt_path=path, weights_only=True)
+    quiet_trainer(tmp_path).fit(whole, short_data(five_shards))
     torch.testing.assert_close(resumed.estimator.state_dict(), whole.estimator.state_dict(), rtol=0, atol=0)
 
 
@@ -104,7 +104,7 @@ def test_an_error_leaves_the_last_checkpoint_as_it_is(five_shards, tmp_path):
 
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints(), At(7, fail)])
     with pytest.raises(FloatingPointError, match="the loss is nan"):
-        trainer.fit(small_training(), small_data(five_shards))
+        trainer.fit(small_training(), short_data(five_shards))
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 5
 
 

@@ -49,6 +49,8 @@ from tests.networks import small_classifier
 from tests.ranks import run_ranks
 from tests.training import quiet_trainer, small_data
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")  # the diagrams of ranks: tests of artifacts look at them
+
 
 def evaluate(root: Path, data: ShardDataModule, module=None) -> pd.DataFrame:
     trainer = quiet_trainer(root, callbacks=[ExplanationMetrics(show=False)])

@@ -88,6 +88,7 @@ def mean_map(maps):
     return normalised_saliency(maps).mean(dim=0, keepdim=True)
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_the_file_holds_what_the_maps_give(five_shards, tmp_path):
     data = small_data(five_shards, eval_batch_size=4)
     result = evaluate(tmp_path, data, compared())
@@ -108,6 +109,7 @@ def test_the_file_holds_what_the_maps_give(five_shards, tmp_path):
         assert result["halves"][name] == pytest.approx(halves, rel=0.05)
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_other_measures_compare_the_maps_of_each_image(five_shards, tmp_path):
     data = small_data(five_shards, eval_batch_size=4)
     found = evaluate(tmp_path, data, compared())["comparisons"]
@@ -124,6 +126,7 @@ def test_other_measures_compare_the_maps_of_each_image(five_shards, tmp_path):
     assert not np.allclose(divergence, divergence.T, equal_nan=True)
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_pairwise_keeps_the_distance_within_an_explainer(five_shards, tmp_path):
     data = small_data(five_shards, limit=4)
     callback = MapDistances(aggregate="pairwise", model=MODEL)
@@ -148,6 +151,7 @@ def test_a_heat_map_and_a_table_go_to_wandb(five_shards, tmp_path):
             assert np.asarray(picture.convert("L")).std() > 20
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_second_run_of_the_same_callback_starts_anew(five_shards, tmp_path):
     callback = MapDistances(model=MODEL)
     data = small_data(five_shards)
@@ -178,6 +182,7 @@ def test_a_run_in_which_nothing_is_explained_has_empty_matrices(five_shards, tmp
     assert not list(tmp_path.glob("xmgd*.png"))
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_constant_maps_are_counted(five_shards, tmp_path):
     class Flat(EXPLAINERS["random"]):
         """Say nothing."""

@@ -49,6 +49,7 @@ def test_the_pictures_of_other_callbacks_are_on_the_page(five_shards, tmp_path):
     assert b64decode(shown) == (tmp_path / "xmgd.png").read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_worst_and_best_are_the_ends_of_the_reference(five_shards, tmp_path):
     evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), EvaluationReport(examples=3, reference="random"))
     page = Page((tmp_path / "report.html").read_text())
@@ -62,6 +63,7 @@ def test_worst_and_best_are_the_ends_of_the_reference(five_shards, tmp_path):
     assert page.tables["worst"][1][2:] == expected
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_where_lower_is_better_the_highest_values_are_the_worst(five_shards, tmp_path):
     trainer = quiet_trainer(tmp_path, callbacks=[ExplanationMetrics(show=False), EvaluationReport(examples=2)])
     trainer.test(small_evaluation(metrics={"deletion": Deletion()}), small_data(five_shards), verbose=False)
@@ -100,6 +102,7 @@ def test_few_images_are_not_shown_twice():
     assert BestWorst("dre", "deletion", 4).merged() == ([], [])
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_cost_is_counted_and_logged(five_shards, tmp_path):
     logged = evaluate(tmp_path, small_data(five_shards, eval_batch_size=4), ExplanationCost())
     cost = json.loads((tmp_path / "cost.json").read_text())
@@ -140,6 +143,7 @@ def test_wrong_options_are_refused(options, line, five_shards, tmp_path):
         evaluate(tmp_path, small_data(five_shards), EvaluationReport(**options))
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_the_report_says_of_each_image_which_class_was_explained(five_shards, tmp_path):
     module = small_evaluation(2)
     module.classifier.class_names = ("cat, felis", "dog")

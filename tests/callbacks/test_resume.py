@@ -45,7 +45,7 @@ METRICS = {
 
 
 @pytest.fixture(autouse=True)
-def _without_diagrams(monkeypatch):
+def _without_diagrams(monkeypatch, undrawn_figures):
     """Draw none of ranks: tests of figures and of artifacts do, and smoke runs."""
     monkeypatch.setattr("callbacks.explanation_metrics.write_rank_diagrams", lambda *_: [])
 

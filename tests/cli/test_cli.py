@@ -39,7 +39,7 @@ from dre.runs.directory import (
 from dre.runs.process import mask_credentials, masked_arguments, one_line_errors
 from dre.types import Waypoint
 from tests.classification import QUARTERS, quarters
-from tests.command_line import QUIET, REPOSITORY, SIXTH, SMALL, tiny_run_file, workplace
+from tests.command_line import PIXELS, QUIET, REPOSITORY, SIXTH, SMALL, tiny_run_file, workplace
 from tests.data.trees import packed
 from tests.networks import NarrowVGG
 from tests.ranks import start_processes
@@ -64,11 +64,15 @@ STOOD_FOR = (
     *("evaluate/idgi_table4", "evaluate/idgi_table5", "evaluate/dre_table4", "evaluate/dre_table5"),
     *("evaluate/dre_figure7", "evaluate/dre_figure10b", "evaluate/dre_figure10c", "evaluate/dre_figure11"),
     *("evaluate/ggig_figure7", "evaluate/ggig_figure8", "evaluate/samp_figure5", "evaluate/imagenet_lite0"),
+    *("evaluate/dre_figure10a", "evaluate/ggig_table2"),
 )
 """Smoke runs that are slow tests, since others have all that is in them: `train/imagenet_vgg19`, `evaluate/learned`,
-`evaluate/demo_metrics`, `evaluate/idgi_tables`, `evaluate/dre_table2`, `evaluate/ggig_figure4`."""
+`evaluate/demo_metrics`, `evaluate/idgi_tables`, `evaluate/dre_table2`, `evaluate/ggig_figure4`, `evaluate/dre_cheap`,
+`evaluate/ggig_table1`."""
 AT_THEIR_OWN_SIZE = ("evaluate/demo", "evaluate/ggig_table1", "train/classifier_mnist")
 """What a new user runs, with its whole network, and networks that read 28 x 28 pixels."""
+DRAWN = (*STOOD_FOR, "evaluate/demo", "train/demo")
+"""Smoke runs whose figures are drawn; the others make theirs, and tests of figures and studies draw such."""
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +89,7 @@ def photographs(tmp_path_factory):
 
 
 @pytest.fixture
-def run_file(place, photographs):
+def run_file(place, photographs, undrawn_figures, undrawn_panels):
     return tiny_run_file(place / "tiny.yaml", photographs)
 
 
@@ -167,6 +171,9 @@ def name_of(path: Path) -> str:
 def test_every_run_file_runs_with_smoke(path, request):
     if name_of(path) not in AT_THEIR_OWN_SIZE:
         request.getfixturevalue("small_networks")
+    if name_of(path) not in DRAWN:
+        request.getfixturevalue("undrawn_figures")
+        request.getfixturevalue("undrawn_panels")
     arguments = ["--config", str(path.relative_to(REPOSITORY)), "--smoke", "true", "--wandb", "off", *QUIET]
     run = COMMANDS[path.parent.name]([*arguments, *small_words(path)])
     run.run()
@@ -222,6 +229,7 @@ def test_what_is_written_out_overrides_a_run_file_behind_it(run_file):
     assert run.config.data.init_args.batch_size == 3
 
 
+@pytest.mark.usefixtures("undrawn_figures", "undrawn_panels")
 @pytest.mark.parametrize("name", CHAINS)
 def test_run_files_are_varied_by_others_after_them(name, short_networks):
     run = TrainingCommandLine([*configured(CHAINS[name]), "--smoke", "true", "--wandb", "off", *SMALL, *QUIET])
@@ -542,14 +550,17 @@ def test_evaluation_takes_the_newest_checkpoint_of_a_folder_of_runs(place, run_f
 
 
 @pytest.fixture
-def score_file(place, photographs):
+def score_file(place, photographs, undrawn_figures, undrawn_panels):
     """Write a run file that scores two explainers without a checkpoint, two images at a time."""
     content = {
         "name": "scored",
         "seed_everything": 0,
         "wandb": "off",
         "trainer": yaml.safe_load((REPOSITORY / "configs/trainer/evaluate.yaml").read_text()),
-        "data": {"class_path": "data.ShardDataModule", "init_args": {"root": str(photographs), "eval_batch_size": 2}},
+        "data": {
+            "class_path": "data.ShardDataModule",
+            "init_args": {"root": str(photographs), "eval_batch_size": 2, "preprocessing": dict(PIXELS)},
+        },
         "model": {
             "classifier": {"class_path": "dre.models.Classifier", "init_args": {"name": "mobilenetv3_small_050"}},
             "explainers": {"grad_cam": "dre.explainers.GradCAM", "random": "dre.explainers.Random"},
@@ -1083,7 +1094,9 @@ def test_every_run_file_names_classes_of_the_kind_that_its_keys_take(monkeypatch
         monkeypatch.setattr(CommandLine, name, lambda self: None)
         monkeypatch.setattr(EvaluationCommandLine, name, lambda self: None)
         monkeypatch.setattr(TrainingCommandLine, name, lambda self: None)
-    for path in RUN_FILES[:: max(1, len(RUN_FILES) // 8)]:
+    sampled = RUN_FILES[:: max(1, len(RUN_FILES) // 8)]
+    others = [path for path in RUN_FILES if name_of(path) in ("evaluate/dre_figure10a", "evaluate/ggig_table2")]
+    for path in dict.fromkeys([*sampled, *others]):
         COMMANDS[path.parent.name](["--config", str(path)])
 
 

@@ -22,6 +22,7 @@ from tests.callbacks.test_artifacts import complete_records, kept
 from tests.classification import classification, labelled_data, quarters
 from tests.command_line import QUIET, REPOSITORY, SMALL, tiny_run_file, workplace
 from tests.data.trees import packed
+from tests.figures import leave_figures_undrawn, leave_panels_undrawn
 from tests.training import quiet_trainer, small_data, small_training
 
 TRIAL = {"model.eta": 1.2, "model.h": 2.0, "model.lr": 0.004}
@@ -45,6 +46,8 @@ def offline(tmp_path_factory):
         patch.chdir(place)
         patch.setattr(sys, "argv", ["train.py"])
         patch.delenv("PL_GLOBAL_SEED", raising=False)
+        leave_figures_undrawn(patch)
+        leave_panels_undrawn(patch)
         for command, arguments in (
             (TrainingCommandLine, [*command_of_the_agent(sweep), "--trainer.log_every_n_steps=1"]),
             (EvaluationCommandLine, []),

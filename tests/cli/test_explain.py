@@ -1,8 +1,6 @@
 """`dre-explain`: pictures from the shell to a picture of maps."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -92,14 +90,3 @@ def test_what_is_wrong_ends_the_command_in_one_line(pictures, words, line):
     assert said.startswith("dre-explain: ")
     assert re.search(line, said), said
     assert "\n" not in said
-
-
-def test_neither_lightning_nor_metrics_are_loaded_to_print_the_help():
-    code = (
-        "import sys\nfrom dre.cli.explain import main\n"
-        "try:\n    main(['-h'])\nexcept SystemExit:\n    pass\n"
-        "assert not {'pytorch_lightning', 'torchmetrics', 'wandb'} & sys.modules.keys()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "IMAGE" in done.stdout

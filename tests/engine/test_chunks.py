@@ -132,7 +132,7 @@ BUILD = {
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, None])
 @pytest.mark.parametrize("name", BUILD)
 def test_out_of_memory_halves_goes_on_and_is_said_once(name, error):
-    images, targets = small_batch(6)
+    images, targets = small_batch(6, height=32, width=64)
     expected = BUILD[name](small_classifier().double())(images.double(), targets)
     classifier = small_classifier().double()
     explainer = BUILD[name](classifier)

@@ -1,7 +1,7 @@
 """`dre.compare`: paired differences of one table or run, or of two."""
 
 import json
-import subprocess
+import runpy
 import sys
 
 import numpy as np
@@ -227,6 +227,10 @@ def test_what_cannot_be_compared_is_said_in_one_line(wrong, kind, line):
         dre.compare(**{"first": table()} | wrong)
 
 
-def test_help_is_printed_by_the_module():
-    done = subprocess.run([sys.executable, "-m", "dre.cli.compare", "-h"], capture_output=True, text=True, check=True)
-    assert "RUN" in done.stdout
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_help_is_printed_by_the_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dre.cli.compare", "-h"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("dre.cli.compare", run_name="__main__")
+    assert stop.value.code == 0
+    assert "RUN" in capsys.readouterr().out

@@ -30,15 +30,19 @@ def gradient_times_input(model, images, targets):
 
 
 OPTIONS = {
+    "BlurIG": {"steps": 6},
     "ControlledExplainer": {"explainer": GradCAM},
     "DRERefined": {"steps": 2, "areas": 3},
     "ExtremalPerturbation": {"areas": (0.1, 0.3), "iterations": 3, "step": 8, "sigma": 12.0},
     "FeatureInversion": {"iterations": 5, "inversion_iterations": 2},
     "FunctionExplainer": {"function": gradient_times_input},
     "GGIG": {"points": 3, "ascents": 2},
+    "GuidedIG": {"steps": 6},
+    "IntegratedGradients": {"steps": 6},
     "LIME": {"samples": 12, "segmentation": "slic", "segments": 6},
     "MeaningfulPerturbation": {"iterations": 3},
     "RISE": {"masks": 10, "cells": 3},
+    "SAMPPlusPlus": {"max_steps": 5},  # how long it walks depends on the image
     "SmoothGrad": {"samples": 5},
     "XRAI": {"attribution": GradCAM, "scales": (20.0, 100.0), "min_size": 20, "size": 48},
 }
@@ -58,7 +62,7 @@ NAMES = [
 
 PASSES = {
     "AttentionRollout": (3, 0, 0),
-    "BlurIG": (3 * 64, 3 * 64, 0),
+    "BlurIG": (3 * 6, 3 * 6, 0),
     "CAM": (3, 0, 0),
     "CentredGaussian": (0, 0, 0),
     "ControlledExplainer": (3, 0, 3),
@@ -76,9 +80,9 @@ PASSES = {
     "GradCAMPlusPlus": (3, 0, 3),
     "GradientAttention": (3, 3, 0),
     "GuidedBackprop": (3, 3, 0),
-    "GuidedIG": (3 * 65, 3 * 64, 0),  # the end of the path is scored without a gradient
+    "GuidedIG": (3 * 7, 3 * 6, 0),  # the end of the path is scored without a gradient
     "InputXGradient": (3, 3, 0),
-    "IntegratedGradients": (3 * 64, 3 * 64, 0),
+    "IntegratedGradients": (3 * 6, 3 * 6, 0),
     "LIME": (3 * 12, 0, 0),
     "LRP": (3, 3, 0),
     "MGnet": (3, 0, 0),
@@ -112,6 +116,11 @@ def build(name: str, classifier: Classifier | None = None, **options) -> Explain
     if name not in LEARNED:
         return kind(classifier, **OPTIONS.get(name, {}) | options)
     return kind.from_estimator(classifier, small_estimator(classifier, LEARNED[name]), **OPTIONS.get(name, {}))
+
+
+@pytest.mark.parametrize("name", ["BlurIG", "GuidedIG", "IntegratedGradients"])
+def test_paths_have_64_steps_where_nothing_is_said(name):
+    assert getattr(explainers, name)(small_classifier()).path.steps == 64
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,12 +164,11 @@ ROUNDED = {torch.float16: 0.07, torch.bfloat16: 0.25}
 @pytest.mark.parametrize("precision", ROUNDED)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_in_half_precision_and_autocast_give_nearly_the_map_in_float32(name, precision):
-    options = {"max_steps": 5} if name == "SAMPPlusPlus" else {}
     images, targets = small_batch(1, height=64, width=64)
-    exact = build(name, **options)(images, targets, ["a"])
+    exact = build(name)(images, targets, ["a"])
     with torch.no_grad(), torch.autocast("cpu", precision):
-        mixed = build(name, **options)(images, targets, ["a"])
-    explainer = build(name, classifier_for(name).to(precision), **options).to(precision)
+        mixed = build(name)(images, targets, ["a"])
+    explainer = build(name, classifier_for(name).to(precision)).to(precision)
     for saliency in (mixed, explainer(images, targets, ["a"]), explainer(images.to(precision), targets, ["a"])):
         assert saliency.dtype == torch.float32
         assert saliency.isfinite().all()
@@ -202,12 +210,11 @@ def test_quotients_are_formed_in_float32_and_small_gradients_do_not_vanish_in_fl
 @pytest.mark.parametrize("name", NAMES)
 def test_inference_mode_is_left_and_what_was_made_in_it_is_copied(name):
     """The maps are those outside, to the bit, whether images, explainer or network were made in inference mode."""
-    options = {"max_steps": 5} if name == "SAMPPlusPlus" else {}
     images, targets = small_batch(1, height=64, width=64)
-    expected = build(name, **options)(images, targets, ["a"])
+    expected = build(name)(images, targets, ["a"])
     with torch.inference_mode():
-        assert torch.equal(build(name, **options)(images.clone(), targets.clone(), ["a"]), expected)
-        explainer = build(name, **options).double().float()  # its tensors are inference tensors again
+        assert torch.equal(build(name)(images.clone(), targets.clone(), ["a"]), expected)
+        explainer = build(name).double().float()  # its tensors are inference tensors again
         assert any(value.is_inference() for value in explainer.state_dict().values()) or not explainer.state_dict()
     assert torch.equal(explainer(images, targets, ["a"]), expected)
 
@@ -262,8 +269,7 @@ def test_passes_are_listed_of_explainers_that_there_are():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_passes_are_counted_as_they_happen(name):
-    options = {"max_steps": 5} if name == "SAMPPlusPlus" else {}  # how long it walks depends on the image
-    explainer = build(name, **options)
+    explainer = build(name)
     forwards, backwards = [], []
     network = explainer.classifier.network
     network.register_forward_hook(lambda _, inputs, __: forwards.append(len(inputs[0])))

@@ -238,32 +238,31 @@ def test_ranking_of_the_saliency_package(saliency_xrai, mode, area, seed):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("mode", ["full", "fast"])
-def test_xrai_of_the_saliency_package_from_the_image_to_the_map(mode):
+@pytest.mark.parametrize(("mode", "seed"), [("full", 0), ("fast", 1)])
+def test_xrai_of_the_saliency_package_from_the_image_to_the_map(mode, seed):
     """The base, the regions and their ranks, on images whose darkest and brightest values are black and white."""
     core = pytest.importorskip("saliency.core")
     classifier = small_classifier(size=(48, 48)).double()
-    for seed in range(2):
-        pixels = picture(48, 48, seed)
-        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())
-        images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    pixels = picture(48, 48, seed)
+    pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min())
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
-        def gradients(stops, call_model_args=None, expected_keys=None):
-            inputs = torch.from_numpy(np.stack(stops)).permute(0, 3, 1, 2).requires_grad_()
-            (found,) = torch.autograd.grad(classifier(inputs).softmax(1)[:, 2].sum(), inputs)
-            return {core.INPUT_OUTPUT_GRADIENTS: found.permute(0, 2, 3, 1).numpy()}
+    def gradients(stops, call_model_args=None, expected_keys=None):
+        inputs = torch.from_numpy(np.stack(stops)).permute(0, 3, 1, 2).requires_grad_()
+        (found,) = torch.autograd.grad(classifier(inputs).softmax(1)[:, 2].sum(), inputs)
+        return {core.INPUT_OUTPUT_GRADIENTS: found.permute(0, 2, 3, 1).numpy()}
 
-        settings = core.XRAIParameters(algorithm=mode)
-        base = as_published(classifier).explain(images, torch.tensor([2]))[0, 0].numpy()
-        given = {"base_attribution": np.repeat(base[..., None], 3, axis=2), "extra_parameters": settings}
-        expected = core.XRAI().GetMask(pixels, None, **given)
-        found, _ = rank_regions(Felzenszwalb()(pixels), base, mode=mode)
-        assert len(np.unique(found)) > 3
-        largest = np.abs(expected).max()
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * largest)
-        whole = XRAI(classifier, as_published, mode=mode)(images, torch.tensor([2]))[0, 0].numpy()
-        theirs = core.XRAI().GetMask(pixels, gradients, batch_size=25, extra_parameters=settings)
-        np.testing.assert_allclose(whole, theirs, rtol=0, atol=1e-6 * largest)  # their sums and our maps are float32
+    settings = core.XRAIParameters(algorithm=mode)
+    base = as_published(classifier).explain(images, torch.tensor([2]))[0, 0].numpy()
+    given = {"base_attribution": np.repeat(base[..., None], 3, axis=2), "extra_parameters": settings}
+    expected = core.XRAI().GetMask(pixels, None, **given)
+    found, _ = rank_regions(Felzenszwalb()(pixels), base, mode=mode)
+    assert len(np.unique(found)) > 3
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * largest)
+    whole = XRAI(classifier, as_published, mode=mode)(images, torch.tensor([2]))[0, 0].numpy()
+    theirs = core.XRAI().GetMask(pixels, gradients, batch_size=25, extra_parameters=settings)
+    np.testing.assert_allclose(whole, theirs, rtol=0, atol=1e-6 * largest)  # their sums and our maps are float32
 
 
 def as_published(classifier):

@@ -20,7 +20,7 @@ from dre.modules import MaskTraining
 from tests.modules import distributed_training
 from tests.networks import SmallNetwork, small_classifier
 from tests.ranks import free_port, run_ranks
-from tests.training import PIXELS, SaveEverywhere, quiet_trainer, small_data, small_training, torchrun
+from tests.training import PIXELS, SaveEverywhere, quiet_trainer, short_data, small_data, small_training, torchrun
 
 
 def weights(model: MaskTraining) -> dict[str, torch.Tensor]:
@@ -35,7 +35,7 @@ def test_each_stage_trains_its_own_part_and_never_the_classifier(five_shards, tm
     model = small_training()
     start = weights(model)
     classifier = {name: value.clone() for name, value in model.classifier.state_dict().items()}
-    quiet_trainer(tmp_path, callbacks=[SaveEverywhere(tmp_path)]).fit(model, small_data(five_shards))
+    quiet_trainer(tmp_path, callbacks=[SaveEverywhere(tmp_path)]).fit(model, short_data(five_shards))
     content = torch.load(tmp_path / "epoch_5.ckpt", weights_only=True)["state_dict"]  # five batches: the end of stage 1
     after_stage_1 = {name.removeprefix("estimator."): value for name, value in content.items()}
     assert changed(start, after_stage_1) == {"filter"}
@@ -59,7 +59,7 @@ def test_a_training_step_costs_so_many_passes_of_each_image(five_shards, tmp_pat
     model.classifier.network.stem.register_full_backward_hook(count("backward"))
     model.estimator.generator.head.register_forward_hook(count("generator"))
     quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=3, limit_val_batches=0).fit(
-        model, small_data(five_shards)
+        model, short_data(five_shards)
     )
     assert tuple(passes.values()) == tuple(3 * 4 * one for one in STEPS[variant])  # three batches of four
     assert all(parameter.grad is None for parameter in model.classifier.parameters())
@@ -68,8 +68,8 @@ def test_a_training_step_costs_so_many_passes_of_each_image(five_shards, tmp_pat
 @pytest.mark.parametrize("label", [0, -1, 7])
 def test_the_target_is_the_classifiers_own_argmax_and_labels_are_not_read(five_shards, tmp_path, label):
     plain, shuffled = small_training(), small_training()
-    quiet_trainer(tmp_path).fit(plain, small_data(five_shards))
-    data = small_data(five_shards)
+    quiet_trainer(tmp_path).fit(plain, short_data(five_shards))
+    data = short_data(five_shards)
     transfer = data.on_after_batch_transfer
     data.on_after_batch_transfer = lambda batch, index: {
         **transfer(batch, index),
@@ -81,7 +81,7 @@ def test_the_target_is_the_classifiers_own_argmax_and_labels_are_not_read(five_s
 
 def test_the_checkpoint_holds_the_estimator_and_loads_without_running_code(five_shards, tmp_path):
     model = small_training()
-    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, short_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)
     assert content["state_dict"].keys() == {f"estimator.{name}" for name in model.estimator.state_dict()}
@@ -96,7 +96,7 @@ def test_the_checkpoint_holds_the_estimator_and_loads_without_running_code(five_
 def test_the_checkpoint_holds_the_whole_recipe_as_plain_values(five_shards, tmp_path):
     options = {"constraints": Constraints(area=8.0), "lr": 0.005, "image_noise": 0.01, "blur_sigma": 3.16}
     model = small_training(**options)
-    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, short_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     recipe = read_recipe(path)
     arguments = inspect.signature(MaskTraining.__init__).parameters
@@ -126,7 +126,7 @@ def test_image_noise_is_added_before_the_mask_and_alone(five_shards, tmp_path, m
     for amount in (0.0, 0.015):
         model = small_training(embedding_epochs=0, image_noise=amount)
         quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(
-            model, small_data(five_shards)
+            model, short_data(five_shards)
         )
     (clean, mask, fill), (noisy, same_mask, same_fill) = seen
     assert torch.equal(mask, same_mask)
@@ -142,10 +142,10 @@ def test_image_noise_is_added_before_the_mask_and_alone(five_shards, tmp_path, m
 )
 def test_a_resumed_run_ends_where_the_unbroken_one_does(five_shards, tmp_path, stop_after, options):
     whole = small_training(**options)
-    quiet_trainer(tmp_path, callbacks=[SaveEverywhere(tmp_path)]).fit(whole, small_data(five_shards))
+    quiet_trainer(tmp_path, callbacks=[SaveEverywhere(tmp_path)]).fit(whole, short_data(five_shards))
     resumed = small_training(**options)
     path = tmp_path / f"batch_{stop_after}.ckpt"
-    quiet_trainer(tmp_path).fit(resumed, small_data(five_shards), ckpt_path=path, weights_only=True)
+    quiet_trainer(tmp_path).fit(resumed, short_data(five_shards), ckpt_path=path, weights_only=True)
     torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
 
 
@@ -184,7 +184,7 @@ def test_variants_and_ablations_train(five_shards, tmp_path, options, loss, cons
     assert (model.recipe["objective"], model.recipe["constraints"]) == (loss, plain)
     start = weights(model)
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
-    trainer.fit(model, small_data(five_shards))
+    trainer.fit(model, short_data(five_shards))
     assert changed(start, weights(model)) == {"filter", "generator"}
     assert math.isfinite(trainer.callback_metrics["val/faithfulness"])
     assert 0 <= trainer.callback_metrics["val/explainability"] <= 1
@@ -199,13 +199,13 @@ def test_variants_and_ablations_train(five_shards, tmp_path, options, loss, cons
 
 
 def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shards, tmp_path):
-    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(small_training(), small_data(five_shards))
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(small_training(), short_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)
     del content["estimator"]["filter_gain"], content["estimator"]["evidence"]
     torch.save(content, path)
     model = small_training()
-    quiet_trainer(tmp_path, max_epochs=3).fit(model, small_data(five_shards), ckpt_path=path, weights_only=True)
+    quiet_trainer(tmp_path, max_epochs=3).fit(model, short_data(five_shards), ckpt_path=path, weights_only=True)
     with pytest.raises(ValueError, match=r"filter_gain = 0\.0, this run has filter_gain = 2\.0"):
         small_training(filter_gain=2.0).on_load_checkpoint(content)
     content["taps"][0] = "stem.1"
@@ -216,7 +216,7 @@ def test_a_checkpoint_from_before_a_setting_existed_means_its_default(five_shard
 @pytest.mark.parametrize("without", [(), ("recipe", "checksum")])
 def test_a_training_is_built_again_from_its_checkpoint_and_its_classifier(five_shards, tmp_path, without):
     model = small_training(lr=1e-3, evidence="balanced", constraints=Constraints(area=2.0), fills=["black", "blur"])
-    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, short_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)
     torch.save({key: value for key, value in content.items() if key not in without}, path)
@@ -257,7 +257,7 @@ def test_mixed_precision_trains_with_masks_in_float32(five_shards, tmp_path):
     types = []
     model.estimator.to_scores.register_forward_hook(lambda *arguments: types.append(arguments[-1].dtype))
     trainer = quiet_trainer(tmp_path, precision="bf16-mixed")
-    trainer.fit(model, small_data(five_shards))
+    trainer.fit(model, short_data(five_shards))
     assert set(types) == {torch.float32}
     assert math.isfinite(trainer.callback_metrics["val/faithfulness"])
 
@@ -272,7 +272,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch_and_its_size_is_logg
         trainer = quiet_trainer(
             tmp_path, max_epochs=1, callbacks=[Throughput(every=1)], accumulate_grad_batches=accumulated
         )
-        trainer.fit(model, small_data(five_shards, batch_size=batch))
+        trainer.fit(model, short_data(five_shards, batch_size=batch))
         assert trainer.callback_metrics["train/images_per_step"] == 20
         assert trainer.global_step == 1
         steps[name] = dict(model.estimator.generator.named_parameters())
@@ -292,7 +292,7 @@ def test_a_compiled_generator_trains_to_the_same_weights(five_shards, tmp_path):
     plain, compiled = small_training(embedding_epochs=0), small_training(embedding_epochs=0, compiled=True)
     for model in (plain, compiled):
         trainer = quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, callbacks=[RunCheckpoints()])
-        trainer.fit(model, small_data(five_shards))
+        trainer.fit(model, short_data(five_shards))
     for name, value in weights(plain).items():  # one step of Adam at 1e-2, whose sign rounding may turn near zero
         torch.testing.assert_close(weights(compiled)[name], value, rtol=0, atol=2.1e-2)
         assert ((weights(compiled)[name] - value).abs() < 1e-3).float().mean() > 0.95, name
@@ -305,7 +305,7 @@ def test_where_nothing_can_be_compiled_a_line_says_so(five_shards, tmp_path, mon
 
     monkeypatch.setattr(torch, "compile", refuse)
     with pytest.raises(ValueError, match=r"^torch\.compile does not work here \(no C\+\+ compiler\); leave out"):
-        quiet_trainer(tmp_path).fit(small_training(compiled=True), small_data(five_shards))
+        quiet_trainer(tmp_path).fit(small_training(compiled=True), short_data(five_shards))
 
 
 def test_learning_rates_follow_the_paper():
@@ -317,11 +317,11 @@ def test_learning_rates_follow_the_paper():
 
 
 def test_a_resumed_run_trains_at_its_own_rate(five_shards, tmp_path):
-    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(small_training(), small_data(five_shards))
+    quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(small_training(), short_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     model = small_training(lr=1e-4, weight_decay=0.5)
     trainer = quiet_trainer(tmp_path, max_epochs=3)
-    trainer.fit(model, small_data(five_shards), ckpt_path=path, weights_only=True)
+    trainer.fit(model, short_data(five_shards), ckpt_path=path, weights_only=True)
     assert [group["lr"] for group in trainer.optimizers[0].param_groups] == [0.0, 1e-4]
     assert trainer.optimizers[0].param_groups[1]["weight_decay"] == 0.5
 
@@ -345,13 +345,13 @@ def test_settings_out_of_range_are_refused(options, message):
 
 def test_a_run_whose_generator_would_never_train_is_refused(five_shards, tmp_path):
     with pytest.raises(ValueError, match=r"2 epochs are all of stage 1 \(2 embedding epochs\)"):
-        quiet_trainer(tmp_path, max_epochs=2).fit(small_training(embedding_epochs=2), small_data(five_shards))
+        quiet_trainer(tmp_path, max_epochs=2).fit(small_training(embedding_epochs=2), short_data(five_shards))
 
 
 def test_embeddings_and_their_optimiser_state_rest_in_stage_2(five_shards, tmp_path):
     model = small_training(embedding_epochs=0)
     trainer = quiet_trainer(tmp_path, max_epochs=1)
-    trainer.fit(model, small_data(five_shards))
+    trainer.fit(model, short_data(five_shards))
     assert model.estimator.filter.embedding.weight not in trainer.optimizers[0].state
 
 
@@ -368,7 +368,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rate(five_shards,
     model = small_training(embedding_epochs=0)
     torch.nn.init.constant_(model.estimator.generator.head.bias, float("nan"))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0 \(epoch 0\) with rate 0.01"):
-        quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, small_data(five_shards))
+        quiet_trainer(tmp_path, callbacks=[RunCheckpoints()]).fit(model, short_data(five_shards))
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -378,7 +378,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rate(five_shards,
 def test_grey_images_train_and_pictures_of_other_channels_are_refused_with_the_reason(five_shards, tmp_path, options):
     def train(channels: int) -> MaskTraining:
         model = MaskTraining(small_classifier(channels=channels), widths=[8, 8, 8], embedding_epochs=0, **options)
-        data = small_data(five_shards, batch_size=4, preprocessing=replace(PIXELS, channels=channels))
+        data = short_data(five_shards, batch_size=4, preprocessing=replace(PIXELS, channels=channels))
         quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=2, limit_val_batches=1).fit(model, data)
         return model
 
@@ -402,14 +402,14 @@ def test_other_channels_train_on_batches_of_ones_own(tmp_path):
 def test_a_checkpoint_of_another_classifier_variant_or_setting_is_refused(five_shards, tmp_path):
     model = small_training()
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
-    trainer.fit(model, small_data(five_shards))
+    trainer.fit(model, short_data(five_shards))
     path = tmp_path / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"explains SmallNetwork, not SmallNetwork: another weights .*for this one"):
         load_estimator(path, small_classifier(seed=1), "dre")
     with pytest.raises(ValueError, match="holds a generator of variant 'dre', asked for 'mgnet'"):
         load_estimator(path, small_classifier(), "mgnet")
     with pytest.raises(ValueError, match=r"trained with h = 2.5, this run has h = 0.5"):
-        quiet_trainer(tmp_path).fit(small_training(h=0.5), small_data(five_shards), ckpt_path=path, weights_only=True)
+        quiet_trainer(tmp_path).fit(small_training(h=0.5), short_data(five_shards), ckpt_path=path, weights_only=True)
 
 
 class Hostile:

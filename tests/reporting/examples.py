@@ -1,5 +1,8 @@
 """A summary, curves, costs and pictures that tests of the report share."""
 
+from copy import deepcopy
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import torch
@@ -30,6 +33,11 @@ def scores(count: int = 30) -> pd.DataFrame:
 
 
 def summary() -> dict:
+    return deepcopy(_summary())
+
+
+@cache
+def _summary() -> dict:
     return summarise(scores(), DIRECTIONS, drawing=Drawing(resamples=300)) | {"evaluated": 32}
 
 

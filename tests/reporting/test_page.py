@@ -16,8 +16,21 @@ DRAWINGS = ["intervals", "curve-panels", "ranks-deletion", "ranks-faithfulness",
 
 
 @pytest.fixture(scope="module")
-def page():
-    return Page(report_html(report()))
+def text():
+    """Write the page once; what no test changes need not be drawn again."""
+    return report_html(report())
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+@pytest.fixture
+def html_file(text, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(text)
+    return path
 
 
 def test_the_page_has_every_section_table_and_picture(page):
@@ -30,10 +43,9 @@ def test_the_page_has_every_section_table_and_picture(page):
     assert all(picture["alt"] for picture in page.pictures if "svg" in picture["src"][:20])
 
 
-def test_the_page_needs_nothing_from_elsewhere(page):
+def test_the_page_needs_nothing_from_elsewhere(page, text):
     assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
     assert {reference[1:] for reference in page.references if reference.startswith("#")} == set(SECTIONS)
-    text = report_html(report())
     assert not re.search(r"url\(|@import|import\b.*from|<script [^>]|<link|<iframe|fetch\(|XMLHttp|https?:", text)
 
 
@@ -51,11 +63,11 @@ def test_the_table_of_scores_says_what_the_summary_says(page):
     assert rows[0][5:] == ["2 + 1", "12.5"]
 
 
-def test_metrics_are_explained_below_their_table_where_a_run_says_what_they_are():
+def test_metrics_are_explained_below_their_table_where_a_run_says_what_they_are(text, undrawn_figures):
     said = summary() | {"definitions": {"deletion": "Compute the area <under> the curve.", "faithfulness": ""}}
-    text = report_html(replace(report(), summary=said))
-    assert "<dt>deletion \u2193</dt><dd>Compute the area &lt;under&gt; the curve.</dd></dl>" in text
-    assert "What the metrics are" not in report_html(report())
+    explained = report_html(replace(report(), summary=said))
+    assert "<dt>deletion \u2193</dt><dd>Compute the area &lt;under&gt; the curve.</dd></dl>" in explained
+    assert "What the metrics are" not in text
 
 
 def test_the_best_and_what_is_not_told_apart_from_it_are_marked(page):
@@ -79,7 +91,7 @@ def test_missing_values_are_counted(page):
     assert "skipped" not in page.tables
 
 
-def test_skipped_images_stand_on_the_page_with_their_reason():
+def test_skipped_images_stand_on_the_page_with_their_reason(undrawn_figures):
     said = replace(report(), summary=summary() | {"skipped": {"wren<3": "ValueError: torn"}})
     assert Page(report_html(said)).tables["skipped"][1:] == [["wren<3", "ValueError: torn"]]
 
@@ -111,7 +123,7 @@ def test_the_cost_table(page):
     assert header[6:] == ["scoring forwards", "scoring ms", "images", "from cache"]
 
 
-def test_costs_that_few_runs_have_are_columns_where_there_are_any():
+def test_costs_that_few_runs_have_are_columns_where_there_are_any(undrawn_figures):
     usual = Tally(images=2, forwards=4).summary()
     second = Tally(images=2, transferred=2, transfer_forwards=24, transfer_seconds=0.1).summary()
     other = {"other_class_forwards": 1.0, "other_class_backwards": 2.0, "other_class_milliseconds": 7.0}
@@ -145,20 +157,21 @@ def test_costs_that_few_runs_have_are_columns_where_there_are_any():
         "one explainer",
     ],
 )
-def test_what_there_is_none_of_is_left_out(changes, absent):
-    if "summary" in changes:
+def test_what_there_is_none_of_is_left_out(changes, absent, request):
+    if "summary" not in changes:
+        request.getfixturevalue("undrawn_figures")  # they are those of the page above
+    else:
         changes = {"curves": None, "cost": {}, "worst": [], "best": [], "images": None} | changes
     page = Page(report_html(report(**changes)))
     assert absent.isdisjoint(page.ids)
     assert {"glance", "failures"} <= set(page.ids)
 
 
-def test_the_same_content_gives_the_same_page():
-    assert report_html(report()) == report_html(report())
+def test_the_same_content_gives_the_same_page(text):
+    assert report_html(report()) == text
 
 
-def test_names_from_data_are_escaped():
-    text = report_html(report())
+def test_names_from_data_are_escaped(text):
     assert "photo &lt;0&gt;" in text
     assert "&lt;network&gt; &amp; co" in text
     assert "<0>" not in text
@@ -181,7 +194,7 @@ def test_each_image_has_a_row_with_its_class_and_values(page):
     assert "12 of 30 images, in an order that a hash of their names gives" in page.text
 
 
-def test_images_of_an_earlier_version_have_no_class():
+def test_images_of_an_earlier_version_have_no_class(undrawn_figures):
     found = Page(report_html(report(images=images()[["key", "explainer", "metric", "value"]])))
     assert found.tables["each-image"][0] == ["image", "dre", "grad cam", "random"]
     assert not any("data-class" in row for row in found.rows["each-image"])
@@ -202,10 +215,9 @@ for (const [table, place, times] of %s)
 """
 
 
-def test_a_click_on_a_title_sorts_by_its_column(page, tmp_path, chromium):
-    (tmp_path / "report.html").write_text(report_html(report()))
+def test_a_click_on_a_title_sorts_by_its_column(page, html_file, tmp_path, chromium):
     act = CLICK % [["each-image", 6, 1], ["scores", 0, 2], ["missing", 2, 2], ["pairs-faithfulness", 5, 0]]
-    shown = as_shown(chromium, tmp_path / "report.html", tmp_path / "profile", act=act)
+    shown = as_shown(chromium, html_file, tmp_path / "profile", act=act)
     rows = shown.tables["each-image"][1:]
     assert [row[6] for row in rows[:-1]] == sorted((row[6] for row in rows[:-1]), key=float)
     assert (rows[-1][0], rows[-1][6]) == ("image_04", "-")  # what is missing comes last
@@ -217,8 +229,7 @@ def test_a_click_on_a_title_sorts_by_its_column(page, tmp_path, chromium):
     assert not any("aria-sort" in head for head in shown.heads["pairs-faithfulness"])
 
 
-def test_a_class_is_shown_alone(tmp_path, chromium):
-    (tmp_path / "report.html").write_text(report_html(report()))
+def test_a_class_is_shown_alone(html_file, tmp_path, chromium):
     act = (
         CLICK % [["each-image", 2, 1]]
         + """
@@ -227,7 +238,7 @@ def test_a_class_is_shown_alone(tmp_path, chromium):
       input.dispatchEvent(new Event("input"));
     }"""
     )
-    shown = as_shown(chromium, tmp_path / "report.html", tmp_path / "profile", act=act)
+    shown = as_shown(chromium, html_file, tmp_path / "profile", act=act)
     assert [row[2] for row in shown.tables["each-image"][1::3]] == ["< 1 %", "83 %", "100 %", "-"]
     assert ["hidden" in row for row in shown.rows["each-image"][1:]] == [True] * 3 + [False] * 3 + [True] * 6
     assert ["hidden" in row for row in shown.rows["worst"][1:]] == [False, True]
@@ -237,19 +248,18 @@ def test_a_class_is_shown_alone(tmp_path, chromium):
 def test_a_narrow_page_does_not_scroll_sideways_and_its_galleries_wrap(tmp_path, chromium):
     long = dict.fromkeys(("a" * 300, "picture"), "b" * 300)
     wide = report(title="Evaluation " + "x" * 80, facts=long, files=long)
-    (tmp_path / "report.html").write_text(report_html(wide))
+    text = report_html(wide)
+    (tmp_path / "report.html").write_text(text)
     shown = as_shown(chromium, tmp_path / "report.html", tmp_path / "profile", width=390)
     assert float(shown.body["data-width"]) <= 390
     assert 300 < float(shown.sizes["worst"].split()[1]) < 390  # the table of pictures is as wide as its box
-    assert shown.tables["scores"] == Page(report_html(wide)).tables["scores"]
+    assert shown.tables["scores"] == Page(text).tables["scores"]
 
 
-def test_chromium_shows_every_table_and_picture(tmp_path, chromium):
-    browser = chromium
-    (tmp_path / "report.html").write_text(report_html(report()))
-    shown = as_shown(browser, tmp_path / "report.html", tmp_path / "profile")
-    assert shown.tables == Page(report_html(report())).tables
-    assert shown.rows["each-image"] == Page(report_html(report())).rows["each-image"]
+def test_chromium_shows_every_table_and_picture(page, html_file, tmp_path, chromium):
+    shown = as_shown(chromium, html_file, tmp_path / "profile")
+    assert shown.tables == page.tables
+    assert shown.rows["each-image"] == page.rows["each-image"]
     for picture in shown.pictures:
         natural, width, height = map(float, picture["data-size"].split())
         assert natural > 0, f"not decoded: {picture['alt']}"

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.integrate import quad
 
 from reproduction.controller import H, controlled, main, skewness, transformed
@@ -56,13 +57,17 @@ def test_figure_15_has_every_distance_and_share_of_the_paper():
     assert names == {name for name in PAPERS if "mixture" in name}
 
 
-def test_without_inputs_those_of_the_paper_are_drawn(tmp_path):
+def test_without_inputs_those_of_the_paper_are_drawn(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("reproduction.controller.inputs_figure", lambda found, _: drawn.extend(found) or Figure())
     main(["--out", str(tmp_path)])
     assert {path.stem for path in tmp_path.glob("*.png")} == {
         "controller_inputs",
         "controller_mixtures",
         "controller_settings",
     }
+    assert len(drawn) > 5  # their figure is of the kind that the next test draws
+    assert set(drawn) <= set(PAPERS)
     assert set(json.loads((tmp_path / "controller.json").read_text())) == set(PAPERS)
     assert json.loads((tmp_path / "made.json").read_text())["command"].startswith("python -m reproduction.controller")
 

@@ -2,7 +2,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dre.explainers.paths.integration import idgi, riemann
 from dre.runs.directory import CHECKPOINT, RECORD, config_hash, new_directory, newest_checkpoint, write_record
 from tests.command_line import QUIET, REPOSITORY, tiny_run_file, workplace
 from tests.data.trees import packed
+from tests.ranks import start_processes
 
 
 @pytest.fixture(scope="module")
@@ -176,21 +176,31 @@ def test_last_refuses_another_configuration(place, run_file):
         train(run_file, "--ckpt_path", str(place / "runs/tiny/001" / CHECKPOINT), "--model.h", "2.0")
 
 
+def killed_at(file: Path, script: Path) -> Path:
+    """Write a script that trains as `train.py` does and is killed, without a word before, when there is such a file."""
+    script.write_text(f"""
+import os, runpy, signal, threading, time
+
+def kill():
+    while not os.path.isfile({str(file)!r}):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=kill, daemon=True).start()
+runpy.run_path({str(REPOSITORY / "train.py")!r}, run_name="__main__")
+""")
+    return script
+
+
 def test_killed_in_the_middle_of_an_epoch_it_goes_on_from_there(place, run_file):
     content = yaml.safe_load(run_file.read_text())
     content["trainer"]["max_epochs"] = 1
     content["trainer"]["callbacks"][0]["init_args"] = {"minutes": 1e-6}  # after every step
     content["data"]["init_args"]["epoch_images"] = 80
     run_file.write_text(yaml.safe_dump(content))
-    command = [sys.executable, str(REPOSITORY / "train.py"), "--config", str(run_file), *QUIET]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums differ between thread counts
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     killed = place / "runs/tiny/001" / CHECKPOINT
-    end = time.monotonic() + 120
-    while not killed.is_file() and time.monotonic() < end and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    ((code, said),) = start_processes(killed_at(killed, place / "killed.py"), ["--config", str(run_file), *QUIET], [{}])
+    assert code == -signal.SIGKILL, said
     done = torch.load(killed, weights_only=True)["global_step"]
     assert 0 < done < 20
     resumed = train(run_file, "--ckpt_path", "last")

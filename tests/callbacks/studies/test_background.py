@@ -23,7 +23,7 @@ def done(five_shards, tmp_path_factory):
         evaluation(EXPLAINERS),
     )
     data = small_data(five_shards, eval_batch_size=4)
-    run(study, data, root, module)
+    run(study, data, root, module, drawn=("points",))
     return study, root, module, data
 
 

@@ -27,7 +27,7 @@ def done(request, five_shards, tmp_path_factory):
     study, root, module = STUDIES[request.param](), tmp_path_factory.mktemp(request.param), evaluation()
     before = {name: tensor.clone() for name, tensor in module.classifier.state_dict().items()}
     data = small_data(five_shards, eval_batch_size=4)
-    logged = run(study, data, root, module)
+    logged = run(study, data, root, module, drawn=("points",))
     after = module.classifier.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())  # bit by bit
     return request.param, study, root, logged, data

@@ -199,7 +199,7 @@ def test_samp_with_the_infinitesimal_constraint_becomes_complete(direction):
     With rectifiers it need not vanish: a greedy walk may run along a kink and cross it at every step, however short.
     """
     classifier = smooth_classifier()
-    images, targets = small_batch()
+    images, targets = small_batch(2, height=64, width=64)
     gaps = [
         SAMP(classifier, direction=direction, fragments=count).completeness_gap(images.double(), targets).max().item()
         for count in (None, 20, 80, 320)

@@ -129,7 +129,7 @@ def test_a_probability_of_one_is_reported_and_log_probability_suggested(rule):
 @pytest.mark.parametrize("rule", [riemann, idgi])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_that_is_its_own_baseline_gets_zeros(kind, rule):
-    images, targets = small_batch()
+    images, targets = small_batch(height=32, width=48)
     images[1] = 0.0  # black, and a blur of black is black
     saliency = kind(small_classifier(), rule=rule)(images, targets)
     assert saliency.isfinite().all()
@@ -153,7 +153,7 @@ def test_chunks_change_nothing_and_bound_the_pass(kind, rule, chunk):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_out_of_memory_halves_the_chunk_and_says_so_once(kind):
-    images, targets = small_batch()
+    images, targets = small_batch(height=32, width=48)
     images = images.double()
     expected = kind(small_classifier().double())(images, targets)
     explainer = kind(small_classifier().double(), chunk=6)
@@ -184,7 +184,7 @@ def test_memory_that_one_image_exceeds_is_an_error():
 @pytest.mark.parametrize("kind", KINDS)
 def test_order_and_neighbours_do_not_matter(kind):
     classifier = small_classifier().double()
-    images, targets = small_batch()
+    images, targets = small_batch(height=32, width=48)
     images = images.double()
     explainer = kind(classifier)
     forwards = explainer(images, targets)

@@ -141,10 +141,11 @@ def test_lrp_composites_of_captum(options, rule, arguments):
 
 
 def zennit_network() -> nn.Module:
-    """VGG with a small head, random weights, and batch norms that do something."""
+    """VGG of a quarter of the channels, with a small head, random weights, and batch norms that do something."""
     torch.manual_seed(0)
-    network = NarrowVGG(vgg.make_layers(vgg.cfgs["A"], batch_norm=True))
-    network.classifier = nn.Sequential(nn.Linear(512 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
+    quarter = [size if size == "M" else size // 4 for size in vgg.cfgs["A"]]
+    network = NarrowVGG(vgg.make_layers(quarter, batch_norm=True))
+    network.classifier = nn.Sequential(nn.Linear(128 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             for values in (norm.running_var, norm.weight.data):
