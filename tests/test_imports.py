@@ -16,17 +16,6 @@ sys.modules |= dict.fromkeys(("reproduction", "benchmarks"))  # importing either
 import dre, dre.types
 assert not {"timm", "torchvision", "dre.models"} & sys.modules.keys()
 """,
-    "the help of dre-explain": """
-from dre.cli.explain import main
-said = io.StringIO()
-try:
-    with contextlib.redirect_stdout(said):
-        main(["-h"])
-except SystemExit:
-    pass
-assert "IMAGE" in said.getvalue()
-assert not {"pytorch_lightning", "torchmetrics", "wandb"} & sys.modules.keys()
-""",
     "explaining": """
 import torch
 for lines in (
@@ -46,6 +35,17 @@ assert there["dre"].explain(network, torch.rand(1, 3, 8, 8)).shape == (1, 1, 8, 
 assert not {"timm", "torchvision", "skimage", "scipy.interpolate", "ot", "torch._dynamo"} & sys.modules.keys()
 there["dre"].explain("test_resnet", torch.rand(1, 3, 64, 64), method="grad_cam", weights=None)
 assert not {"pytorch_lightning", "lightning_fabric", "wandb"} & sys.modules.keys()
+""",
+    "the help of dre-explain": """
+from dre.cli.explain import main
+said = io.StringIO()
+try:
+    with contextlib.redirect_stdout(said):
+        main(["-h"])
+except SystemExit:
+    pass
+assert "IMAGE" in said.getvalue()
+assert not {"pytorch_lightning", "torchmetrics", "wandb"} & sys.modules.keys()
 """,
     "showing": """
 import dre
