@@ -78,9 +78,10 @@ def start_processes(script: Path, words: list[str], environments: list[dict[str,
     return _start([(_run_script, (str(script), words), environment) for environment in environments])
 
 
-def start_alone(main: Callable[..., None], *arguments: object) -> Ended:
-    """Call a function of a module in a process of its own, and say how it ended."""
-    return _start([(main, arguments, {})])[0]
+def start_alone(main: Callable[..., None], *arguments: object, limit: float = LIMIT) -> Ended:
+    """Call a function of a module in a process of its own, which may take `limit` seconds, and say how it ended."""
+    with patch(f"{__name__}.LIMIT", limit):
+        return _start([(main, arguments, {})])[0]
 
 
 def free_port() -> int:
