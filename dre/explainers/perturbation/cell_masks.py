@@ -200,5 +200,6 @@ def error_share(saliency: Tensor, error: Tensor) -> Tensor:
     """
     extent = saliency.flatten(1).amax(1) - saliency.flatten(1).amin(1)
     size = error.square().flatten(1).mean(1).sqrt()
-    rounding = torch.finfo(torch.float32).eps * saliency.flatten(1).abs().amax(1)  # of scores, whatever adds them up
-    return torch.where(size > rounding, size / extent, 0.0)
+    height = saliency.flatten(1).abs().amax(1)
+    rounding = torch.finfo(torch.float32).eps * height.maximum(size)  # of scores, whatever adds them up
+    return torch.where(size > rounding, size / extent.maximum(rounding), 0.0)  # finite for a flat map, too

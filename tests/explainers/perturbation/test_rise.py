@@ -176,6 +176,13 @@ def test_a_score_that_no_mask_moves_takes_the_first_masks_alone(options):
     assert (explainer.cost.forwards, explainer.cost.at_bound) == (256, 0)
 
 
+def test_the_error_of_a_flat_map_is_a_number_that_files_can_hold():
+    explainer = RISE(linear_classifier(), masks="auto", max_masks=20, cells=1)  # each mask shows all or nothing
+    with pytest.warns(UserWarning, match="1 of 1 explanations stopped"):
+        explainer(torch.rand(1, 3, SIDE, SIDE), torch.tensor([1]))
+    assert 1 < explainer.cost.largest_error < 1e8
+
+
 class Constant(nn.Module):
     """The same logits for every image."""
 
