@@ -91,6 +91,7 @@ NAMES: dict[str, str] = {
     "dre.explainers.blocks.blocks": "dre.engine.chunks.chunk_slices",
     "dre.explainers.catalogue.suitable_explainers": "dre.api.supported_explainers",
     "dre.explainers.gradient.SmoothGrad": "dre.explainers.smooth_grad.SmoothGrad",
+    "dre.explainers.gradient.SmoothKind": "dre.explainers.smooth_grad.SmoothKind",
     "dre.explainers.interception.Interceptor": "dre.explainers.propagation.function_mode.FunctionMode",
     "dre.imaging.background_mixture": "dre.images.fill.mixture_fill",
     "dre.imaging.baseline_images": "dre.images.fill.fill_images",

@@ -23,7 +23,7 @@ class FastSHAP(DRE):
         FileNotFoundError: There is no checkpoint at the path.
         UnsupportedError: The classifier has no taps.
 
-    Source: Jethani et al. 2022, with DRE's generator, and without a surrogate.
+    Source: Jethani et al. 2022, with DRE's generator; whether a surrogate scored is said by the checkpoint's recipe.
 
     Example:
         >>> import torch

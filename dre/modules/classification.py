@@ -24,11 +24,9 @@ from dre.models.heads import find_head, freeze, head_size, load_for_training
 from dre.models.timm_library import timm_library
 from dre.models.trained import TRAINED_KEY, TrainedNetwork, check_trained_alike
 from dre.modules.schedules import half_cosine, refuse_broken_loss, refuse_half_weights, warmed_up
-from dre.modules.surrogate import SurrogateTask, check_origin, divergence_from, draws_of
+from dre.modules.surrogate import SETTINGS_KEY, SurrogateTask, check_origin, divergence_from, draws_of
 from dre.renamed import accepts_old_options
 from dre.types import Batch, Preprocessing
-
-SETTINGS_KEY = "classifier_training"
 
 
 @accepts_old_options

@@ -28,6 +28,7 @@ from dre.models import Classifier, MaskEstimator
 from dre.models.estimator import Variant, show_superpixels
 from dre.modules.loss_settings import LossSettings
 from dre.modules.mask_sampling import tuned_mask
+from dre.modules.surrogate import surrogate_file
 from dre.types import Batch, Blur
 
 
@@ -197,7 +198,12 @@ class FastSHAPLoss(MaskLoss):
         return {"fast_shap": self.options}
 
     def _surrogate(self, path: str) -> Classifier:
-        surrogate = Classifier(weights=path)
+        if self.settings.fills and tuple(self.settings.fills) != self.usual_fills:
+            raise ValueError(
+                f"a surrogate knows hidden superpixels as the dataset mean, `fills` are "
+                f"{', '.join(self.settings.fills)}; leave them out, or the surrogate"
+            )
+        surrogate = Classifier(weights=str(surrogate_file(path)))
         if surrogate.num_classes != self.classifier.num_classes:
             raise ValueError(
                 f"the surrogate {path} has {surrogate.num_classes} classes, {self.classifier.name} has "

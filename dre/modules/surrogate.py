@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,11 @@ from torch import Tensor, nn
 
 from dre.engine.shapley import uniform_subsets
 from dre.images.randomness import named_generator
+from dre.models.checkpoint_files import files_within, read_plain
 from dre.models.estimator import show_superpixels, superpixel_grid
+
+SETTINGS_KEY = "classifier_training"
+"""Where a checkpoint of classifier training keeps its settings; `surrogate` is one of them."""
 
 
 class SurrogateTask:
@@ -65,6 +70,22 @@ def check_origin(weights: str | None, num_classes: int | None) -> None:
             f"`num_classes: {num_classes}` may put a new head on the weights whose predictions `surrogate` learns; "
             "leave it out"
         )
+
+
+def surrogate_file(place: str) -> Path:
+    """Return the checkpoint of a surrogate that is given by its path or by the directory of its run.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It was trained on labels.
+    """
+    path = next(iter(files_within(Path(place))), Path(place))
+    if not read_plain(path).get(SETTINGS_KEY, {}).get("surrogate", False):
+        raise ValueError(
+            f"{path} was trained on labels and whole images, so it is no surrogate; train one with "
+            "--config configs/train/surrogate.yaml, or leave `surrogate` out"
+        )
+    return path
 
 
 def divergence_from(logits: Tensor, wanted: Tensor) -> Tensor:

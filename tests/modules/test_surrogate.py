@@ -105,10 +105,11 @@ def test_fast_shap_reads_all_its_scores_from_the_surrogate(tmp_path):
     classifier, (images, _) = small_classifier(), small_batch(2, height=64, width=64)
     estimator = small_estimator(classifier, "fast_shap").train()
     other = with_batch_norm(num_classes=classifier.num_classes)
+    other.task = SurrogateTask(other.network)
     trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
     trainer.strategy.connect(other)
-    trainer.save_checkpoint(tmp_path / "surrogate.ckpt")
-    settings = LossSettings(fast_shap=ShapleySettings(uniform_share=0, surrogate=str(tmp_path / "surrogate.ckpt")))
+    trainer.save_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    settings = LossSettings(fast_shap=ShapleySettings(uniform_share=0, surrogate=str(tmp_path / "run")))
     loss = LOSSES["fast_shap"](classifier, estimator, settings, SweepEngine(classifier))
     features, logits = classifier.features(images)
     asked = logits.argmax(dim=1)
@@ -123,8 +124,23 @@ def test_fast_shap_reads_all_its_scores_from_the_surrogate(tmp_path):
     torch.testing.assert_close(logged["train/score_change"], (expected - nothing).abs().mean())
 
 
-def test_a_surrogate_of_other_classes_is_refused(taught):
-    classifier = small_classifier()
-    settings = LossSettings(fast_shap=ShapleySettings(surrogate=str(taught[1])))
+def test_a_classifier_of_labels_and_fills_that_no_surrogate_knows_are_refused(taught):
+    classifier = small_classifier(classes=4)
+    chosen = {"fast_shap": ShapleySettings(surrogate=str(taught[1]))}
+    for more, line in (
+        ({}, "last.ckpt was trained on labels"),
+        ({"fills": ["blur"]}, "dataset mean, `fills` are blur;"),
+    ):
+        settings = LossSettings(**chosen, **more)
+        with pytest.raises(ValueError, match=line):
+            LOSSES["fast_shap"](classifier, small_estimator(classifier, "fast_shap"), settings, SweepEngine(classifier))
+
+
+def test_a_surrogate_of_other_classes_is_refused(taught, tmp_path):
+    classifier, model = small_classifier(), surrogate(taught[1])
+    trainer = quiet_trainer(tmp_path, callbacks=[RunCheckpoints()])
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    settings = LossSettings(fast_shap=ShapleySettings(surrogate=str(tmp_path / "last.ckpt")))
     with pytest.raises(ValueError, match=r"last.ckpt has 4 classes, .* has 5; train one with the weights of this"):
         LOSSES["fast_shap"](classifier, small_estimator(classifier, "fast_shap"), settings, SweepEngine(classifier))

@@ -140,7 +140,8 @@ def paired_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
         masks: N of them, each second one 1 minus the one before.
         scores: [B, N].
     """
-    pairs = scores.shape[1] // 2
+    pairs, level = scores.shape[1] // 2, scores.mean(dim=1, keepdim=True)
+    scores = scores - level  # a pair shows each pixel once, so that a level moves the mean alone
     shape = len(scores), masks.size[0] * masks.size[1]
     first, second = (torch.zeros(shape, dtype=torch.float64, device=scores.device) for _ in range(2))
     with torch.autocast(scores.device.type, enabled=False):
@@ -155,7 +156,7 @@ def paired_masks(masks: CellMasks, scores: Tensor) -> tuple[Tensor, Tensor]:
     mean = first / pairs
     variance = (second / pairs - mean.square()).clamp_min(0)
     error = (variance / (pairs - 1)).sqrt() if pairs > 1 else torch.full_like(mean, torch.nan)
-    return _maps(mean, masks), _maps(error, masks)
+    return _maps(mean + level, masks), _maps(error, masks)
 
 
 def looks(most: int) -> Iterator[int]:
@@ -191,7 +192,7 @@ def _maps(values: Tensor, masks: CellMasks) -> Tensor:
 
 
 def error_share(saliency: Tensor, error: Tensor) -> Tensor:
-    """Return the root mean square of a standard error as a share of the map's range, [B]; 0 where there is none.
+    """Return the root mean square of a standard error as a share of the map's range, [B]; 0 where it is rounding.
 
     Example:
         >>> error_share(torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[0.1, 0.1]]]]))
@@ -199,4 +200,6 @@ def error_share(saliency: Tensor, error: Tensor) -> Tensor:
     """
     extent = saliency.flatten(1).amax(1) - saliency.flatten(1).amin(1)
     size = error.square().flatten(1).mean(1).sqrt()
-    return torch.where(size > 0, size / extent, 0.0)
+    height = saliency.flatten(1).abs().amax(1)
+    rounding = torch.finfo(torch.float32).eps * height.maximum(size)  # of scores, whatever adds them up
+    return torch.where(size > rounding, size / extent.maximum(rounding), 0.0)  # finite for a flat map, too

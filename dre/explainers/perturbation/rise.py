@@ -114,8 +114,7 @@ class RISE(SampledExplainer):
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from dre.explainers.perturbation.cell_masks import enlarging as enlarging
-    from dre.models import Classifier
+        >>> from dre.models import Classifier
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
         >>> classifier = Classifier.wrap(network, size=(8, 8))
         >>> images, targets = torch.rand(1, 3, 8, 8), torch.tensor([1])

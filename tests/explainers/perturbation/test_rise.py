@@ -165,6 +165,35 @@ def test_masks_to_a_tolerance_are_the_first_ones_until_the_error_is_small(tolera
     assert explainer.cost.to_tolerance == 3
 
 
+@pytest.mark.parametrize("options", [{"antithetic": True}, {"divide_by": "drawn"}])
+def test_a_score_that_no_mask_moves_takes_the_first_masks_alone(options):
+    """The map is flat, and its standard error nothing but rounding."""
+    bias = torch.tensor([0.0, 0.7])
+    classifier = Classifier.wrap(Constant(bias), size=(SIDE, SIDE))
+    explainer = RISE(classifier, masks="auto", cells=CELLS, chunk=256, **options)
+    saliency = explainer(torch.rand(1, 3, SIDE, SIDE), torch.tensor([1]))
+    torch.testing.assert_close(saliency, bias.softmax(0)[1].expand_as(saliency))
+    assert (explainer.cost.forwards, explainer.cost.at_bound) == (256, 0)
+
+
+def test_the_error_of_a_flat_map_is_a_number_that_files_can_hold():
+    explainer = RISE(linear_classifier(), masks="auto", max_masks=20, cells=1)  # each mask shows all or nothing
+    with pytest.warns(UserWarning, match="1 of 1 explanations stopped"):
+        explainer(torch.rand(1, 3, SIDE, SIDE), torch.tensor([1]))
+    assert 1 < explainer.cost.largest_error < 1e8
+
+
+class Constant(nn.Module):
+    """The same logits for every image."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images):
+        return self.logits + 0 * images.mean(dim=(1, 2, 3))[:, None]
+
+
 def test_masks_that_do_not_suffice_are_said_and_counted():
     explainer = RISE(linear_classifier(), masks="auto", max_masks=20, tolerance=0.001, cells=CELLS)
     with pytest.warns(UserWarning, match=r"2 of 2 explanations stopped at max_masks=20 .* 0.001 of the map's range"):
