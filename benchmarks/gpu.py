@@ -1,8 +1,9 @@
 """Parts of what only a GPU can tell: `python -m benchmarks.gpu [--device cuda] [--smoke] [--out runs/gpu] [PART...]`.
 
 Each part writes PART.json, with its rows, its seconds and the machine, into the folder and is skipped where that file
-is there. A part that fails or misses a target does not stop the others; the exit status is then 1, and a part that
-failed has no file, so the next run tries it again. `--smoke` tries everything out on a small network.
+is there, of the same device and kind of run. A part that fails or misses a target does not stop the others; the exit
+status is then 1, and a part that failed has no file, so the next run tries it again. `--smoke` tries everything out on
+a small network.
 """
 
 import argparse
@@ -122,10 +123,15 @@ def _explain(explainer: Explainer, setting: Setting) -> Tensor:
 
 
 def _correlation(one: Tensor, other: Tensor) -> float:
-    """Return the least Pearson correlation of two batches of maps; 1 where both are constant."""
-    pairs = zip(one.flatten(1), other.flatten(1), strict=True)
-    found = [torch.corrcoef(torch.stack(pair))[0, 1] if max(p.std() for p in pair) > 0 else 1.0 for pair in pairs]
-    return float(min(found))
+    """Return the least Pearson correlation of two batches of maps; 1 where both are constant, 0 where one alone is.
+
+    A map with NaN or infinity counts as 0.
+    """
+    found = []
+    for pair in map(torch.stack, zip(one.flatten(1), other.flatten(1), strict=True)):
+        is_constant = bool((pair.amax(dim=1) == pair.amin(dim=1)).all())
+        found.append(1.0 if is_constant else float(torch.corrcoef(pair)[0, 1].nan_to_num()))
+    return min(found)
 
 
 def training(setting: Setting) -> Iterator[Row]:
@@ -237,10 +243,13 @@ PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
 
 def run_part(name: str, setting: Setting, out: Path) -> bool:
     """Run a part unless its result is there; return whether it failed or missed a target."""
-    path = out / f"{name}.json"
+    path, made = out / f"{name}.json", {"device": _device_name(setting), "smoke": setting.smoke}
     if path.is_file():
-        print(f"{name}: there is {path}", flush=True)
-        return bool(json.loads(path.read_text())["missed"])
+        known = json.loads(path.read_text())
+        if {fact: known.get(fact) for fact in made} == made:
+            print(f"{name}: there is {path}", flush=True)
+            return bool(known["missed"])
+        print(f"{name}: {path} is of another device, or of a smoke run: it is measured again", flush=True)
     start, rows = time.perf_counter(), []
     try:
         for row in PARTS[name](setting):
@@ -253,7 +262,7 @@ def run_part(name: str, setting: Setting, out: Path) -> bool:
     missed = [row.name for row in rows if row.is_missed()]
     taken = time.perf_counter() - start
     facts = {"rows": [row._asdict() for row in rows], "missed": missed, "seconds": round(taken, 1)}
-    write_json(path, facts | {"device": _device_name(setting), "machine": machine(), "smoke": setting.smoke})
+    write_json(path, facts | made | {"machine": machine()})
     return bool(missed)
 
 

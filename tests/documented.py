@@ -15,7 +15,11 @@ from unittest.mock import patch
 from dre.cli import explain
 from tests.command_line import REPOSITORY, SIXTH
 
-PAGES = ("README.md", *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md")))
+PAGES = (
+    "README.md",
+    "dre/README.md",
+    *sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("*.md")),
+)
 PAGES += tuple(sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("tutorials/*.md")))
 
 BLOCK = re.compile(

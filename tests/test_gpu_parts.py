@@ -26,6 +26,26 @@ def test_a_part_runs_once_and_its_result_stays(tmp_path, monkeypatch, capsys):
     assert "part: there is" in capsys.readouterr().out
 
 
+def test_a_smoke_run_does_not_stand_for_a_measurement(tmp_path, monkeypatch):
+    monkeypatch.setitem(gpu.PARTS, "part", lambda setting: iter([gpu.Row("speed", float(setting.smoke))]))
+    assert not gpu.run_part("part", SETTING, tmp_path)
+    assert not gpu.run_part("part", SETTING._replace(smoke=False), tmp_path)
+    assert json.loads((tmp_path / "part.json").read_text())["rows"][0]["value"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(lambda maps: maps, 1.0), (lambda maps: maps * float("nan"), 0.0), (lambda maps: maps * 0, 0.0)],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_map_that_is_not_finite_or_says_nothing_does_not_agree(place, change, expected):
+    maps = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    others = maps.clone()
+    others[place] = change(maps[place])
+    assert gpu._correlation(others, maps) == pytest.approx(expected)
+    assert gpu._correlation(maps * 0, maps * 0) == 1.0
+
+
 @pytest.mark.parametrize(
     "row", [gpu.Row("speed", 2.0, "x", 3.0), gpu.Row("error", 2.0, "", None, 1.0), gpu.Row("maps", "failed: no memory")]
 )

@@ -9,7 +9,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
-from dre.runs.loggers import LoggedRun, chosen_loggers, csv_logger, mlflow_logger, tensorboard_logger
+from dre.runs.loggers import LoggedRun, chosen_loggers, csv_logger, tensorboard_logger
+from dre.runs.mlflow_run import mlflow_logger
 from dre.runs.process import mask_credentials
 from dre.runs.wandb_run import wandb_logger, wandb_mode
 

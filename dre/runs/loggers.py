@@ -1,6 +1,5 @@
 """Loggers of a run: W&B, TensorBoard, MLflow and CSV by name, none of which stops a run when it fails."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -26,9 +25,6 @@ PACKAGES = {"wandb": ("wandb",), "tensorboard": ("tensorboard", "tensorboardX"),
 
 LOGGERS = "loggers"
 """Key of run.json under which loggers record the run that they began, so that a resumed run continues it."""
-
-MLFLOW_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-"""How often and how long a server of MLflow is asked, where the environment does not say."""
 
 _failed: WeakSet[Logger] = WeakSet()
 
@@ -172,28 +168,6 @@ class GuardedTensorBoardLogger(GuardedLogger, TensorBoardLogger):
     """Write event files for TensorBoard."""
 
 
-class GuardedMLFlowLogger(GuardedLogger, MLFlowLogger):  # type: ignore[misc]
-    """Log to MLflow, and record the run there in the run directory.
-
-    Args:
-        run: Whose loggers these are.
-        options: Of Lightning's logger.
-    """
-
-    def __init__(self, run: LoggedRun, **options: Any) -> None:
-        super().__init__(**options)
-        self._run = run
-        self.is_continued, self._is_recorded = self._run_id is not None, False
-
-    def begin(self) -> Any:
-        """Begin the run, or continue that of the run that is resumed."""
-        client = super().begin()
-        if not self._is_recorded and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            self._is_recorded = True
-            note(self._run.directory, "mlflow", {"id": self._run_id, "experiment": self._run.project})
-        return client
-
-
 def csv_logger(run: LoggedRun, has_tables: bool) -> Logger:
     """Return the logger to metrics.csv in the run directory."""
     return GuardedCSVLogger(run.directory, has_tables, name="", version="")
@@ -202,32 +176,6 @@ def csv_logger(run: LoggedRun, has_tables: bool) -> Logger:
 def tensorboard_logger(run: LoggedRun) -> Logger:
     """Return a logger to event files in the folder `tensorboard` of the run directory."""
     return GuardedTensorBoardLogger(run.directory, name="tensorboard", version="")
-
-
-def mlflow_logger(run: LoggedRun) -> Logger | None:
-    """Return a logger to MLflow, where MLFLOW_TRACKING_URI or MLflow's default says.
-
-    There is none where it cannot be reached, and on other ranks than the first, which would make its database together.
-    """
-    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
-        return None
-    for name, value in MLFLOW_LIMITS.items():
-        os.environ.setdefault(name, value)
-    try:
-        import mlflow
-
-        before = run.continued.get("mlflow", {})
-        return GuardedMLFlowLogger(
-            run,
-            experiment_name=run.project,
-            run_name=run.title,
-            tracking_uri=mlflow.get_tracking_uri(),
-            run_id=before.get("id") if before.get("experiment") == run.project else None,
-            tags={"group": run.group, "job_type": run.job_type, "tags": ",".join(run.tags)},
-        )
-    except Exception as error:  # of any kind: no logger is worth a training
-        rank_zero_warn(f"MLflow cannot be used ({reason_of(error)}): the run goes on without it")
-        return None
 
 
 def recorded(directory: Path) -> dict[str, dict[str, Any]]:
@@ -289,6 +237,5 @@ class HyperParameters(pl.Callback):
             return
         self._is_logged = True
         for logger in trainer.loggers:
-            is_continued = getattr(logger, "is_continued", False)  # MLflow refuses a parameter that changes
-            if isinstance(logger, TensorBoardLogger | MLFlowLogger) and not is_continued:
+            if isinstance(logger, TensorBoardLogger | MLFlowLogger):
                 logger.log_hyperparams(self.config)

@@ -26,9 +26,9 @@ from dre.runs.loggers import (
     check_packages,
     chosen_loggers,
     loggers_to_continue,
-    mlflow_logger,
     note,
 )
+from dre.runs.mlflow_run import GuardedMLFlowLogger, mlflow_logger
 from dre.runs.wandb_run import MaskedWandbLogger, training_of, wandb_logger
 from tests.training import quiet_trainer, small_data, small_training
 
@@ -187,6 +187,57 @@ def test_mlflow_that_cannot_be_used_is_left_out(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"MLflow cannot be used \(cannot connect to .*goes on without it") as said:
         assert mlflow_logger(logged_run(tmp_path)) is None
     assert "secret" not in str(said[0].message)
+
+
+class Store(Exception):  # noqa: N818 -- it is the store, and its own error
+    """Stand for a store of MLflow's: its client, its entities and its error."""
+
+    error_code = "RESOURCE_DOES_NOT_EXIST"
+
+    def __init__(self, known=()):
+        self.known, self.batches = known, []
+
+    def get_run(self, number):
+        if number not in self.known:
+            raise self
+        return SimpleNamespace(info=SimpleNamespace(experiment_id="1"))
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(lifecycle_stage="active", experiment_id="1")
+
+    def create_run(self, **options):
+        return SimpleNamespace(info=SimpleNamespace(run_id="new"))
+
+    def log_batch(self, run_id, **entries):
+        self.batches += [(run_id, one["key"]) for group in entries.values() for one in group]
+
+
+@pytest.mark.parametrize(("before", "used"), [(None, "new"), ("old", "old"), ("lost", "new")])
+def test_mlflow_gets_names_that_it_takes_and_a_run_that_is_lost_is_begun_anew(tmp_path, monkeypatch, before, used):
+    store = Store(known=["old"])
+    modules = {
+        "mlflow": {"set_tracking_uri": str, "get_tracking_uri": str},
+        "mlflow.tracking": {"MlflowClient": lambda uri: store},
+        "mlflow.tracking.context.registry": {"resolve_tags": dict},
+        "mlflow.utils.mlflow_tags": {"MLFLOW_RUN_NAME": "name"},
+        "mlflow.entities": {"Param": dict, "Metric": dict},
+    }
+    for name, content in modules.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", True)
+    monkeypatch.setattr("pytorch_lightning.loggers.mlflow._get_resolve_tags", lambda: dict)
+    continued = {"mlflow": {"id": before, "experiment": "dre"}} if before else {}
+    write_record(tmp_path, {}, None)
+    logger = mlflow_logger(logged_run(tmp_path, continued=continued))
+    assert isinstance(logger, GuardedMLFlowLogger)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if before == "lost" else "error")
+        trainer = SimpleNamespace(is_global_zero=True, loggers=[logger])
+        HyperParameters({"model": {"samp+idgi": 1}}).setup(trainer, None, "test")
+        logger.log_metrics({"test/samp+idgi/faithfulness": 0.5}, 1)
+    names = ["model.samp_idgi"] if used == "new" else []  # a run that goes on has its parameters
+    assert store.batches == [(used, name) for name in [*names, "test/samp_idgi/faithfulness"]]
+    assert json.loads((tmp_path / "run.json").read_text())["loggers"]["mlflow"]["id"] == used
 
 
 def test_a_checkpoint_outside_of_a_run_has_no_training_to_name(tmp_path):
