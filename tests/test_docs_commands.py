@@ -19,6 +19,7 @@ from dre.cli.repository import located
 from dre.cli.training import ClassifierCommandLine, TrainingCommandLine
 from dre.explainers import VanillaGradient
 from dre.models import Classifier
+from dre.modules.checkpointed import GROUPS
 from tests.command_line import REPOSITORY, workplace
 from tests.data import test_cub200, test_imagenet, test_places365
 from tests.data.test_array_recipes import digits, write_idx
@@ -69,6 +70,7 @@ def lightning_options(kind: type[CommandLine]) -> set[str]:
             kind([])
     options = set(parser_options(stopped.value.parser))
     parts = {"data": ShardDataModule, "model.classifier": Classifier, "model.transfer": Classifier}
+    parts |= {f"model.{name}": kind for name, kind in GROUPS.items()}
     return options | {f"--{key}.{name}" for key, one in parts.items() for name in inspect.signature(one).parameters}
 
 

@@ -1,6 +1,5 @@
 """SmoothGrad: the mean gradient of noisy copies of the image."""
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -82,7 +81,7 @@ class SmoothGrad(Explainer):
         for rows, columns in chunk_slices(len(images), self.samples, self.chunk, device):
             copies = columns.stop - columns.start
             drawn = [
-                self._draw(generators[row], row, copy, images.shape[1:], held)
+                self._draw(generators[row], row, copy, images[row], held)
                 for row in range(rows.start, rows.stop)
                 for copy in range(columns.start, columns.stop)
             ]
@@ -92,13 +91,11 @@ class SmoothGrad(Explainer):
             total[rows] += self._term(gradient).view(-1, copies, *images.shape[1:]).sum(dim=1)
         return reduce_channels(total / self.samples, self.reduce)
 
-    def _draw(
-        self, generator: torch.Generator, row: int, copy: int, shape: Sequence[int], held: dict[int, Tensor]
-    ) -> Tensor:
-        """Draw the noise [C, H, W] of a copy; of antithetic draws each second one is the one before, negated."""
+    def _draw(self, generator: torch.Generator, row: int, copy: int, like: Tensor, held: dict[int, Tensor]) -> Tensor:
+        """Draw the noise of a copy of the image `like`, [C, H, W]; of antithetic draws each second one is negated."""
         if self.antithetic and copy % 2:
             return -held.pop(row)
-        noise = torch.randn(shape, generator=generator, device=generator.device)
+        noise = torch.randn(like.shape, generator=generator, device=like.device)
         if self.antithetic:
             held[row] = noise
         return noise

@@ -46,7 +46,9 @@ from tests.ranks import start_processes
 
 COMMANDS = {"train": training_command_line, "evaluate": EvaluationCommandLine}
 RUN_FILES = sorted(path for folder in COMMANDS for path in (REPOSITORY / "configs" / folder).glob("*.yaml"))
-MASK_TRAININGS = [path for path in RUN_FILES if path.parent.name == "train" and not path.stem.startswith("classifier_")]
+MASK_TRAININGS = [
+    path for path in RUN_FILES if path.parent.name == "train" and "train: classifier" not in path.read_text()
+]
 EVALUATIONS = [path for path in RUN_FILES if path.parent.name == "evaluate"]
 HALF = '{"size": [168, 168], "resize": 168}'
 READS_MS_SSIM = (
