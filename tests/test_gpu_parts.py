@@ -56,6 +56,19 @@ def test_a_missed_target_ends_the_run_with_a_line_and_is_kept(tmp_path, monkeypa
     assert json.loads((tmp_path / "part.json").read_text())["missed"] == [row.name]
 
 
+def test_results_of_a_trial_do_not_stand_for_those_of_the_device(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setitem(gpu.PARTS, "part", lambda setting: iter(calls.append(setting) or []))
+    for smoke in (True, False, False):
+        gpu.run_part("part", SETTING._replace(smoke=smoke), tmp_path)
+    assert [setting.smoke for setting in calls] == [True, False]
+
+
+def test_a_constant_map_beside_one_that_is_not_misses_its_target_as_a_number():
+    flat, other = torch.ones(1, 1, 2, 2), torch.eye(2)[None, None]
+    assert [gpu._correlation(*pair) for pair in ((flat, other), (flat, flat), (other, other))] == [0, 1, 1]
+
+
 def test_a_part_that_fails_leaves_no_file_and_the_others_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "PARTS", {"broken": lambda setting: 1 / 0, "whole": lambda setting: iter([])})
     with pytest.raises(SystemExit, match=r"failed, or missed a target: broken$"):
