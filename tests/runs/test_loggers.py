@@ -31,7 +31,7 @@ from dre.runs.loggers import (
     note,
 )
 from dre.runs.mlflow_run import GuardedMLFlowLogger, mlflow_logger
-from dre.runs.wandb_run import MaskedWandbLogger, training_of, wandb_logger
+from dre.runs.wandb_run import MaskedWandbLogger, WandbLineage, training_of, wandb_logger
 from tests.training import quiet_trainer, small_data, small_training
 
 
@@ -265,6 +265,27 @@ def test_a_checkpoint_outside_of_a_run_has_no_training_to_name(tmp_path):
         assert loggers_to_continue(path.parents[1], {}) == {}
     (path.parents[1] / "run.json").write_text(json.dumps({"loggers": {"wandb": {"name": "mine"}}}))
     assert training_of(path) == "mine"
+
+
+def test_a_checkpoint_that_cannot_be_read_leaves_the_lineage_of_the_others(tmp_path, monkeypatch):
+    paths = [tmp_path / "demo" / number / "checkpoints" / "best.ckpt" for number in ("001", "002")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+        (path.parents[1] / "run.json").write_text("{}")
+    used = []
+
+    def use(run, path, name):
+        if name == "demo-001":
+            raise ValueError("no archive")
+        used.append(name)
+
+    monkeypatch.setattr("dre.runs.wandb_run._use", use)
+    monkeypatch.setattr(MaskedWandbLogger, "experiment", None)
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[wandb_logger("offline", logged_run(tmp_path))])
+    with pytest.warns(UserWarning, match=r"not told that the run uses best.ckpt of demo-001 \(no archive\)"):
+        WandbLineage(paths).setup(trainer, None, "test")
+    assert used == ["demo-002"]
 
 
 def mlflow_run(place, monkeypatch, **options):
