@@ -140,6 +140,9 @@ def _table_on_mlflow(logger: MLFlowLogger, name: str, frame: pd.DataFrame) -> No
     plain = frame.astype(
         {column: str for column, kind in frame.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
     )
+    if getattr(logger, "is_continued", False):  # MLflow adds rows to a table that is there; those of before go
+        empty = plain.iloc[:0].to_json(orient="split", index=False)
+        logger.experiment.log_text(logger.run_id, empty, f"{name}.json")
     logger.experiment.log_table(logger.run_id, plain, artifact_file=f"{name}.json")
 
 

@@ -4,6 +4,7 @@ import netrc
 import os
 import re
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -169,13 +170,12 @@ class WandbLineage(pl.Callback):
             return
         self._is_said = True
         used = {path: name for path in self.checkpoints if (name := training_of(path)) is not None}
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                try:
-                    for path, name in used.items():
-                        _use(logger.experiment, path, name)
-                except Exception as error:  # of any kind: the rest is logged without it
-                    rank_zero_warn(f"W&B is not told which checkpoints the run uses ({reason_of(error)})")
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        for logger, (path, name) in product(loggers, used.items()):
+            try:
+                _use(logger.experiment, path, name)
+            except Exception as error:  # of any kind: the rest is logged without it
+                rank_zero_warn(f"W&B is not told that the run uses {path.name} of {name} ({reason_of(error)})")
 
 
 def training_of(path: Path) -> str | None:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import wandb
 from jsonargparse import Namespace
@@ -13,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from callbacks import CheckpointArtifact, ExplanationMetrics, ResultsArtifact, RunCheckpoints, SaliencyPanel
+from callbacks.logged import log_table
 from dre.cli.evaluation import EvaluationCommandLine
 from dre.cli.logger_options import make_loggers
 from dre.cli.training import TrainingCommandLine
@@ -29,7 +31,7 @@ from dre.runs.loggers import (
     note,
 )
 from dre.runs.mlflow_run import GuardedMLFlowLogger, mlflow_logger
-from dre.runs.wandb_run import MaskedWandbLogger, training_of, wandb_logger
+from dre.runs.wandb_run import MaskedWandbLogger, WandbLineage, training_of, wandb_logger
 from tests.training import quiet_trainer, small_data, small_training
 
 
@@ -196,6 +198,7 @@ class Store(Exception):  # noqa: N818 -- it is the store, and its own error
 
     def __init__(self, known=()):
         self.known, self.batches = known, []
+        self.tables = {"test/summary.json": [["random", 1.0]] if "old" in known else []}
 
     def get_run(self, number):
         if number not in self.known:
@@ -207,6 +210,12 @@ class Store(Exception):  # noqa: N818 -- it is the store, and its own error
 
     def create_run(self, **options):
         return SimpleNamespace(info=SimpleNamespace(run_id="new"))
+
+    def log_text(self, run_id, text, artifact_file):
+        self.tables[artifact_file] = json.loads(text)["data"]
+
+    def log_table(self, run_id, data, artifact_file):
+        self.tables[artifact_file] = [*self.tables.get(artifact_file, []), *data.to_numpy().tolist()]
 
     def log_batch(self, run_id, **entries):
         self.batches += [(run_id, one["key"]) for group in entries.values() for one in group]
@@ -238,6 +247,10 @@ def test_mlflow_gets_names_that_it_takes_and_a_run_that_is_lost_is_begun_anew(tm
     names = ["model.samp_idgi"] if used == "new" else []  # a run that goes on has its parameters
     assert store.batches == [(used, name) for name in [*names, "test/samp_idgi/faithfulness"]]
     assert json.loads((tmp_path / "run.json").read_text())["loggers"]["mlflow"]["id"] == used
+    if used == "old":  # what the run had is replaced
+        frame = pd.DataFrame({"explainer": pd.Categorical(["random"]), "mean": [2.0]})
+        log_table(trainer, "test/summary", frame)
+        assert store.tables["test/summary.json"] == [["random", 2.0]]
 
 
 def test_a_checkpoint_outside_of_a_run_has_no_training_to_name(tmp_path):
@@ -252,6 +265,27 @@ def test_a_checkpoint_outside_of_a_run_has_no_training_to_name(tmp_path):
         assert loggers_to_continue(path.parents[1], {}) == {}
     (path.parents[1] / "run.json").write_text(json.dumps({"loggers": {"wandb": {"name": "mine"}}}))
     assert training_of(path) == "mine"
+
+
+def test_a_checkpoint_that_cannot_be_read_leaves_the_lineage_of_the_others(tmp_path, monkeypatch):
+    paths = [tmp_path / "demo" / number / "checkpoints" / "best.ckpt" for number in ("001", "002")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+        (path.parents[1] / "run.json").write_text("{}")
+    used = []
+
+    def use(run, path, name):
+        if name == "demo-001":
+            raise ValueError("no archive")
+        used.append(name)
+
+    monkeypatch.setattr("dre.runs.wandb_run._use", use)
+    monkeypatch.setattr(MaskedWandbLogger, "experiment", None)
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[wandb_logger("offline", logged_run(tmp_path))])
+    with pytest.warns(UserWarning, match=r"not told that the run uses best.ckpt of demo-001 \(no archive\)"):
+        WandbLineage(paths).setup(trainer, None, "test")
+    assert used == ["demo-002"]
 
 
 def mlflow_run(place, monkeypatch, **options):
