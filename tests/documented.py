@@ -77,6 +77,9 @@ RULES = {
         SMOKE, ["--model.preprocessing", SIXTH], drops="--model.weights"
     ),
     "python evaluate.py": Rule(SMOKE, ["--data.preprocessing", MS_SSIM], drops=r"--(\w+_)?ckpt_path"),
+    "python evaluate.py --model.explainers {dre: ": Rule(  # checkpoints of other trainings alone
+        SMOKE, ["--data.preprocessing", SIXTH], drops="--model.explainers"
+    ),
     # the folders of the test hold parts of the published sets, and shards in place of a server's
     "python -m data.prepare": Rule(["--workers", "1"]),
     "python -m data.prepare imagenet": PARTIAL,
@@ -91,7 +94,9 @@ RULES = {
     "python -m reproduction.precision": Rule(["--images", "1", "--only", "vanilla_gradient", "--no-float64"]),
     "python -m benchmarks.scale": Rule(replaces={"resnet50": "mobilenetv3_small_050"}),
     # nothing is downloaded
-    "dre-explain photo.jpg another.png --model resnet50": Rule(["--weights", "none"]),
+    "dre-explain photo.jpg another.png --model resnet50": Rule(  # random weights name no class
+        ["--weights", "none"], replaces={"school bus": "779"}
+    ),
     "python -m dre.cli.dashboard": Rule(needs="wandb_workspaces"),
 }
 """Rules by how a command begins; of several that fit, the longest holds. A command without a rule runs as it is."""
