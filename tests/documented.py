@@ -88,6 +88,8 @@ RULES = {
     "python -m data.prepare index": Rule(
         replaces={"https://host/birds/train-{0000..0099}.tar": "SHARDS/train-{0000..0001}.tar"}
     ),
+    # of random weights no checkpoint can be packed: that of the package
+    "python -m dre.cli.pack runs/demo": Rule(replaces={"runs/demo": "package"}),
     # the explainers that a smoke run has; few photographs; a small network
     "python -m dre.cli.agree": Rule(replaces={"dre": "random"}),
     "python -m reproduction.gallery.gallery": Rule(["--images", "1", "--only", "vanilla_gradient", "grad_cam"]),
