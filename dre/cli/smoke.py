@@ -22,11 +22,11 @@ CONDITIONS = {"depths": 2, "draws": 2, "levels": [0.0, 1.0], "steps": [2, 4]}
 def cut_to_smoke(config: Namespace) -> None:
     """Change a configuration in place so that it runs in seconds on any machine; its results mean nothing."""
     network = config.model.classifier.init_args if "classifier" in config.model else config.model
-    is_ours = network is config.model or str(config.model.classifier.class_path).rpartition(".")[2] == "Classifier"
-    if is_ours:  # a function of one's own has no such options
+    if network is config.model:
         network.weights, network.num_classes = None, CLASSES
-    if config.model.get("transfer") is not None:
-        config.model.transfer.init_args.weights, config.model.transfer.init_args.num_classes = None, CLASSES
+    for part in (config.model.get("classifier"), config.model.get("transfer")):
+        if part is not None and str(part.class_path).rpartition(".")[2] == "Classifier":
+            part.init_args.weights, part.init_args.num_classes = None, CLASSES  # a function has no such options
     data, trainer = config.data.init_args, config.trainer
     data.root, data.val_root, data.val_range, data.limit = DATA, None, None, 1
     data.train_split, data.val_split = "train", "val"
